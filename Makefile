@@ -1,0 +1,50 @@
+# Set-up and the targets a newcomer types. Everything else is Snakemake's: see the README.
+
+PROFILE ?= demo
+CONFIG := config/$(PROFILE).yaml
+VENV := .venv
+BIN := $(VENV)/bin
+SNAKEMAKE := $(BIN)/snakemake --configfile $(CONFIG)
+# One thread a process unless the workflow says otherwise: two jobs on two cores must not fight.
+export OMP_NUM_THREADS ?= 1
+export MKL_NUM_THREADS ?= 1
+
+.PHONY: reproduce figures test test-all lint promote check-gpu clean-environment
+
+# Everything from scratch, then this machine's numbers beside the published ones.
+reproduce: $(VENV)/ready
+	$(BIN)/python -m hessian_directions.announcement $(CONFIG)
+	$(SNAKEMAKE) --config source=compute --quiet rules -- reproduce
+	$(SNAKEMAKE) --config source=compute --quiet all --report results/computed/$(PROFILE)/report.html -- reproduce
+	@cat results/computed/$(PROFILE)/comparison.txt
+
+# Every figure, table, claim, the paper and the report from the archive: no training, no curvature job.
+figures: $(VENV)/ready
+	$(SNAKEMAKE) --quiet rules -- figures
+	$(SNAKEMAKE) --quiet all --report results/redrawn/$(PROFILE)/report.html -- figures
+
+test: $(VENV)/ready
+	$(BIN)/python -m pytest -q -m "not long" -n 2
+
+test-all: $(VENV)/ready
+	$(BIN)/python -m pytest -q -n 2
+
+lint: $(VENV)/ready
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/snakefmt --check Snakefile workflow
+	$(SNAKEMAKE) --config source=compute --lint
+
+# Computed artifacts become the archive.
+promote: $(VENV)/ready
+	$(BIN)/python -m hessian_directions.promotion $(PROFILE)
+
+# Two minutes on a machine with a GPU: the same numbers there as on the CPU?
+check-gpu: $(VENV)/ready
+	$(BIN)/python -m pytest -q tests/test_gpu.py --require-gpu
+
+$(VENV)/ready: pyproject.toml constraints.txt requirements.txt
+	python3 -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@

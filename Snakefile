@@ -1,0 +1,54 @@
+"""hessian-directions: from data to the paper's PDF.
+
+    snakemake --configfile config/demo.yaml figures                           # from the archive
+    snakemake --configfile config/demo.yaml --config source=compute figures   # from scratch
+
+The grammar of results/, written here and nowhere else:
+
+    results/archive/<profile>/      what was computed once and committed, never written by a rule
+    results/computed/<profile>/     the same, made on this machine (source: compute)
+    results/redrawn/<profile>/      drawings made on this machine from the archive (source: archive)
+
+      networks/<network>/           checkpoint.safetensors, history.nc, snapshots.safetensors, measurements.nc,
+                                    eigenpairs.nc, eigenvectors.safetensors, projections.nc, traces.nc,
+                                    step_sizes.nc, spectrum.nc, profiles.nc, planes.nc, trajectory.nc,
+                                    surfaces/<plane>_<split>.nc       plane: random, hessian; split: train, test
+                                    shards/<plane>_<split>/<k>.nc     rows of a surface
+      synthetic/                    saddles.nc, traces.nc
+      population/                   members_<job>.nc, then population.nc
+      figures/<figure>.pdf, .png    animations/<animation>.gif    tables/<table>.csv
+      claims.csv  comparison.csv  paper.pdf  report.html
+      <artifact>.run.json           beside each artifact: host, wall time, memory
+"""
+
+include: "workflow/rules/common.smk"  # configuration, paths, which source files a stage uses
+
+
+if SOURCE == "compute":
+
+    include: "workflow/rules/networks.smk"  # data → models → checkpoints
+    include: "workflow/rules/curvature.smk"  # directions, traces, spectra, surfaces
+    include: "workflow/rules/synthetic.smk"  # saddles in closed form
+    include: "workflow/rules/population.smk"  # flatness against generalization
+
+
+include: "workflow/rules/drawing.smk"  # figures, animations, tables
+include: "workflow/rules/verdicts.smk"  # claims, comparison with the archive
+include: "workflow/rules/documents.smk"  # the paper
+
+
+rule figures:
+    """Every figure, table and verdict, and the paper."""
+    default_target: True
+    input:
+        rules.draw_figures.input,
+        rules.make_tables.output,
+        rules.decide_claims.output,
+        rules.compile_paper.output,
+
+
+rule reproduce:
+    """The same, set beside the archive's numbers."""
+    input:
+        rules.figures.input,
+        rules.compare_with_archive.output,

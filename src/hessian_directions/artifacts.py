@@ -1,0 +1,228 @@
+"""Artifacts: files that carry what made them, written whole or not at all, and verified by checksum.
+
+Arrays are netCDF (read by xarray, R, Julia, Panoply …), weights and vectors are safetensors. Both hold one
+attribute, `provenance`, a sorted JSON object: configuration, seeds, data identity, precision, BatchNorm mode,
+threads, code and library versions, device kind. What varies from run to run (wall time, memory, host) lies
+beside the artifact in `<name>.run.json`, so that equal computations give equal bytes.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import safetensors
+import safetensors.numpy
+import xarray as xr
+
+from hessian_directions.errors import ArtifactError
+
+MANIFEST = "manifest.sha256"
+LIBRARIES = ("torch", "torchvision", "timm", "numpy", "scipy", "xarray", "scikit-learn")
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary path in the folder of `path` that takes its name on success and vanishes on error.
+
+    A reader, or a run that starts after a kill, therefore never meets half a file.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+    os.close(descriptor)
+    temporary = Path(name)
+    try:
+        yield temporary
+        # mkstemp makes files private; an artifact is as readable as the folder it lies in.
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sha256(path: str | os.PathLike[str]) -> str:
+    """The sha256 of a file's bytes, in hexadecimal."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def provenance(
+    *,
+    configuration: Mapping[str, Any],
+    seed: int,
+    threads: int,
+    device: str,
+    precision: str,
+    code: Sequence[str | os.PathLike[str]],
+    data: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """What made an artifact, as an object that JSON can hold.
+
+    `code` lists the source files of the stage; their common sha256 is the code's version, so that a commit
+    elsewhere in the repository does not change the artifact.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(code, key=lambda file: Path(file).name):
+        digest.update(Path(path).read_bytes())
+    versions = {}
+    for library in LIBRARIES:
+        try:
+            versions[library] = importlib.metadata.version(library)
+        except importlib.metadata.PackageNotFoundError:
+            versions[library] = "absent"
+    return {
+        "configuration": dict(configuration),
+        "seed": seed,
+        "data": dict(data or {}),
+        "precision": precision,
+        "batch_norm": "evaluation mode",
+        "threads": threads,
+        "device": device,
+        "code_sha256": digest.hexdigest(),
+        "libraries": versions,
+    }
+
+
+def to_json(value: Any) -> str:
+    """JSON with sorted keys: equal objects give equal text."""
+    return json.dumps(value, sort_keys=True, default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
+
+
+def write_dataset(
+    path: str | os.PathLike[str], dataset: xr.Dataset, provenance: Mapping[str, Any]
+) -> None:
+    """Write a dataset as netCDF with its provenance, whole or not at all."""
+    with atomic_path(path) as temporary:
+        dataset.assign_attrs(provenance=to_json(provenance)).to_netcdf(
+            temporary, engine="h5netcdf"
+        )
+
+
+def read_dataset(path: str | os.PathLike[str]) -> xr.Dataset:
+    """Read a dataset into memory and close the file; a file that cannot be read is named."""
+    _require(path)
+    try:
+        return xr.load_dataset(path, engine="h5netcdf")
+    except Exception as error:
+        raise _corrupt(path, error) from error
+
+
+def write_tensors(
+    path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray], provenance: Mapping[str, Any]
+) -> None:
+    """Write named arrays as safetensors with their provenance, whole or not at all."""
+    with atomic_path(path) as temporary:
+        contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+        # The header of safetensors has no stable order: more than one metadata key would change the bytes.
+        safetensors.numpy.save_file(contiguous, temporary, {"provenance": to_json(provenance)})
+
+
+def read_tensors(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """Read named arrays; a file that cannot be read is named."""
+    _require(path)
+    try:
+        return safetensors.numpy.load_file(path)
+    except Exception as error:
+        raise _corrupt(path, error) from error
+
+
+def read_provenance(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The provenance that an artifact carries."""
+    if Path(path).suffix == ".nc":
+        return json.loads(read_dataset(path).attrs["provenance"])
+    _require(path)
+    try:
+        with safetensors.safe_open(path, "numpy") as file:
+            return json.loads(file.metadata()["provenance"])
+    except Exception as error:
+        raise _corrupt(path, error) from error
+
+
+def write_table(path: str | os.PathLike[str], table: pd.DataFrame) -> None:
+    """Write a table as CSV, ten significant digits, whole or not at all."""
+    with atomic_path(path) as temporary:
+        table.to_csv(temporary, index=False, float_format="%.10g", lineterminator="\n")
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Write a JSON file for people and machines, whole or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(value, sort_keys=True, indent=1, default=_plain) + "\n")
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """Read a JSON file; a file that cannot be read is named."""
+    _require(path)
+    try:
+        return json.loads(Path(path).read_text())
+    except ValueError as error:
+        raise _corrupt(path, error) from error
+
+
+def write_manifest(root: str | os.PathLike[str]) -> None:
+    """List every file under `root` with its sha256, in the format of `sha256sum --check`."""
+    root = Path(root)
+    lines = [f"{sha256(root / name)}  {name}\n" for name in _files(root)]
+    with atomic_path(root / MANIFEST) as temporary:
+        temporary.write_text("".join(lines))
+
+
+def verify_manifest(root: str | os.PathLike[str]) -> list[str]:
+    """The files that the manifest of `root` lists, after checking each of them.
+
+    Raises ArtifactError naming the first file that is missing, changed, or not listed.
+    """
+    root = Path(root)
+    if not (root / MANIFEST).is_file():
+        raise ArtifactError(
+            f"{root / MANIFEST} is missing: there is no archive of this profile, "
+            "compute it with source=compute"
+        )
+    listed = {}
+    for line in (root / MANIFEST).read_text().splitlines():
+        checksum, _, name = line.partition("  ")
+        listed[name] = checksum
+    for name, checksum in listed.items():
+        if not (root / name).is_file():
+            raise ArtifactError(f"{root / name} is missing, though {root / MANIFEST} lists it")
+        if sha256(root / name) != checksum:
+            raise ArtifactError(
+                f"{root / name} is corrupt: its sha256 is not the one in {root / MANIFEST}; "
+                "restore it with git checkout"
+            )
+    for name in _files(root):
+        if name not in listed:
+            raise ArtifactError(f"{root / name} is not listed in {root / MANIFEST}")
+    return list(listed)
+
+
+def _files(root: Path) -> list[str]:
+    return sorted(
+        str(path.relative_to(root))
+        for path in root.rglob("*")
+        if path.is_file() and path.name != MANIFEST
+    )
+
+
+def _require(path: str | os.PathLike[str]) -> None:
+    if not Path(path).is_file():
+        raise ArtifactError(f"{path} is missing")
+
+
+def _corrupt(path: str | os.PathLike[str], error: Exception) -> ArtifactError:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return ArtifactError(f"{path} is corrupt ({reason}); delete it and run again")

@@ -1,0 +1,119 @@
+"""CIFAR-10 (Krizhevsky 2009), read by torchvision: whole, or an exact subset by index."""
+
+import tarfile
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hessian_directions.data import cache as cache_folder
+from hessian_directions.data.dataset import Dataset, Normalisation, image_dataset, positions
+from hessian_directions.errors import ConfigurationError, DataError
+from hessian_directions.models import vision
+
+ARCHIVE = "cifar-10-python.tar.gz"
+URL = f"https://www.cs.toronto.edu/~kriz/{ARCHIVE}"
+SHA256 = "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
+
+# The one that Li et al. 2018 trained with, in units of a pixel's 0 … 255.
+NORMALISATION = Normalisation(mean=(125.3, 123.0, 113.9), deviation=(63.0, 62.1, 66.7))
+
+
+def cifar10(
+    *,
+    cache: Path,
+    train_indices: Sequence[Sequence[int]] | None = None,
+    test_indices: Sequence[Sequence[int]] | None = None,
+    normalisation: Mapping[str, Any] | None = None,
+    sha256: Mapping[str, str] | None = None,
+    archive: Mapping[str, str] | None = None,
+) -> Dataset:
+    """(n, 3, 32, 32) images in the order of their indices in torchvision's data set.
+
+    Parameters
+    ----------
+    cache
+        Folder that holds the archive, or torchvision's unpacked `cifar-10-batches-py`; else the
+        archive is fetched into it.
+    train_indices, test_indices
+        Half-open ranges [[start, stop], …]; None takes all 50,000 and 10,000 images.
+    normalisation
+        {mean, deviation} per channel in units of 0 … 255; the default is that of Li et al. 2018.
+    sha256
+        {train, test}: checksums of the chosen images and labels (see `image_dataset`) that must be
+        met.
+    archive
+        {url, sha256} of the archive where it is another than the published one.
+    """
+    images, labels, classes = read(cache, archive)
+    chosen = {"train_indices": train_indices, "test_indices": test_indices}
+    indices = {}
+    for split in ("train", "test"):
+        key, n = f"{split}_indices", len(labels[split])
+        ranges = chosen[key]
+        indices[split] = np.arange(n) if ranges is None else positions(ranges, key)
+        if len(indices[split]) and indices[split][-1] >= n:
+            raise ConfigurationError(
+                f"data.{key}: index {indices[split][-1]} is outside CIFAR-10's {n} {split} images"
+            )
+    return image_dataset(
+        "cifar10",
+        "cifar10",
+        {split: images[split][indices[split]] for split in indices},
+        {split: labels[split][indices[split]] for split in indices},
+        indices,
+        classes,
+        normalisation or NORMALISATION,
+        sha256,
+    )
+
+
+def read(
+    cache: Path, archive: Mapping[str, str] | None = None
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], list[str]]:
+    """uint8 images (n, 32, 32, 3) and labels (n,) of "train" and "test", and the classes' names."""
+    published = {"url": URL, "sha256": SHA256}
+    archive = dict(archive or published)
+    if archive.keys() != published.keys():
+        raise ConfigurationError("data.archive holds exactly the keys url and sha256")
+    reader = vision.torchvision().datasets.CIFAR10
+    if archive["sha256"] == SHA256:
+        try:
+            # Unpacked before, by torchvision or by hand: torchvision checks every file of it.
+            return _arrays(reader, cache)
+        except RuntimeError:
+            pass
+    else:
+        reader = _without_checksums(reader)
+    path = cache_folder.fetch(archive["url"], archive["sha256"], ARCHIVE, cache)
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            with tarfile.open(path) as file:
+                file.extractall(folder, filter="data")
+            return _arrays(reader, Path(folder))
+        except (RuntimeError, KeyError, OSError, tarfile.TarError) as error:
+            raise DataError(f"{path} is not an archive of CIFAR-10's Python version") from error
+
+
+def _arrays(
+    reader: Any, folder: Path
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], list[str]]:
+    splits = {name: reader(folder, train=name == "train") for name in ("train", "test")}
+    images = {name: split.data for name, split in splits.items()}
+    labels = {name: np.asarray(split.targets) for name, split in splits.items()}
+    return images, labels, list(splits["train"].classes)
+
+
+def _without_checksums(reader: Any) -> Any:
+    """torchvision's reader for an archive whose own checksum has already been verified."""
+    return type(
+        "CIFAR10",
+        (reader,),
+        {
+            "train_list": [(name, None) for name, _ in reader.train_list],
+            "test_list": [(name, None) for name, _ in reader.test_list],
+            "meta": {**reader.meta, "md5": None},
+        },
+    )

@@ -1,0 +1,37 @@
+"""What can go wrong on a user's side. Every message is one sentence that names the file, key or job."""
+
+
+class HessianDirectionsError(Exception):
+    """Base of all errors that a user can mend; stages print the message alone and exit with 1."""
+
+
+class ConfigurationError(HessianDirectionsError):
+    """A configuration key is unknown, missing or has a value that is not allowed."""
+
+
+class ModelError(HessianDirectionsError):
+    """A model is unknown, cannot be built from its options, or does not fit its data."""
+
+
+class DataError(HessianDirectionsError):
+    """Data are missing, incomplete or not what their checksum says."""
+
+
+class CheckpointError(HessianDirectionsError):
+    """A checkpoint cannot be read or does not fit the model."""
+
+
+class ArtifactError(HessianDirectionsError):
+    """An artifact is missing, corrupt or not the one the manifest lists."""
+
+
+class NonFiniteError(HessianDirectionsError):
+    """A loss, a gradient or a product became NaN or infinite."""
+
+
+class DeviceError(HessianDirectionsError):
+    """The configured device is not available."""
+
+
+class DifferentiationError(HessianDirectionsError):
+    """No mode of differentiation passes the self-test on this network."""

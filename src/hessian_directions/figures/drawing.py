@@ -1,0 +1,350 @@
+"""What the figures share: the style, panels, contour slices, markers, and saving without dates.
+
+Figures are made without pyplot, so there is no global state and no display is asked for.
+"""
+
+import string
+from collections.abc import Callable, Iterable, Sequence, Sized
+from functools import wraps
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import matplotlib.style
+import numpy as np
+import seaborn as sns
+import xarray as xr
+from matplotlib import ticker
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colorbar import Colorbar
+from matplotlib.colors import Colormap, LogNorm, Normalize
+from matplotlib.contour import ContourSet
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from numpy.typing import NDArray
+from PIL import Image
+
+from hessian_directions.errors import ArtifactError
+
+Array = NDArray[np.float64]
+P = ParamSpec("P")
+T = TypeVar("T")
+
+STYLE = Path(__file__).with_name("style.mplstyle")
+
+# Widths of a single and a double column of J. Stat. Mech., inches.
+SINGLE = 3.4
+DOUBLE = 7.0
+
+# One colour and one marker for each thing, the same in every figure (Okabe and Ito's colours).
+BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, GREY = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#5D5D5D",
+)
+LARGEST, SMALLEST, RANDOM = VERMILION, BLUE, GREY
+
+# Printed name, colour, marker and line width of each trace estimator, in the order of the legends.
+# The first four may share their directions and then agree to many digits: wide lines lie below
+# narrow ones, so that all of them are seen.
+ESTIMATORS = {
+    "finite_difference": ("loss differences", VERMILION, "o", 2.2),
+    "quadratic_fit": ("quadratic fit", ORANGE, "v", 1.6),
+    "directional": ("directional derivative", SKY, "s", 1.1),
+    "hutchinson": ("Hutchinson, Gaussian", BLUE, "D", 0.6),
+    "hutchinson_rademacher": ("Hutchinson, Rademacher", GREEN, "^", 0.9),
+    "deflated": ("deflated", PURPLE, "P", 0.9),
+    "hutch_plus_plus": ("Hutch++", GREY, "X", 0.9),
+}
+
+# Printed symbol of each measure of curvature or flatness.
+MEASURES = {
+    "trace": r"$t$",
+    "mean_curvature": r"$t/N$",
+    "largest": r"$\lambda_{\max}$",
+    "smallest": r"$\lambda_{\min}$",
+    "frobenius_norm": r"$\|H\|_F$",
+    "trace_scaled": r"$t\,\|\theta\|^2/N$",
+    "largest_scaled": r"$\lambda_{\max}\|\theta\|^2$",
+    "gradient_norm": r"$\|\nabla L\|$",
+    "theta_norm": r"$\|\theta\|$",
+}
+GENERALIZATIONS = {
+    "gap_loss": "loss gap (test − train)",
+    "gap_accuracy": "accuracy gap (train − test)",
+}
+
+
+def styled(function: Callable[P, T]) -> Callable[P, T]:
+    """Run `function` under the figures' style, whatever the user's matplotlibrc says."""
+
+    @wraps(function)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
+        with matplotlib.style.context(STYLE, after_reset=True):
+            return function(*args, **kwargs)
+
+    return wrapper
+
+
+def require(datasets: Sized) -> None:
+    """Raise `ArtifactError` where there is nothing to draw."""
+    if len(datasets) == 0:
+        raise ArtifactError("There is nothing to draw: no network or case has this analysis.")
+
+
+def panel_grid(
+    n_panels: int,
+    n_columns: int,
+    panel_height: float,
+    **subplots: Any,
+) -> tuple[Figure, list[Axes]]:
+    """A figure with `n_panels` axes in rows of at most `n_columns`; heights in inches.
+
+    One panel alone takes a single column, four stand two by two; the places after the last panel
+    stay empty. Raises `ArtifactError` for no panels.
+    """
+    require(range(n_panels))
+    n_columns = 2 if n_panels == 4 and n_columns == 3 else min(n_panels, n_columns)
+    n_rows = -(-n_panels // n_columns)
+    size = (SINGLE, max(panel_height, 2.7)) if n_panels == 1 else (DOUBLE, panel_height * n_rows)
+    figure = Figure(figsize=size, layout="constrained")
+    axes = list(figure.subplots(n_rows, n_columns, squeeze=False, **subplots).flat)
+    for ax in axes[n_panels:]:
+        ax.remove()
+    return figure, axes[:n_panels]
+
+
+def title_panels(axes: Sequence[Axes], titles: Sequence[str] | None = None) -> None:
+    """Write "(a) title" at the left above each panel; a panel that stands alone has no letter."""
+    for index, ax in enumerate(axes):
+        letter = f"({panel_letter(index)})" if len(axes) > 1 else ""
+        ax.set_title(f"{letter} {titles[index] if titles else ''}".strip())
+
+
+def label_left(axes: Iterable[Axes], text: str) -> None:
+    """Label the y axis of the first panel of each row."""
+    for ax in axes:
+        place = ax.get_subplotspec()
+        if place is not None and place.is_first_col():
+            ax.set_ylabel(text)
+
+
+def panel_letter(index: int) -> str:
+    """a … z, aa, ab …"""
+    first, last = divmod(index, 26)
+    return (string.ascii_lowercase[first - 1] if first else "") + string.ascii_lowercase[last]
+
+
+def legend_below(figure: Figure, handles: Sequence[Any], n_columns: int) -> None:
+    """One legend for all panels, under them; a single column has room for two entries a line."""
+    if figure.get_figwidth() <= SINGLE:
+        n_columns = min(n_columns, 2)
+    figure.legend(handles=list(handles), loc="outside lower center", ncols=n_columns)
+
+
+def line_handle(label: str, **properties: Any) -> Line2D:
+    """A legend entry."""
+    return Line2D([], [], label=label, **properties)
+
+
+def errors(centre: Any, low: Any, high: Any) -> Array:
+    """Lengths (2, n) of the two arms of an interval; never negative, NaN where a bound is NaN."""
+    return np.maximum(np.stack([np.asarray(centre) - low, np.asarray(high) - centre]), 0.0)
+
+
+def log_axis(ax: Axes, which: str) -> None:
+    """Make the x or y axis logarithmic; call it when the data are drawn.
+
+    Decades alone are labelled; where fewer than two are in view, also 2 and 5 times them.
+    """
+    ax.set(**{f"{which}scale": "log"})
+    axis = ax.xaxis if which == "x" else ax.yaxis
+    low, high = sorted(axis.get_view_interval())
+    decades = np.floor(np.log10(high)) - np.ceil(np.log10(low)) + 1
+    axis.set_major_locator(ticker.LogLocator(subs=(1.0,) if decades >= 2 else (1.0, 2.0, 5.0)))
+    axis.set_major_formatter(every_tick())
+    axis.set_minor_formatter(ticker.NullFormatter())
+
+
+def every_tick() -> ticker.Formatter:
+    """Labels for all ticks of a logarithmic axis: 10³, 2×10³."""
+    return ticker.LogFormatterSciNotation(labelOnlyBase=False, minor_thresholds=(np.inf, np.inf))
+
+
+def signed(value: float, digits: int = 0) -> str:
+    """A number with its sign, as mathtext; zero has none."""
+    text = f"{value:+.{digits}f}"
+    return text if float(text) else f"{0:.{digits}f}"
+
+
+def attributes(dataset: xr.Dataset, variable: str) -> dict[str, Any]:
+    """Attributes of a variable, completed by those of its dataset."""
+    return dict(dataset.attrs) | dict(dataset[variable].attrs)
+
+
+# Slices
+
+
+def loss_levels(losses: Iterable[Any], n_levels: int = 14) -> tuple[Normalize, Array]:
+    """Colour norm and contour levels that all the given losses share.
+
+    Logarithmic where the finite losses are positive and span more than a factor of 30, else linear.
+    """
+    finite = np.concatenate([np.ravel(loss) for loss in losses])
+    finite = finite[np.isfinite(finite)]
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+    if low > 0 and high > 30 * low:
+        levels = np.geomspace(low * (1 - 1e-9), high * (1 + 1e-9), n_levels + 1)
+        return LogNorm(levels[0], levels[-1]), levels
+    margin = 1e-9 * max(high - low, abs(high), 1e-300)
+    if high - low <= margin:  # a constant: any range around it will do
+        margin = 0.5 * abs(high) or 1.0
+    levels = np.linspace(low - margin, high + margin, n_levels + 1)
+    return Normalize(levels[0], levels[-1]), levels
+
+
+def signed_levels(values: Iterable[Any], n_levels: int = 16) -> tuple[Normalize, Array]:
+    """Colour norm and levels symmetric about zero, for losses relative to the origin's."""
+    finite = np.concatenate([np.ravel(value) for value in values])
+    finite = finite[np.isfinite(finite)]
+    bound = float(np.abs(finite).max(initial=0.0)) * (1 + 1e-9) or 1.0
+    levels = np.linspace(-bound, bound, n_levels + 1)
+    return Normalize(-bound, bound), levels
+
+
+def diverging_map() -> Colormap:
+    """Blue below zero, red above: perceptually uniform on both sides, safe for the colour-blind."""
+    return sns.color_palette("vlag", as_cmap=True)
+
+
+def contour_slice(
+    ax: Axes,
+    alpha: Any,
+    beta: Any,
+    loss: Any,
+    norm: Normalize,
+    levels: Array,
+    cmap: str | Colormap = "viridis",
+    line_levels: Array | None = None,
+    line_colour: str = "white",
+) -> ContourSet:
+    """Fill and line contours of `loss` (alpha, beta) on axes in parameter-space length.
+
+    The lines are drawn at the levels of the fill unless they have levels of their own.
+    """
+    loss = np.ma.masked_invalid(np.asarray(loss, dtype=float).T)  # (beta, alpha): rows are y
+    ax.set_facecolor("0.85")  # where the loss is not finite
+    filled = ax.contourf(alpha, beta, loss, levels=levels, norm=norm, cmap=cmap)
+    filled.set_edgecolor("face")  # no hairlines between bands in PDF viewers
+    filled.set_linewidth(0.2)
+    if loss.count() and loss.min() < loss.max():
+        ax.contour(
+            alpha,
+            beta,
+            loss,
+            levels=levels if line_levels is None else line_levels,
+            colors=line_colour,
+            linewidths=0.3,
+            linestyles="solid",
+            alpha=0.7,
+        )
+    # an image of a plane: same length, same distance on paper
+    ax.set_aspect("equal")
+    ax.tick_params(direction="out", top=False, right=False)
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(ticker.MaxNLocator(4, steps=[1, 2, 5, 10], symmetric=True))
+    return filled
+
+
+def mark(ax: Axes, x: float, y: float, marker: str, colour: str = "white", size: float = 5) -> None:
+    """A marker with a dark rim, visible on every colour of the maps."""
+    if marker in "+x":  # lines have no rim: a narrow one on a wide one
+        ax.plot(x, y, marker, color="black", ms=size + 0.5, mew=2.2, clip_on=False, zorder=5)
+        ax.plot(x, y, marker, color=colour, ms=size - 0.5, mew=1.0, clip_on=False, zorder=5)
+    else:
+        ax.plot(x, y, marker, mfc=colour, mec="black", ms=size, mew=0.6, clip_on=False, zorder=4)
+
+
+def lowest_point(alpha: Any, beta: Any, loss: Any) -> tuple[float, float]:
+    """Coordinates of the smallest finite loss of a surface (alpha, beta)."""
+    index = np.unravel_index(np.nanargmin(np.asarray(loss)), np.shape(loss))
+    return float(np.asarray(alpha)[index[0]]), float(np.asarray(beta)[index[1]])
+
+
+def loss_colorbar(
+    figure: Figure, filled: ContourSet, axes: Sequence[Axes], label: str, **properties: Any
+) -> Colorbar:
+    """A colour bar with few, round ticks."""
+    low, high = (float(level) for level in np.asarray(filled.levels)[[0, -1]])
+    if isinstance(filled.norm, LogNorm):
+        ticks: Any = ticker.LogLocator(numticks=6).tick_values(low, high)
+        if np.sum((ticks >= low) & (ticks <= high)) < 2:
+            ticks = ticker.LogLocator(subs=(1.0, 2.0, 5.0)).tick_values(low, high)
+        formatter = every_tick()
+    else:
+        ticks = ticker.MaxNLocator(5).tick_values(low, high)
+        formatter = ticker.ScalarFormatter(useMathText=True)
+    ticks = [tick for tick in ticks if low <= tick <= high]
+    bar = figure.colorbar(
+        filled, ax=list(axes), ticks=ticks, format=formatter, label=label, **properties
+    )
+    bar.ax.minorticks_off()
+    bar.ax.tick_params(direction="out", left=False, right=True)
+    bar.outline.set_linewidth(0.6)
+    return bar
+
+
+# Files
+
+
+@styled
+def save(figure: Figure, *paths: str | Path) -> None:
+    """Write the figure to each path, in the format of its suffix, without dates and versions.
+
+    The same figure and library versions give the same bytes.
+    """
+    absent = {
+        ".pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+        ".svg": {"Date": None, "Creator": None},
+        ".png": {"Software": None},
+    }
+    for path in map(Path, paths):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, metadata=absent[path.suffix])
+
+
+def save_animation(
+    path: str | Path,
+    figure: Figure,
+    draw_frame: Callable[[int], None],
+    n_frames: int,
+    seconds: float = 5.0,
+    n_colours: int = 64,
+    dpi: int = 110,
+) -> None:
+    """Write a GIF of `n_frames` pictures that `draw_frame(i)` makes of the figure.
+
+    All frames share one palette, taken from the last one; the last frame stays for two seconds.
+    """
+    canvas = FigureCanvasAgg(figure)
+    figure.set_dpi(dpi)
+    draw_frame(n_frames - 1)
+    canvas.draw()
+    figure.set_layout_engine("none")  # what was laid out once does not move
+    last = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    palette = last.quantize(n_colours)
+    frames = []
+    for index in range(n_frames):
+        draw_frame(index)
+        canvas.draw()
+        picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+        frames.append(picture.quantize(palette=palette, dither=Image.Dither.NONE))
+    durations = [max(20, round(1000 * seconds / n_frames))] * n_frames  # ms
+    durations[-1] += 2000
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=durations, loop=0)

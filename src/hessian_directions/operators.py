@@ -1,0 +1,48 @@
+"""Symmetric matrices as operators: whatever has shape, dtype, device and `@` stands in for H."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class Operator(Protocol):
+    """A symmetric (N, N) matrix: the Hessian of an objective, a dense tensor, a diagonal.
+
+    `@` takes (N,) and (N, K); vectors are columns.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> torch.dtype: ...
+    @property
+    def device(self) -> torch.device: ...
+    def __matmul__(self, v: Tensor, /) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class DiagonalOperator:
+    """Diagonal matrix as an operator: exact curvature at the price of one product of numbers.
+
+    Attributes:
+        diagonal: (N,) entries, which are the eigenvalues.
+    """
+
+    diagonal: Tensor
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return (self.diagonal.numel(), self.diagonal.numel())
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.diagonal.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.diagonal.device
+
+    def __matmul__(self, v: Tensor) -> Tensor:
+        return self.diagonal * v if v.ndim == 1 else self.diagonal[:, None] * v

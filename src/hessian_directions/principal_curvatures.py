@@ -1,0 +1,122 @@
+"""Principal curvatures of two-dimensional slices, and their theory in the Gaussian limit.
+
+A slice along two directions η, δ has the projected Hessian M = [[η'Hη, η'Hδ], [η'Hδ, δ'Hδ]]; its
+eigenvalues κ₋ ≤ κ₊ are the principal curvatures of the surface that one sees. With Gaussian
+directions and a spectrum of H without dominant members, M is close to t·I + f·G, t = tr H,
+f = ‖H‖_F, G a 2×2 matrix of the Gaussian orthogonal ensemble (variance 2 on the diagonal, 1 beside
+it). Then κ± = t + f·(Z ± R), Z standard normal and R Rayleigh distributed, independent of each
+other: everything below follows from this.
+
+NumPy and SciPy only: figures import this module without importing torch.
+"""
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import optimize, special
+
+Floats = NDArray[np.float64]
+
+
+def principal_curvatures(M: ArrayLike) -> tuple[Floats, Floats]:
+    """Eigenvalues κ₋ ≤ κ₊ of symmetric 2×2 matrices: ½(A + C) ∓ √(¼(A − C)² + B²).
+
+    Args:
+        M: (…, 2, 2) with M = [[A, B], [B, C]].
+
+    Returns:
+        κ₋ and κ₊, each of shape (…), float64.
+
+    Raises:
+        ValueError: The last two axes are not 2×2.
+    """
+    matrices = np.asarray(M, dtype=np.float64)
+    if matrices.shape[-2:] != (2, 2):
+        raise ValueError(f"the matrices have the shape {matrices.shape}, not (…, 2, 2).")
+    A, B, C = matrices[..., 0, 0], matrices[..., 0, 1], matrices[..., 1, 1]
+    centre, radius = (A + C) / 2, np.hypot((A - C) / 2, B)
+    return centre - radius, centre + radius
+
+
+def expected_principal_curvatures(trace: float, frobenius_norm: float) -> tuple[float, float]:
+    """E κ₋ and E κ₊ in the Gaussian limit: t ∓ f·√(π/2)."""
+    shift = frobenius_norm * math.sqrt(math.pi / 2)
+    return trace - shift, trace + shift
+
+
+def density_largest(x: ArrayLike, trace: float, frobenius_norm: float) -> Floats:
+    """Probability density of κ₊ in the Gaussian limit, at the curvatures x.
+
+    With y = (x − t)/f:  p(x) = exp(−y²/4)/(f·√(2π)) · (½·exp(−y²/4) + (√π/4)·y·erfc(−y/2)),
+    the convolution of the normal density with that of the Rayleigh distribution.
+
+    Args:
+        x: Curvatures, any shape.
+        trace: t.
+        frobenius_norm: f > 0.
+
+    Returns:
+        Density, same shape, unit 1/curvature.
+    """
+    y = (np.asarray(x, dtype=np.float64) - trace) / frobenius_norm
+    bell = np.exp(-(y**2) / 4)
+    tail = math.sqrt(math.pi) / 4 * y * special.erfc(-y / 2)
+    # Both terms cancel far on the left; rounding must not make the density negative there.
+    density = np.maximum(bell * (bell / 2 + tail), 0.0)
+    return np.asarray(density / (frobenius_norm * math.sqrt(2 * math.pi)))
+
+
+def density_smallest(x: ArrayLike, trace: float, frobenius_norm: float) -> Floats:
+    """Probability density of κ₋ in the Gaussian limit: that of κ₊ mirrored at t.
+
+    Arguments and result as for `density_largest`.
+    """
+    return density_largest(2 * trace - np.asarray(x, dtype=np.float64), trace, frobenius_norm)
+
+
+def visibility(r: ArrayLike) -> Floats:
+    """Probability that one random slice shows a saddle, κ₋ < 0 < κ₊, in the Gaussian limit.
+
+    P(|t + f·Z| < f·R) = exp(−r²/4)/√2 with r = t/f. At most 0.71: even with trace zero three
+    slices in ten look like a minimum or a maximum.
+
+    Args:
+        r: Trace divided by Frobenius norm, any shape.
+    """
+    return np.asarray(np.exp(-(np.asarray(r, dtype=np.float64) ** 2) / 4) / math.sqrt(2))
+
+
+def critical_dimension(eigenvalues: ArrayLike, multiplicities: ArrayLike | None = None) -> float:
+    """Dimension d* above which a random subspace sees a negative direction.
+
+    d* = max over 0 < x < 1/|λ_min| of Σ m_i λ_i x/(1 + λ_i x): where the smallest eigenvalue of
+    G'HG, G an (N, d) Gaussian matrix, changes its sign in the limit of large N and d. It tends to
+    r²/4 only when max|λ|·t/(2f²) ≪ 1. The sum is concave in x, so its maximum is where the
+    derivative vanishes.
+
+    Args:
+        eigenvalues: (K,) eigenvalues of H, or the nodes of a quadrature of its spectrum.
+        multiplicities: (K,) how often each occurs (N times the weight for a quadrature);
+            1 when left out.
+
+    Returns:
+        d*; 0 when the trace is not positive (one direction suffices), infinity when no eigenvalue
+        is negative (none is ever seen).
+    """
+    values = np.asarray(eigenvalues, dtype=np.float64)
+    counts = np.ones_like(values) if multiplicities is None else np.asarray(multiplicities, float)
+    present = (values != 0) & (counts > 0)
+    values, counts = values[present], counts[present]
+    if not (values < 0).any():
+        return math.inf
+    if float(counts @ values) <= 0:
+        return 0.0
+    # In units of 1/|λ_min| the maximum lies in (0, 1).
+    scaled = values / -values.min()
+
+    def slope(x: float) -> float:
+        return float(counts @ (scaled / (1 + scaled * x) ** 2))
+
+    x = optimize.brentq(slope, 0.0, 1 - 1e-12, xtol=1e-15)
+    return float(counts @ (scaled * x / (1 + scaled * x)))

@@ -1,0 +1,56 @@
+"""Which source files a script uses: the script and, through its imports, the modules of a package.
+
+The workflow names them as inputs, so that editing a module re-runs the stages that use it and no others.
+Nothing is imported: the files are parsed.
+"""
+
+import ast
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+
+def source_files(script: str | Path, root: str | Path) -> list[str]:
+    """The script and every file below `root` that it imports, directly or through other such files.
+
+    `root` is the folder that holds the packages (`src`); modules beside the script count too. Paths come
+    back sorted, as given.
+    """
+    script, root = Path(script), Path(root)
+    found: set[Path] = set()
+    waiting = [script]
+    while waiting:
+        path = waiting.pop()
+        if path in found:
+            continue
+        found.add(path)
+        waiting.extend(_imported_files(path, (root, script.parent)))
+    return sorted(str(path) for path in found)
+
+
+@cache
+def _imported_files(path: Path, roots: tuple[Path, ...]) -> tuple[Path, ...]:
+    names = _imported_names(ast.parse(path.read_text(), filename=str(path)))
+    return tuple(file for name in names for root in roots for file in _module_files(name, root))
+
+
+def _imported_names(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            # `from package import module` and `from module import name` look alike: both are tried.
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _module_files(name: str, root: Path) -> Iterator[Path]:
+    """The module's own file and the `__init__` files that Python runs on the way to it."""
+    parts = name.split(".")
+    for depth in range(1, len(parts)):
+        if (package := root.joinpath(*parts[:depth], "__init__.py")).is_file():
+            yield package
+    module = root.joinpath(*parts)
+    for candidate in (module.with_suffix(".py"), module / "__init__.py"):
+        if candidate.is_file():
+            yield candidate

@@ -1,0 +1,1 @@
+"""The analyses of the workflow, one module per artifact: objectives in, datasets out."""

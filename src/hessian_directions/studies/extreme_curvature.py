@@ -1,0 +1,71 @@
+"""The extreme eigenpairs of a network's Hessian, each checked in two other ways."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from hessian_directions.eigenpairs import Progress, extreme_eigenpairs
+from hessian_directions.objective import Objective
+
+
+def analyze(
+    objective: Objective,
+    settings: Mapping[str, Any],
+    generator: torch.Generator,
+    state_path: str | None = None,
+    progress: Progress | None = None,
+) -> tuple[xr.Dataset, Tensor]:
+    """Eigenpairs in ascending order and their vectors (N, k).
+
+    `exact_curvature` is v'Hv without a Hessian-vector product and should equal the eigenvalue. On a network with
+    kinks `surface_curvature`, the second difference of the loss along v at finite steps, need not.
+    """
+    self_test = objective.self_test()
+    pairs = extreme_eigenpairs(
+        objective.hessian(),
+        k_smallest=settings["k_smallest"],
+        k_largest=settings["k_largest"],
+        tolerance=settings["tolerance"],
+        max_products=settings["max_products"],
+        generator=generator,
+        state_path=state_path,
+        progress=progress,
+    )
+    # An eigenvector has no sign; its largest entry is made positive, so that slices keep their orientation.
+    largest_entries = pairs.vectors.gather(0, pairs.vectors.abs().argmax(0, keepdim=True))
+    vectors = pairs.vectors * largest_entries.sign()
+    steps = np.asarray(settings["surface_steps"], dtype=float)
+    dataset = xr.Dataset(
+        {
+            "value": ("pair", pairs.values.cpu()),
+            "residual": ("pair", pairs.residuals.cpu()),
+            "converged": ("pair", pairs.converged.cpu()),
+            "below_noise": ("pair", pairs.below_noise.cpu()),
+            "exact_curvature": ("pair", objective.second_directional_derivative(vectors).cpu()),
+            "surface_curvature": (("pair", "step"), second_differences(objective, vectors, steps)),
+        },
+        coords={"step": steps},
+        attrs={
+            "n_products": pairs.n_products,
+            "n_check_products": pairs.n_check_products,
+            "noise_floor": float(pairs.noise_floor),
+            "self_test": self_test.describe(),
+        },
+    )
+    return dataset, vectors
+
+
+def second_differences(objective: Objective, vectors: Tensor, steps: np.ndarray) -> np.ndarray:
+    """(L(θ+εv) − 2L(θ) + L(θ−εv))/ε² along each of (N, K) vectors at each of S steps: (K, S)."""
+    theta = objective.theta[:, None]
+    centre = objective.value().double()
+    differences = []
+    for step in steps:
+        plus = objective.values(theta + step * vectors).double()
+        minus = objective.values(theta - step * vectors).double()
+        differences.append(((plus - centre) + (minus - centre)) / step**2)
+    return torch.stack(differences, dim=1).cpu().numpy()

@@ -1,0 +1,171 @@
+"""A population of classifiers that differ in how they were trained, stopped at one training loss."""
+
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import xarray as xr
+from torch import Tensor, nn
+
+from hessian_directions import flatness, seeds, trace
+from hessian_directions.data import registry as data
+from hessian_directions.data.cache import folder as cache_folder
+from hessian_directions.data.dataset import Dataset, Split
+from hessian_directions.eigenpairs import extreme_eigenpairs
+from hessian_directions.models import registry as models
+from hessian_directions.objective import Objective
+from hessian_directions.studies.problem import LOSSES, choose_device
+from hessian_directions.studies.sampled_projections import deflated_rest
+from hessian_directions.studies.slices import Announce
+from hessian_directions.training import evaluate, train
+
+# Factors that are options of the model; `seed` is a factor of both, the others are training settings.
+MODEL_FACTORS = ("width",)
+INTEGERS = ("batch_size", "width", "seed")
+
+
+def members(factors: Mapping[str, list[float]]) -> list[dict[str, Any]]:
+    """Every combination of the factors, in a fixed order."""
+    combinations = itertools.product(*factors.values())
+    return [
+        {
+            name: int(value) if name in INTEGERS else float(value)
+            for name, value in zip(factors, values)
+        }
+        for values in combinations
+    ]
+
+
+def train_members(
+    settings: Mapping[str, Any],
+    data_settings: Mapping[str, Any],
+    cache: str | None,
+    job: int,
+    seed: int,
+    device: str,
+    precision: str,
+    announce: Announce,
+) -> tuple[xr.Dataset, dict[str, Any]]:
+    """Every n_jobs-th member, trained and measured; and the identity of the data."""
+    dataset = data.load(data_settings, cache_folder(cache))
+    mine = list(enumerate(members(settings["factors"])))[job :: settings["n_jobs"]]
+    rows = []
+    for number, factors in mine:
+        member_seed = seeds.derive(seed, "member", factors.get("seed", 0))
+        model, row, images = _train_member(settings, factors, dataset, member_seed, device)
+        objective = Objective(
+            model.to(dtype=getattr(torch, precision)),
+            LOSSES[settings["loss"]],
+            images.inputs.to(device),
+            images.targets.to(device),
+        )
+        row |= measure(objective, settings, seeds.derive(seed, "member", number, "curvature"))
+        rows.append({"number": number} | factors | row)
+        announce(f"member {len(rows)} of {len(mine)}")
+    result = xr.Dataset({name: ("member", [row[name] for row in rows]) for name in rows[0]})
+    # The last model serves as the counter-example: one function, many curvatures.
+    rescaled = rescale(objective, model, images, settings, seeds.derive(seed, "rescaling"))
+    return result.merge(rescaled), dict(dataset.identity)
+
+
+def _train_member(
+    settings: Mapping[str, Any],
+    factors: Mapping[str, Any],
+    dataset: Dataset,
+    seed: int,
+    device: str,
+) -> tuple[nn.Module, dict[str, Any], Split]:
+    options = dict(settings["model"].get("options", {}))
+    training = dict(settings["training"])
+    for name, value in factors.items():
+        if name in MODEL_FACTORS:
+            options[name] = value
+        elif name != "seed":
+            training[name] = value
+    loss = LOSSES[settings["loss"]]
+    model = models.build(
+        settings["model"]["name"],
+        options,
+        input_shape=dataset.input_shape,
+        n_outputs=dataset.n_outputs,
+        seed=seeds.derive(seed, "initialisation"),
+    )
+    chosen_device = choose_device(device)
+    result = train(model, loss, dataset.train, None, training, seed=seed, device=chosen_device)
+    # Training loss and gap are on the labels that were trained on, noise included; test labels are clean.
+    train_loss, train_accuracy = evaluate(model, loss, result.train)
+    test_loss, test_accuracy = evaluate(model, loss, dataset.test)
+    scores = {
+        "reached": result.reached,
+        "epochs": result.epochs,
+        "train_loss": train_loss,
+        "test_loss": test_loss,
+        "gap_loss": test_loss - train_loss,
+        "train_accuracy": train_accuracy,
+        "test_accuracy": test_accuracy,
+        "gap_accuracy": train_accuracy - test_accuracy,
+    }
+    return model, scores, result.train
+
+
+def measure(objective: Objective, settings: Mapping[str, Any], seed: int) -> dict[str, float]:
+    """Every measure of flatness of one network."""
+    objective.self_test()
+    H = objective.hessian()
+    pairs = extreme_eigenpairs(
+        H, tolerance=settings["tolerance"], generator=seeds.generator(seed, "start")
+    )
+    rest = deflated_rest(H, pairs.vectors, settings["n_samples"], seeds.generator(seed, "trace"))
+    values = pairs.values.double()
+    t, n = float(values.sum()) + rest["trace"], objective.n_parameters
+    squared_length = float(objective.theta.double().square().sum())
+    return {
+        "n_parameters": n,
+        "theta_norm": squared_length**0.5,
+        "gradient_norm": float(objective.gradient().norm()),
+        "smallest": float(values[0]),
+        "smallest_residual": float(pairs.residuals[0]),
+        "largest": float(values[-1]),
+        "largest_residual": float(pairs.residuals[-1]),
+        "trace": t,
+        "trace_standard_error": rest["trace_standard_error"],
+        "frobenius_norm": float((values.square().sum() + rest["frobenius_norm"] ** 2).sqrt()),
+        "mean_curvature": t / n,
+        # Scaled by the weights' length, so that a common factor of all weights does not count.
+        "trace_scaled": t * squared_length / n,
+        "largest_scaled": float(values[-1]) * squared_length,
+    }
+
+
+def rescale(
+    objective: Objective, model: nn.Module, images: Split, settings: Mapping[str, Any], seed: int
+) -> xr.Dataset:
+    """The same function with its first layer times s and the next over s: other curvatures (Dinh et al. 2017)."""
+    rows = []
+    for scale in settings["rescaling"]:
+        rescaled = Objective(
+            flatness.rescale(model, scale), LOSSES[settings["loss"]], *_tensors(objective, images)
+        )
+        pairs = extreme_eigenpairs(
+            rescaled.hessian(),
+            tolerance=settings["tolerance"],
+            generator=seeds.generator(seed, "start"),
+        )
+        estimate = trace.hutchinson(
+            rescaled.hessian(), settings["n_samples"], seeds.generator(seed, "trace")
+        )
+        rows.append((float(rescaled.value()), estimate.mean, float(pairs.values[-1])))
+    losses, traces, largest = zip(*rows)
+    return xr.Dataset(
+        {
+            "rescaled_loss": ("scale", list(losses)),
+            "rescaled_trace": ("scale", list(traces)),
+            "rescaled_largest": ("scale", list(largest)),
+        },
+        coords={"scale": list(settings["rescaling"])},
+    )
+
+
+def _tensors(objective: Objective, images: Split) -> tuple[Tensor, Tensor]:
+    return images.inputs.to(objective.device), images.targets.to(objective.device)

@@ -1,0 +1,81 @@
+"""The trace by every estimator on the same network and, where it can be, along the same directions."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from hessian_directions import seeds, trace
+from hessian_directions.directions import gaussian
+from hessian_directions.objective import Objective
+
+# Cost in forward passes of the network: convolutions and matrix products, gradient 3, product 8 (6 with shared
+# passes), second directional derivative in Taylor mode 5. Loss values count in their own precision, as 1.
+FORWARDS = {
+    "value": 1,
+    "gradient": 3,
+    "hessian_vector_product": 8,
+    "second_directional_derivative": 5,
+}
+
+
+def compare(
+    objective: Objective, vectors: Tensor | None, settings: Mapping[str, Any], seed: int
+) -> tuple[xr.Dataset, dict[str, float]]:
+    """Samples, means and standard errors of every estimator, and their seconds.
+
+    Loss differences (three points, and a quadratic fit), exact second directional derivatives and Hutchinson's
+    products share Gaussian directions; Rademacher, deflated and Hutch++ have their own.
+    """
+    n_samples = settings["n_samples"]
+    H = objective.hessian()
+    shared = gaussian(
+        objective.n_parameters,
+        n_samples,
+        seeds.generator(seed, "shared directions"),
+        objective.dtype,
+        objective.device,
+    )
+    estimates = {
+        "finite_difference": trace.finite_difference(objective, directions=shared),
+        "quadratic_fit": trace.quadratic_fit(
+            objective, directions=shared, n_points=settings["fit_points"]
+        ),
+        "directional": trace.directional(objective, directions=shared),
+        "hutchinson": trace.hutchinson(H, directions=shared),
+        "hutchinson_rademacher": trace.hutchinson(
+            H, n_samples, seeds.generator(seed, "rademacher")
+        ),
+        "hutch_plus_plus": trace.hutch_plus_plus(
+            H, n_samples, seeds.generator(seed, "hutch++")
+        ),
+    }
+    if vectors is not None:
+        estimates["deflated"] = trace.deflated(
+            H, vectors, n_samples, seeds.generator(seed, "deflated")
+        )
+    samples = np.full((len(estimates), n_samples), np.nan)
+    for row, estimate in zip(samples, estimates.values()):
+        row[: estimate.n_samples] = estimate.samples
+    dataset = xr.Dataset(
+        {
+            "samples": (("estimator", "sample"), samples),
+            "mean": ("estimator", [e.mean for e in estimates.values()]),
+            "standard_error": ("estimator", [e.standard_error for e in estimates.values()]),
+            "n_samples": ("estimator", [e.n_samples for e in estimates.values()]),
+            "passes": ("estimator", [forward_passes(e) for e in estimates.values()]),
+            "step": ("estimator", [e.step for e in estimates.values()]),
+        },
+        coords={"estimator": list(estimates)},
+    )
+    return dataset, {name: e.cost.seconds for name, e in estimates.items()}
+
+
+def forward_passes(estimate: trace.Estimate) -> float:
+    """What an estimate cost, in forward passes over the same images."""
+    return float(
+        sum(FORWARDS[kind.split()[0]] * count for kind, count in estimate.cost.passes.items())
+    )

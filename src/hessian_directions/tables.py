@@ -1,0 +1,272 @@
+"""The published tables: artifacts in, data frames out. Every number in the paper is a cell of one of these."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from hessian_directions.principal_curvatures import expected_principal_curvatures, principal_curvatures
+
+Datasets = Mapping[str, xr.Dataset]
+
+
+def networks(
+    labels: Mapping[str, str],
+    measurements: Datasets,
+    eigenpairs: Datasets,
+    projections: Datasets,
+) -> pd.DataFrame:
+    """One row per network: what it scores and how its loss curves."""
+    rows = []
+    for network, scores in measurements.items():
+        row: dict[str, Any] = {"network": network, "label": labels[network]}
+        row |= {str(name): float(value) for name, value in scores.items() if value.ndim == 0}
+        pairs, sampled = eigenpairs[network], projections[network]
+        for name, index in (("smallest", 0), ("largest", -1)):
+            row[name] = float(pairs["value"][index])
+            row[f"{name}_residual"] = float(pairs["residual"][index])
+            row[f"{name}_exact_curvature"] = float(pairs["exact_curvature"][index])
+        row["n_products"] = int(pairs.attrs["n_products"])
+        row["n_check_products"] = int(pairs.attrs["n_check_products"])
+        for name in ("trace", "trace_standard_error", "frobenius_norm", "frobenius_standard_error"):
+            row[name] = float(sampled[name])
+        row["mean_curvature"] = row["trace"] / row["n_parameters"]
+        row["r"] = float(sampled["r"])
+        rows.append(row)
+    table = pd.DataFrame(rows)
+    return table.astype({"n_parameters": int, "n_images": int})
+
+
+def visibility(projections: Datasets) -> pd.DataFrame:
+    """How visible each network's saddle is in one random slice: sampled, from the spectrum, by the formula."""
+    columns = [
+        *(f"visibility_{kind}{end}" for kind in ("direct", "spectrum") for end in ("", "_low", "_high")),
+        "visibility_formula",
+        "third_moment",
+        "tail",
+        "critical_dimension",
+    ]
+    return pd.DataFrame(
+        [
+            {"network": network, "n_planes": dataset.sizes["sample"]}
+            | {column: float(dataset[column]) for column in columns}
+            for network, dataset in projections.items()
+        ]
+    )
+
+
+def saddles(dataset: xr.Dataset) -> pd.DataFrame:
+    """Synthetic saddles: trace, mean principal curvatures of random slices beside theory, visibility."""
+    rows = []
+    for index, n_positive in enumerate(dataset["saddle"].values):
+        saddle = dataset.isel(saddle=index)
+        trace, frobenius = float(saddle["trace"]), float(saddle["frobenius_norm"])
+        smallest, largest = principal_curvatures(saddle["projected_hessian"].values)
+        theory = expected_principal_curvatures(trace, frobenius)
+        root = np.sqrt(len(smallest))
+        rows.append(
+            {
+                "n_positive": int(n_positive),
+                "trace": trace,
+                "r": trace / frobenius,
+                "smallest": smallest.mean(),
+                "smallest_standard_error": smallest.std(ddof=1) / root,
+                "smallest_theory": theory[0],
+                "largest": largest.mean(),
+                "largest_standard_error": largest.std(ddof=1) / root,
+                "largest_theory": theory[1],
+                "visibility": float(saddle["visibility_sampled"]),
+                "visibility_low": float(saddle["visibility_low"]),
+                "visibility_high": float(saddle["visibility_high"]),
+                "visibility_formula": float(saddle["visibility_formula"]),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def dimensions(dataset: xr.Dataset) -> pd.DataFrame:
+    """Synthetic saddles: the dimension at which half of the random subspaces see a negative direction."""
+    rows = []
+    for index, n_positive in enumerate(dataset["dimension_saddle"].values):
+        saddle = dataset.isel(dimension_saddle=index)
+        seen, grid = saddle["negative_seen"].values, dataset["dimension"].values
+        half = float(np.interp(0.5, seen, grid)) if seen[0] < 0.5 <= seen[-1] else float("nan")
+        rows.append(
+            {
+                "n_positive": int(n_positive),
+                "half_dimension": half,
+                "critical_dimension": float(saddle["critical_dimension"]),
+                "quarter_r_squared": float(saddle["quarter_r_squared"]),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def traces(compared: Datasets, saddle_traces: xr.Dataset, seconds: Mapping[str, Any]) -> pd.DataFrame:
+    """Every estimator on every subject: mean, standard error, reference, cost.
+
+    `seconds` holds, by subject, what each estimator took; it varies from run to run and is not compared.
+    """
+    subjects = dict(compared)
+    for index, n_positive in enumerate(saddle_traces["saddle"].values):
+        subjects[f"saddle {n_positive}"] = saddle_traces.isel(saddle=index)
+    rows = []
+    for subject, dataset in subjects.items():
+        for estimator in dataset["estimator"].values:
+            one = dataset.sel(estimator=estimator)
+            reference = float(one["reference"])
+            rows.append(
+                {
+                    "subject": subject,
+                    "estimator": str(estimator),
+                    "activation": dataset.attrs.get("activation", "smooth"),
+                    "n_samples": int(one["n_samples"]),
+                    "mean": float(one["mean"]),
+                    "standard_error": float(one["standard_error"]),
+                    "reference": reference,
+                    "reference_standard_error": float(one["reference_standard_error"]),
+                    "ratio": float(one["mean"]) / reference if reference else float("nan"),
+                    "passes": float(one["passes"]),
+                    "step": float(one["step"]),
+                    "seconds": seconds.get(subject, {}).get(str(estimator), float("nan")),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def step_sizes(studies: Datasets) -> pd.DataFrame:
+    """Second differences over the exact curvature, for each network, number of images and step."""
+    rows = []
+    for network, dataset in studies.items():
+        for n_images in dataset["n_images"].values:
+            exact = dataset["exact"].sel(n_images=n_images)
+            for step in dataset["step"].values:
+                difference = dataset["difference"].sel(n_images=n_images, step=step)
+                gap = (difference - exact).values
+                rows.append(
+                    {
+                        "network": network,
+                        "activation": dataset.attrs["activation"],
+                        "n_images": int(n_images),
+                        "step": float(step),
+                        "difference": float(difference.mean()),
+                        "exact": float(exact.mean()),
+                        "gap": float(gap.mean()),
+                        "gap_standard_error": float(gap.std(ddof=1) / np.sqrt(len(gap))),
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def softplus(studies: Datasets) -> pd.DataFrame:
+    """Exact curvature with Softplus of growing sharpness in place of ReLU, along the same directions."""
+    rows = []
+    for network, dataset in studies.items():
+        if "softplus" not in dataset:
+            continue
+        for sharpness in dataset["sharpness"].values:
+            values = dataset["softplus"].sel(sharpness=sharpness).values
+            rows.append(
+                {
+                    "network": network,
+                    "sharpness": float(sharpness),
+                    "curvature": float(values.mean()),
+                    "standard_error": float(values.std(ddof=1) / np.sqrt(len(values))),
+                    "relu": float(dataset["exact"].isel(n_images=-1).mean()),
+                }
+            )
+    return pd.DataFrame(
+        rows, columns=["network", "sharpness", "curvature", "standard_error", "relu"]
+    )
+
+
+def surface_checks(eigenpairs: Datasets) -> pd.DataFrame:
+    """Sanity: exact curvature along each Hessian direction beside the eigenvalue, and the surface's own."""
+    rows = []
+    for network, dataset in eigenpairs.items():
+        for pair in range(dataset.sizes["pair"]):
+            one = dataset.isel(pair=pair)
+            row: dict[str, Any] = {
+                "network": network,
+                "pair": pair,
+                "value": float(one["value"]),
+                "residual": float(one["residual"]),
+                "converged": bool(one["converged"]),
+                "below_noise": bool(one["below_noise"]),
+                "exact_curvature": float(one["exact_curvature"]),
+            }
+            for step in dataset["step"].values:
+                row[f"surface_{step:.0e}"] = float(one["surface_curvature"].sel(step=step))
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def lowest_points(planes: Datasets) -> pd.DataFrame:
+    """The lowest loss over the Hessian plane and over random planes, equal grids and radii."""
+    return pd.DataFrame(
+        [
+            {
+                "network": network,
+                "n_planes": dataset.sizes["plane"],
+                "radius": float(dataset["radius"]),
+                "n_points": int(dataset["n_points"]),
+                "loss_at_origin": float(dataset["loss_at_origin"]),
+                "hessian_lowest_loss": float(dataset["hessian_lowest_loss"]),
+                "random_lowest_loss": float(dataset["lowest_loss"].min()),
+                "random_median_loss": float(dataset["lowest_loss"].median()),
+                "planes_as_low": int(
+                    (dataset["lowest_loss"] <= dataset["hessian_lowest_loss"]).sum()
+                ),
+            }
+            for network, dataset in planes.items()
+        ]
+    )
+
+
+def correlations(population: xr.Dataset) -> pd.DataFrame:
+    """Kendall's τ and granulated τ of each measure with each generalization gap, with intervals."""
+    rows = []
+    for measure in population["measure"].values:
+        for gap in population["generalization"].values:
+            one = population.sel(measure=measure, generalization=gap)
+            row = {"measure": str(measure), "generalization": str(gap)}
+            for kind in ("kendall", "granulated"):
+                for end in ("", "_low", "_high"):
+                    row[kind + end] = float(one[kind + end])
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def population_summary(population: xr.Dataset) -> pd.DataFrame:
+    """How many members were trained, how many reached the target, and the ranges of what they measure."""
+    reached = population["reached"].values.astype(bool)
+    row: dict[str, float] = {"n_members": reached.size, "n_reached": int(reached.sum())}
+    for name in ("train_loss", "gap_loss", "gap_accuracy", "test_accuracy", "trace", "largest", "smallest"):
+        values = population[name].values[reached]
+        row[f"{name}_lowest"], row[f"{name}_highest"] = values.min(), values.max()
+    for name in ("rescaled_trace", "rescaled_largest", "rescaled_loss"):
+        values = population[name].values
+        row[f"{name}_lowest"], row[f"{name}_highest"] = values.min(), values.max()
+    return pd.DataFrame([row])
+
+
+def cost(records: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """What each kind of job took: wall time, processor time and memory, from the run records."""
+    rows = [
+        {
+            "rule": record["rule"],
+            "wall_seconds": record["wall_seconds"],
+            "cpu_seconds": record["cpu_seconds"],
+            "peak_memory_mb": record["peak_memory_bytes"] / 1e6,
+        }
+        for record in records.values()
+    ]
+    table = pd.DataFrame(rows).groupby("rule", sort=True)
+    return table.agg(
+        jobs=("wall_seconds", "size"),
+        wall_seconds=("wall_seconds", "sum"),
+        cpu_seconds=("cpu_seconds", "sum"),
+        peak_memory_mb=("peak_memory_mb", "max"),
+    ).reset_index()

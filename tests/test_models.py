@@ -1,0 +1,207 @@
+"""Networks: parameter counts from the literature, shapes, seeds, and what is refused."""
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+from torch import nn
+
+from hessian_directions.errors import ModelError
+from hessian_directions.models.activations import replace_activation
+from hessian_directions.models.registry import build
+from hessian_directions.models.resnet import PaddingShortcut
+
+
+def make(name, options=None, shape=(3, 32, 32), n_outputs=10, seed=0):
+    return build(name, options, input_shape=shape, n_outputs=n_outputs, seed=seed)
+
+
+def count(model):
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "shape", "n_outputs", "n_parameters"),
+    [
+        ("resnet", {}, (3, 32, 32), 10, 855_770),
+        ("resnet", {"shortcut": "none"}, (3, 32, 32), 10, 853_018),
+        # He et al. 2016, table 6: 0.27 million at depth 20 with shortcuts without parameters.
+        ("resnet", {"depth": 20, "shortcut": "padding"}, (3, 32, 32), 10, 269_722),
+        ("densenet", {}, (3, 32, 32), 10, 6_956_298),
+        ("mlp", {"width": 100, "n_inner": 2}, (1,), 1, 20_501),
+        ("mlp", {"width": 100, "n_inner": 10}, (1,), 1, 101_301),
+    ],
+)
+def test_parameter_counts_are_the_published_ones(name, options, shape, n_outputs, n_parameters):
+    assert count(make(name, options, shape, n_outputs)) == n_parameters
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("resnet", {"depth": 8, "width": 4}),
+        ("resnet", {"depth": 8, "width": 4, "shortcut": "padding"}),
+        ("resnet", {"depth": 8, "width": 4, "shortcut": "none", "activation": "softplus"}),
+        ("resnet", {"depth": 8, "width": 4, "strides": [2, 2, 2]}),
+        ("densenet", {"growth": 4, "blocks": [1, 2], "compression": 1.0, "bottleneck": 2}),
+        ("mlp", {"width": 5, "n_inner": 0, "activation": "tanh"}),
+    ],
+)
+def test_digits_of_8_by_8_pixels_fit(name, options):
+    model = make(name, options, shape=(1, 8, 8))
+    assert model.training
+    model.eval()
+    outputs = model(torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0)))
+    assert outputs.shape == (3, 10)
+    assert outputs.dtype == torch.float32
+
+
+def test_seed_decides_the_weights_and_the_global_generator_is_left_alone():
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    one, same, other = (make("resnet", {"depth": 8, "width": 2}, seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(torch.rand(4), expected)
+    pairs = list(zip(one.parameters(), same.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in pairs)
+    assert not torch.equal(one.stem.weight, other.stem.weight)
+
+
+def test_padding_shortcut_keeps_the_maps_in_the_middle():
+    maps = torch.arange(2 * 4 * 4, dtype=torch.float32).view(1, 2, 4, 4)
+    padded = PaddingShortcut(2, 2)(maps)
+    assert padded.shape == (1, 4, 2, 2)
+    assert torch.equal(padded[:, 1:3], maps[:, :, ::2, ::2])
+    assert not padded[:, [0, 3]].any()
+
+
+def test_without_shortcuts_a_dead_block_stops_everything_and_with_them_it_does_not():
+    images = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    for shortcut, passes in (("none", False), ("projection", True)):
+        model = make("resnet", {"depth": 14, "width": 4, "shortcut": shortcut}, (1, 8, 8)).eval()
+        block = model.stages[1][1]
+        nn.init.zeros_(block.norm2.weight)
+        nn.init.zeros_(block.norm2.bias)
+        outputs = model(images)
+        assert torch.allclose(outputs[0], outputs[1], atol=1e-6) is not passes
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("resnt", {}, "resnet, densenet, mlp, timm:<name>"),
+        ("resnet", {"dept": 20}, "no option dept, it has activation, depth, shortcut, strides, wi"),
+        ("resnet", {"depth": 21}, "option depth: .* not 21"),
+        ("resnet", {"shortcut": "skip"}, "option shortcut: 'skip' .* projection, padding, none"),
+        ("resnet", {"activation": "rleu"}, "option activation: 'rleu' .* relu"),
+        ("resnet", {"depth": "deep"}, "resnet cannot be built with options"),
+        ("densenet", {"blocks": [2] * 7}, "option blocks: 7 blocks"),
+        ("densenet", {"compression": 0}, "option compression"),
+        ("mlp", {"width": 0}, "option width"),
+        ("nowhere.at_all:network", {}, "nowhere.at_all:network cannot be imported"),
+        ("torch.nn:NoSuchLayer", {}, "cannot be imported"),
+        ("torch.nn:ReLU", {}, r"gives \(2, 3, 32, 32\) for 2 samples, not \(2, 10\)"),
+        ("math:hypot", {}, "math:hypot"),
+    ],
+)
+def test_errors_name_what_is_wrong_and_what_is_allowed(name, options, message):
+    with pytest.raises(ModelError, match=message):
+        make(name, options)
+
+
+def test_images_are_refused_where_vectors_come():
+    with pytest.raises(ModelError, match="resnet needs images"):
+        make("resnet", shape=(64,))
+
+
+def test_a_function_of_the_user_is_found_in_the_working_folder(tmp_path, monkeypatch):
+    (tmp_path / "my_networks.py").write_text(
+        textwrap.dedent(
+            """
+            import math
+            from torch import nn
+
+            def linear(input_shape, n_outputs, bias=True):
+                return nn.Sequential(
+                    nn.Flatten(), nn.Linear(math.prod(input_shape), n_outputs, bias=bias)
+                )
+
+            def fixed():
+                return nn.Flatten()
+
+            def broken(n_outputs):
+                raise ValueError("no such luck")
+
+            def nothing(n_outputs):
+                return None
+            """
+        )
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    assert count(make("my_networks:linear", {"bias": False}, (1, 2, 2), 3)) == 12
+    assert count(make("my_networks:fixed", {}, (1, 2, 2), 4)) == 0
+    with pytest.raises(ModelError, match="unexpected keyword argument 'bais'"):
+        make("my_networks:linear", {"bais": False}, (1, 2, 2), 3)
+    with pytest.raises(ModelError, match="no such luck"):
+        make("my_networks:broken")
+    with pytest.raises(ModelError, match="returns a NoneType"):
+        make("my_networks:nothing")
+
+
+@pytest.mark.parametrize("name", ["resnet", "densenet", "mlp"])
+def test_relu_is_replaced_in_a_copy_with_equal_weights(name):
+    options = {"resnet": {"depth": 8, "width": 4}, "densenet": {"growth": 4, "blocks": [1, 1]}}
+    model = make(name, options.get(name), shape=(1, 8, 8)).eval()
+    images = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    deviations = []
+    for sharpness in (10, 1000):
+        smooth = replace_activation(
+            model, nn.ReLU, lambda sharpness=sharpness: nn.Softplus(beta=sharpness)
+        )
+        assert not any(isinstance(module, nn.ReLU) for module in smooth.modules())
+        deviations.append((smooth(images) - model(images)).abs().max().item())
+    assert any(isinstance(module, nn.ReLU) for module in model.modules())
+    assert deviations[1] < deviations[0] / 10
+    assert deviations[1] < 0.01
+
+
+def test_replacing_nothing_is_refused():
+    with pytest.raises(ModelError, match="holds no Tanh module"):
+        replace_activation(make("mlp", shape=(4,)), nn.Tanh, nn.ReLU)
+
+
+def test_libraries_load_beside_any_torch_without_a_warning():
+    """environment.md's case: torchvision's compiled library may not fit torch."""
+    program = """
+    import sys
+    from hessian_directions.models import registry
+    assert "torchvision" not in sys.modules and "timm" not in sys.modules
+    assert "sklearn" not in sys.modules
+    make = lambda name, **options: registry.build(
+        name, options, input_shape=(3, 32, 32), n_outputs=10, seed=0
+    )
+    for name in ("torchvision:squeezenet1_1", "timm:test_resnet"):
+        make(name)
+    make("timm:test_vit", img_size=32, patch_size=8)
+    for name, options, message in (
+        ("timm:resnet18x", {}, "similar are resnet18"),
+        ("torchvision:resnet1", {}, "similar are resnet"),
+        ("timm:test_resnet", {"widht": 1}, "widht"),
+        ("timm:local-dir:/no/such/folder", {}, "cannot be built"),
+    ):
+        try:
+            make(name, **options)
+        except registry.ModelError as error:
+            assert message in str(error), error
+        else:
+            raise AssertionError(name)
+    """
+    subprocess.run(
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(program)],
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )

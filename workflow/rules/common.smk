@@ -1,0 +1,89 @@
+# Configuration, paths, and the source files that each stage depends on.
+
+from pathlib import Path
+
+from hessian_directions.artifacts import verify_manifest
+from hessian_directions.configuration import analysis_settings, validate
+from hessian_directions.errors import HessianDirectionsError
+from hessian_directions.source_files import source_files
+
+# A second `configfile:` would be merged into the user's, key by key.
+if "profile" not in config:
+
+    configfile: "config/demo.yaml"
+
+
+ROOT = Path(workflow.basedir)
+
+CONFIGFILE = str((workflow.overwrite_configfiles or ["config/demo.yaml"])[0])
+
+try:
+    config = validate(config, ROOT / "workflow/schemas/config.schema.yaml", CONFIGFILE)
+    SOURCE, PROFILE = config["source"], config["profile"]
+    ARCHIVE = f"results/archive/{PROFILE}"
+    # ARTIFACTS: where analyses are read from; DRAWN: where drawings go.
+    if SOURCE == "archive":
+        verify_manifest(ARCHIVE)
+        ARTIFACTS, DRAWN = ARCHIVE, f"results/redrawn/{PROFILE}"
+    else:
+        ARTIFACTS = DRAWN = f"results/computed/{PROFILE}"
+except HessianDirectionsError as error:
+    # One sentence, not the traceback of a parser.
+    raise SystemExit(f"hessian-directions: {error}")
+
+NETWORKS = ARTIFACTS + "/networks/{network}"
+NETWORK_NAMES = list(config["networks"])
+LABELS = {network: settings["label"] for network, settings in config["networks"].items()}
+
+
+def any_of(names):
+    """A regular expression for exactly these names; for none it matches nothing."""
+    return "|".join(names) or "(?!)"
+
+
+wildcard_constraints:
+    network=any_of(NETWORK_NAMES),
+    plane="random|hessian",
+    shard=r"\d+",
+    job=r"\d+",
+
+
+def studied(analysis):
+    """The networks that an analysis is done for, in the order of the configuration."""
+    return config["analyses"][analysis]["networks"]
+
+
+def is_trained(network):
+    """Whether the network is trained here; the others come with a checkpoint."""
+    return "training" in config["networks"][network]
+
+
+def settings_of(analysis):
+    """A function of wildcards for `params`: one network's settings of one analysis, and nothing else."""
+    return lambda wildcards: analysis_settings(config, analysis, wildcards.network)
+
+
+def network_settings(wildcards):
+    """What a job must know of its network to rebuild it: not how it was trained, not what else is done to it."""
+    settings = config["networks"][wildcards.network]
+    used = ("data", "loss", "model", "n_images", "batch_size")
+    return {key: settings[key] for key in used if key in settings} | {
+        "data_settings": config["data"][settings["data"]]
+    }
+
+
+def code(script, *modules):
+    """The files a script runs, as inputs: editing one of them re-runs its stage, and no other.
+
+    `modules` are those that the script imports by a configured name.
+    """
+    files = set()
+    for path in (f"workflow/scripts/{script}.py", *modules):
+        files.update(source_files(path, "src"))
+    return sorted(files)
+
+
+# What every stage that computes is told.
+COMMON = {key: config[key] for key in ("seed", "device", "precision", "cache")}
+# A GPU is asked for only where the configuration uses one.
+GPU = {"gpu": 1} if config["device"] == "cuda" else {}

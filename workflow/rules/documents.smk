@@ -1,0 +1,29 @@
+# The paper, compiled by typst from the manuscript and the files drawn above.
+
+
+rule compile_paper:
+    input:
+        manuscript="paper/paper.typ",
+        bibliography="paper/references.bib",
+        # The text reads its settings from the same file as the rules.
+        config=CONFIGFILE,
+        figures=expand(rules.draw_figure.output.pdf, figure=FIGURES),
+        tables=rules.make_tables.output,
+        claims=rules.decide_claims.output,
+        code=code("compile_paper"),
+    output:
+        pdf=report(
+            DRAWN + "/paper.pdf",
+            caption="../report/paper.rst",
+            category="2. Paper",
+            labels={"document": "paper"},
+        ),
+    params:
+        results=DRAWN,
+        profile=PROFILE,
+    log:
+        "logs/" + PROFILE + "/compile_paper/paper.log",
+    conda:
+        "../../environment.yml"
+    script:
+        "../scripts/compile_paper.py"

@@ -1,0 +1,20 @@
+"""Estimate the traces of synthetic saddles by every estimator."""
+
+from typing import TYPE_CHECKING
+
+from stage import stage
+
+from hessian_directions import artifacts, seeds
+from hessian_directions.studies import saddles
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
+
+with stage(snakemake) as job:
+    dataset, seconds = saddles.compare_traces(
+        job.params.synthetic,
+        job.params.fit_points,
+        seeds.derive(job.params.seed, "saddle traces"),
+    )
+    job.record["seconds"] = seconds
+    artifacts.write_dataset(job.output.traces, dataset, job.provenance())

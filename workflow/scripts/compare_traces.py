@@ -1,0 +1,30 @@
+"""Estimate the trace by every estimator, beside a reference."""
+
+from typing import TYPE_CHECKING
+
+from stage import stage
+
+from hessian_directions import artifacts, seeds
+from hessian_directions.studies import problem, step_study, trace_comparison
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
+
+with stage(snakemake) as job:
+    studied = problem.from_params(job.params, job.input.checkpoint)
+    vectors = studied.vectors(artifacts.read_tensors(job.input.eigenvectors)["vectors"])
+    objective = studied.objective()
+    objective.self_test()
+    dataset, seconds = trace_comparison.compare(
+        objective, vectors, job.params.settings, seeds.derive(job.params.seed, "traces")
+    )
+    projections = artifacts.read_dataset(job.input.projections)
+    dataset = dataset.assign(
+        reference=projections["trace"],
+        reference_standard_error=projections["trace_standard_error"],
+    ).assign_attrs(
+        reference_kind=projections.attrs["reference_kind"],
+        activation=step_study.activation_kind(studied.model),
+    )
+    job.record["seconds"] = seconds
+    artifacts.write_dataset(job.output.traces, dataset, job.provenance(studied.identity()))

@@ -1,0 +1,26 @@
+"""Find the extreme eigenpairs of the Hessian, at both ends of the spectrum."""
+
+from typing import TYPE_CHECKING
+
+from stage import stage
+
+from hessian_directions import artifacts, seeds
+from hessian_directions.studies import extreme_curvature, problem
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
+
+with stage(snakemake) as job:
+    studied = problem.from_params(job.params, job.input.checkpoint)
+    dataset, vectors = extreme_curvature.analyze(
+        studied.objective(),
+        job.params.settings,
+        seeds.generator(job.params.seed, "eigenpairs"),
+        state_path=f"{job.output.eigenpairs}.state",
+        progress=lambda now: job.progress(str(now)),
+    )
+    provenance = job.provenance(studied.identity())
+    artifacts.write_tensors(
+        job.output.eigenvectors, {"vectors": vectors.cpu().numpy()}, provenance
+    )
+    artifacts.write_dataset(job.output.eigenpairs, dataset, provenance)

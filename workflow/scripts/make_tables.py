@@ -1,0 +1,38 @@
+"""Make the published tables from artifacts."""
+
+from typing import TYPE_CHECKING
+
+import artifact_inputs
+from stage import stage
+
+from hessian_directions import artifacts, tables
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
+
+with stage(snakemake) as job:
+    read = artifact_inputs.load(job.input)
+    records = {path: artifacts.read_json(path) for path in job.input.records}
+    seconds = {
+        artifact_inputs.network_of(path): record["seconds"]
+        for path, record in records.items()
+        if "/networks/" in path and "seconds" in record
+    }
+    made = {
+        "networks": tables.networks(
+            job.params.labels, read["measurements"], read["eigenpairs"], read["projections"]
+        ),
+        "visibility": tables.visibility(read["projections"]),
+        "saddles": tables.saddles(read["saddles"]),
+        "dimensions": tables.dimensions(read["saddles"]),
+        "traces": tables.traces(read["traces"], read["saddle_traces"], seconds),
+        "step_sizes": tables.step_sizes(read["step_sizes"]),
+        "softplus": tables.softplus(read["step_sizes"]),
+        "surface_checks": tables.surface_checks(read["eigenpairs"]),
+        "lowest_points": tables.lowest_points(read["planes"]),
+        "correlations": tables.correlations(read["population"]),
+        "population": tables.population_summary(read["population"]),
+        "cost": tables.cost(records),
+    }
+    for name, table in made.items():
+        artifacts.write_table(job.output[name], table)

@@ -1,0 +1,18 @@
+"""Study what second differences of the loss measure, against their step."""
+
+from typing import TYPE_CHECKING
+
+from stage import stage
+
+from hessian_directions import artifacts, seeds
+from hessian_directions.studies import problem, step_study
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
+
+with stage(snakemake) as job:
+    studied = problem.from_params(job.params, job.input.checkpoint)
+    dataset = step_study.study(
+        studied, job.params.settings, seeds.generator(job.params.seed, "step sizes")
+    )
+    artifacts.write_dataset(job.output.step_sizes, dataset, job.provenance(studied.identity()))

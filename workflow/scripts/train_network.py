@@ -1,0 +1,37 @@
+"""Train a network: its checkpoint, its history and the weights along the way."""
+
+from typing import TYPE_CHECKING
+
+import xarray as xr
+from stage import stage
+
+from hessian_directions import artifacts, checkpoints, seeds
+from hessian_directions.studies import problem
+from hessian_directions.training import train
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
+
+with stage(snakemake) as job:
+    studied = problem.from_params(job.params)
+    result = train(
+        studied.model,
+        studied.loss,
+        studied.dataset.train,
+        studied.dataset.test,
+        job.params.training,
+        seed=seeds.derive(job.params.seed, "training"),
+        device=studied.device,
+        state_path=f"{job.output.checkpoint}.state",
+        progress=lambda record: job.progress(str(record)),
+    )
+    history = xr.Dataset(
+        {name: ("epoch", values) for name, values in result.history.items() if name != "epoch"},
+        coords={"epoch": result.history["epoch"]},
+        attrs={"kept_epoch": result.kept_epoch, "epochs": result.epochs},
+    )
+    provenance = job.provenance(studied.identity())
+    artifacts.write_dataset(job.output.history, history, provenance)
+    snapshots = result.snapshots.arrays() if result.snapshots else {}
+    artifacts.write_tensors(job.output.snapshots, snapshots, provenance)
+    checkpoints.save(job.output.checkpoint, studied.model, provenance)
