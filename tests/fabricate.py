@@ -21,7 +21,7 @@ ESTIMATORS = (
     "hutch_plus_plus",
 )
 # cost of one sample in forward passes
-FORWARDS = dict(zip(ESTIMATORS, (10.0, 20.0, 7.0, 9.5, 9.5, 9.5, 9.5)))
+FORWARDS = dict(zip(ESTIMATORS, (2.0, 4.0, 5.0, 8.0, 8.0, 8.0, 8.0)))
 MEASURES = (
     "trace",
     "mean_curvature",
@@ -31,7 +31,6 @@ MEASURES = (
     "trace_scaled",
     "largest_scaled",
     "gradient_norm",
-    "theta_norm",
 )
 
 
@@ -144,9 +143,22 @@ def _samples(
     samples[3] = exact * (1 + 1e-6 * rng.standard_normal(n_samples))
     samples[4] = spectrum.sum() + 1.2 * f * rng.standard_normal(n_samples)
     samples[5] = spectrum.sum() + 0.2 * f * rng.standard_normal(n_samples)
-    few = max(2, n_samples // 10)
+    few = _counts(n_samples)[6]
     samples[6, :few] = spectrum.sum() + 0.1 * f * rng.standard_normal(few)
     return samples
+
+
+def _counts(n_samples: int) -> NDArray[np.int64]:
+    """Samples of each estimator: Hutch++ spends two thirds of as many products on its basis."""
+    return np.array([n_samples] * 6 + [max(2, n_samples // 3)])
+
+
+def _passes(count: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Forward passes of each estimator: samples, and products before the first sample."""
+    before = np.zeros(count.shape)
+    before[..., 5] = 8.0 * 4
+    before[..., 6] = 8.0 * 2 * count[..., 6]
+    return before + np.array(list(FORWARDS.values())) * count
 
 
 def traces(
@@ -165,7 +177,7 @@ def traces(
             "mean": ("estimator", np.nanmean(samples, axis=1)),
             "standard_error": ("estimator", deviation / np.sqrt(count)),
             "n_samples": ("estimator", count),
-            "passes": ("estimator", np.array(list(FORWARDS.values())) * count),
+            "passes": ("estimator", _passes(count)),
             "step": ("estimator", [1e-3, 1e-2] + [np.nan] * 5),
             "reference": ((), spectrum.sum() + (0.0 if exact_reference else 0.3)),
             "reference_standard_error": ((), 0.0 if exact_reference else 0.5),
@@ -178,10 +190,13 @@ def traces(
     )
 
 
-def trace_seconds(seed: int = 0) -> dict[str, float]:
+def trace_seconds(n_samples: int = 200, seed: int = 0) -> dict[str, float]:
     """The `seconds` of R/networks/{network}/traces.run.json."""
     rng = np.random.default_rng(seed)
-    return {name: 0.8 * cost * rng.uniform(0.9, 1.1) for name, cost in FORWARDS.items()}
+    return {
+        name: 2e-3 * passes * rng.uniform(0.9, 1.1)
+        for name, passes in zip(ESTIMATORS, _passes(_counts(n_samples)))
+    }
 
 
 def synthetic_traces(n: int = 100, n_samples: int = 200, seed: int = 0) -> xr.Dataset:
@@ -200,7 +215,7 @@ def synthetic_traces(n: int = 100, n_samples: int = 200, seed: int = 0) -> xr.Da
                 np.nanstd(samples, axis=2, ddof=1) / np.sqrt(count),
             ),
             "n_samples": (("saddle", "estimator"), count),
-            "passes": (("saddle", "estimator"), np.array(list(FORWARDS.values())) * count),
+            "passes": (("saddle", "estimator"), _passes(count)),
             "step": (("saddle", "estimator"), np.tile([1e-2, 1e-2] + [np.nan] * 5, (3, 1))),
             "reference": ("saddle", 2.0 * (n_positive - n)),
             "reference_standard_error": ("saddle", np.zeros(3)),
@@ -265,6 +280,7 @@ def measurements(
 def eigenpairs(n_parameters: int = 2_000, n_each: int = 2, seed: int = 0) -> xr.Dataset:
     """R/networks/{network}/eigenpairs.nc: `n_each` pairs at each end."""
     spectrum = eigenvalues(n_parameters, seed)
+    steps = np.array([1e-1, 1e-2, 1e-3, 1e-4])
     value = np.concatenate([spectrum[:n_each], spectrum[-n_each:]])
     return xr.Dataset(
         {
@@ -273,39 +289,38 @@ def eigenpairs(n_parameters: int = 2_000, n_each: int = 2, seed: int = 0) -> xr.
             "converged": ("pair", np.ones(value.size, dtype=bool)),
             "below_noise": ("pair", np.zeros(value.size, dtype=bool)),
             "exact_curvature": ("pair", value * (1 + 1e-7)),
-            "surface_curvature": ("pair", value * 1.02),
-            "kink_step": ("pair", np.full(value.size, 1e-3)),
+            "surface_curvature": (("pair", "step"), value[:, None] * (1 + 10 * steps**2)),
         },
+        coords={"step": steps},
         attrs={"n_products": 46, "n_check_products": 12, "noise_floor": 1e-6 * spectrum[-1]},
     )
 
 
 def step_sizes(activation: str = "relu", n_directions: int = 6, seed: int = 0) -> xr.Dataset:
-    """R/networks/{network}/step_sizes.nc."""
+    """R/networks/{network}/step_sizes.nc; with "relu" kinks, and Softplus in their place."""
     rng = np.random.default_rng(seed)
-    step = np.geomspace(1e-8, 1e-1, 22)
-    exact = 40.0 + 12.0 * rng.standard_normal(n_directions)
-    noise = 2e-14 * rng.standard_normal((step.size, n_directions)) / step[:, None] ** 2
-    truncation = 4e3 * step[:, None] ** 2 * np.ones(n_directions)
-    kinks = 0.0
+    step, n_images = np.geomspace(1e-8, 1e-1, 22), np.array([100, 1_000])
+    shape = (n_images.size, step.size, n_directions)
+    exact = 40.0 + 12.0 * rng.standard_normal((n_images.size, n_directions))
+    noise = 2e-14 * rng.standard_normal(shape) / step[:, None] ** 2
+    difference = exact[:, None] + 4e3 * step[:, None] ** 2 + noise
     if activation == "relu":
-        kinks = 0.7 * exact * rng.gamma(4, 0.25, (step.size, n_directions))
+        crossed = 400.0 * np.sqrt(n_images / 100)[:, None, None]  # fewer kinks, more scatter
+        difference += 0.7 * exact[:, None] * rng.gamma(crossed / 100, 100 / crossed, shape)
     dataset = xr.Dataset(
         {
-            "difference": (("step", "direction"), exact + truncation + kinks + noise),
-            "exact": ("direction", exact),
+            "difference": (("n_images", "step", "direction"), difference),
+            "exact": (("n_images", "direction"), exact),
         },
-        coords={"step": step},
+        coords={"n_images": n_images, "step": step},
         attrs={"activation": activation},
     )
     if activation == "relu":
         sharpness = np.geomspace(1.0, 1e4, 12)
-        trace = 38.0 + 30.0 / (1 + (20.0 / sharpness) ** 1.5)
-        dataset = dataset.assign(
-            softplus_trace=("sharpness", trace),
-            softplus_trace_standard_error=("sharpness", 1.5 + 0 * trace),
-            relu_trace=((), exact.mean()),
-        ).assign_coords(sharpness=sharpness)
+        grown = 0.95 + 0.75 / (1 + (20.0 / sharpness[:, None]) ** 1.5)
+        softplus = exact[-1] * grown + rng.standard_normal((sharpness.size, n_directions))
+        dataset["softplus"] = (("sharpness", "direction"), softplus)
+        dataset = dataset.assign_coords(sharpness=sharpness)
     return dataset
 
 
@@ -431,13 +446,18 @@ def projections(n_samples: int = 400, n_parameters: int = 2_000, seed: int = 0) 
         "visibility_spectrum_high": min(1.0, 1.1 * spectrum_seen),
         "visibility_formula": np.exp(-(r**2) / 4) / np.sqrt(2),
         "trace": values.sum(),
+        "trace_standard_error": 0.01 * np.linalg.norm(values),
         "frobenius_norm": np.linalg.norm(values),
+        "frobenius_standard_error": 0.01 * np.linalg.norm(values),
         "r": r,
+        "third_moment": np.sum(np.abs(values) ** 3) / np.linalg.norm(values) ** 3,
+        "tail": r * np.abs(values).max() / np.linalg.norm(values),
         "critical_dimension": _critical_dimension(values),
     }
     return xr.Dataset(
         {"projected_hessian": (("sample", "row", "column"), projected)}
-        | {name: ((), value) for name, value in scalars.items()}
+        | {name: ((), value) for name, value in scalars.items()},
+        attrs={"reference_kind": "deflated Rademacher"},
     )
 
 
@@ -452,7 +472,7 @@ def planes(n_planes: int = 24, seed: int = 0) -> xr.Dataset:
         "hessian_lowest_distance": 0.8,
         "loss_at_origin": origin,
         "radius": 1.0,
-        "n_grid": 31,
+        "n_points": 31,
     }
     return xr.Dataset(
         {"lowest_loss": ("plane", origin * (1 - gain)), "lowest_distance": ("plane", distance)}
@@ -545,6 +565,7 @@ def population(n_members: int = 36, strength: float = 1.0, seed: int = 0) -> xr.
     }
     dataset = xr.Dataset({name: ("member", value) for name, value in columns.items()})
     dataset["reached"] = ("member", member % 11 != 10)
+    dataset["number"] = ("member", member)
 
     generalizations = ("gap_loss", "gap_accuracy")
     kendall = np.empty((3, len(MEASURES), 2))

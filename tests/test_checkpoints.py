@@ -194,7 +194,7 @@ class Exploit:
 def test_code_in_a_checkpoint_is_not_run(tmp_path):
     for write in (
         lambda path, content: torch.save(content, path),
-        lambda path, content: path.write_bytes(pickle.dumps(content)),
+        lambda path, content: path.write_bytes(pickle.dumps(content, protocol=2)),
     ):
         write(tmp_path / "a.t7", {"state_dict": {"a": Exploit(tmp_path / "touched")}})
         with pytest.raises(CheckpointError, match="is not a checkpoint of tensors"):

@@ -22,7 +22,9 @@ def generator(seed=0):
 def matrix(eigenvalues, seed=1):
     """Dense symmetric matrix with these eigenvalues and random eigenvectors, float64."""
     values = torch.as_tensor(np.asarray(eigenvalues), dtype=torch.float64)
-    Q, _ = torch.linalg.qr(torch.randn(len(values), len(values), generator=generator(seed)).double())
+    Q, _ = torch.linalg.qr(
+        torch.randn(len(values), len(values), generator=generator(seed)).double()
+    )
     return (Q * values) @ Q.T
 
 
@@ -70,7 +72,7 @@ def test_deflated_process_is_that_of_the_projected_matrix():
 
 
 def test_basis_in_float32_stays_orthogonal_in_large_dimensions():
-    """Products summed in float32 lose three digits in 10⁶ dimensions; ours are summed in float64."""
+    """Summed in float32, products lose digits in 10⁶ dimensions; ours are summed in float64."""
     n = 1_000_000
     equal = torch.full((1, n), n**-0.5)
     assert float(inner(equal, equal[0])) == pytest.approx(float(equal.double().square().sum()))

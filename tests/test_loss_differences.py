@@ -108,15 +108,45 @@ def test_step_on_the_synthetic_saddle_is_the_cap(n_positive):
     assert curvature.step * math.sqrt(1001) == pytest.approx(0.1, rel=0.1)
 
 
-def test_step_on_kinks_stays_where_differences_make_sense():
-    """A chooser that divides by a fourth difference is driven to zero by kinks."""
-    objective = perceptron(nn.ReLU())
-    V = gaussian(objective.n_parameters, 2, generator())
+@pytest.mark.parametrize("seed", range(5))
+def test_step_on_kinks_stays_where_many_are_crossed(seed):
+    """Dividing by a fourth difference would drive ε to zero, where kinks are missed, not absent."""
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(5, 30), nn.ReLU(), nn.Linear(30, 3)).double()
+    inputs = torch.randn(2000, 5, dtype=torch.float64, generator=generator(seed))
+    targets = torch.randint(0, 3, (2000,), generator=generator(seed))
+    objective = Objective(model, nn.functional.cross_entropy, inputs, targets, batch_size=2000)
+    V = gaussian(objective.n_parameters, 4, generator())
     step = choose_step(objective, V)
-    rounding = math.sqrt(6) * loss_noise(objective, V[:, 0]) / step**2
+    units = V[:150].reshape(30, 5, 4), V[150:180]
+    before = inputs @ model[0].weight.T.detach() + model[0].bias.detach()
+    crossed = 0
+    for k in range(4):
+        change = inputs @ units[0][..., k].T + units[1][:, k]
+        crossed += int((before.abs() < step * change.abs()).sum())
+    assert crossed > 400
+    # and it is still a curvature: within a factor two of the smooth part of the loss
+    measured = LossCurvature(objective, step)(V)
     exact = objective.second_directional_derivative(V)
-    assert rounding < 0.01 * float(exact.abs().max())
-    assert 1e-7 < step * math.sqrt(objective.n_parameters) / float(objective.theta.norm()) <= 0.1001
+    assert 0.5 < float(measured.norm() / exact.norm()) < 2
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: torch.log1p((x / 1e-3) ** 2),
+        lambda x: torch.sqrt(1e-8 + x**2),
+        lambda x: (x / 1e-2) ** 8 + (x / 1e-2) ** 2,
+        lambda x: -torch.exp(-((x / 1e-3) ** 2)),
+    ],
+)
+def test_step_in_a_narrow_basin(function):
+    """Far outside the basin D(ε) is wrong but need not look wrong; the step has to get inside."""
+    centre = torch.tensor([1.0, -2.0], dtype=torch.float64)
+    objective = objective_of(lambda theta: function(theta - centre).sum(), centre)
+    V = gaussian(2, 4, generator())
+    exact = objective.second_directional_derivative(V)
+    torch.testing.assert_close(LossCurvature(objective)(V), exact, rtol=1e-4, atol=0)
 
 
 def test_step_where_the_loss_is_not_finite_far_out():

@@ -150,10 +150,9 @@ def _is_state(content: Any) -> bool:
 def _fill(path: str | os.PathLike[str], model: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Copy `state` into the model after every key and shape has been compared."""
     wanted = _unshared(model)
-    present = {key: tensor for key, tensor in state.items() if key in wanted}
     aliases = model.state_dict().keys() - wanted.keys()
     missing = [key for key in wanted if key not in state]
-    unexpected = [key for key in state if key not in wanted and key not in aliases]
+    unexpected = sorted(state.keys() - wanted.keys() - aliases)
     counts = (
         f"the file holds {_n_parameters(state):,} parameters, the model {_n_parameters(wanted):,}"
     )
@@ -165,6 +164,7 @@ def _fill(path: str | os.PathLike[str], model: nn.Module, state: Mapping[str, Te
         raise CheckpointError(
             f"{path} has a key that the model lacks, {unexpected[0]}{_others(unexpected)}; {counts}"
         )
+    present = {key: state[key] for key in wanted}
     for key, tensor in present.items():
         if tensor.shape != wanted[key].shape:
             raise CheckpointError(

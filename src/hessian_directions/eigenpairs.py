@@ -351,7 +351,11 @@ class _Run:
         else:
             assert self.process is not None
             process = self.process
-        while (beyond := self._beyond(process, found)) is not None:
+        # Kept back: products for the true residuals of the pairs found and as many new ones.
+        while self.products_left > 2 * self.wanted.k:
+            beyond = self._beyond(process, found)
+            if beyond is None:
+                break
             found = self._take_in(found, beyond)
             process = self._begin_check(found)
         return found
@@ -365,22 +369,22 @@ class _Run:
             if process.invariant and not process.complete:
                 process.restart(self.H, self.generator)
             values, residuals, norm = process.ritz_values(wanted.k_smallest, wanted.k_largest)
-            self._report(process, "search", values, residuals)
+            self._tell("search", values, residuals)
 
             # Products are kept back for the true residuals.
             at_end = process.complete or self.products_left <= wanted.k
             small = residuals <= self.strictness * wanted.thresholds(values, norm)
-            if not at_end and not (len(values) == wanted.k and small.all()):
-                continue
-            vectors = process.ritz_vectors(wanted.k_smallest, wanted.k_largest)
-            found = _rayleigh_ritz(self.H, vectors, norm)
-            self.n_products += wanted.k
-            self.strictness *= STRICTER
-            # Residuals that stay large however small their estimates become are noise of H.
-            at_end |= self.products_left <= wanted.k or self.strictness < STRICTEST
-            if at_end or found.converged(wanted).all():
-                _require_symmetry(process.asymmetry, found.norm, wanted.epsilon)
-                return found
+            if at_end or (len(values) == wanted.k and small.all()):
+                vectors = process.ritz_vectors(wanted.k_smallest, wanted.k_largest)
+                found = _rayleigh_ritz(self.H, vectors, norm)
+                self.n_products += wanted.k
+                self.strictness *= STRICTER
+                # Residuals that stay large however small their estimates become are noise of H.
+                at_end |= self.products_left <= wanted.k or self.strictness < STRICTEST
+                if at_end or found.converged(wanted).all():
+                    _require_symmetry(process.asymmetry, found.norm, wanted.epsilon)
+                    return found
+            self._save(process)
 
     def _begin_check(self, found: _Found) -> Lanczos:
         self.found = found
@@ -396,9 +400,8 @@ class _Run:
             process.advance(self.H @ process.current)
             self.n_check_products += 1
             values, residuals, norm = process.ritz_values(wanted.k_smallest, wanted.k_largest)
-            self._report(process, "check", values, residuals)
+            self._tell("check", values, residuals)
 
-            # Kept back: products for the true residuals of the pairs found and as many new ones.
             at_end = process.invariant or self.products_left <= 2 * wanted.k
             # A Ritz value beyond the ends is a proof: the spectrum reaches at least as far.
             beyond = (values < low) | (values > high)
@@ -408,25 +411,30 @@ class _Run:
                 if at_end or small[beyond].all():
                     vectors = process.ritz_vectors(wanted.k_smallest, wanted.k_largest)
                     return vectors[:, torch.as_tensor(beyond)]
-                continue
-            weights = [process.weight_bound(end) for end in (low, high) if math.isfinite(end)]
-            chances = [probability_of_less(weight, wanted.n - wanted.k) for weight in weights]
-            self.missed_probability = min(1.0, sum(chances))
-            enough = self.missed_probability <= wanted.missed_probability
-            if at_end or enough or process.n_steps >= self.n_products:
-                return None
+            else:
+                weights = [process.weight_bound(end) for end in (low, high) if math.isfinite(end)]
+                chances = [probability_of_less(w, wanted.n - wanted.k) for w in weights]
+                self.missed_probability = min(1.0, sum(chances))
+                enough = self.missed_probability <= wanted.missed_probability
+                if at_end or enough or process.n_steps >= self.n_products:
+                    return None
+            self._save(process)
 
     def _take_in(self, found: _Found, beyond: Tensor) -> _Found:
+        self.missed_probability = 1.0
         vectors = torch.cat([found.vectors, beyond], dim=1)
         self.n_check_products += vectors.shape[1]
         return _rayleigh_ritz(self.H, vectors, found.norm).ends(self.wanted)
 
-    def _report(self, process: Lanczos, stage: str, values: Floats, residuals: Floats) -> None:
-        if self.state is not None and self.state.due:
-            self.state.write(*self._packed(process))
+    def _tell(self, stage: str, values: Floats, residuals: Floats) -> None:
         if self.progress is not None:
             n_products = self.n_products + self.n_check_products
             self.progress(Status(stage, n_products, values, residuals))
+
+    def _save(self, process: Lanczos) -> None:
+        """Save the run, if that is due; it resumes with the product of the next vector."""
+        if self.state is not None and self.state.due:
+            self.state.write(*self._packed(process))
 
     def _packed(self, process: Lanczos) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """The run as tensors and numbers."""

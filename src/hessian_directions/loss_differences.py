@@ -14,6 +14,9 @@ from hessian_directions.directions import lengths
 from hessian_directions.errors import NonFiniteError
 from hessian_directions.objective import Objective
 
+# Directions along which a step is chosen.
+PILOTS = 4
+
 
 class LossCurvature:
     """Second derivative of the parabola fitted to loss values at `n_points` points along v.
@@ -24,7 +27,7 @@ class LossCurvature:
 
     Args:
         objective: Objective in any precision.
-        step: ε, in units of each direction; None chooses it by `choose_step` along the first two
+        step: ε, in units of each direction; None chooses it by `choose_step` along the first four
             directions that come.
         n_points: Odd number of points, at least 3.
     """
@@ -64,7 +67,7 @@ class LossCurvature:
         if self._centre is None:
             self._centre = self._objective.value()
         if self._chosen is None:
-            self._chosen = choose_step(self._objective, V[:, :2])
+            self._chosen = choose_step(self._objective, V[:, :PILOTS])
         total = torch.zeros(V.shape[1], dtype=self.dtype, device=self.device)
         for point, weight in self._points:
             values = self._objective.values(self._theta[:, None] + point * self._chosen * V)
@@ -80,26 +83,28 @@ def in_float64(objective: Objective) -> Objective:
 def choose_step(objective: Objective, directions: Tensor, cap: float | None = None) -> float:
     """Step ε at which second differences of the loss err least along these directions.
 
-    With D(ε) = (L(θ+εv) − 2L(θ) + L(θ−εv))/ε² the error of a step is estimated as
+    With D(ε) = (L(θ+εv) − 2L(θ) + L(θ−εv))/ε² the relative error of a step is estimated as
 
-        error(ε) = √6·σ/ε² + (100/99)·rms_v |D(ε) − D(ε/10)|,
+        e(ε) = (√6·σ/ε² + (100/99)·rms_v |D(ε) − D(ε/10)|) / rms_v |D(ε/10)|,
 
-    rounding plus truncation: σ is the measured noise of the loss (`loss_noise`), and the second
-    term is the truncation error to leading order. ε runs down from the cap by powers of ten; the
-    first one whose error is below a millionth of the curvature (rms over the directions) is taken,
-    otherwise the best before rounding alone exceeds the smallest error found. No difference of
-    fourth order is divided by: where the fourth derivative vanishes the cap itself is taken, and
-    kinks, which make the differences of D large but bounded, cannot drive ε to zero.
+    rounding plus truncation to leading order, where σ is the measured noise of the loss
+    (`loss_noise`). ε runs down from the cap by powers of ten. The first step with e < 10⁻⁶ is
+    taken, the cap itself where the fourth derivative vanishes. Otherwise, once D has settled
+    (e < ½), e must keep falling, a hundredfold where the loss is smooth: where it does not even
+    halve, rounding or kinks rule, and the best step so far is taken. So kinks do not drive ε to the
+    tiny steps that cross none of them, where the mean over a few directions misses their rare but
+    large contributions. If D never settles (curvature below the noise) the smallest error in
+    absolute terms decides. Nothing is divided by a difference of fourth order.
 
     Args:
         objective: Objective; upcast to float64 where needed.
-        directions: (N, P) pilot directions, two suffice.
+        directions: (N, P) pilot directions; four are enough.
         cap: Largest ε; 0.1·‖θ‖/rms‖v‖ when None: a tenth of the weights' length, beyond which
             nobody would speak of a curvature at θ.
 
     Returns:
-        ε in units of the directions. Cost: 2P forward passes a step, about four to eight steps,
-        and ten more.
+        ε in units of the directions. Cost: 2P forward passes a step, about three to six steps, and
+        ten more.
 
     Raises:
         NonFiniteError: The loss is not finite at any step.
@@ -107,7 +112,6 @@ def choose_step(objective: Objective, directions: Tensor, cap: float | None = No
     objective = in_float64(objective)
     V = directions.to(objective.device, torch.float64)
     theta, centre = objective.theta[:, None], objective.value()
-    step = 0.1 * _reach(theta, V) if cap is None else cap
     noise = loss_noise(objective, V[:, 0])
 
     def second_difference(step: float) -> Tensor | None:
@@ -118,22 +122,27 @@ def choose_step(objective: Objective, directions: Tensor, cap: float | None = No
         plus, minus = values.chunk(2)
         return ((plus - centre) + (minus - centre)) / step**2
 
-    best_step, best_error = math.nan, math.inf
+    step = 0.1 * _reach(theta, V) if cap is None else cap
     coarse = second_difference(step)
+    tried: list[tuple[float, float, float]] = []  # relative error, absolute error, step
     for _ in range(16):  # sixteen powers of ten reach the rounding of θ itself
-        fine = second_difference(step / 10)
+        fine, rounding = second_difference(step / 10), math.sqrt(6) * noise / step**2
         if coarse is not None and fine is not None:
-            error = math.sqrt(6) * noise / step**2 + 100 / 99 * _rms(coarse - fine)
-            if error < best_error:
-                best_step, best_error = step, error
-            if best_error <= 1e-6 * _rms(fine):
+            error, curvature = rounding + 100 / 99 * _rms(coarse - fine), _rms(fine)
+            relative = error / curvature if curvature > 0 else math.inf
+            best = min(tried, default=(math.inf, math.inf, step))[0]
+            tried.append((relative, error, step))
+            if error <= 1e-6 * curvature:
+                return step
+            if best < 0.5 and relative > best / 2:
+                break
+            if rounding > min(error for _, error, _ in tried):
                 break
         step, coarse = step / 10, fine
-        if math.sqrt(6) * noise / step**2 > best_error:
-            break
-    if math.isnan(best_step):
+    if not tried:
         raise NonFiniteError("The loss is not finite around the weights, at no step tried.")
-    return best_step
+    relative, _, step = min(tried)
+    return step if relative < 0.5 else min(tried, key=lambda rung: rung[1])[2]
 
 
 def loss_noise(objective: Objective, direction: Tensor) -> float:

@@ -22,6 +22,9 @@ from hessian_directions.progress import Clock, Progress
 # Points handed to the objective at once: enough to share its batches, few enough to hold.
 CHUNK = 16
 
+# What the shards of one surface have in common.
+SHARED_ATTRIBUTES = ("n_rows", "length_alpha", "length_beta", "cosine", "normalisation")
+
 Floats = NDArray[np.float64]
 
 
@@ -134,15 +137,18 @@ def gather(shards: Sequence[xr.DataArray]) -> xr.DataArray:
     Raises:
         ArtifactError: The shards are not of one surface, overlap, or do not cover it.
     """
-    first = shards[0]
-    if any(s.attrs != first.attrs or not s["beta"].equals(first["beta"]) for s in shards):
-        raise ArtifactError("The shards are not of one surface: directions or grids differ.")
-    loss = xr.concat(shards, "alpha").sortby("alpha")
-    n_rows = first.attrs["n_rows"]
+    first = {key: shards[0].attrs[key] for key in SHARED_ATTRIBUTES}
+    for shard in shards:
+        same_grid = shard["beta"].equals(shards[0]["beta"])
+        if not same_grid or any(shard.attrs[key] != value for key, value in first.items()):
+            raise ArtifactError("The shards are not of one surface: directions or grids differ.")
+    loss = xr.concat(shards, "alpha", combine_attrs="drop").sortby("alpha")
+    n_rows = first.pop("n_rows")
     if loss.sizes["alpha"] != n_rows or len(np.unique(loss["alpha"])) != n_rows:
         raise ArtifactError(
             f"The shards hold {loss.sizes['alpha']} rows of {n_rows}, each of which must come once."
         )
+    loss.attrs = first
     return loss.assign_attrs(_description(loss))
 
 

@@ -218,7 +218,7 @@ def finite_difference(
     """Trace from loss values alone: mean of (L(θ+εv) − 2L(θ) + L(θ−εv))/ε² over S directions.
 
     Loss values are taken in float64 (see `LossCurvature`); cost: 2S + 1 forward passes and about
-    thirty for the choice of ε. On networks with kinks (ReLU) the second difference converges to the
+    fifty for the choice of ε. On networks with kinks (ReLU) the second difference converges to the
     curvature of the loss averaged over ±ε, to which every kink crossed adds its jump divided by ε:
     that is not the trace of the almost-everywhere Hessian, whatever ε.
 

@@ -158,7 +158,7 @@ class TrainingSettings:
         if self.snapshot_spacing == "linear":
             return np.linspace(0, self.epochs, count).round().astype(int).tolist()
         chosen = [0]
-        for wanted in np.geomspace(1, self.epochs, count - 1):
+        for wanted in np.geomspace(self.epochs, 1, count - 1)[::-1]:
             # Early on, rounding would name an epoch twice: the next one is taken.
             chosen.append(max(round(wanted), chosen[-1] + 1))
         return chosen

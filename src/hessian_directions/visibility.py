@@ -193,7 +193,8 @@ def first_negative_dimension(
     for i in range(n_samples):
         G = gaussian(n, max_dimension, generator, H.dtype, H.device)
         M = G.double().T @ (H @ G).double()
-        rounding = max_dimension * eps * M.diagonal().abs().max()
+        # The smallest number keeps a Hessian of zeros semidefinite.
+        rounding = max_dimension * eps * M.diagonal().abs().max() + torch.finfo(M.dtype).tiny
         M = (M + M.T) / 2 + rounding * torch.eye(max_dimension, dtype=M.dtype, device=M.device)
         info = int(torch.linalg.cholesky_ex(M).info)
         first[i] = info if info > 0 else max_dimension + 1

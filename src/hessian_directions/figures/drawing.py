@@ -292,6 +292,7 @@ def loss_colorbar(
     bar = figure.colorbar(
         filled, ax=list(axes), ticks=ticks, format=formatter, label=label, **properties
     )
+    bar.solids.set_edgecolor("face")
     bar.ax.minorticks_off()
     bar.ax.tick_params(direction="out", left=False, right=True)
     bar.outline.set_linewidth(0.6)

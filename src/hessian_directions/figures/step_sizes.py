@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -21,19 +22,20 @@ from hessian_directions.figures.drawing import (
 
 @styled
 def draw(studies: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure:
-    """Second differences against ε; for ReLU networks also the trace with Softplus in its place.
+    """Second differences against ε; for ReLU networks also exact curvatures with Softplus instead.
 
-    Both are divided by the exact value (mean of v'Hv over the directions; trace of the ReLU
-    network), so that 1 is right and the lines of all networks can be compared.
+    Means over directions are divided by the mean of the exact v'Hv, so that 1 is right and networks
+    can be compared. Thin: single directions, on the most images. Bars of the Softplus: standard
+    error of the difference from the ReLU network's exact values, direction by direction.
 
     Args:
-        studies: Per network, difference (step, direction[, n_images]), exact
-            (direction[, n_images]), coordinate step (parameter-space length); for ReLU
-            softplus_trace, softplus_trace_standard_error (sharpness), relu_trace.
+        studies: Per network, difference (n_images, step, direction) and exact (n_images,
+            direction), coordinate step in units of the Gaussian directions; for ReLU networks
+            softplus (sharpness, direction), along the same directions on the most images.
         labels: Printed names of the networks.
     """
     panels = [(name, "step") for name in studies]
-    panels += [(name, "sharpness") for name in studies if "softplus_trace" in studies[name]]
+    panels += [(name, "sharpness") for name in studies if "softplus" in studies[name]]
     figure, axes = panel_grid(len(panels), 3, 1.85)
     for ax, (name, kind) in zip(axes, panels, strict=True):
         ax.axhline(1, color="black", linewidth=0.8)
@@ -48,56 +50,50 @@ def draw(studies: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure
         ],
     )
     handles = [
-        line_handle("mean of the second differences", color=VERMILION, marker="o", ms=2.5),
+        line_handle("mean over directions", color=VERMILION, marker="o", ms=2.5),
         line_handle("one direction", color=ORANGE, alpha=0.6, lw=0.6),
-        line_handle(r"exact $v^{\top}Hv$, exact trace", color="black", lw=0.8),
+        line_handle(r"exact $v^{\mathrm{T}}Hv$", color="black", lw=0.8),
     ]
     if len(panels) > len(studies):
-        handles.append(line_handle("trace with Softplus", color=BLUE, marker="s", ms=2.5))
+        handles.append(
+            line_handle(r"exact $v^{\mathrm{T}}Hv$ with Softplus", color=BLUE, marker="s", ms=2.5)
+        )
     legend_below(figure, handles, 4)
     return figure
 
 
 def _draw_differences(ax: Axes, study: xr.Dataset) -> None:
-    ratio = study["difference"] / study["exact"].mean("direction")
-    mean = ratio.mean("direction")
-    if "n_images" in ratio.dims:
-        ratio = ratio.isel(n_images=-1)
-        for index, count in enumerate(mean["n_images"].values):
-            shade = 0.35 + 0.65 * (index + 1) / mean.sizes["n_images"]
-            ax.plot(
-                mean["step"],
-                mean.isel(n_images=index),
-                color=VERMILION,
-                alpha=shade,
-                marker="o",
-                ms=2.5,
-                label=f"{count:,} images",
-            )
-        ax.legend(loc="best", fontsize=6)
-        settled = mean.isel(n_images=-1)
-    else:
-        ax.plot(mean["step"], mean, color=VERMILION, marker="o", ms=2.5, zorder=3)
-        settled = mean
-    directions = ratio.transpose("step", "direction")
-    ax.plot(directions["step"], directions, color=ORANGE, alpha=0.5, linewidth=0.5, zorder=2)
+    study = study.sortby("n_images").transpose("n_images", "step", "direction", ...)
+    ratio = (study["difference"] / study["exact"].mean("direction")).transpose(
+        "n_images", "step", "direction"
+    )
+    step, n_images = ratio["step"].values, ratio["n_images"].values
+    ax.plot(step, ratio[-1], color=ORANGE, alpha=0.5, linewidth=0.5, zorder=2)
+    for index, count in enumerate(n_images):
+        ax.plot(
+            step,
+            ratio[index].mean("direction"),
+            color=VERMILION,
+            alpha=0.3 + 0.7 * (index + 1) / n_images.size,
+            marker="os^Dv"[index % 5],
+            ms=2.5,
+            zorder=3,
+            label=f"{count:,} images",
+        )
+    ax.legend(loc="best", fontsize=6)
     # The noise at tiny steps and the far field at large ones may be thousands of times larger.
-    middle = float(settled.quantile(0.5))
-    reach = 3 * max(abs(middle - 1), 0.35)
+    off = np.abs(np.nanmedian(ratio.mean("direction").values, axis=1) - 1).max()
+    reach = 3 * max(float(off), 0.35)
     ax.set_ylim(1 - reach, 1 + reach)
     ax.set_xlabel(r"step $\varepsilon$")
 
 
 def _draw_softplus(ax: Axes, study: xr.Dataset) -> None:
-    exact = float(study["relu_trace"])
-    ax.errorbar(
-        study["sharpness"],
-        study["softplus_trace"] / exact,
-        study["softplus_trace_standard_error"] / abs(exact),
-        color=BLUE,
-        marker="s",
-        ms=2.5,
-    )
+    exact = study.sortby("n_images")["exact"].isel(n_images=-1)
+    ratio = study["softplus"] / exact.mean("direction")
+    change = (study["softplus"] - exact) / exact.mean("direction")
+    error = change.std("direction", ddof=1) / np.sqrt(exact.sizes["direction"])
+    ax.errorbar(study["sharpness"], ratio.mean("direction"), error, color=BLUE, marker="s", ms=2.5)
     low, high = ax.get_ylim()
     ax.set_ylim(min(low, 0.8), max(high, 1.2))
     ax.set_xlabel("sharpness of the Softplus")

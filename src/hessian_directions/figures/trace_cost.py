@@ -18,6 +18,9 @@ from hessian_directions.figures.drawing import (
 )
 from hessian_directions.figures.trace_convergence import split_saddles
 
+# Estimators that multiply directions with the Hessian before they sample.
+PREPARED = ("deflated", "hutch_plus_plus")
+
 
 @styled
 def draw(
@@ -32,8 +35,8 @@ def draw(
     (block mean − reference)/|reference| over at least four blocks, so a bias shows as a line that
     does not fall. The cost of a block is its samples' and, once, that of the preparation: deflated
     estimators find or multiply their directions first, which is what they spend beyond Hutchinson's
-    estimator on as many samples.
-    Where the reference is zero the error is absolute. Dotted: the reference's own standard error.
+    estimator on as many samples. Where the reference is zero the error is absolute. Dotted: the
+    reference's own standard error.
 
     Args:
         traces: Per network, samples (estimator, sample), n_samples and passes (estimator),
@@ -45,10 +48,8 @@ def draw(
     panels: list[tuple[str, xr.Dataset, Mapping[str, float] | None]] = [
         (name, dataset, None) for name, dataset in split_saddles(synthetic).items()
     ]
-    for name, dataset in traces.items():
-        panels.append((labels.get(name, name), dataset, None))
-        if name in seconds:
-            panels.append((labels.get(name, name), dataset, seconds[name]))
+    panels += [(labels.get(name, name), traces[name], None) for name in traces]
+    panels += [(labels.get(name, name), traces[name], seconds[name]) for name in seconds]
     figure, axes = panel_grid(len(panels), 3, 1.9)
     present: set[str] = set()
     for ax, (_, dataset, times) in zip(axes, panels, strict=True):
@@ -58,10 +59,9 @@ def draw(
             if key not in dataset["estimator"].values:
                 continue
             estimator = dataset.sel(estimator=key)
-            total = float(estimator["passes"]) if times is None else times.get(key, np.nan)
             sizes, error = block_errors(estimator["samples"].values, reference)
-            cost = sizes * total / float(estimator["n_samples"])
-            ax.plot(cost, error / scale, color=colour, marker=marker, ms=3, lw=0.9)
+            fixed, each = cost_parts(dataset, key, times)
+            ax.plot(fixed + sizes * each, error / scale, color=colour, marker=marker, ms=3, lw=0.9)
             present.add(key)
         own = float(dataset["reference_standard_error"]) / scale
         if own > 0:
@@ -80,6 +80,23 @@ def draw(
     reference_handle = line_handle("error of the reference", color="black", ls=":", lw=0.8)
     legend_below(figure, [*handles, reference_handle], 4)
     return figure
+
+
+def cost_parts(
+    dataset: xr.Dataset, estimator: str, seconds: Mapping[str, float] | None
+) -> tuple[float, float]:
+    """Cost of an estimator's preparation and of one of its samples, in passes or in seconds."""
+
+    def cost(key: str) -> tuple[float, float]:
+        total = float(dataset["passes"].sel(estimator=key)) if seconds is None else seconds[key]
+        return total, float(dataset["n_samples"].sel(estimator=key))
+
+    total, n_samples = cost(estimator)
+    if estimator not in PREPARED or "hutchinson" not in dataset["estimator"].values:
+        return 0.0, total / n_samples
+    plain, n_plain = cost("hutchinson")
+    fixed = max(total - n_samples * plain / n_plain, 0.0)
+    return fixed, (total - fixed) / n_samples
 
 
 def block_errors(samples: Array, reference: float) -> tuple[Array, Array]:

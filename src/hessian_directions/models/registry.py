@@ -4,7 +4,7 @@ import importlib
 import inspect
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any
 
@@ -70,8 +70,7 @@ def _build(
     elif (library := name.partition(":")[0]) in LIBRARIES:
         call = partial(LIBRARIES[library], name.partition(":")[2], options, **given)
     elif ":" in name:
-        function = _import(name)
-        wanted = inspect.signature(function).parameters.keys()
+        function, wanted = _import(name)
         asked = {key: value for key, value in given.items() if key in wanted}
         call = partial(function, **asked, **options)
     else:
@@ -92,13 +91,16 @@ def _build(
     return model
 
 
-def _import(name: str) -> Callable[..., Any]:
+def _import(name: str) -> tuple[Callable[..., Any], Collection[str]]:
+    """The function and the names of its parameters."""
     module_name, _, function_name = name.partition(":")
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     try:
-        return getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError, ValueError) as error:
+        function = getattr(importlib.import_module(module_name), function_name)
+        return function, inspect.signature(function).parameters.keys()
+    # Whatever the user's module does when it is imported.
+    except Exception as error:
         raise ModelError(f"model {name} cannot be imported: {_first_line(error)}") from error
 
 

@@ -1,0 +1,54 @@
+"""Options, threads, and a fresh clone in which the real workflow has run once."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from project import ROOT, TINY, Project
+
+# Bits and speed depend on the number of threads; jobs and tests run side by side.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--require-gpu", action="store_true", help="fail, not skip, where there is no GPU")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def computed(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A clone in which the tests' configuration was computed from scratch and promoted to the archive."""
+    project = Project.clone(tmp_path_factory.mktemp("computed") / "project")
+    project.snakemake("figures", configfile=TINY, config="source=compute")
+    project.commit("everything computed")
+    project.run("python", "-m", "hessian_directions.promotion", "tiny")
+    project.commit("archive")
+    return project
+
+
+@pytest.fixture
+def project(computed: Project, tmp_path: Path) -> Project:
+    """A copy of the computed clone that a test may spoil."""
+    target = tmp_path / "project"
+    shutil.copytree(computed.path, target, symlinks=True)
+    return Project(target)
+
+
+@pytest.fixture
+def fresh_clone(computed: Project, tmp_path: Path) -> Project:
+    """What a newcomer gets: the committed files alone, with new time stamps."""
+    target = tmp_path / "clone"
+    subprocess.run(["git", "clone", "--quiet", str(computed.path), str(target)], check=True)
+    return Project(target)
+
+
+__all__ = ["ROOT"]

@@ -1,0 +1,101 @@
+"""A copy of this repository that tests run commands in."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TINY = "tests/config/tiny.yaml"
+
+
+@dataclass(frozen=True)
+class Project:
+    """A working copy; commands use its own sources and this interpreter's packages."""
+
+    path: Path
+
+    @classmethod
+    def clone(cls, path: Path) -> "Project":
+        """The files that git tracks or would track, as they are in the working tree, in a new repository."""
+        names = subprocess.run(
+            ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.splitlines()
+        for name in names:
+            source = ROOT / name
+            if name.startswith("results/archive") or not (source.exists() or source.is_symlink()):
+                continue
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, path / name, follow_symlinks=False)
+        project = cls(path)
+        project.run("git", "init", "--quiet", "--initial-branch=main")
+        project.commit("copy")
+        return project
+
+    def environment(self, **variables: str) -> dict[str, str]:
+        binaries = str(Path(sys.executable).parent)
+        return os.environ | {
+            "PATH": binaries + os.pathsep + os.environ["PATH"],
+            "PYTHONPATH": str(self.path / "src"),
+            "OMP_NUM_THREADS": "1",
+            # Snakemake keeps its source cache here; tests leave the user's alone.
+            "XDG_CACHE_HOME": str(self.path.parent / "cache"),
+            **variables,
+        }
+
+    def run(self, *command: str, check: bool = True, **variables: str) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            command, cwd=self.path, env=self.environment(**variables), capture_output=True, text=True
+        )
+        if check and done.returncode != 0:
+            raise AssertionError(f"{' '.join(command)} failed:\n{done.stdout[-4000:]}\n{done.stderr[-8000:]}")
+        return done
+
+    def snakemake(
+        self,
+        *arguments: str,
+        configfile: str = TINY,
+        config: str = "source=archive",
+        check: bool = True,
+        **variables: str,
+    ) -> subprocess.CompletedProcess[str]:
+        """`snakemake` with this configuration; targets and options as given."""
+        options = ("--configfile", configfile, "--config", *config.split(), "--cores", "2")
+        return self.run("snakemake", *options, "--", *arguments, check=check, **variables) if not any(
+            argument.startswith("-") for argument in arguments
+        ) else self.run("snakemake", *options, *arguments, check=check, **variables)
+
+    def commit(self, message: str) -> None:
+        identity = ("-c", "user.name=tests", "-c", "user.email=tests@localhost")
+        self.run("git", "add", "--all")
+        self.run("git", *identity, "commit", "--quiet", "--allow-empty", "-m", message)
+
+    def planned_rules(self, *arguments: str, **options: str) -> set[str]:
+        """The rules that a dry run would execute."""
+        done = self.snakemake("--dry-run", "--quiet", "host", *arguments, **options)
+        lines = done.stdout.splitlines()
+        rules = set()
+        for index, line in enumerate(lines):
+            if line.startswith("---"):
+                for row in lines[index + 1 :]:
+                    if not row.strip() or row.startswith("total"):
+                        break
+                    rules.add(row.split()[0])
+                break
+        return rules
+
+    def checksums(self, folder: str, *, suffixes: tuple[str, ...]) -> dict[str, str]:
+        """sha256 of every file with one of these endings below a folder."""
+        root = self.path / folder
+        return {
+            str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted(root.rglob("*"))
+            if path.suffix in suffixes and path.is_file()
+        }

@@ -1,0 +1,117 @@
+"""Bad input ends with one clear sentence, a non-zero exit status, and nothing half written."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from project import ROOT, TINY, Project
+
+pytestmark = pytest.mark.workflow
+
+NETWORK = "results/computed/tiny/networks/classifier"
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A clone in which nothing was computed."""
+    return Project.clone(tmp_path_factory.mktemp("bare") / "project")
+
+
+def attempt(project: Project, change: Callable[[dict[str, Any]], None], target: str) -> str:
+    """The output of a run with a changed configuration, which has to fail."""
+    configuration = yaml.safe_load((ROOT / TINY).read_text())
+    change(configuration)
+    (project.path / "bad.yaml").write_text(yaml.safe_dump(configuration))
+    shutil.rmtree(project.path / "results/computed", ignore_errors=True)
+    done = project.snakemake(target, configfile="bad.yaml", config="source=compute", check=False)
+    assert done.returncode != 0
+    computed = project.path / "results/computed"
+    left = [path for path in computed.rglob("*") if path.is_file()] if computed.exists() else []
+    assert not left, left
+    return done.stdout + done.stderr
+
+
+def test_unknown_key(bare: Project) -> None:
+    output = attempt(bare, lambda c: c["networks"]["classifier"].update(trainig={}), f"{NETWORK}/checkpoint.safetensors")
+    assert "bad.yaml: unknown key 'networks.classifier.trainig'; allowed here: " in output
+    assert "Traceback" not in output
+
+
+def test_unknown_training_key(bare: Project) -> None:
+    output = attempt(
+        bare,
+        lambda c: c["networks"]["classifier"]["training"].update(learning_rat=1),
+        f"{NETWORK}/checkpoint.safetensors",
+    )
+    assert "train_network (network=classifier): training has no key learning_rat" in output
+
+
+def test_unknown_model(bare: Project) -> None:
+    output = attempt(
+        bare, lambda c: c["networks"]["classifier"]["model"].update(name="resnext"), f"{NETWORK}/checkpoint.safetensors"
+    )
+    assert "train_network (network=classifier): " in output
+    assert "resnext" in output and "densenet" in output
+
+
+def test_nan_loss(bare: Project) -> None:
+    output = attempt(
+        bare,
+        lambda c: c["networks"]["classifier"]["training"].update(learning_rate=1e30),
+        f"{NETWORK}/checkpoint.safetensors",
+    )
+    assert "train_network (network=classifier): " in output
+    assert "epoch" in output and "learning rate" in output
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_no_gpu(bare: Project) -> None:
+    output = attempt(bare, lambda c: c.update(device="cuda"), f"{NETWORK}/checkpoint.safetensors")
+    assert "key 'device' is 'cuda', but this machine has no GPU" in output
+
+
+def checkpoint_entry(file: Path) -> Callable[[dict[str, Any]], None]:
+    def change(configuration: dict[str, Any]) -> None:
+        entry = configuration["networks"]["classifier"]
+        del entry["training"]
+        entry["checkpoint"] = {"format": "safetensors", "file": str(file)}
+        configuration["analyses"]["trajectory"]["networks"] = []
+
+    return change
+
+
+def test_checkpoint_of_another_network(bare: Project, tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    path = tmp_path / "other.safetensors"
+    save_file({"stem.weight": torch.zeros(2, 1, 3, 3)}, path)
+    output = attempt(bare, checkpoint_entry(path), f"{NETWORK}/checkpoint.safetensors")
+    assert "import_checkpoint (network=classifier): " in output
+    assert "other.safetensors" in output
+
+
+def test_no_checkpoint(bare: Project, tmp_path: Path) -> None:
+    output = attempt(bare, checkpoint_entry(tmp_path / "none.safetensors"), f"{NETWORK}/checkpoint.safetensors")
+    assert "none.safetensors" in output
+
+
+@pytest.mark.parametrize("spoil", ["missing", "empty"])
+def test_class_folder(bare: Project, tmp_path: Path, spoil: str) -> None:
+    from PIL import Image
+
+    for split in ("train", "test"):
+        for label in ("cat", "dog"):
+            (tmp_path / "images" / split / label).mkdir(parents=True)
+            Image.new("RGB", (8, 8)).save(tmp_path / "images" / split / label / "0.png")
+    folder = tmp_path / "images" / "test" / "dog"
+    (folder / "0.png").unlink()
+    if spoil == "missing":
+        folder.rmdir()
+    images = {"kind": "image_folder", "folder": str(tmp_path / "images")}
+    output = attempt(bare, lambda c: c["data"].update(digits=images), f"{NETWORK}/checkpoint.safetensors")
+    assert "train_network (network=classifier): " in output
+    assert "dog" in output

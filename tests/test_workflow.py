@@ -1,0 +1,263 @@
+"""The real workflow on the tests' own smallest configuration, in clones of this repository."""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+
+import pandas as pd
+import pytest
+import yaml
+from project import ROOT, TINY, Project
+
+pytestmark = pytest.mark.workflow
+
+COMPUTING = {
+    "train_network",
+    "import_checkpoint",
+    "measure_network",
+    "find_eigenpairs",
+    "sample_projections",
+    "compare_traces",
+    "study_step_sizes",
+    "estimate_spectrum",
+    "evaluate_surface",
+    "gather_surface",
+    "evaluate_profiles",
+    "survey_planes",
+    "track_curvature",
+    "analyze_saddles",
+    "compare_saddle_traces",
+    "train_population",
+    "gather_population",
+}
+RESULTS = "results/computed/tiny"
+ARTIFACTS = (".nc", ".safetensors")
+
+
+def test_everything_is_made(computed: Project) -> None:
+    results = computed.path / RESULTS
+    claims = pd.read_csv(results / "claims.csv")
+    assert list(claims["claim"]) == [f"C{i}" for i in range(1, 9)]
+    assert set(claims["verdict"]) <= {"reproduced", "not reproduced", "inconclusive"}
+    assert (results / "paper.pdf").read_bytes().startswith(b"%PDF")
+    figures = {path.stem for path in (results / "figures").glob("*.pdf")}
+    assert {"saddle_slices", "classifier_slices", "trajectory", "flatness"} <= figures
+    assert figures == {path.stem for path in (results / "figures").glob("*.png")}
+
+
+def test_nothing_left_to_do(computed: Project) -> None:
+    assert computed.planned_rules("figures", config="source=compute") == set()
+
+
+def test_archive_needs_no_computing(fresh_clone: Project) -> None:
+    planned = fresh_clone.planned_rules("figures")
+    assert planned and not planned & COMPUTING
+    # Nor are computing rules known at all, whatever is asked for.
+    listed = fresh_clone.snakemake("--list-rules").stdout.split()
+    assert "draw_figure" in listed and not set(listed) & COMPUTING
+
+
+def test_archive_is_drawn_without_torch(fresh_clone: Project, tmp_path) -> None:
+    for package in ("torch", "torchvision", "timm"):
+        (tmp_path / "poison" / package).mkdir(parents=True)
+        (tmp_path / "poison" / package / "__init__.py").write_text("raise ImportError('no torch here')")
+    path = os.pathsep.join([str(tmp_path / "poison"), str(fresh_clone.path / "src")])
+    fresh_clone.snakemake("figures", PYTHONPATH=path)
+    drawn = fresh_clone.path / "results/redrawn/tiny"
+    archive = fresh_clone.path / "results/archive/tiny"
+    assert (drawn / "claims.csv").read_bytes() == (archive / "claims.csv").read_bytes()
+    assert (drawn / "paper.pdf").is_file()
+    assert fresh_clone.run("git", "status", "--porcelain").stdout == ""
+
+
+def test_corrupt_archive_is_refused(fresh_clone: Project) -> None:
+    name = "results/archive/tiny/networks/classifier/eigenpairs.nc"
+    with (fresh_clone.path / name).open("r+b") as file:
+        file.seek(5000)
+        file.write(b"\0\1\2\3")
+    done = fresh_clone.snakemake("figures", check=False)
+    assert done.returncode != 0
+    sentence = f"hessian-directions: {name} is corrupt: its sha256 is not the one in"
+    assert sentence in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (fresh_clone.path / "results/redrawn").exists()
+
+
+def test_corrupt_computed_artifact_is_named(project: Project) -> None:
+    name = f"{RESULTS}/networks/classifier/projections.nc"
+    (project.path / name).write_bytes(b"not netCDF")
+    before = (project.path / RESULTS / "claims.csv").read_bytes()
+    done = project.snakemake("-R", "decide_claims", "--", "results/computed/tiny/claims.csv", config="source=compute", check=False)
+    assert done.returncode != 0
+    assert f"{name} is corrupt" in done.stdout + done.stderr
+    del before
+
+
+def test_deleted_artifact_is_remade(project: Project) -> None:
+    (project.path / RESULTS / "networks/classifier/spectrum.nc").unlink()
+    planned = project.planned_rules("figures", config="source=compute")
+    assert planned & COMPUTING == {"estimate_spectrum"}
+    assert {"draw_figure", "make_tables", "compile_paper"} >= planned - {"estimate_spectrum", "draw_figures", "figures"}
+
+
+@pytest.mark.parametrize(
+    ("module", "computing"),
+    [
+        ("spectrum.py", {"estimate_spectrum"}),
+        ("rank_correlation.py", {"gather_population"}),
+        ("flatness.py", {"train_population"}),
+        ("figures/spectra.py", set()),
+        ("tables.py", set()),
+    ],
+)
+def test_edited_module_reruns_its_stages(project: Project, module: str, computing: set[str]) -> None:
+    path = project.path / "src/hessian_directions" / module
+    path.write_text(path.read_text() + "\n# An edit.\n")
+    planned = project.planned_rules("figures", config="source=compute")
+    assert planned & COMPUTING >= computing
+    # What runs beside the stages that import the module depends on their artifacts.
+    followers = {"gather_population"} if "train_population" in computing else set()
+    assert planned & COMPUTING - followers == computing - followers | (computing & followers)
+
+
+def test_core_edit_reruns_all_curvature(project: Project) -> None:
+    path = project.path / "src/hessian_directions/objective.py"
+    path.write_text(path.read_text() + "\n# An edit.\n")
+    planned = project.planned_rules("figures", config="source=compute")
+    assert {"find_eigenpairs", "sample_projections", "evaluate_surface", "train_population"} <= planned
+
+
+def test_two_runs_give_equal_bits(project: Project) -> None:
+    suffixes = ARTIFACTS
+    network = f"{RESULTS}/networks/classifier"
+    before = project.checksums(network, suffixes=suffixes)
+    (project.path / network / "checkpoint.safetensors").unlink()
+    (project.path / network / "eigenpairs.nc").unlink()
+    project.snakemake(f"{network}/eigenpairs.nc", config="source=compute")
+    after = project.checksums(network, suffixes=suffixes)
+    for name in ("checkpoint.safetensors", "history.nc", "eigenpairs.nc", "eigenvectors.safetensors"):
+        assert after[name] == before[name], name
+    assert not list((project.path / network).glob("*.state")) + list((project.path / network).glob(".*.nc"))
+
+
+def test_killed_run_finishes_with_the_same_numbers(project: Project) -> None:
+    network = f"{RESULTS}/networks/classifier"
+    before = project.checksums(network, suffixes=ARTIFACTS)
+    shutil.rmtree(project.path / network)
+    command = ["snakemake", "--configfile", TINY, "--config", "source=compute", "--cores", "2", "--"]
+    process = subprocess.Popen(
+        [*command, f"{network}/eigenpairs.nc"],
+        cwd=project.path,
+        env=project.environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    log = project.path / "logs/tiny/train_network/classifier.log"
+    log.unlink(missing_ok=True)
+    deadline = time.monotonic() + 60
+    while not log.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (project.path / network / "eigenpairs.nc").exists()
+    project.snakemake(f"{network}/eigenpairs.nc", config="source=compute")
+    after = project.checksums(network, suffixes=ARTIFACTS)
+    assert after["checkpoint.safetensors"] == before["checkpoint.safetensors"]
+    assert after["eigenpairs.nc"] == before["eigenpairs.nc"]
+
+
+def test_reproduce_compares_with_the_archive(project: Project) -> None:
+    project.snakemake("reproduce", config="source=compute")
+    comparison = pd.read_csv(project.path / RESULTS / "comparison.csv")
+    assert {"quantity", "published", "computed", "tolerance", "agrees"} <= set(comparison)
+    assert comparison["agrees"].all() and len(comparison) > 100
+    summary = (project.path / RESULTS / "comparison.txt").read_text()
+    assert "This machine reproduced all" in summary
+    assert project.run("git", "status", "--porcelain").stdout == ""
+
+
+def test_slurm_profile(project: Project) -> None:
+    def planned(device: str) -> str:
+        return project.run(
+            "snakemake",
+            "--workflow-profile",
+            "workflow/profiles/slurm",
+            "--configfile",
+            TINY,
+            "--config",
+            "source=compute",
+            f"device={device}",
+            "--dry-run",
+            "--forceall",
+            "--",
+            "figures",
+        ).stdout
+
+    assert "slurm_partition=main" in planned("cpu")
+    assert "gpu=1" in planned("cuda") and "gpu=1" not in planned("cpu")
+
+
+ARCHITECTURES = {
+    "resnet_projection": {"name": "resnet", "options": {"depth": 8, "width": 2, "shortcut": "projection"}},
+    "resnet_none": {"name": "resnet", "options": {"depth": 8, "width": 2, "shortcut": "none"}},
+    "densenet_small": {"name": "densenet", "options": {"growth": 2, "blocks": [1, 1]}},
+    "perceptron": {"name": "mlp", "options": {"width": 4, "n_inner": 0, "activation": "tanh"}},
+    "from_timm": {
+        "name": "timm:vit_tiny_patch16_224",
+        "options": {"img_size": 8, "patch_size": 4, "embed_dim": 6, "depth": 1, "num_heads": 2, "in_chans": 1},
+    },
+    "from_torchvision": {"name": "torchvision:squeezenet1_1", "options": {}},
+    "own_function": {"name": "own_networks:small_network", "options": {"width": 4}},
+}
+OWN_NETWORK = '''
+from torch import nn
+
+
+def small_network(*, input_shape, n_outputs, width):
+    """LayerNorm, and shared, frozen and unused parameters."""
+    return Small(input_shape, n_outputs, width)
+
+
+class Small(nn.Module):
+    def __init__(self, input_shape, n_outputs, width):
+        super().__init__()
+        n_inputs = input_shape[0] * input_shape[1] * input_shape[2]
+        self.frozen = nn.Linear(n_inputs, width)
+        self.frozen.requires_grad_(False)
+        self.norm = nn.LayerNorm(width)
+        self.inner = nn.Linear(width, width)
+        self.again = self.inner
+        self.unused = nn.Linear(3, 2)
+        self.head = nn.Linear(width, n_outputs)
+
+    def forward(self, images):
+        x = self.norm(self.frozen(images.flatten(1)))
+        x = nn.functional.silu(self.inner(x))
+        return self.head(nn.functional.gelu(self.again(x)))
+'''
+
+
+def test_new_architectures_are_configuration_entries(computed: Project, tmp_path) -> None:
+    """One of each kind, LayerNorm and attention among them, through training, eigenpairs and a surface."""
+    project = Project(tmp_path / "project")
+    shutil.copytree(computed.path, project.path, symlinks=True)
+    (project.path / "src/own_networks.py").write_text(OWN_NETWORK)
+    configuration = yaml.safe_load((ROOT / TINY).read_text())
+    entry = configuration["networks"]["classifier"]
+    training = {"epochs": 1, "batch_size": 100, "learning_rate": 0.01}
+    for name, model in ARCHITECTURES.items():
+        if name != "from_torchvision":
+            configuration["networks"][name] = entry | {"label": name, "model": model, "training": training, "n_images": 20}
+    configuration["analyses"]["eigenpairs"]["max_products"] = 60
+    (project.path / "own.yaml").write_text(yaml.safe_dump(configuration))
+    targets = [
+        f"{RESULTS}/networks/{name}/{artifact}"
+        for name in configuration["networks"]
+        for artifact in ("measurements.nc", "eigenpairs.nc")
+    ]
+    project.snakemake(*targets, configfile="own.yaml", config="source=compute")
+    for target in targets:
+        assert (project.path / target).is_file()
