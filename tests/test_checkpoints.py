@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from hessian_directions import artifacts, checkpoints
-from hessian_directions.errors import CheckpointError
+from hessian_directions.errors import CheckpointError, ConfigurationError, DataError
 from hessian_directions.models.registry import build
 
 METADATA = {"seed": 3, "epochs": [1, 2], "name": "β"}
@@ -181,6 +181,37 @@ def test_what_is_no_checkpoint_is_named(tmp_path):
             checkpoints.load_torch(tmp_path / name, network())
     with pytest.raises(CheckpointError, match="absent is missing"):
         checkpoints.load(tmp_path / "absent", network())
+
+
+def test_import_finds_the_file_here_or_in_the_cache_and_checks_it(tmp_path):
+    model, path = trained(), tmp_path / "li.t7"
+    write_lietal(path, lietal_state(model))
+    checksum = artifacts.sha256(path)
+    url = "http://127.0.0.1:9/resnet56/model_300.t7"
+    here = {"format": "li_et_al", "file": str(path)}
+    there = {"format": "li_et_al", "url": url, "sha256": checksum}
+    (tmp_path / f"{checksum[:12]}-model_300.t7").write_bytes(path.read_bytes())
+    for settings in (
+        here,
+        here | {"sha256": checksum},
+        there,
+        there | {"file": "li.t7"},
+    ):
+        other = network(seed=2)
+        assert checkpoints.import_into(other, settings, tmp_path)["epoch"] == 300
+        assert torch.equal(other.stem.weight, model.stem.weight)
+
+    def refused(settings, error, message):
+        with pytest.raises(error, match=message):
+            checkpoints.import_into(network(), settings, tmp_path)
+
+    refused(here | {"sha256": "00"}, CheckpointError, "li.t7 has sha256 .*, not 00")
+    refused(here | {"file": "nowhere.t7"}, CheckpointError, "nowhere.t7 is missing")
+    refused(there | {"sha256": "00"}, DataError, r"00-model_300.t7 is needed from http")
+    refused(here | {"format": "pickle"}, ConfigurationError, "safetensors, torch, li_et_al")
+    refused(here | {"path": "a"}, ConfigurationError, "no key path, it has format, file")
+    refused({"format": "torch"}, ConfigurationError, "needs the key file")
+    refused({"format": "torch", "url": url}, ConfigurationError, "needs checkpoint.sha256")
 
 
 class Exploit:

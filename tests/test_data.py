@@ -24,6 +24,7 @@ from hessian_directions.data.dataset import (
 )
 from hessian_directions.data.registry import load
 from hessian_directions.errors import ConfigurationError, DataError
+from hessian_directions.models import vision
 
 CLASSES = [
     "airplane",
@@ -278,6 +279,23 @@ def test_cifar10_refuses_other_pixels_indices_and_keys(archive, tmp_path):
     checksum = hashlib.sha256(b"no archive").hexdigest()
     with pytest.raises(DataError, match=r"is not an archive of CIFAR-10's Python version"):
         load(settings((None, checksum)), tmp_path)
+
+
+def test_cifar10_unpacked_by_torchvision_is_read_without_archive(
+    archive, pixels, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(cifar10, "URL", NOWHERE)
+    with pytest.raises(DataError, match=cifar10.SHA256):
+        load({"kind": "cifar10"}, tmp_path)
+    with tarfile.open(archive[0]) as file:
+        file.extraction_filter = tarfile.data_filter
+        file.extractall(tmp_path)
+    with pytest.raises(DataError, match=cifar10.SHA256):
+        load({"kind": "cifar10"}, tmp_path)
+    miniature = cifar10._without_checksums(vision.torchvision().datasets.CIFAR10)
+    monkeypatch.setattr(vision.torchvision().datasets, "CIFAR10", miniature)
+    data = load({"kind": "cifar10"}, tmp_path)
+    assert data.identity["test_sha256"] == pixel_sha256(*pixels["test_batch"])
 
 
 # Cache

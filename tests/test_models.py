@@ -173,8 +173,7 @@ def test_replacing_nothing_is_refused():
         replace_activation(make("mlp", shape=(4,)), nn.Tanh, nn.ReLU)
 
 
-def test_libraries_load_beside_any_torch_without_a_warning():
-    """environment.md's case: torchvision's compiled library may not fit torch."""
+def test_libraries_load_late_and_beside_a_torch_that_does_not_fit_without_a_warning(tmp_path):
     program = """
     import sys
     from hessian_directions.models import registry
@@ -186,6 +185,12 @@ def test_libraries_load_beside_any_torch_without_a_warning():
     for name in ("torchvision:squeezenet1_1", "timm:test_resnet"):
         make(name)
     make("timm:test_vit", img_size=32, patch_size=8)
+    folder = sys.argv[1]
+    saved = make("timm:test_resnet")
+    registry.vision.timm().models.save_for_hf(saved, folder)
+    loaded = make(f"timm:local-dir:{folder}", pretrained=True)
+    pairs = zip(saved.parameters(), loaded.parameters(), strict=True)
+    assert all((a == b).all() for a, b in pairs)
     for name, options, message in (
         ("timm:resnet18x", {}, "similar are resnet18"),
         ("torchvision:resnet1", {}, "similar are resnet"),
@@ -200,7 +205,7 @@ def test_libraries_load_beside_any_torch_without_a_warning():
             raise AssertionError(name)
     """
     subprocess.run(
-        [sys.executable, "-W", "error", "-c", textwrap.dedent(program)],
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(program), str(tmp_path)],
         check=True,
         capture_output=True,
         timeout=120,

@@ -59,13 +59,3 @@ def test_saddles_of_the_experiment():
     assert values.shape == (1001,)
     assert float(values.sum()) == synthetic.trace(500, 540) == 80
     assert synthetic.frobenius_norm(500) == pytest.approx(math.sqrt(1000))
-
-
-def test_operator_equals_its_dense_matrix():
-    H = synthetic.hessian(3, 4)
-    dense = torch.diag(H.diagonal)
-    V = torch.randn(7, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    assert H.shape == dense.shape
-    assert (H.dtype, H.device) == (dense.dtype, dense.device)
-    torch.testing.assert_close(H @ V, dense @ V)
-    torch.testing.assert_close(H @ V[:, 0], dense @ V[:, 0])

@@ -33,13 +33,14 @@ SPECTRA = {
 
 SIGNS = torch.tensor(list(itertools.product([-1.0, 1.0], repeat=8)), dtype=torch.float64).T
 
+INPUTS = torch.randn(50, 4, dtype=torch.float64, generator=generator(1))
+TARGETS = torch.randint(0, 3, (50,), generator=generator(2))
+
 
 def network(dtype: torch.dtype = torch.float64) -> Objective:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 7), nn.Tanh(), nn.Linear(7, 3)).to(dtype)
-    inputs = torch.randn(50, 4, dtype=torch.float64, generator=generator(1)).to(dtype)
-    targets = torch.randint(0, 3, (50,), generator=generator(2))
-    return Objective(model, nn.functional.cross_entropy, inputs, targets, batch_size=20)
+    return Objective(model, nn.functional.cross_entropy, INPUTS.to(dtype), TARGETS, batch_size=20)
 
 
 def dense_hessian(objective: Objective) -> Tensor:
@@ -50,8 +51,8 @@ def dense_hessian(objective: Objective) -> Tensor:
     def loss(theta: Tensor) -> Tensor:
         parts = theta.split([shape.numel() for shape in names.values()])
         parameters = {n: p.reshape(s) for (n, s), p in zip(names.items(), parts)}
-        outputs = torch.func.functional_call(model, parameters, (objective._inputs.double(),))
-        return nn.functional.cross_entropy(outputs, objective._targets)
+        outputs = torch.func.functional_call(model, parameters, (INPUTS,))
+        return nn.functional.cross_entropy(outputs, TARGETS)
 
     return torch.autograd.functional.hessian(loss, objective.theta.double())
 

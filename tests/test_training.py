@@ -452,6 +452,7 @@ def test_flip_crop_mirrors_and_shifts_every_image_its_own_way():
         assert len(matching) == 1
         found.add(matching[0])
     assert len(found) > 30
+    assert {mirrored for _, _, mirrored in found} == {False, True}
     assert {down for down, _, _ in found} == set(range(5))
     assert {right for _, right, _ in found} == set(range(7))
 

@@ -10,7 +10,6 @@ import hashlib
 import importlib.metadata
 import json
 import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,19 +29,16 @@ LIBRARIES = ("torch", "torchvision", "timm", "numpy", "scipy", "xarray", "scikit
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A temporary path in the folder of `path` that takes its name on success and vanishes on error.
+    """A hidden path beside `path` that takes its name on success and vanishes on error.
 
-    A reader, or a run that starts after a kill, therefore never meets half a file.
+    A reader, or a run that starts after a kill, therefore never meets half a file. What a kill by force leaves
+    behind has the same hidden name each time, so that the next write replaces it.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
-    os.close(descriptor)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.stem}.part{path.suffix}")
     try:
         yield temporary
-        # mkstemp makes files private; an artifact is as readable as the folder it lies in.
-        temporary.chmod(0o644)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -66,12 +62,10 @@ def provenance(
 ) -> dict[str, Any]:
     """What made an artifact, as an object that JSON can hold.
 
-    `code` lists the source files of the stage; their common sha256 is the code's version, so that a commit
-    elsewhere in the repository does not change the artifact.
+    `code` lists the source files of the stage; the sha256 over theirs, whatever their order and folder, is the
+    code's version, so that a commit elsewhere in the repository does not change the artifact.
     """
-    digest = hashlib.sha256()
-    for path in sorted(code, key=lambda file: Path(file).name):
-        digest.update(Path(path).read_bytes())
+    checksums = sorted(sha256(path) for path in code)
     versions = {}
     for library in LIBRARIES:
         try:
@@ -86,7 +80,7 @@ def provenance(
         "batch_norm": "evaluation mode",
         "threads": threads,
         "device": device,
-        "code_sha256": digest.hexdigest(),
+        "code_sha256": hashlib.sha256("".join(checksums).encode()).hexdigest(),
         "libraries": versions,
     }
 
@@ -141,11 +135,11 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
 
 def read_provenance(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The provenance that an artifact carries."""
-    if Path(path).suffix == ".nc":
-        return json.loads(read_dataset(path).attrs["provenance"])
+    """The provenance that an artifact carries; a file without it counts as corrupt."""
     _require(path)
     try:
+        if Path(path).suffix == ".nc":
+            return json.loads(xr.load_dataset(path, engine="h5netcdf").attrs["provenance"])
         with safetensors.safe_open(path, "numpy") as file:
             return json.loads(file.metadata()["provenance"])
     except Exception as error:
@@ -174,7 +168,10 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 
 
 def write_manifest(root: str | os.PathLike[str]) -> None:
-    """List every file under `root` with its sha256, in the format of `sha256sum --check`."""
+    """List every file under `root` with its sha256, in the format of `sha256sum --check`.
+
+    Hidden files are no artifacts: file managers and interrupted writes leave them behind.
+    """
     root = Path(root)
     lines = [f"{sha256(root / name)}  {name}\n" for name in _files(root)]
     with atomic_path(root / MANIFEST) as temporary:
@@ -184,7 +181,7 @@ def write_manifest(root: str | os.PathLike[str]) -> None:
 def verify_manifest(root: str | os.PathLike[str]) -> list[str]:
     """The files that the manifest of `root` lists, after checking each of them.
 
-    Raises ArtifactError naming the first file that is missing, changed, or not listed.
+    Raises ArtifactError naming the first file that is missing, changed, or not listed; hidden files do not count.
     """
     root = Path(root)
     if not (root / MANIFEST).is_file():
@@ -211,10 +208,11 @@ def verify_manifest(root: str | os.PathLike[str]) -> list[str]:
 
 
 def _files(root: Path) -> list[str]:
+    names = (path.relative_to(root) for path in root.rglob("*") if path.is_file())
     return sorted(
-        str(path.relative_to(root))
-        for path in root.rglob("*")
-        if path.is_file() and path.name != MANIFEST
+        name.as_posix()
+        for name in names
+        if name != Path(MANIFEST) and not any(part.startswith(".") for part in name.parts)
     )
 
 

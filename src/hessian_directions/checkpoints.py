@@ -17,7 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from hessian_directions.artifacts import atomic_path, to_json
-from hessian_directions.errors import CheckpointError
+from hessian_directions.artifacts import sha256 as file_sha256
+from hessian_directions.data.cache import fetch, folder
+from hessian_directions.errors import CheckpointError, ConfigurationError
 
 # Files written before PyTorch 0.4 do not have this count; evaluation mode does not read it.
 COUNTER = "num_batches_tracked"
@@ -94,8 +96,49 @@ def load_lietal(path: str | os.PathLike[str], model: nn.Module) -> dict[str, Any
 FORMATS: dict[str, Callable[[str | os.PathLike[str], nn.Module], dict[str, Any]]] = {
     "safetensors": load,
     "torch": load_torch,
-    "lietal": load_lietal,
+    "li_et_al": load_lietal,
 }
+
+
+def import_into(
+    model: nn.Module, settings: Mapping[str, Any], cache: str | os.PathLike[str] | None = None
+) -> dict[str, Any]:
+    """Load the checkpoint that a configuration describes, and return what is stored beside it.
+
+    Parameters
+    ----------
+    settings
+        {format, file} for a file on this machine, {format, url, sha256} for one that is fetched
+        into the cache folder unless it is there; it is called `file` there, or else by its checksum
+        and the name in the address. `format` is "safetensors", "torch" or "li_et_al". With `sha256`
+        a file on this machine is checked, too.
+    cache
+        The configured cache folder, see `data.cache.folder`.
+    """
+    unknown = settings.keys() - {"format", "file", "url", "sha256"}
+    if unknown:
+        raise ConfigurationError(
+            f"checkpoint has no key {min(unknown)}, it has format, file, url and sha256"
+        )
+    if settings.get("format") not in FORMATS:
+        raise ConfigurationError(
+            f"checkpoint.format: {settings.get('format')!r} is unknown, it can be "
+            f"{', '.join(FORMATS)}"
+        )
+    url, checksum, file = (settings.get(key) for key in ("url", "sha256", "file"))
+    if url is not None:
+        if checksum is None:
+            raise ConfigurationError("checkpoint.url needs checkpoint.sha256")
+        name = file or f"{checksum[:12]}-{url.rpartition('/')[2]}"
+        path = fetch(url, checksum, name, folder(cache))
+    elif file is not None:
+        path = Path(file).expanduser()
+        _require(path)
+        if checksum is not None and (found := file_sha256(path)) != checksum:
+            raise CheckpointError(f"{path} has sha256 {found}, not {checksum}")
+    else:
+        raise ConfigurationError("checkpoint needs the key file, or the keys url and sha256")
+    return FORMATS[settings["format"]](path, model)
 
 
 def _from_lietal(key: str) -> str:

@@ -475,9 +475,10 @@ def _collect(
     stop, clock = options.get("stop"), Clock(total, options.get("progress"))
     samples = torch.empty(0, dtype=torch.float64)
     for V in chunks:
-        samples = torch.cat([samples, curvature(V).to("cpu", torch.float64)])
-        if not bool(samples.isfinite().all()):
+        values = curvature(V).to("cpu", torch.float64)
+        if not bool(values.isfinite().all()):
             raise NonFiniteError("A curvature along a random direction is not finite.")
+        samples = torch.cat([samples, values])
         clock(len(samples))
         if stop is not None and stop.reached(samples):
             break

@@ -322,9 +322,8 @@ def evaluate(
 
     The means are over samples, accumulated in float64. The network is left in the mode it was in.
     """
-    first = next(model.parameters())
-    split = split.to(first.device)
-    return _evaluate(model, loss, split.inputs.to(first.dtype), split.targets, batch_size)
+    inputs, targets = _prepared(split, next(model.parameters()))
+    return _evaluate(model, loss, inputs, targets, batch_size)
 
 
 def with_label_noise(split: Split, share: float, seed: int) -> Split:
@@ -387,8 +386,8 @@ class _Run:
         model.train()
         self.identity = _identity(self.theta, train, settings, seed)
         self.buffers = dict(model.named_buffers())
-        self.inputs, self.targets = self._on_device(train)
-        self.test = None if test is None else self._on_device(test)
+        self.inputs, self.targets = _prepared(train, self.theta)
+        self.test = None if test is None else _prepared(test, self.theta)
         self.generator = torch.Generator().manual_seed(seeds.derive(seed, "training", "batches"))
         if settings.optimizer == "sgd":
             self.optimizer: torch.optim.Optimizer = torch.optim.SGD(
@@ -422,13 +421,6 @@ class _Run:
             "theta": self.theta.detach().clone(),
             "buffers": self._copy_of_buffers(),
         }
-
-    def _on_device(self, split: Split) -> tuple[Tensor, Tensor]:
-        """Inputs and targets; images lie as (n, H, W, C): convolutions read that fastest."""
-        inputs = split.inputs.to(self.theta.device, self.theta.dtype)
-        if inputs.dim() == 4:
-            inputs = inputs.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
-        return inputs, split.targets.to(self.theta.device)
 
     def pass_over_samples(self) -> None:
         losses = []
@@ -621,6 +613,14 @@ def _evaluate(
     model.train(training)
     accuracy = math.nan if targets.is_floating_point() else correct.item() / len(inputs)
     return total.item() / len(inputs), accuracy
+
+
+def _prepared(split: Split, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Inputs and targets on the device; images lie as (n, H, W, C): convolutions read it fast."""
+    inputs = split.inputs.to(like.device, like.dtype)
+    if inputs.dim() == 4:
+        inputs = inputs.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+    return inputs, split.targets.to(like.device)
 
 
 def _trainable(model: nn.Module) -> list[nn.Parameter]:

@@ -26,19 +26,24 @@ def draw(measurements: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> F
         labels: Printed names of the networks.
     """
     figure, axes = panel_grid(len(measurements), 2, 2.2, sharey=True)
-    titles = []
-    for ax, (name, fit) in zip(axes, measurements.items(), strict=True):
+    for ax, fit in zip(axes, measurements.values(), strict=True):
         fit = fit.sortby("x")
         ax.plot(fit["x"], fit["target"], color="0.55", linewidth=2.6, alpha=0.6)
         ax.plot(fit["train_x"], fit["train_target"], "o", color="black", ms=2.6, mfc="white")
         ax.plot(fit["x"], fit["output"], color=VERMILION, linewidth=0.9)
         ax.set_xlabel(r"$x$")
-        titles.append(
-            f"{labels.get(name, name)}: training loss {_power(float(fit['train_loss']))}, "
-            f"test loss {_power(float(fit['test_loss']))}"
+        ax.text(  # the function rises to the right: the corner below it is free
+            0.97,
+            0.05,
+            f"training loss {_power(float(fit['train_loss']))}\n"
+            f"test loss {_power(float(fit['test_loss']))}",
+            transform=ax.transAxes,
+            ha="right",
+            va="bottom",
+            fontsize=7,
         )
     label_left(axes, r"$f(x)$")
-    title_panels(axes, titles)
+    title_panels(axes, [labels.get(name, name) for name in measurements])
     legend_below(
         figure,
         [

@@ -292,7 +292,8 @@ def loss_colorbar(
     bar = figure.colorbar(
         filled, ax=list(axes), ticks=ticks, format=formatter, label=label, **properties
     )
-    bar.solids.set_edgecolor("face")
+    if bar.solids is not None:
+        bar.solids.set_edgecolor("face")
     bar.ax.minorticks_off()
     bar.ax.tick_params(direction="out", left=False, right=True)
     bar.outline.set_linewidth(0.6)

@@ -44,7 +44,7 @@ def draw(surfaces: Mapping[str, Mapping[str, xr.Dataset]], labels: Mapping[str, 
     require(surfaces)
     columns = [key for key in COLUMNS if any(key in row for row in surfaces.values())]
     panel = (DOUBLE - 0.85) / len(columns) - 0.38  # what labels and the colour bar leave
-    figure = Figure(figsize=(DOUBLE, 0.4 + (panel + 0.37) * len(surfaces)), layout="compressed")
+    figure = Figure(figsize=(DOUBLE, 0.4 + (panel + 0.4) * len(surfaces)), layout="compressed")
     grid = figure.subplots(len(surfaces), len(columns), squeeze=False)
     drawn, titles = [], []
     for axes, (name, row) in zip(grid, surfaces.items(), strict=True):

@@ -44,10 +44,7 @@ def draw(studies: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure
     label_left(axes, "divided by exact value")
     title_panels(
         axes,
-        [
-            labels.get(name, name) + ("" if kind == "step" else ", Softplus for ReLU")
-            for name, kind in panels
-        ],
+        [labels.get(name, name) for name, _ in panels],
     )
     handles = [
         line_handle("mean over directions", color=VERMILION, marker="o", ms=2.5),
@@ -96,4 +93,4 @@ def _draw_softplus(ax: Axes, study: xr.Dataset) -> None:
     ax.errorbar(study["sharpness"], ratio.mean("direction"), error, color=BLUE, marker="s", ms=2.5)
     low, high = ax.get_ylim()
     ax.set_ylim(min(low, 0.8), max(high, 1.2))
-    ax.set_xlabel("sharpness of the Softplus")
+    ax.set_xlabel("sharpness of the Softplus in place of ReLU")

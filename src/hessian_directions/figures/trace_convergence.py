@@ -13,6 +13,7 @@ from hessian_directions.figures.drawing import (
     label_left,
     legend_below,
     line_handle,
+    log_axis,
     panel_grid,
     signed,
     styled,
@@ -107,6 +108,6 @@ def draw_subject(ax: Axes, dataset: xr.Dataset) -> set[str]:
     ax.axhline(reference, color="black", linewidth=0.8)
     margin = 0.06 * (max(ends) - min(ends)) or 1.0
     ax.set_ylim(min(ends) - margin, max(ends) + margin)
-    ax.set_xscale("log")
     ax.set_xlim(2, max(largest, 3))
+    log_axis(ax, "x")
     return present

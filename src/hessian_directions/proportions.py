@@ -1,0 +1,58 @@
+"""Confidence intervals of a proportion: k successes in n independent trials.
+
+NumPy and SciPy only: claims and figures import this module without importing torch.
+"""
+
+import math
+
+from scipy import stats
+
+
+def wilson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval: the p for which k/n lies within z standard deviations of p.
+
+    (p̂ + z²/2n ± z√(p̂(1 − p̂)/n + z²/4n²))/(1 + z²/n) with p̂ = k/n and z the normal quantile
+    (Wilson 1927). It covers p with about the stated confidence, a little less for some p; unlike
+    p̂ ± z√(p̂(1 − p̂)/n) it has a width where k is 0 or n.
+
+    Args:
+        successes: k, 0 … n.
+        n: Number of trials; with none the interval is (0, 1).
+        confidence: Between 0 and 1.
+
+    Returns:
+        Lower and upper end.
+
+    Raises:
+        ValueError: The numbers do not fit together.
+    """
+    _check(successes, n, confidence)
+    if n == 0:
+        return 0.0, 1.0
+    z = float(stats.norm.ppf((1 + confidence) / 2))
+    share, scale = successes / n, 1 + z**2 / n
+    centre = (share + z**2 / (2 * n)) / scale
+    half = z * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2)) / scale
+    low = 0.0 if successes == 0 else centre - half
+    high = 1.0 if successes == n else centre + half
+    return low, high
+
+
+def clopper_pearson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Exact interval: the p that neither one-sided binomial test at (1 − confidence)/2 rejects.
+
+    Quantiles of beta distributions (Clopper and Pearson 1934). It covers every p with at least the
+    stated confidence. Arguments, result and errors as for `wilson`.
+    """
+    _check(successes, n, confidence)
+    tail = (1 - confidence) / 2
+    low = stats.beta.ppf(tail, successes, n - successes + 1) if successes > 0 else 0.0
+    high = stats.beta.ppf(1 - tail, successes + 1, n - successes) if successes < n else 1.0
+    return float(low), float(high)
+
+
+def _check(successes: int, n: int, confidence: float) -> None:
+    if not 0 <= successes <= n:
+        raise ValueError(f"{successes} successes in {n} trials are not possible.")
+    if not 0 < confidence < 1:
+        raise ValueError(f"the confidence is {confidence}, but must lie between 0 and 1.")
