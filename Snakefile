@@ -21,6 +21,7 @@ The grammar of results/, written here and nowhere else:
       <artifact>.run.json           beside each artifact: host, wall time, memory
 """
 
+
 include: "workflow/rules/common.smk"  # configuration, paths, which source files a stage uses
 
 
@@ -32,6 +33,7 @@ if SOURCE == "compute":
     include: "workflow/rules/population.smk"  # flatness against generalization
 
 
+include: "workflow/rules/evidence.smk"  # what drawings and verdicts read
 include: "workflow/rules/drawing.smk"  # figures, animations, tables
 include: "workflow/rules/verdicts.smk"  # claims, comparison with the archive
 include: "workflow/rules/documents.smk"  # the paper

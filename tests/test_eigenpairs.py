@@ -298,6 +298,7 @@ def test_unconverged_pairs_are_returned_with_a_warning():
     assert H.n_products == pairs.n_products == 20
     assert pairs.missed_probability == 1
     assert "NOT CONVERGED" in pairs.describe()
+    assert "not checked" in pairs.describe()
     # Rayleigh quotients are bounds, and their residuals are true all the same.
     assert -1 < float(pairs.values[0]) < -0.9
     true = (H.H @ pairs.vectors - pairs.vectors * pairs.values).norm(dim=0)
@@ -417,6 +418,35 @@ def test_killed_run_resumes_to_the_same_bits(tmp_path, dtype, spectrum):
     assert pairs.n_check_products == whole.n_check_products
     assert pairs.missed_probability == whole.missed_probability
     assert torch.equal(resuming.get_state(), drawing.get_state())
+
+
+class Glitch(Counted):
+    """An operator whose first product with several vectors at once is wrong."""
+
+    wrong = True
+
+    def __matmul__(self, v):
+        product = super().__matmul__(v)
+        if v.ndim == 2 and self.wrong:
+            self.wrong = False
+            return product + 0.1 * v.roll(1, 0)
+        return product
+
+
+def test_search_goes_on_where_the_true_residuals_are_too_large(tmp_path):
+    H = matrix(np.linspace(-1, 1, 200))
+    smooth = extreme_eigenpairs(H, generator=generator())
+    pairs = extreme_eigenpairs(Glitch(H), generator=generator())
+    assert_pairs(H, pairs, [-1, 1])
+    assert pairs.n_products > smooth.n_products + 3
+    # Killed just after that attempt, the run knows that it has to be stricter.
+    options = {"state_path": tmp_path / "state.safetensors", "save_seconds": 0}
+    kill = kill_after(smooth.n_products + 1)
+    with pytest.raises(KilledError):
+        extreme_eigenpairs(Glitch(H), generator=generator(), progress=kill, **options)
+    resumed = extreme_eigenpairs(H, generator=generator(), **options)
+    assert torch.equal(resumed.vectors, pairs.vectors)
+    assert resumed.n_products == pairs.n_products
 
 
 def killed_state(tmp_path, H, **options):

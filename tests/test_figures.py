@@ -118,10 +118,9 @@ def test_two_draws_are_equal_to_the_byte(name, tmp_path):
         assert svg("second.svg") == first
 
 
-@pytest.mark.parametrize("name", ["slices", "lowest_points"])
-def test_files_are_equal_to_the_byte_and_carry_no_date(name, tmp_path):
+def test_files_are_equal_to_the_byte_and_carry_no_date(tmp_path):
     for run in "12":
-        figure = draw(name)
+        figure = draw("slices")
         drawing.save(figure, tmp_path / f"{run}.pdf", tmp_path / f"{run}.png")
     for suffix in (".pdf", ".png"):
         first, second = ((tmp_path / f"{run}{suffix}").read_bytes() for run in "12")
@@ -196,7 +195,7 @@ FLAT = [name for name in OF_NETWORKS if name != "surface_3d"]
 
 
 @pytest.mark.parametrize(
-    ("name", "n"), [*itertools.product(FLAT, (1, 4)), *((name, 0) for name in OTHERS)]
+    ("name", "n"), [*itertools.product(FLAT, (1, 3)), *((name, 0) for name in OTHERS)]
 )
 def test_no_text_overlaps_or_leaves_the_page(name, n):
     with matplotlib.style.context(drawing.STYLE, after_reset=True):

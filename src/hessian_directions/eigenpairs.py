@@ -94,10 +94,11 @@ class Eigenpairs:
     vectors
         (N, k) orthonormal columns, H's precision and device.
     residuals
-        (k,) norms ‖Hv_i − λ_i v_i‖ from products made with the returned vectors, float64. Some
-        eigenvalue of H lies within that distance of λ_i.
+        (k,) norms ‖Hv_i − λ_i v_i‖, float64, from products made for this purpose at the end, not
+        from the recurrence. Some eigenvalue of H lies within that distance of λ_i.
     end
-        (k,) ``"smallest"`` or ``"largest"``: the end at which the pair was asked for.
+        (k,) ``"smallest"`` or ``"largest"``: the end at which the pair was asked for; the smaller
+        end where both ends ask for it.
     converged
         (k,) whether residual ≤ max(tolerance·|λ|, noise_floor).
     below_noise
@@ -149,10 +150,14 @@ class Eigenpairs:
             lines.append(f"{end} {self.values[i]:.6g} ({', '.join(remarks)})")
         if "smallest" in self.end and not self.has_negative_end:
             lines.append("no negative end: the smallest eigenvalue found is not negative")
-        lines.append(
-            f"{self.n_products} products, and {self.n_check_products} to check; probability that "
-            f"an eigenvalue beyond these was missed: below {self.missed_probability:.1g}"
-        )
+        lines.append(f"{self.n_products} products, and {self.n_check_products} to check")
+        if self.missed_probability == 1:
+            lines.append("not checked for eigenvalues beyond these that were missed")
+        else:
+            lines.append(
+                "probability that an eigenvalue beyond these was missed: at most "
+                f"{self.missed_probability:.1g}"
+            )
         return "\n".join(lines)
 
 
@@ -172,8 +177,8 @@ def extreme_eigenpairs(
     """The k_smallest smallest and k_largest largest eigenvalues of H with their eigenvectors.
 
     One Lanczos process with full reorthogonalisation serves both ends. It ends when every wanted
-    pair has ‖Hv − λv‖ ≤ max(tolerance·|λ|, noise floor), measured by a fresh product with the
-    returned vector; the floor is 50 units of rounding of ‖H‖₂ (of float32: 6e-6·‖H‖₂).
+    pair has ‖Hv − λv‖ ≤ max(tolerance·|λ|, noise floor), measured with a fresh product; the floor
+    is 50 units of rounding of ‖H‖₂ (in float32: 6e-6·‖H‖₂, about what products of networks have).
 
     A single start vector sees only one vector of each eigenspace and may miss a member of a tight
     cluster (ARPACK then reports convergence to the wrong set). So a second random vector,
@@ -185,9 +190,9 @@ def extreme_eigenpairs(
     that was reached is part of the result. (Small residuals alone would prove nothing: with a
     random unit vector v in N dimensions, v'Hv is within ‖H‖_F/√N of an eigenvalue.)
 
-    Memory: N·(m + 16 + 4k)·itemsize bytes with m ≤ max_products steps made and k pairs, beside what
-    a product needs: 2.5 GB for 7·10⁶ float32 parameters and 70 steps. Saving the state takes the
-    same once more for a moment.
+    Memory: N·(m + 16 + 5k)·itemsize bytes with m ≤ max_products steps made and k pairs, beside what
+    a product needs: 2.7 GB for 7·10⁶ float32 parameters, 70 steps and two pairs. Saving the state
+    takes the same once more for a moment.
 
     Args:
         H: Symmetric (N, N) operator in float32 or float64 (anything with shape, dtype, device, @).

@@ -159,8 +159,7 @@ _ELEMENTWISE = frozenset(
     """
     exp exp2 expm1 log log2 log10 log1p reciprocal sqrt rsqrt square pow __pow__ sin cos tan tanh
     atan sinh cosh sigmoid erf softplus gelu silu mish softsign tanhshrink elu selu celu logsigmoid
-    leaky_relu hardtanh relu6 threshold clamp clip clamp_min clamp_max abs
-    absolute
+    leaky_relu hardtanh relu6 threshold clamp clip clamp_min clamp_max
     """.split()
 )
 
@@ -201,7 +200,7 @@ def _elementwise(x: Jet, value: Tensor, slope: Tensor, curvature: Tensor) -> Jet
     for k in range(len(x.first)):
         _, x1, x2 = _coefficients(x, k)
         second = half * x1.square()
-        directions.append((slope * x1, second if x2 is None else second.addcmul_(slope, x2)))
+        directions.append((slope * x1, second if x2 is None else torch.addcmul(second, slope, x2)))
     return _from_directions(value, directions)
 
 
@@ -414,6 +413,11 @@ def _relu(x: Jet) -> Jet:
     return Jet(y, map(where_positive, x.first), x.second and map(where_positive, x.second))
 
 
+@_rule("abs", "absolute")
+def _absolute(x: Jet) -> Any:
+    return x * x.primal.sign()
+
+
 @_rule("hardsigmoid")
 def _hardsigmoid(x: Jet) -> Any:
     return (x + 3).clamp(0, 6) / 6
@@ -422,6 +426,12 @@ def _hardsigmoid(x: Jet) -> Any:
 @_rule("hardswish")
 def _hardswish(x: Jet) -> Any:
     return x * _hardsigmoid(x)
+
+
+@_rule("glu")
+def _glu(x: Jet, dim: int = -1) -> Any:
+    value, gate = x.chunk(2, dim)
+    return value * gate.sigmoid()
 
 
 @_rule("max_pool1d", "max_pool2d", "max_pool3d")
@@ -657,8 +667,15 @@ def _attention(
 
 @_rule("mse_loss")
 def _mse_loss(
-    x: Any, target: Any, size_average: None = None, reduce: None = None, reduction: str = "mean"
+    x: Any,
+    target: Any,
+    size_average: None = None,
+    reduce: None = None,
+    reduction: str = "mean",
+    weight: None = None,
 ) -> Any:
+    if weight is not None:
+        raise MissingRuleError("Taylor mode cannot carry out a weighted mse_loss.")
     squares = torch.square(x - target)
     return {"mean": squares.mean, "sum": squares.sum, "none": squares.clone}[reduction]()
 

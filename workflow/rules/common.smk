@@ -21,7 +21,7 @@ try:
     config = validate(config, ROOT / "workflow/schemas/config.schema.yaml", CONFIGFILE)
     SOURCE, PROFILE = config["source"], config["profile"]
     ARCHIVE = f"results/archive/{PROFILE}"
-    # ARTIFACTS: where analyses are read from; DRAWN: where drawings go.
+    # <artifacts>: where analyses are read from; <drawn>: where drawings go.
     if SOURCE == "archive":
         verify_manifest(ARCHIVE)
         ARTIFACTS, DRAWN = ARCHIVE, f"results/redrawn/{PROFILE}"
@@ -31,9 +31,18 @@ except HessianDirectionsError as error:
     # One sentence, not the traceback of a parser.
     raise SystemExit(f"hessian-directions: {error}")
 
-NETWORKS = ARTIFACTS + "/networks/{network}"
+
+pathvars:
+    archive=ARCHIVE,
+    artifacts=ARTIFACTS,
+    drawn=DRAWN,
+    logs=f"logs/{PROFILE}",
+
+
 NETWORK_NAMES = list(config["networks"])
-LABELS = {network: settings["label"] for network, settings in config["networks"].items()}
+LABELS = {
+    network: settings["label"] for network, settings in config["networks"].items()
+}
 
 
 def any_of(names):
@@ -81,6 +90,14 @@ def code(script, *modules):
     for path in (f"workflow/scripts/{script}.py", *modules):
         files.update(source_files(path, "src"))
     return sorted(files)
+
+
+def surface_shards(wildcards):
+    """The files that a surface is computed in."""
+    n_shards = analysis_settings(config, "surfaces", wildcards.network)["n_shards"]
+    return expand(
+        rules.evaluate_surface.output.shard, shard=range(n_shards), allow_missing=True
+    )
 
 
 # What every stage that computes is told.

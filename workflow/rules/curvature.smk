@@ -6,20 +6,20 @@ rule find_eigenpairs:
         checkpoint=rules.train_network.output.checkpoint,
         code=code("find_eigenpairs"),
     output:
-        eigenpairs=NETWORKS + "/eigenpairs.nc",
-        eigenvectors=NETWORKS + "/eigenvectors.safetensors",
-        run=NETWORKS + "/eigenpairs.run.json",
+        eigenpairs="<artifacts>/networks/{network}/eigenpairs.nc",
+        eigenvectors="<artifacts>/networks/{network}/eigenvectors.safetensors",
+        run="<artifacts>/networks/{network}/eigenpairs.run.json",
+    log:
+        "<logs>/find_eigenpairs/{network}.log",
+    conda:
+        "../../environment.yml"
+    threads: config["threads"]
+    resources:
+        **GPU,
     params:
         **COMMON,
         network=network_settings,
         settings=settings_of("eigenpairs"),
-    log:
-        "logs/" + PROFILE + "/find_eigenpairs/{network}.log",
-    threads: config["threads"]
-    resources:
-        **GPU,
-    conda:
-        "../../environment.yml"
     script:
         "../scripts/find_eigenpairs.py"
 
@@ -31,19 +31,19 @@ rule sample_projections:
         eigenvectors=rules.find_eigenpairs.output.eigenvectors,
         code=code("sample_projections"),
     output:
-        projections=NETWORKS + "/projections.nc",
-        run=NETWORKS + "/projections.run.json",
+        projections="<artifacts>/networks/{network}/projections.nc",
+        run="<artifacts>/networks/{network}/projections.run.json",
+    log:
+        "<logs>/sample_projections/{network}.log",
+    conda:
+        "../../environment.yml"
+    threads: config["threads"]
+    resources:
+        **GPU,
     params:
         **COMMON,
         network=network_settings,
         settings=settings_of("projections"),
-    log:
-        "logs/" + PROFILE + "/sample_projections/{network}.log",
-    threads: config["threads"]
-    resources:
-        **GPU,
-    conda:
-        "../../environment.yml"
     script:
         "../scripts/sample_projections.py"
 
@@ -55,19 +55,19 @@ rule compare_traces:
         eigenvectors=rules.find_eigenpairs.output.eigenvectors,
         code=code("compare_traces"),
     output:
-        traces=NETWORKS + "/traces.nc",
-        run=NETWORKS + "/traces.run.json",
+        traces="<artifacts>/networks/{network}/traces.nc",
+        run="<artifacts>/networks/{network}/traces.run.json",
+    log:
+        "<logs>/compare_traces/{network}.log",
+    conda:
+        "../../environment.yml"
+    threads: config["threads"]
+    resources:
+        **GPU,
     params:
         **COMMON,
         network=network_settings,
         settings=settings_of("traces"),
-    log:
-        "logs/" + PROFILE + "/compare_traces/{network}.log",
-    threads: config["threads"]
-    resources:
-        **GPU,
-    conda:
-        "../../environment.yml"
     script:
         "../scripts/compare_traces.py"
 
@@ -77,19 +77,19 @@ rule study_step_sizes:
         checkpoint=rules.train_network.output.checkpoint,
         code=code("study_step_sizes"),
     output:
-        step_sizes=NETWORKS + "/step_sizes.nc",
-        run=NETWORKS + "/step_sizes.run.json",
+        step_sizes="<artifacts>/networks/{network}/step_sizes.nc",
+        run="<artifacts>/networks/{network}/step_sizes.run.json",
+    log:
+        "<logs>/study_step_sizes/{network}.log",
+    conda:
+        "../../environment.yml"
+    threads: config["threads"]
+    resources:
+        **GPU,
     params:
         **COMMON,
         network=network_settings,
         settings=settings_of("step_sizes"),
-    log:
-        "logs/" + PROFILE + "/study_step_sizes/{network}.log",
-    threads: config["threads"]
-    resources:
-        **GPU,
-    conda:
-        "../../environment.yml"
     script:
         "../scripts/study_step_sizes.py"
 
@@ -99,19 +99,19 @@ rule estimate_spectrum:
         checkpoint=rules.train_network.output.checkpoint,
         code=code("estimate_spectrum"),
     output:
-        spectrum=NETWORKS + "/spectrum.nc",
-        run=NETWORKS + "/spectrum.run.json",
+        spectrum="<artifacts>/networks/{network}/spectrum.nc",
+        run="<artifacts>/networks/{network}/spectrum.run.json",
+    log:
+        "<logs>/estimate_spectrum/{network}.log",
+    conda:
+        "../../environment.yml"
+    threads: config["threads"]
+    resources:
+        **GPU,
     params:
         **COMMON,
         network=network_settings,
         settings=settings_of("spectrum"),
-    log:
-        "logs/" + PROFILE + "/estimate_spectrum/{network}.log",
-    threads: config["threads"]
-    resources:
-        **GPU,
-    conda:
-        "../../environment.yml"
     script:
         "../scripts/estimate_spectrum.py"
 
@@ -122,26 +122,21 @@ rule evaluate_surface:
         eigenvectors=rules.find_eigenpairs.output.eigenvectors,
         code=code("evaluate_surface"),
     output:
-        shard=NETWORKS + "/shards/{plane}/{shard}.nc",
-        run=NETWORKS + "/shards/{plane}/{shard}.run.json",
+        shard="<artifacts>/networks/{network}/shards/{plane}/{shard}.nc",
+        run="<artifacts>/networks/{network}/shards/{plane}/{shard}.run.json",
+    log:
+        "<logs>/evaluate_surface/{network}_{plane}_{shard}.log",
+    conda:
+        "../../environment.yml"
+    threads: config["threads"]
+    resources:
+        **GPU,
     params:
         **COMMON,
         network=network_settings,
         settings=settings_of("surfaces"),
-    log:
-        "logs/" + PROFILE + "/evaluate_surface/{network}_{plane}_{shard}.log",
-    threads: config["threads"]
-    resources:
-        **GPU,
-    conda:
-        "../../environment.yml"
     script:
         "../scripts/evaluate_surface.py"
-
-
-def surface_shards(wildcards):
-    n_shards = analysis_settings(config, "surfaces", wildcards.network)["n_shards"]
-    return expand(rules.evaluate_surface.output.shard, shard=range(n_shards), allow_missing=True)
 
 
 rule gather_surface:
@@ -149,15 +144,15 @@ rule gather_surface:
         shards=surface_shards,
         code=code("gather_surface"),
     output:
-        surface=NETWORKS + "/surfaces/{plane}.nc",
-        run=NETWORKS + "/surfaces/{plane}.run.json",
-    params:
-        **COMMON,
+        surface="<artifacts>/networks/{network}/surfaces/{plane}.nc",
+        run="<artifacts>/networks/{network}/surfaces/{plane}.run.json",
     log:
-        "logs/" + PROFILE + "/gather_surface/{network}_{plane}.log",
-    threads: config["threads"]
+        "<logs>/gather_surface/{network}_{plane}.log",
     conda:
         "../../environment.yml"
+    threads: config["threads"]
+    params:
+        **COMMON,
     script:
         "../scripts/gather_surface.py"
 
@@ -168,19 +163,19 @@ rule evaluate_profiles:
         eigenvectors=rules.find_eigenpairs.output.eigenvectors,
         code=code("evaluate_profiles"),
     output:
-        profiles=NETWORKS + "/profiles.nc",
-        run=NETWORKS + "/profiles.run.json",
+        profiles="<artifacts>/networks/{network}/profiles.nc",
+        run="<artifacts>/networks/{network}/profiles.run.json",
+    log:
+        "<logs>/evaluate_profiles/{network}.log",
+    conda:
+        "../../environment.yml"
+    threads: config["threads"]
+    resources:
+        **GPU,
     params:
         **COMMON,
         network=network_settings,
         settings=settings_of("profiles"),
-    log:
-        "logs/" + PROFILE + "/evaluate_profiles/{network}.log",
-    threads: config["threads"]
-    resources:
-        **GPU,
-    conda:
-        "../../environment.yml"
     script:
         "../scripts/evaluate_profiles.py"
 
@@ -191,19 +186,19 @@ rule survey_planes:
         eigenvectors=rules.find_eigenpairs.output.eigenvectors,
         code=code("survey_planes"),
     output:
-        planes=NETWORKS + "/planes.nc",
-        run=NETWORKS + "/planes.run.json",
+        planes="<artifacts>/networks/{network}/planes.nc",
+        run="<artifacts>/networks/{network}/planes.run.json",
+    log:
+        "<logs>/survey_planes/{network}.log",
+    conda:
+        "../../environment.yml"
+    threads: config["threads"]
+    resources:
+        **GPU,
     params:
         **COMMON,
         network=network_settings,
         settings=settings_of("planes"),
-    log:
-        "logs/" + PROFILE + "/survey_planes/{network}.log",
-    threads: config["threads"]
-    resources:
-        **GPU,
-    conda:
-        "../../environment.yml"
     script:
         "../scripts/survey_planes.py"
 
@@ -215,18 +210,18 @@ rule track_curvature:
         eigenvectors=rules.find_eigenpairs.output.eigenvectors,
         code=code("track_curvature"),
     output:
-        trajectory=NETWORKS + "/trajectory.nc",
-        run=NETWORKS + "/trajectory.run.json",
+        trajectory="<artifacts>/networks/{network}/trajectory.nc",
+        run="<artifacts>/networks/{network}/trajectory.run.json",
+    log:
+        "<logs>/track_curvature/{network}.log",
+    conda:
+        "../../environment.yml"
+    threads: config["threads"]
+    resources:
+        **GPU,
     params:
         **COMMON,
         network=network_settings,
         settings=settings_of("trajectory"),
-    log:
-        "logs/" + PROFILE + "/track_curvature/{network}.log",
-    threads: config["threads"]
-    resources:
-        **GPU,
-    conda:
-        "../../environment.yml"
     script:
         "../scripts/track_curvature.py"

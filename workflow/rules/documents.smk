@@ -13,17 +13,16 @@ rule compile_paper:
         code=code("compile_paper"),
     output:
         pdf=report(
-            DRAWN + "/paper.pdf",
+            "<drawn>/paper.pdf",
             caption="../report/paper.rst",
             category="2. Paper",
             labels={"document": "paper"},
         ),
-    params:
-        results=DRAWN,
-        profile=PROFILE,
     log:
-        "logs/" + PROFILE + "/compile_paper/paper.log",
+        "<logs>/compile_paper/paper.log",
     conda:
         "../../environment.yml"
+    params:
+        profile=PROFILE,
     script:
         "../scripts/compile_paper.py"

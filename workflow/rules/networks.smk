@@ -5,23 +5,23 @@ rule train_network:
     input:
         code=code("train_network"),
     output:
-        checkpoint=NETWORKS + "/checkpoint.safetensors",
-        history=NETWORKS + "/history.nc",
-        snapshots=NETWORKS + "/snapshots.safetensors",
-        run=NETWORKS + "/checkpoint.run.json",
+        checkpoint="<artifacts>/networks/{network}/checkpoint.safetensors",
+        history="<artifacts>/networks/{network}/history.nc",
+        snapshots="<artifacts>/networks/{network}/snapshots.safetensors",
+        run="<artifacts>/networks/{network}/checkpoint.run.json",
+    log:
+        "<logs>/train_network/{network}.log",
+    wildcard_constraints:
+        network=any_of(network for network in NETWORK_NAMES if is_trained(network)),
+    conda:
+        "../../environment.yml"
+    threads: config["threads"]
+    resources:
+        **GPU,
     params:
         **COMMON,
         network=network_settings,
         training=lambda wildcards: config["networks"][wildcards.network]["training"],
-    log:
-        "logs/" + PROFILE + "/train_network/{network}.log",
-    wildcard_constraints:
-        network=any_of(network for network in NETWORK_NAMES if is_trained(network)),
-    threads: config["threads"]
-    resources:
-        **GPU,
-    conda:
-        "../../environment.yml"
     script:
         "../scripts/train_network.py"
 
@@ -30,19 +30,19 @@ rule import_checkpoint:
     input:
         code=code("import_checkpoint"),
     output:
-        checkpoint=NETWORKS + "/checkpoint.safetensors",
-        run=NETWORKS + "/checkpoint.run.json",
+        checkpoint="<artifacts>/networks/{network}/checkpoint.safetensors",
+        run="<artifacts>/networks/{network}/checkpoint.run.json",
+    log:
+        "<logs>/import_checkpoint/{network}.log",
+    wildcard_constraints:
+        network=any_of(network for network in NETWORK_NAMES if not is_trained(network)),
+    conda:
+        "../../environment.yml"
+    threads: config["threads"]
     params:
         **COMMON,
         network=network_settings,
         checkpoint=lambda wildcards: config["networks"][wildcards.network]["checkpoint"],
-    log:
-        "logs/" + PROFILE + "/import_checkpoint/{network}.log",
-    wildcard_constraints:
-        network=any_of(network for network in NETWORK_NAMES if not is_trained(network)),
-    threads: config["threads"]
-    conda:
-        "../../environment.yml"
     script:
         "../scripts/import_checkpoint.py"
 
@@ -52,17 +52,17 @@ rule measure_network:
         checkpoint=rules.train_network.output.checkpoint,
         code=code("measure_network"),
     output:
-        measurements=NETWORKS + "/measurements.nc",
-        run=NETWORKS + "/measurements.run.json",
-    params:
-        **COMMON,
-        network=network_settings,
+        measurements="<artifacts>/networks/{network}/measurements.nc",
+        run="<artifacts>/networks/{network}/measurements.run.json",
     log:
-        "logs/" + PROFILE + "/measure_network/{network}.log",
+        "<logs>/measure_network/{network}.log",
+    conda:
+        "../../environment.yml"
     threads: config["threads"]
     resources:
         **GPU,
-    conda:
-        "../../environment.yml"
+    params:
+        **COMMON,
+        network=network_settings,
     script:
         "../scripts/measure_network.py"

@@ -5,8 +5,15 @@ rule train_population:
     input:
         code=code("train_population"),
     output:
-        members=ARTIFACTS + "/population/members_{job}.nc",
-        run=ARTIFACTS + "/population/members_{job}.run.json",
+        members="<artifacts>/population/members_{job}.nc",
+        run="<artifacts>/population/members_{job}.run.json",
+    log:
+        "<logs>/train_population/{job}.log",
+    conda:
+        "../../environment.yml"
+    threads: config["threads"]
+    resources:
+        **GPU,
     params:
         **COMMON,
         # How the members are compared later is no part of what they are.
@@ -16,31 +23,30 @@ rule train_population:
             if key not in ("data", "n_bootstrap")
         },
         data_settings=config["data"][config["population"]["data"]],
-    log:
-        "logs/" + PROFILE + "/train_population/{job}.log",
-    threads: config["threads"]
-    resources:
-        **GPU,
-    conda:
-        "../../environment.yml"
     script:
         "../scripts/train_population.py"
 
 
 rule gather_population:
     input:
-        members=expand(rules.train_population.output.members, job=range(config["population"]["n_jobs"])),
+        members=expand(
+            rules.train_population.output.members,
+            job=range(config["population"]["n_jobs"]),
+        ),
         code=code("gather_population"),
     output:
-        population=ARTIFACTS + "/population.nc",
-        run=ARTIFACTS + "/population.run.json",
-    params:
-        **COMMON,
-        population={key: config["population"][key] for key in ("factors", "rescaling", "n_bootstrap")},
+        population="<artifacts>/population.nc",
+        run="<artifacts>/population.run.json",
     log:
-        "logs/" + PROFILE + "/gather_population/population.log",
-    threads: config["threads"]
+        "<logs>/gather_population/population.log",
     conda:
         "../../environment.yml"
+    threads: config["threads"]
+    params:
+        **COMMON,
+        population={
+            key: config["population"][key]
+            for key in ("factors", "rescaling", "n_bootstrap")
+        },
     script:
         "../scripts/gather_population.py"

@@ -5,16 +5,16 @@ rule analyze_saddles:
     input:
         code=code("analyze_saddles"),
     output:
-        saddles=ARTIFACTS + "/synthetic/saddles.nc",
-        run=ARTIFACTS + "/synthetic/saddles.run.json",
+        saddles="<artifacts>/synthetic/saddles.nc",
+        run="<artifacts>/synthetic/saddles.run.json",
+    log:
+        "<logs>/analyze_saddles/saddles.log",
+    conda:
+        "../../environment.yml"
+    threads: config["threads"]
     params:
         **COMMON,
         synthetic=config["synthetic"],
-    log:
-        "logs/" + PROFILE + "/analyze_saddles/saddles.log",
-    threads: config["threads"]
-    conda:
-        "../../environment.yml"
     script:
         "../scripts/analyze_saddles.py"
 
@@ -23,16 +23,16 @@ rule compare_saddle_traces:
     input:
         code=code("compare_saddle_traces"),
     output:
-        traces=ARTIFACTS + "/synthetic/traces.nc",
-        run=ARTIFACTS + "/synthetic/traces.run.json",
+        traces="<artifacts>/synthetic/traces.nc",
+        run="<artifacts>/synthetic/traces.run.json",
+    log:
+        "<logs>/compare_saddle_traces/traces.log",
+    conda:
+        "../../environment.yml"
+    threads: config["threads"]
     params:
         **COMMON,
         synthetic=config["synthetic"],
         fit_points=config["analyses"]["traces"]["fit_points"],
-    log:
-        "logs/" + PROFILE + "/compare_saddle_traces/traces.log",
-    threads: config["threads"]
-    conda:
-        "../../environment.yml"
     script:
         "../scripts/compare_saddle_traces.py"

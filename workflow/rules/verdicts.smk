@@ -7,43 +7,43 @@ rule decide_claims:
         code=code("decide_claims"),
     output:
         claims=report(
-            DRAWN + "/claims.csv",
+            "<drawn>/claims.csv",
             caption="../report/claims.rst",
             category="1. Verdicts",
             labels={"table": "claims"},
         ),
         rows=report(
-            DRAWN + "/claim_rows.csv",
+            "<drawn>/claim_rows.csv",
             caption="../report/claims.rst",
             category="1. Verdicts",
             labels={"table": "rows of every claim"},
         ),
-    params:
-        rules=config["claims"],
     log:
-        "logs/" + PROFILE + "/decide_claims/claims.log",
+        "<logs>/decide_claims/claims.log",
     conda:
         "../../environment.yml"
+    params:
+        rules=config["claims"],
     script:
         "../scripts/decide_claims.py"
 
 
 rule compare_with_archive:
     input:
-        archived=[f"{ARCHIVE}/tables/{table}.csv" for table in TABLES],
+        archived=[f"<archive>/tables/{table}.csv" for table in TABLES],
         computed=rules.make_tables.output,
-        archived_claims=f"{ARCHIVE}/claims.csv",
+        archived_claims="<archive>/claims.csv",
         computed_claims=rules.decide_claims.output.claims,
         code=code("compare_with_archive"),
     output:
-        comparison=DRAWN + "/comparison.csv",
-        verdicts=DRAWN + "/comparison_verdicts.csv",
-        summary=DRAWN + "/comparison.txt",
-    params:
-        tolerances=config["comparison"],
+        comparison="<drawn>/comparison.csv",
+        verdicts="<drawn>/comparison_verdicts.csv",
+        summary="<drawn>/comparison.txt",
     log:
-        "logs/" + PROFILE + "/compare_with_archive/comparison.log",
+        "<logs>/compare_with_archive/comparison.log",
     conda:
         "../../environment.yml"
+    params:
+        tolerances=config["comparison"],
     script:
         "../scripts/compare_with_archive.py"

@@ -1,5 +1,6 @@
 """Compile the manuscript; its figures and numbers come from the results folder it is given."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typst
@@ -17,7 +18,7 @@ with stage(snakemake) as job:
         root=".",
         ignore_system_fonts=True,
         sys_inputs={
-            "results": f"/{job.params.results}",
+            "results": f"/{Path(job.input.claims[0]).parent}",
             "profile": job.params.profile,
             "config": f"/{job.input.config}",
         },

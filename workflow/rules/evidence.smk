@@ -1,0 +1,132 @@
+# Which artifacts the figures, animations, tables and claims read.
+
+import yaml
+
+CAPTIONS = yaml.safe_load((ROOT / "workflow/report/captions.yaml").read_text())
+
+SADDLES = "<artifacts>/synthetic/saddles.nc"
+SADDLE_TRACES = "<artifacts>/synthetic/traces.nc"
+POPULATION = "<artifacts>/population.nc"
+
+
+def per_network(artifact, networks):
+    """One artifact of each of these networks."""
+    return expand(f"<artifacts>/networks/{{network}}/{artifact}", network=networks)
+
+
+APPROXIMATORS = [
+    network
+    for network in NETWORK_NAMES
+    if config["networks"][network]["loss"] == "mean_squared_error"
+]
+CLASSIFIERS = [network for network in NETWORK_NAMES if network not in APPROXIMATORS]
+
+
+def slices_of(networks):
+    shown = [network for network in networks if network in studied("surfaces")]
+    return [
+        path
+        for plane in ("random", "hessian")
+        for path in per_network(f"surfaces/{plane}.nc", shown)
+    ]
+
+
+# figure: (module that draws it, its inputs by the names of that module's `draw`)
+FIGURES = {
+    "saddle_slices": ("saddle_slices", {"saddles": SADDLES}),
+    "curvature_histograms": ("curvature_histograms", {"saddles": SADDLES}),
+    "visibility": ("visibility", {"saddles": SADDLES}),
+    "visibility_networks": (
+        "visibility_networks",
+        {"projections": per_network("projections.nc", studied("projections"))},
+    ),
+    "trace_convergence": (
+        "trace_convergence",
+        {
+            "traces": per_network("traces.nc", studied("traces")),
+            "synthetic": SADDLE_TRACES,
+        },
+    ),
+    "trace_cost": (
+        "trace_cost",
+        {
+            "traces": per_network("traces.nc", studied("traces")),
+            "seconds": per_network("traces.run.json", studied("traces")),
+        },
+    ),
+    "step_sizes": (
+        "step_sizes",
+        {"studies": per_network("step_sizes.nc", studied("step_sizes"))},
+    ),
+    "approximator_fits": (
+        "approximator_fits",
+        {"measurements": per_network("measurements.nc", APPROXIMATORS)},
+    ),
+    "approximator_slices": ("slices", {"surfaces": slices_of(APPROXIMATORS)}),
+    "classifier_slices": ("slices", {"surfaces": slices_of(CLASSIFIERS)}),
+    "surface_3d": ("surface_3d", {"surfaces": slices_of(CLASSIFIERS[:1])}),
+    "profiles": (
+        "profiles",
+        {"profiles": per_network("profiles.nc", studied("profiles"))},
+    ),
+    "spectra": (
+        "spectra",
+        {
+            "spectra": per_network("spectrum.nc", studied("spectrum")),
+            "eigenpairs": per_network("eigenpairs.nc", studied("spectrum")),
+        },
+    ),
+    "lowest_points": (
+        "lowest_points",
+        {"planes": per_network("planes.nc", studied("planes"))},
+    ),
+    "flatness": ("flatness", {"population": POPULATION}),
+    "rank_correlations": ("rank_correlations", {"population": POPULATION}),
+    "rescaling": ("rescaling", {"population": POPULATION}),
+    "trajectory": (
+        "trajectory",
+        {"trajectories": per_network("trajectory.nc", studied("trajectory"))},
+    ),
+}
+ANIMATIONS = {
+    "training": (
+        "training_animation",
+        {
+            "histories": per_network(
+                "history.nc", [n for n in APPROXIMATORS if is_trained(n)]
+            )
+        },
+    ),
+    "path": (
+        "path_animation",
+        {"trajectories": per_network("trajectory.nc", studied("trajectory")[:1])},
+    ),
+}
+
+
+def has_inputs(entry):
+    """A figure whose networks are all absent from the profile is not drawn."""
+    return all(entry[1].values())
+
+
+FIGURES = {figure: entry for figure, entry in FIGURES.items() if has_inputs(entry)}
+ANIMATIONS = {
+    animation: entry for animation, entry in ANIMATIONS.items() if has_inputs(entry)
+}
+
+
+# What tables and claims read: the same artifacts, by analysis.
+EVIDENCE = {
+    "saddles": SADDLES,
+    "saddle_traces": SADDLE_TRACES,
+    "population": POPULATION,
+    "measurements": per_network("measurements.nc", NETWORK_NAMES),
+    "eigenpairs": per_network("eigenpairs.nc", studied("eigenpairs")),
+    "projections": per_network("projections.nc", studied("projections")),
+    "traces": per_network("traces.nc", studied("traces")),
+    "planes": per_network("planes.nc", studied("planes")),
+}
+TABLES = (
+    "networks visibility saddles dimensions traces step_sizes softplus surface_checks lowest_points "
+    "correlations population cost"
+).split()
