@@ -24,10 +24,10 @@ figures: $(VENV)/ready
 	$(SNAKEMAKE) --quiet all --report results/redrawn/$(PROFILE)/report.html -- figures
 
 test: $(VENV)/ready
-	$(BIN)/python -m pytest -q -m "not long" -n 2
+	$(BIN)/python -m pytest -q -m "not long" -n 2 --dist loadgroup
 
 test-all: $(VENV)/ready
-	$(BIN)/python -m pytest -q -n 2
+	$(BIN)/python -m pytest -q -n 2 --dist loadgroup
 
 lint: $(VENV)/ready
 	$(BIN)/ruff format --check .

@@ -6,7 +6,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-
 from project import ROOT, TINY, Project
 
 # Bits and speed depend on the number of threads; jobs and tests run side by side.
@@ -14,7 +13,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--require-gpu", action="store_true", help="fail, not skip, where there is no GPU")
+    parser.addoption(
+        "--require-gpu", action="store_true", help="fail, not skip, where there is no GPU"
+    )
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -50,12 +50,20 @@ class Project:
             **variables,
         }
 
-    def run(self, *command: str, check: bool = True, **variables: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *command: str, check: bool = True, **variables: str
+    ) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            command, cwd=self.path, env=self.environment(**variables), capture_output=True, text=True
+            command,
+            cwd=self.path,
+            env=self.environment(**variables),
+            capture_output=True,
+            text=True,
         )
         if check and done.returncode != 0:
-            raise AssertionError(f"{' '.join(command)} failed:\n{done.stdout[-4000:]}\n{done.stderr[-8000:]}")
+            raise AssertionError(
+                f"{' '.join(command)} failed:\n{done.stdout[-4000:]}\n{done.stderr[-8000:]}"
+            )
         return done
 
     def snakemake(
@@ -68,9 +76,11 @@ class Project:
     ) -> subprocess.CompletedProcess[str]:
         """`snakemake` with this configuration; targets and options as given."""
         options = ("--configfile", configfile, "--config", *config.split(), "--cores", "2")
-        return self.run("snakemake", *options, "--", *arguments, check=check, **variables) if not any(
-            argument.startswith("-") for argument in arguments
-        ) else self.run("snakemake", *options, *arguments, check=check, **variables)
+        return (
+            self.run("snakemake", *options, "--", *arguments, check=check, **variables)
+            if not any(argument.startswith("-") for argument in arguments)
+            else self.run("snakemake", *options, *arguments, check=check, **variables)
+        )
 
     def commit(self, message: str) -> None:
         identity = ("-c", "user.name=tests", "-c", "user.email=tests@localhost")

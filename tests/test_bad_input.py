@@ -10,7 +10,7 @@ import torch
 import yaml
 from project import ROOT, TINY, Project
 
-pytestmark = pytest.mark.workflow
+pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("bare")]
 
 NETWORK = "results/computed/tiny/networks/classifier"
 
@@ -36,7 +36,11 @@ def attempt(project: Project, change: Callable[[dict[str, Any]], None], target: 
 
 
 def test_unknown_key(bare: Project) -> None:
-    output = attempt(bare, lambda c: c["networks"]["classifier"].update(trainig={}), f"{NETWORK}/checkpoint.safetensors")
+    output = attempt(
+        bare,
+        lambda c: c["networks"]["classifier"].update(trainig={}),
+        f"{NETWORK}/checkpoint.safetensors",
+    )
     assert "bad.yaml: unknown key 'networks.classifier.trainig'; allowed here: " in output
     assert "Traceback" not in output
 
@@ -52,10 +56,13 @@ def test_unknown_training_key(bare: Project) -> None:
 
 def test_unknown_model(bare: Project) -> None:
     output = attempt(
-        bare, lambda c: c["networks"]["classifier"]["model"].update(name="resnext"), f"{NETWORK}/checkpoint.safetensors"
+        bare,
+        lambda c: c["networks"]["classifier"]["model"].update(name="resnext"),
+        f"{NETWORK}/checkpoint.safetensors",
     )
     assert "train_network (network=classifier): " in output
-    assert "resnext" in output and "densenet" in output
+    assert "resnext" in output
+    assert "densenet" in output
 
 
 def test_nan_loss(bare: Project) -> None:
@@ -65,7 +72,8 @@ def test_nan_loss(bare: Project) -> None:
         f"{NETWORK}/checkpoint.safetensors",
     )
     assert "train_network (network=classifier): " in output
-    assert "epoch" in output and "learning rate" in output
+    assert "epoch" in output
+    assert "learning rate" in output
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -95,7 +103,9 @@ def test_checkpoint_of_another_network(bare: Project, tmp_path: Path) -> None:
 
 
 def test_no_checkpoint(bare: Project, tmp_path: Path) -> None:
-    output = attempt(bare, checkpoint_entry(tmp_path / "none.safetensors"), f"{NETWORK}/checkpoint.safetensors")
+    output = attempt(
+        bare, checkpoint_entry(tmp_path / "none.safetensors"), f"{NETWORK}/checkpoint.safetensors"
+    )
     assert "none.safetensors" in output
 
 
@@ -112,6 +122,8 @@ def test_class_folder(bare: Project, tmp_path: Path, spoil: str) -> None:
     if spoil == "missing":
         folder.rmdir()
     images = {"kind": "image_folder", "folder": str(tmp_path / "images")}
-    output = attempt(bare, lambda c: c["data"].update(digits=images), f"{NETWORK}/checkpoint.safetensors")
+    output = attempt(
+        bare, lambda c: c["data"].update(digits=images), f"{NETWORK}/checkpoint.safetensors"
+    )
     assert "train_network (network=classifier): " in output
     assert "dog" in output

@@ -38,7 +38,10 @@ def test_derivatives_agree(objectives: tuple[Objective, Objective]) -> None:
     torch.testing.assert_close(on_gpu.value().cpu(), on_cpu.value(), rtol=1e-10, atol=0)
     torch.testing.assert_close(on_gpu.gradient().cpu(), on_cpu.gradient(), rtol=1e-8, atol=1e-12)
     torch.testing.assert_close(
-        on_gpu.hessian_vector_product(w).cpu(), on_cpu.hessian_vector_product(v), rtol=1e-7, atol=1e-10
+        on_gpu.hessian_vector_product(w).cpu(),
+        on_cpu.hessian_vector_product(v),
+        rtol=1e-7,
+        atol=1e-10,
     )
     torch.testing.assert_close(
         on_gpu.second_directional_derivative(w).cpu(),
@@ -51,7 +54,8 @@ def test_derivatives_agree(objectives: tuple[Objective, Objective]) -> None:
 def test_estimates_agree(objectives: tuple[Objective, Objective]) -> None:
     on_cpu, on_gpu = (objective.subset(torch.arange(32)) for objective in objectives)
     pairs = [
-        extreme_eigenpairs(o.hessian(), generator=torch.Generator().manual_seed(2)) for o in (on_cpu, on_gpu)
+        extreme_eigenpairs(o.hessian(), generator=torch.Generator().manual_seed(2))
+        for o in (on_cpu, on_gpu)
     ]
     torch.testing.assert_close(pairs[0].values.cpu(), pairs[1].values.cpu(), rtol=1e-3, atol=0)
     estimates = [

@@ -11,7 +11,8 @@ import pytest
 import yaml
 from project import ROOT, TINY, Project
 
-pytestmark = pytest.mark.workflow
+# One worker computes the clone that these tests share.
+pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("computed")]
 
 COMPUTING = {
     "train_network",
@@ -53,16 +54,20 @@ def test_nothing_left_to_do(computed: Project) -> None:
 
 def test_archive_needs_no_computing(fresh_clone: Project) -> None:
     planned = fresh_clone.planned_rules("figures")
-    assert planned and not planned & COMPUTING
+    assert planned
+    assert not planned & COMPUTING
     # Nor are computing rules known at all, whatever is asked for.
     listed = fresh_clone.snakemake("--list-rules").stdout.split()
-    assert "draw_figure" in listed and not set(listed) & COMPUTING
+    assert "draw_figure" in listed
+    assert not set(listed) & COMPUTING
 
 
 def test_archive_is_drawn_without_torch(fresh_clone: Project, tmp_path) -> None:
     for package in ("torch", "torchvision", "timm"):
         (tmp_path / "poison" / package).mkdir(parents=True)
-        (tmp_path / "poison" / package / "__init__.py").write_text("raise ImportError('no torch here')")
+        (tmp_path / "poison" / package / "__init__.py").write_text(
+            "raise ImportError('no torch here')"
+        )
     path = os.pathsep.join([str(tmp_path / "poison"), str(fresh_clone.path / "src")])
     fresh_clone.snakemake("figures", PYTHONPATH=path)
     drawn = fresh_clone.path / "results/redrawn/tiny"
@@ -89,7 +94,14 @@ def test_corrupt_computed_artifact_is_named(project: Project) -> None:
     name = f"{RESULTS}/networks/classifier/projections.nc"
     (project.path / name).write_bytes(b"not netCDF")
     before = (project.path / RESULTS / "claims.csv").read_bytes()
-    done = project.snakemake("-R", "decide_claims", "--", "results/computed/tiny/claims.csv", config="source=compute", check=False)
+    done = project.snakemake(
+        "-R",
+        "decide_claims",
+        "--",
+        "results/computed/tiny/claims.csv",
+        config="source=compute",
+        check=False,
+    )
     assert done.returncode != 0
     assert f"{name} is corrupt" in done.stdout + done.stderr
     del before
@@ -99,7 +111,11 @@ def test_deleted_artifact_is_remade(project: Project) -> None:
     (project.path / RESULTS / "networks/classifier/spectrum.nc").unlink()
     planned = project.planned_rules("figures", config="source=compute")
     assert planned & COMPUTING == {"estimate_spectrum"}
-    assert {"draw_figure", "make_tables", "compile_paper"} >= planned - {"estimate_spectrum", "draw_figures", "figures"}
+    assert {"draw_figure", "make_tables", "compile_paper"} >= planned - {
+        "estimate_spectrum",
+        "draw_figures",
+        "figures",
+    }
 
 
 @pytest.mark.parametrize(
@@ -112,7 +128,9 @@ def test_deleted_artifact_is_remade(project: Project) -> None:
         ("tables.py", set()),
     ],
 )
-def test_edited_module_reruns_its_stages(project: Project, module: str, computing: set[str]) -> None:
+def test_edited_module_reruns_its_stages(
+    project: Project, module: str, computing: set[str]
+) -> None:
     path = project.path / "src/hessian_directions" / module
     path.write_text(path.read_text() + "\n# An edit.\n")
     planned = project.planned_rules("figures", config="source=compute")
@@ -126,7 +144,12 @@ def test_core_edit_reruns_all_curvature(project: Project) -> None:
     path = project.path / "src/hessian_directions/objective.py"
     path.write_text(path.read_text() + "\n# An edit.\n")
     planned = project.planned_rules("figures", config="source=compute")
-    assert {"find_eigenpairs", "sample_projections", "evaluate_surface", "train_population"} <= planned
+    assert {
+        "find_eigenpairs",
+        "sample_projections",
+        "evaluate_surface",
+        "train_population",
+    } <= planned
 
 
 def test_two_runs_give_equal_bits(project: Project) -> None:
@@ -137,16 +160,32 @@ def test_two_runs_give_equal_bits(project: Project) -> None:
     (project.path / network / "eigenpairs.nc").unlink()
     project.snakemake(f"{network}/eigenpairs.nc", config="source=compute")
     after = project.checksums(network, suffixes=suffixes)
-    for name in ("checkpoint.safetensors", "history.nc", "eigenpairs.nc", "eigenvectors.safetensors"):
+    for name in (
+        "checkpoint.safetensors",
+        "history.nc",
+        "eigenpairs.nc",
+        "eigenvectors.safetensors",
+    ):
         assert after[name] == before[name], name
-    assert not list((project.path / network).glob("*.state")) + list((project.path / network).glob(".*.nc"))
+    assert not list((project.path / network).glob("*.state")) + list(
+        (project.path / network).glob(".*.nc")
+    )
 
 
 def test_killed_run_finishes_with_the_same_numbers(project: Project) -> None:
     network = f"{RESULTS}/networks/classifier"
     before = project.checksums(network, suffixes=ARTIFACTS)
     shutil.rmtree(project.path / network)
-    command = ["snakemake", "--configfile", TINY, "--config", "source=compute", "--cores", "2", "--"]
+    command = [
+        "snakemake",
+        "--configfile",
+        TINY,
+        "--config",
+        "source=compute",
+        "--cores",
+        "2",
+        "--",
+    ]
     process = subprocess.Popen(
         [*command, f"{network}/eigenpairs.nc"],
         cwd=project.path,
@@ -173,7 +212,8 @@ def test_reproduce_compares_with_the_archive(project: Project) -> None:
     project.snakemake("reproduce", config="source=compute")
     comparison = pd.read_csv(project.path / RESULTS / "comparison.csv")
     assert {"quantity", "published", "computed", "tolerance", "agrees"} <= set(comparison)
-    assert comparison["agrees"].all() and len(comparison) > 100
+    assert comparison["agrees"].all()
+    assert len(comparison) > 100
     summary = (project.path / RESULTS / "comparison.txt").read_text()
     assert "This machine reproduced all" in summary
     assert project.run("git", "status", "--porcelain").stdout == ""
@@ -197,17 +237,28 @@ def test_slurm_profile(project: Project) -> None:
         ).stdout
 
     assert "slurm_partition=main" in planned("cpu")
-    assert "gpu=1" in planned("cuda") and "gpu=1" not in planned("cpu")
+    assert "gpu=1" in planned("cuda")
+    assert "gpu=1" not in planned("cpu")
 
 
 ARCHITECTURES = {
-    "resnet_projection": {"name": "resnet", "options": {"depth": 8, "width": 2, "shortcut": "projection"}},
+    "resnet_projection": {
+        "name": "resnet",
+        "options": {"depth": 8, "width": 2, "shortcut": "projection"},
+    },
     "resnet_none": {"name": "resnet", "options": {"depth": 8, "width": 2, "shortcut": "none"}},
     "densenet_small": {"name": "densenet", "options": {"growth": 2, "blocks": [1, 1]}},
     "perceptron": {"name": "mlp", "options": {"width": 4, "n_inner": 0, "activation": "tanh"}},
     "from_timm": {
         "name": "timm:vit_tiny_patch16_224",
-        "options": {"img_size": 8, "patch_size": 4, "embed_dim": 6, "depth": 1, "num_heads": 2, "in_chans": 1},
+        "options": {
+            "img_size": 8,
+            "patch_size": 4,
+            "embed_dim": 6,
+            "depth": 1,
+            "num_heads": 2,
+            "in_chans": 1,
+        },
     },
     "from_torchvision": {"name": "torchvision:squeezenet1_1", "options": {}},
     "own_function": {"name": "own_networks:small_network", "options": {"width": 4}},
@@ -250,7 +301,12 @@ def test_new_architectures_are_configuration_entries(computed: Project, tmp_path
     training = {"epochs": 1, "batch_size": 100, "learning_rate": 0.01}
     for name, model in ARCHITECTURES.items():
         if name != "from_torchvision":
-            configuration["networks"][name] = entry | {"label": name, "model": model, "training": training, "n_images": 20}
+            configuration["networks"][name] = entry | {
+                "label": name,
+                "model": model,
+                "training": training,
+                "n_images": 20,
+            }
     configuration["analyses"]["eigenpairs"]["max_products"] = 60
     (project.path / "own.yaml").write_text(yaml.safe_dump(configuration))
     targets = [

@@ -1,45 +1,58 @@
-"""Say what a run will compute and about how long: `python -m hessian_directions.announcement <config>`.
+"""Say what a run will compute and how long it may take.
 
-The estimate is the sum of the wall times that the archive's run records hold, over the cores of this machine.
+`python -m hessian_directions.announcement <config>`. The estimate is the sum of the wall times in
+the archive's run records, spread over the cores of this machine.
 """
 
+import argparse
+import math
 import os
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-import yaml
+from hessian_directions import artifacts, configuration
+from hessian_directions.errors import HessianDirectionsError
 
-from hessian_directions import artifacts
+SCHEMA = "workflow/schemas/config.schema.yaml"
 
 
-def announce(configuration: dict, archive: Path, cores: int) -> str:
-    """A few lines: networks, analyses, population, and the time it took where the archive was made."""
-    networks = configuration["networks"]
-    trained = sum("training" in settings for settings in networks.values())
+def announce(settings: Mapping[str, Any], archive: Path, cores: int) -> str:
+    """A few lines: networks, analyses, and the time it all took where the archive was made."""
+    networks = settings["networks"]
+    trained = sum("training" in network for network in networks.values())
     lines = [
-        f"Profile {configuration['profile']}: {len(networks)} networks ({trained} trained here), "
-        f"{len(configuration['analyses'])} analyses, synthetic saddles, a population."
+        f"Profile {settings['profile']}: {len(networks)} networks ({trained} trained here), "
+        f"{len(settings['analyses'])} analyses, synthetic saddles, a population."
     ]
     records = [artifacts.read_json(path) for path in sorted(archive.rglob("*.run.json"))]
     if not records:
-        return "\n".join([*lines, "No earlier run is archived, so there is no estimate of the time."])
-    by_rule: Counter[str] = Counter()
+        lines.append("No earlier run is archived, so there is no estimate of the time.")
+        return "\n".join(lines)
+    core_seconds: Counter[str] = Counter()
     for record in records:
-        by_rule[record["rule"]] += record["wall_seconds"] * record["threads"]
-    total = sum(by_rule.values())
+        core_seconds[record["rule"]] += record["wall_seconds"] * record["threads"]
+    total = core_seconds.total()
     lines.append(
-        f"Where the archive was made its {len(records)} jobs took {total / 60:.0f} core minutes: "
-        f"about {total / cores / 60:.0f} minutes on {cores} cores like those."
+        f"Where the archive was made its {len(records)} jobs took {math.ceil(total / 60)} core minutes: "
+        f"about {math.ceil(total / cores / 60)} on {cores} cores like those."
     )
-    lines += [f"  {rule:<24} {seconds:7.0f} s" for rule, seconds in by_rule.most_common(6)]
+    lines += [f"  {rule:<24} {seconds:7.0f} s" for rule, seconds in core_seconds.most_common(6)]
     return "\n".join(lines)
 
 
 def main() -> int:
-    configuration = yaml.safe_load(Path(sys.argv[1]).read_text())
-    archive = Path("results/archive") / configuration["profile"]
-    print(announce(configuration, archive, os.cpu_count() or 1), flush=True)
+    parser = argparse.ArgumentParser(description="Say what a run will compute.")
+    parser.add_argument("config", help="the configuration of a profile")
+    try:
+        settings = configuration.read(parser.parse_args().config, SCHEMA)
+        archive = Path("results/archive") / settings["profile"]
+        print(announce(settings, archive, os.cpu_count() or 1), flush=True)
+    except HessianDirectionsError as error:
+        print(f"announce: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -101,9 +101,7 @@ def write_dataset(
 ) -> None:
     """Write a dataset as netCDF with its provenance, whole or not at all."""
     with atomic_path(path) as temporary:
-        dataset.assign_attrs(provenance=to_json(provenance)).to_netcdf(
-            temporary, engine="h5netcdf"
-        )
+        dataset.assign_attrs(provenance=to_json(provenance)).to_netcdf(temporary, engine="h5netcdf")
 
 
 def read_dataset(path: str | os.PathLike[str]) -> xr.Dataset:

@@ -88,10 +88,10 @@ def combine(verdicts: list[str]) -> str:
     return REPRODUCED if verdicts and set(verdicts) == {REPRODUCED} else INCONCLUSIVE
 
 
-ROW_COLUMNS = [
-    *("claim", "rule", "subject", "statistic", "estimate", "low", "high", "confidence"),
-    *("side", "threshold", "margin", "verdict", "artifact"),
-]
+_EVIDENCE_COLUMNS = ["rule", "subject", "statistic", "estimate", "low", "high", "confidence"]
+ROW_COLUMNS = ["claim", *_EVIDENCE_COLUMNS, "side", "threshold", "margin", "verdict", "artifact"]
+_COUNT_COLUMNS = ["n_reproduced", "n_not_reproduced", "n_inconclusive"]
+CLAIM_COLUMNS = ["claim", "text", "verdict", *_COUNT_COLUMNS, *_EVIDENCE_COLUMNS, "artifact"]
 
 
 def decide_rows(evidence: Evidence, rules: Mapping[str, Mapping[str, Rule]]) -> pd.DataFrame:
@@ -138,17 +138,17 @@ def decide_claims(rows: pd.DataFrame) -> pd.DataFrame:
         mine = rows[rows["claim"] == claim]
         verdict = combine(list(mine["verdict"]))
         entry: dict[str, Any] = {"claim": claim, "text": text, "verdict": verdict}
-        for kind in (REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE):
-            entry[f"n_{kind.replace(' ', '_')}"] = int((mine["verdict"] == kind).sum())
+        for column, kind in zip(_COUNT_COLUMNS, (REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE)):
+            entry[column] = int((mine["verdict"] == kind).sum())
         candidates = mine[mine["verdict"] == verdict]
         if len(candidates):
             clearances = np.array([_clearance(row) for _, row in candidates.iterrows()])
             deciding = candidates.iloc[np.where(np.isnan(clearances), np.inf, clearances).argmin()]
-            entry |= {name: deciding[name] for name in [*ROW_COLUMNS[1:8], "artifact"]}
+            entry |= {name: deciding[name] for name in [*_EVIDENCE_COLUMNS, "artifact"]}
         else:
             entry |= {"rule": "none", "subject": "no subject in this profile"}
         table.append(entry)
-    return pd.DataFrame(table)
+    return pd.DataFrame(table, columns=CLAIM_COLUMNS)
 
 
 def _clearance(row: pd.Series) -> float:

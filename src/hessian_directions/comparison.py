@@ -1,6 +1,9 @@
-"""The numbers computed here beside the published ones, cell by cell, with the tolerance of each."""
+"""The numbers computed here beside the published ones, cell by cell, with their tolerances."""
 
-from collections.abc import Mapping
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -8,56 +11,52 @@ import pandas as pd
 from hessian_directions.claims import INCONCLUSIVE
 from hessian_directions.errors import ConfigurationError
 
-# What varies from run to run is shown nowhere but in the table of costs, and not compared.
+Tolerances = Mapping[str, Mapping[str, float]]
+
+# What varies from run to run: the table of costs, and the seconds beside the traces.
 NOT_COMPARED = {"cost"}
 UNSTABLE_COLUMNS = {"seconds"}
+# Texts that describe a row; the other texts of a table name it.
+DESCRIPTIONS = {"label", "activation"}
+
+COLUMNS = ["quantity", "row", "published", "computed", "tolerance", "agrees"]
 
 
 def compare_tables(
     archived: Mapping[str, pd.DataFrame],
     computed: Mapping[str, pd.DataFrame],
-    tolerances: Mapping[str, Mapping[str, float]],
+    tolerances: Tolerances,
 ) -> pd.DataFrame:
-    """One row per published number: |new − old| ≤ absolute + relative·|old|.
+    """One row per published number; it agrees if |new − old| ≤ absolute + relative·|old|.
 
-    `tolerances` is keyed by `table.column`, or by `table` for its other columns. Rows of a table are matched by
-    its columns of text and by position. A number that is missing on one side does not agree.
+    `tolerances` is keyed by `table.column`, or by `table` for its other columns. Rows are matched
+    by the texts that name them, in their order where these are equal. Texts are not compared; true
+    and false count as 1 and 0. A number that is missing on one side does not agree.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     for table, old in archived.items():
-        if table in NOT_COMPARED:
-            continue
-        new = computed[table]
-        for column in old.select_dtypes("number").columns:
-            if column in UNSTABLE_COLUMNS:
-                continue
-            tolerance = _tolerance(tolerances, table, column)
-            for index in range(max(len(old), len(new))):
-                before, after = _cell(old, column, index), _cell(new, column, index)
-                allowed = tolerance["absolute"] + tolerance["relative"] * abs(before)
-                agrees = abs(after - before) <= allowed or (np.isnan(before) and np.isnan(after))
-                rows.append(
-                    {
-                        "quantity": f"{table}.{column}",
-                        "row": _name(old if index < len(old) else new, index),
-                        "published": before,
-                        "computed": after,
-                        "tolerance": allowed,
-                        "agrees": bool(agrees),
-                    }
-                )
-    return pd.DataFrame(rows)
+        if table not in NOT_COMPARED:
+            rows.extend(_compare(table, old, computed.get(table, old.iloc[:0]), tolerances))
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def compare_verdicts(archived: pd.DataFrame, computed: pd.DataFrame) -> pd.DataFrame:
-    """Verdicts side by side: decided against inconclusive is a warning, the opposite verdict a failure."""
+    """Verdicts side by side.
+
+    Decided against inconclusive is a warning; the opposite verdict, or none, is a failure.
+    """
     merged = archived[["claim", "verdict"]].merge(
-        computed[["claim", "verdict"]], on="claim", suffixes=("_published", "_computed")
+        computed[["claim", "verdict"]],
+        on="claim",
+        how="outer",
+        suffixes=("_published", "_computed"),
     )
+    merged = merged.fillna("missing")
     published, here = merged["verdict_published"], merged["verdict_computed"]
-    open_on_one_side = (published == INCONCLUSIVE) | (here == INCONCLUSIVE)
+    missing = (published == "missing") | (here == "missing")
+    undecided = (published == INCONCLUSIVE) | (here == INCONCLUSIVE)
     merged["result"] = np.select(
-        [published == here, open_on_one_side], ["same", "warning"], default="failure"
+        [published == here, undecided & ~missing], ["same", "warning"], default="failure"
     )
     return merged
 
@@ -65,41 +64,85 @@ def compare_verdicts(archived: pd.DataFrame, computed: pd.DataFrame) -> pd.DataF
 def summary(numbers: pd.DataFrame, verdicts: pd.DataFrame) -> str:
     """Plain words: did this machine reproduce the published numbers and verdicts?"""
     lines = []
-    by_table = numbers.groupby(numbers["quantity"].str.split(".").str[0], sort=False)["agrees"]
-    for table, agrees in by_table:
-        lines.append(f"  {table:<20} {agrees.sum():>5} of {len(agrees):>5} numbers within tolerance")
-    lines += [
-        f"  {row.claim:<20} published: {row.verdict_published}; here: {row.verdict_computed} ({row.result})"
-        for row in verdicts.itertuples()
-    ]
-    outside, failures = int((~numbers["agrees"]).sum()), int((verdicts["result"] == "failure").sum())
-    if outside or failures:
+    for table, agrees in numbers.groupby(_tables(numbers), sort=False)["agrees"]:
+        count = f"{agrees.sum():>5} of {len(agrees):>5}"
+        lines.append(f"  {table:<20} {count} numbers within tolerance")
+    for row in verdicts.to_dict("records"):
+        published, here = row["verdict_published"], row["verdict_computed"]
+        lines.append(f"  {row['claim']:<20} published: {published}; here: {here} ({row['result']})")
+    outside = int((~numbers["agrees"].astype(bool)).sum())
+    results = Counter(verdicts["result"])
+    if outside or results["failure"]:
         lines.append(
-            f"This machine did NOT reproduce everything: {outside} numbers outside tolerance, "
-            f"{failures} opposite verdicts."
+            f"This machine did NOT reproduce everything: {outside} of {len(numbers)} numbers are "
+            f"outside their tolerance, {results['failure']} verdicts are opposite or missing."
         )
     else:
-        lines.append(f"This machine reproduced all {len(numbers)} published numbers and the verdicts.")
+        lines.append(
+            f"This machine reproduced all {len(numbers)} published numbers"
+            + (" and all verdicts." if not results["warning"] else ".")
+        )
+    if results["warning"]:
+        lines.append(
+            f"Warning: {results['warning']} verdicts are decided on one side and inconclusive on "
+            "the other."
+        )
     return "\n".join(lines)
 
 
-def _tolerance(
-    tolerances: Mapping[str, Mapping[str, float]], table: str, column: str
-) -> Mapping[str, float]:
+def _tables(numbers: pd.DataFrame) -> list[str]:
+    return [quantity.split(".")[0] for quantity in numbers["quantity"]]
+
+
+def _compare(
+    table: str, old: pd.DataFrame, new: pd.DataFrame, tolerances: Tolerances
+) -> Iterator[dict[str, Any]]:
+    numeric = [str(column) for column in old.select_dtypes(["number", "bool"])]
+    naming = [str(column) for column in old if column not in {*numeric, *DESCRIPTIONS}]
+    before, after = _by_name(old, naming), _by_name(new, naming)
+    names = list(dict.fromkeys([*before, *after]))
+    repeated = Counter(name for name, _ in names)
+    for column in numeric:
+        if column in UNSTABLE_COLUMNS:
+            continue
+        tolerance = _tolerance(tolerances, table, column)
+        for name, number in names:
+            published = _number(before.get((name, number), {}), column)
+            here = _number(after.get((name, number), {}), column)
+            allowed = tolerance["absolute"] + tolerance["relative"] * abs(published)
+            both_missing = math.isnan(published) and math.isnan(here)
+            yield {
+                "quantity": f"{table}.{column}",
+                "row": f"{name} {number}".strip() if repeated[name] > 1 else name,
+                "published": published,
+                "computed": here,
+                "tolerance": allowed,
+                "agrees": abs(here - published) <= allowed or here == published or both_missing,
+            }
+
+
+def _by_name(table: pd.DataFrame, naming: list[str]) -> dict[tuple[str, int], dict[str, Any]]:
+    """The rows of a table by the texts that name them and a number among those named alike."""
+    rows: dict[tuple[str, int], dict[str, Any]] = {}
+    seen: Counter[str] = Counter()
+    for row in table.to_dict("records"):
+        name = " ".join(str(row.get(text, "")) for text in naming)
+        rows[name, seen[name]] = {str(column): value for column, value in row.items()}
+        seen[name] += 1
+    return rows
+
+
+def _number(row: Mapping[str, Any], column: str) -> float:
+    try:
+        return float(row.get(column, math.nan))
+    except (TypeError, ValueError):
+        return math.nan
+
+
+def _tolerance(tolerances: Tolerances, table: str, column: str) -> Mapping[str, float]:
     for key in (f"{table}.{column}", table):
         if key in tolerances:
             return tolerances[key]
     raise ConfigurationError(
         f"key 'comparison' states no tolerance for {table}.{column}, nor for {table}"
     )
-
-
-def _cell(table: pd.DataFrame, column: str, index: int) -> float:
-    if column not in table or index >= len(table):
-        return float("nan")
-    return float(table[column].iloc[index])
-
-
-def _name(table: pd.DataFrame, index: int) -> str:
-    text = table.select_dtypes(exclude="number").iloc[index].astype(str)
-    return " ".join(text) if len(text) else str(index)

@@ -1,6 +1,8 @@
 """Configuration: validated before anything is parsed from it; a mistake ends with one sentence."""
 
-from collections.abc import Iterable, Mapping
+import reprlib
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -9,79 +11,123 @@ import yaml
 
 from hessian_directions.errors import ConfigurationError
 
+Configuration = Mapping[str, Any]
 
-def validate(configuration: Mapping[str, Any], schema_path: str | Path, name: str) -> dict[str, Any]:
+
+def read(path: str | Path, schema_path: str | Path) -> dict[str, Any]:
+    """The validated configuration of a YAML file; errors as for `validate`."""
+    try:
+        configuration = yaml.safe_load(Path(path).read_text())
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise ConfigurationError(f"{path} is not YAML: {reason}") from error
+    return validate(configuration, schema_path, str(path))
+
+
+def validate(configuration: Configuration, schema_path: str | Path, name: str) -> dict[str, Any]:
     """The configuration itself, once it fits the schema and its parts fit each other.
 
-    `name` is what errors call the configuration (its file). Raises ConfigurationError with the key that is
-    wrong and what is allowed there.
+    `name` is what errors call the configuration (its file). Raises ConfigurationError with the
+    first key that is wrong and what is allowed there.
     """
-    schema = yaml.safe_load(Path(schema_path).read_text())
-    validator = jsonschema.Draft202012Validator(schema)
-    error = jsonschema.exceptions.best_match(
-        validator.iter_errors(configuration), key=lambda e: (-len(e.path), e.validator not in _STRUCTURAL)
+    validator = jsonschema.Draft202012Validator(yaml.safe_load(Path(schema_path).read_text()))
+    # Lazy: parts are compared only where each of them fits the schema.
+    mistakes = chain(
+        _misfits(validator, configuration),
+        _loose_references(configuration),
+        _misfits_of_overrides(validator, configuration),
     )
-    if error is not None:
-        raise ConfigurationError(f"{name}: {_sentence(error)}")
-    configuration = dict(configuration)
-    _check_references(configuration, name)
-    return configuration
+    for mistake in mistakes:
+        raise ConfigurationError(f"{name}: {mistake}")
+    return dict(configuration)
 
 
-_STRUCTURAL = {"additionalProperties", "required", "type", "enum"}
-
-
-def _sentence(error: jsonschema.ValidationError) -> str:
-    place = ".".join(str(part) for part in error.absolute_path)
-    if error.validator == "additionalProperties":
-        allowed = sorted(error.schema.get("properties", {}))
-        unknown = sorted(set(error.instance) - set(allowed))
-        keys = ", ".join(repr(f"{place}.{key}" if place else key) for key in unknown)
-        return f"unknown key {keys}; allowed here: {', '.join(allowed)}"
-    if error.validator == "required":
-        missing = [key for key in error.validator_value if key not in error.instance]
-        where = f"in '{place}'" if place else "at the top"
-        return f"key {', '.join(map(repr, missing))} is missing {where}"
-    if error.validator == "enum":
-        allowed = ", ".join(map(str, error.validator_value))
-        return f"key '{place}' is {error.instance!r}; allowed: {allowed}"
-    return f"key '{place}': {error.message}"
-
-
-def _check_references(configuration: Mapping[str, Any], name: str) -> None:
-    networks, data = configuration["networks"], configuration["data"]
-    for network, settings in networks.items():
-        _require_known(settings["data"], data, f"{name}: key 'networks.{network}.data'")
-        if ("training" in settings) == ("checkpoint" in settings):
-            raise ConfigurationError(
-                f"{name}: 'networks.{network}' needs one of the keys 'training' and 'checkpoint'"
-            )
-        overrides = settings.get("overrides", {})
-        for analysis in overrides:
-            place = f"{name}: key 'networks.{network}.overrides.{analysis}'"
-            _require_known(analysis, configuration["analyses"], place)
-            for key in overrides[analysis]:
-                _require_known(key, configuration["analyses"][analysis], f"{place}.{key}")
-    for analysis, settings in configuration["analyses"].items():
-        for network in settings.get("networks", []):
-            _require_known(network, networks, f"{name}: key 'analyses.{analysis}.networks'")
-    if "population" in configuration:
-        place = f"{name}: key 'population.data'"
-        _require_known(configuration["population"]["data"], data, place)
-
-
-def _require_known(key: str, known: Iterable[str], place: str) -> None:
-    if key not in known:
-        raise ConfigurationError(f"{place} names {key!r}; known: {', '.join(sorted(known))}")
-
-
-def analysis_settings(
-    configuration: Mapping[str, Any], analysis: str, network: str
-) -> dict[str, Any]:
-    """The settings of an analysis for one network: the common ones, overridden by the network's own."""
+def analysis_settings(configuration: Configuration, analysis: str, network: str) -> dict[str, Any]:
+    """The settings of an analysis for one network: the common ones, overridden by its own."""
     common = {
         key: value
         for key, value in configuration["analyses"][analysis].items()
         if key != "networks"
     }
     return common | configuration["networks"][network].get("overrides", {}).get(analysis, {})
+
+
+def _misfits(
+    validator: jsonschema.Draft202012Validator, instance: Any, place: tuple[str, ...] = ()
+) -> Iterator[str]:
+    """What does not fit the schema, in sentences; `place` leads to the instance."""
+    errors = list(validator.iter_errors(instance))
+    # A mistyped key is unknown, and the one that was meant is missing: the typo comes first.
+    errors.sort(key=lambda error: (error.validator != "additionalProperties", len(error.path)))
+    for error in errors:
+        yield _sentence(error, (*place, *map(str, error.path)))
+
+
+def _sentence(error: jsonschema.ValidationError, place: tuple[str, ...]) -> str:
+    key = f"key '{'.'.join(place)}'" if place else "the configuration"
+    if error.validator == "additionalProperties":
+        known = list(error.schema["properties"])
+        unknown = [".".join((*place, str(k))) for k in error.instance if k not in known]
+        return f"unknown key {_quoted(unknown)}; allowed here: {', '.join(known)}"
+    if error.validator == "required":
+        needed = error.validator_value
+        missing = [".".join((*place, k)) for k in needed if k not in error.instance]
+        return f"key {_quoted(missing)} is missing; needed there: {', '.join(needed)}"
+    if error.validator == "enum":
+        allowed = ", ".join(map(str, error.validator_value))
+    else:
+        allowed = error.schema.get("description", error.message)
+    verb = "names" if "propertyNames" in error.schema_path else "is"
+    return f"{key} {verb} {reprlib.repr(error.instance)}; allowed: {allowed}"
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names)
+
+
+def _loose_references(configuration: Configuration) -> Iterator[str]:
+    """Names that nothing in the configuration has, and parts that exclude each other."""
+    networks, data = configuration["networks"], configuration["data"]
+    for network, settings in networks.items():
+        yield from _unknown(f"networks.{network}.data", [settings["data"]], data)
+        if ("training" in settings) == ("checkpoint" in settings):
+            yield f"key 'networks.{network}' needs either 'training' or 'checkpoint', and not both"
+    for analysis, settings in configuration["analyses"].items():
+        yield from _unknown(f"analyses.{analysis}.networks", settings["networks"], networks)
+    for network in configuration["analyses"]["trajectory"]["networks"]:
+        if not networks[network].get("training", {}).get("snapshots"):
+            yield (
+                f"key 'analyses.trajectory.networks' names '{network}', which keeps no weights "
+                f"along training; give it 'networks.{network}.training.snapshots'"
+            )
+    yield from _unknown("population.data", [configuration["population"]["data"]], data)
+    synthetic = configuration["synthetic"]
+    for key in ("n_positive", "shown", "dimension_saddles", "trace_saddles"):
+        if (largest := max(synthetic[key])) > 2 * synthetic["n"]:
+            yield f"key 'synthetic.{key}' is {largest}; allowed: 0 to 2n = {2 * synthetic['n']}"
+
+
+def _unknown(place: str, names: Iterable[str], known: Iterable[str]) -> Iterator[str]:
+    for name in names:
+        if name not in known:
+            yield f"key '{place}' names '{name}'; known: {', '.join(known)}"
+
+
+def _misfits_of_overrides(
+    validator: jsonschema.Draft202012Validator, configuration: Configuration
+) -> Iterator[str]:
+    analyses = validator.schema["properties"]["analyses"]["properties"]
+    properties = {}
+    for analysis, schema in analyses.items():
+        own = {key: value for key, value in schema["properties"].items() if key != "networks"}
+        properties[analysis] = {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": own,
+        }
+    overrides = validator.evolve(schema={"additionalProperties": False, "properties": properties})
+    for network, settings in configuration["networks"].items():
+        place = ("networks", network, "overrides")
+        yield from _misfits(overrides, settings.get("overrides", {}), place)

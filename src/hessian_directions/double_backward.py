@@ -98,9 +98,7 @@ class _KernelGradient(Function):
         return _convolution_gradients(gradient, x, kernel, geometry, [False, True, True])[1:]
 
     @staticmethod
-    def backward(
-        ctx: Any, kernel: Tensor | None, bias: Tensor | None
-    ) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, kernel: Tensor | None, bias: Tensor | None) -> tuple[Tensor | None, ...]:
         gradient, x = ctx.saved_tensors
         of_gradient = of_x = None
         if kernel is None:

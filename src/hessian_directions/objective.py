@@ -10,20 +10,33 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, grad_and_value, jvp, vmap
+from torch.func import functional_call, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.modules.conv import _ConvNd
 
 from hessian_directions.cost import Cost
+from hessian_directions.differentiation import (
+    PRODUCTS,
+    SECOND_DERIVATIVES,
+    Parameters,
+    gradient,
+    stack,
+)
 from hessian_directions.errors import DifferentiationError, ModelError, NonFiniteError
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-Parameters = dict[str, Tensor]
+Batch = tuple[Tensor, Tensor]
+
+# How a second directional derivative is named that is computed as v'(Hv).
+_PRODUCT = "Hessian-vector product"
 
 
 def mean_squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -65,17 +78,34 @@ class HessianOperator:
 
 @dataclass(frozen=True)
 class SelfTest:
-    """What an objective's self-test found: the modes of differentiation taken, and why."""
+    """What an objective's self-test found on a few samples in float64.
+
+    Attributes
+    ----------
+    product_mode
+        The mode that Hessian-vector products take: "reverse over reverse" or, where that is missing
+        or wrong, "forward over reverse".
+    second_derivative_mode
+        The mode that second directional derivatives take: "Taylor mode" or, where that is missing
+        or wrong, "nested forward mode" or "Hessian-vector product".
+    deviations
+        Relative deviations, by what was compared.
+    fallbacks
+        Why a mode was passed over, by mode; empty when the first choices passed.
+    """
 
     product_mode: str
     second_derivative_mode: str
     deviations: dict[str, float]
+    fallbacks: dict[str, str]
 
     def describe(self) -> str:
+        """One line for logs and artifacts."""
         deviations = ", ".join(f"{name} {value:.1e}" for name, value in self.deviations.items())
+        fallbacks = "".join(f"; {mode} not taken: {why}" for mode, why in self.fallbacks.items())
         return (
-            f"Hessian-vector product: {self.product_mode}; second directional derivative: "
-            f"{self.second_derivative_mode}; relative deviations in float64: {deviations}"
+            f"Hessian-vector products by {self.product_mode}, second directional derivatives by "
+            f"{self.second_derivative_mode}; relative deviations in float64: {deviations}{fallbacks}"
         )
 
 
@@ -86,16 +116,16 @@ class Objective:
     ----------
     model
         Any module that maps a batch of inputs to outputs. It is copied, put into evaluation mode,
-        and never changed.
+        and never changed. Parameters are float32 or float64.
     loss
         ``loss(outputs, targets)``: a scalar, the mean over the samples of the batch.
     inputs, targets
-        Tensors with one sample per row; they stay where they are, and every batch is moved to the
-        model's device and precision (integers keep theirs).
+        Tensors with one sample per row. They stay where they are; every batch is moved to the
+        model's device and precision (integers keep theirs), images in the channels-last layout.
     batch_size
-        Samples per forward pass; the result does not depend on it, memory does.
+        Samples per forward pass. Results do not depend on it but for rounding; memory does.
     vectors_at_once
-        Directions or points handled together: they share one forward and backward pass.
+        Vectors or points handled together: they share data and, where they can, passes.
     """
 
     def __init__(
@@ -111,24 +141,27 @@ class Objective:
             raise ModelError(f"{len(inputs)} inputs do not go with {len(targets)} targets.")
         if batch_size < 1 or vectors_at_once < 1:
             raise ModelError("batch_size and vectors_at_once must be at least 1.")
-        self.batch_size = batch_size
-        self.vectors_at_once = vectors_at_once
-        self.cost = Cost()
-        self._model = _frozen_copy(model)
-        self._loss = _differentiable_loss(loss)
-        self._inputs = inputs.detach()
-        self._targets = targets.detach()
         trainable = {n: p for n, p in model.named_parameters() if p.requires_grad}
-        if not trainable:
-            raise ModelError("The model has no trainable parameter.")
-        self._shapes = {name: parameter.shape for name, parameter in trainable.items()}
         kinds = {(p.dtype, p.device) for p in trainable.values()}
-        if len(kinds) > 1:
-            raise ModelError("The trainable parameters differ in precision or device.")
+        if len(kinds) != 1:
+            raise ModelError(
+                "The trainable parameters must be of one precision on one device, and at least one."
+            )
         self._dtype, self._device = kinds.pop()
         if self._dtype not in (torch.float32, torch.float64):
             raise ModelError(f"Parameters are {self._dtype}, but must be float32 or float64.")
+        self.batch_size = batch_size
+        self.vectors_at_once = vectors_at_once
+        self.cost = Cost()
+        self._model = _evaluation_copy(model)
+        self._loss = _twice_differentiable(loss)
+        self._inputs = inputs.detach()
+        self._targets = targets.detach()
+        self._shapes = {name: parameter.shape for name, parameter in trainable.items()}
         self._theta = torch.cat([p.detach().reshape(-1) for p in trainable.values()])
+        # Many small matrix products gain from vectorisation over directions; convolutions lose
+        # their memory layout in it and take the directions one after the other.
+        self._vectorised = not any(isinstance(m, _ConvNd) for m in self._model.modules())
         self._report: SelfTest | None = None
 
     @property
@@ -152,165 +185,386 @@ class Objective:
     def device(self) -> torch.device:
         return self._device
 
-    def hessian(self, theta: Tensor | None = None) -> HessianOperator:
-        """The Hessian at θ as an operator; products cost passes, nothing is stored."""
-        return HessianOperator(self, theta)
-
     def to(
         self, dtype: torch.dtype | None = None, device: torch.device | str | None = None
     ) -> Objective:
         """A copy in another precision or on another device, with a cost of its own."""
+        loss = self._loss
+        if isinstance(loss, nn.Module):
+            loss = copy.deepcopy(loss).to(dtype=dtype, device=device)
         model = copy.deepcopy(self._model).to(dtype=dtype, device=device)
-        return self._with(model, self._inputs, self._targets)
+        return self._with(model, loss, self._inputs, self._targets)
 
-    def subset(self, indices: Tensor) -> Objective:
+    def subset(self, indices: Tensor | Sequence[int]) -> Objective:
         """The objective over the samples with these indices, with a cost of its own."""
         indices = torch.as_tensor(indices)
         inputs = self._inputs[indices.to(self._inputs.device)]
-        return self._with(self._model, inputs, self._targets[indices.to(self._targets.device)])
+        targets = self._targets[indices.to(self._targets.device)]
+        return self._with(self._model, self._loss, inputs, targets)
+
+    def _with(self, model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor) -> Objective:
+        """An objective like this one; the self-test of the one holds for the other."""
+        trainable = copy.deepcopy(model)
+        for name, parameter in trainable.named_parameters():
+            parameter.requires_grad_(name in self._shapes)
+        other = Objective(trainable, loss, inputs, targets, self.batch_size, self.vectors_at_once)
+        other._report, other._vectorised = self._report, self._vectorised
+        return other
+
+    # --- value and derivatives ------------------------------------------------------------------
 
     def value(self, theta: Tensor | None = None) -> Tensor:
         """L(θ), shape ()."""
         theta = self._theta if theta is None else theta
+        self._check_vector(theta, "theta", (1,))
         return self.values(theta[:, None])[0]
 
     def values(self, thetas: Tensor) -> Tensor:
-        """L at K points: (N, K) → (K,)."""
-        self._check_vector(thetas, "thetas", dims=(2,))
-        n_points = thetas.shape[1]
-        total = torch.zeros(n_points, dtype=torch.float64, device=self.device)
-        with self._accounting("value", n_points), torch.no_grad():
-            for start in range(0, n_points, self.vectors_at_once):
-                chunk = thetas[:, start : start + self.vectors_at_once]
-                points = [self._unflatten(column) for column in chunk.T]
-                for inputs, targets, weight in self._batches():
-                    for i, parameters in enumerate(points):
-                        loss = self._batch_loss(parameters, inputs, targets)
-                        total[start + i] += weight * loss
-        self._check_finite(total, "loss")
-        return total.to(self.dtype)
+        """L at K points: (N, K) → (K,).
+
+        Raises NonFiniteError, naming the first such point, where the loss is infinite or NaN.
+        """
+        self._check_vector(thetas, "thetas", (2,))
+        with self._pass("value", thetas.shape[1]), torch.no_grad():
+            result = torch.cat(
+                [self._values(points) for points in thetas.split(self.vectors_at_once, 1)]
+            )
+        for i, loss in enumerate(result.tolist()):
+            if not math.isfinite(loss):
+                raise NonFiniteError(
+                    f"The loss over {self.n_samples} samples is {loss} at point {i + 1} of "
+                    f"{len(result)}."
+                )
+        return result
 
     def gradient(self, theta: Tensor | None = None) -> Tensor:
         """∇L(θ), shape (N,)."""
         parameters = self._parameters_at(theta)
-        total = torch.zeros_like(self._theta)
-        with self._accounting("gradient", 1):
-            for inputs, targets, weight in self._batches():
-                gradients = grad(self._batch_loss)(parameters, inputs, targets)
-                total += weight * _flatten(gradients)
-        self._check_finite(total, "gradient")
-        return total
+        with self._pass("gradient", 1):
+            result = self._gradient(parameters)
+        return self._finite(result, "gradient")
 
     def hessian_vector_product(self, v: Tensor, theta: Tensor | None = None) -> Tensor:
-        """∇²L(θ) v: (N,) → (N,), or (N, K) → (N, K)."""
+        """∇²L(θ) v: (N,) → (N,), or (N, K) → (N, K).
+
+        Differentiates the gradient along v (Pearlmutter 1994), by default in reverse mode over
+        reverse mode: all vectors of a call share one forward and one backward pass per batch.
+        """
         self._check_vector(v, "v")
         parameters = self._parameters_at(theta)
-        vectors = v[:, None] if v.ndim == 1 else v
-        total = torch.zeros_like(vectors)
-
-        def product(direction: Parameters, inputs: Tensor, targets: Tensor) -> Parameters:
-            def gradient(p: Parameters) -> Parameters:
-                return grad(self._batch_loss)(p, inputs, targets)
-
-            return jvp(gradient, (parameters,), (direction,))[1]
-
-        with self._accounting("hessian_vector_product", vectors.shape[1]):
-            for start in range(0, vectors.shape[1], self.vectors_at_once):
-                chunk = slice(start, start + self.vectors_at_once)
-                directions = self._unflatten_many(vectors[:, chunk])
-                for inputs, targets, weight in self._batches():
-                    products = vmap(product, in_dims=(0, None, None), randomness="same")(
-                        directions, inputs, targets
-                    )
-                    total[:, chunk] += weight * _flatten_many(products)
-        self._check_finite(total, "Hessian-vector product")
-        return total[:, 0] if v.ndim == 1 else total
+        mode = self.self_test().product_mode
+        vectors = v.reshape(self.n_parameters, -1)
+        with self._pass("hessian_vector_product", vectors.shape[1]):
+            result = torch.cat(
+                [
+                    self._products(parameters, part, mode)
+                    for part in vectors.split(self.vectors_at_once, 1)
+                ],
+                1,
+            )
+        return self._finite(result, "Hessian-vector product").reshape(v.shape)
 
     def second_directional_derivative(self, v: Tensor, theta: Tensor | None = None) -> Tensor:
-        """v'∇²L(θ)v = d²L(θ + tv)/dt² at t = 0: (N,) → (), or (N, K) → (K,)."""
+        """v'∇²L(θ)v = d²L(θ + tv)/dt² at t = 0: (N,) → (), or (N, K) → (K,).
+
+        Exact, by default in Taylor mode: without a Hessian-vector product and without a backward
+        pass. At a kink of the network (ReLU) it is the derivative beside the kink.
+        """
         self._check_vector(v, "v")
-        with self._accounting("second_directional_derivative", 1 if v.ndim == 1 else v.shape[1]):
-            cost = self.cost
-            product = self.hessian_vector_product(v, theta)
-            self.cost = cost
-            return (v * product).sum(0)
+        parameters = self._parameters_at(theta)
+        report = self.self_test()
+        vectors = v.reshape(self.n_parameters, -1)
+        with self._pass("second_directional_derivative", vectors.shape[1]):
+            result = torch.cat(
+                [
+                    self._second_derivatives(parameters, part, report.second_derivative_mode)
+                    if report.second_derivative_mode != _PRODUCT
+                    else (part * self._products(parameters, part, report.product_mode)).sum(0)
+                    for part in vectors.split(self.vectors_at_once, 1)
+                ]
+            )
+        return self._finite(result, "second directional derivative").reshape(v.shape[1:])
+
+    def hessian(self, theta: Tensor | None = None) -> HessianOperator:
+        """The Hessian at θ as an operator; its products cost passes, nothing is stored."""
+        return HessianOperator(self, theta)
 
     def self_test(self) -> SelfTest:
-        """Two passes agree, two modes of differentiation agree."""
+        """Find the modes of differentiation that are right for this network, and take them.
+
+        On a few samples in float64: two passes agree; one batch and two ragged ones agree; two
+        modes of Hessian-vector products agree with each other, or one of them with differences of
+        gradients; and the second directional derivative agrees with v'(Hv). The first of the modes
+        that agree is taken, and what was passed over is named. It runs once, by itself before the
+        first second derivative at the latest; its own passes are not part of ``cost``.
+
+        Raises ModelError where passes or batches disagree, DifferentiationError where no mode of
+        Hessian-vector products agrees with anything.
+        """
         if self._report is None:
-            self._report = SelfTest("forward over reverse", "Hessian-vector product", {})
+            chosen = torch.linspace(0, self.n_samples - 1, min(self.n_samples, 6)).long()
+            probe = self.subset(chosen).to(dtype=torch.float64)
+            with _kernels(self.device):
+                self._report = _test(probe)
+            self._vectorised = probe._vectorised
         return self._report
 
-    def _with(self, model: nn.Module, inputs: Tensor, targets: Tensor) -> Objective:
-        """An objective like this one with another model, other samples; its self-test holds."""
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(name in self._shapes)
-        other = Objective(
-            model, self._loss, inputs, targets, self.batch_size, self.vectors_at_once
-        )
-        other._report = self._report
-        return other
+    # --- one chunk of vectors, all batches ------------------------------------------------------
 
-    def _batches(self) -> Iterator[tuple[Tensor, Tensor, float]]:
-        """Inputs, targets and share of the samples, batch by batch."""
+    def _values(self, points: Tensor) -> Tensor:
+        columns = self._unflatten(points)
+        total = points.new_zeros(len(columns), dtype=torch.float64)
+        for batch in self._batches():
+            loss = partial(self._share_of_loss, batch=batch)
+            if self._vectorised and len(columns) > 1:
+                total += vmap(loss)(stack(columns))
+            else:
+                total += torch.stack([loss(column) for column in columns])
+        return total.to(self.dtype)
+
+    def _gradient(self, parameters: Parameters) -> Tensor:
+        total = self._zeros(1)
+        for batch in self._batches():
+            _add(total[0], gradient(partial(self._share_of_loss, batch=batch), parameters))
+        return _flatten(total)[:, 0]
+
+    def _products(self, parameters: Parameters, vectors: Tensor, mode: str) -> Tensor:
+        directions = self._unflatten(vectors)
+        total = self._zeros(len(directions))
+        for batch in self._batches():
+            loss = partial(self._share_of_loss, batch=batch)
+            products = PRODUCTS[mode](loss, parameters, directions, self._vectorised)
+            for part, product in zip(total, products):
+                _add(part, product)
+        return _flatten(total)
+
+    def _second_derivatives(self, parameters: Parameters, vectors: Tensor, mode: str) -> Tensor:
+        directions = self._unflatten(vectors)
+        total = vectors.new_zeros(len(directions), dtype=torch.float64)
+        derivatives = SECOND_DERIVATIVES[mode]
+        for batch in self._batches():
+            loss = partial(self._share_of_loss, batch=batch)
+            if self._vectorised and len(directions) > 1:
+                along = partial(derivatives, loss, parameters)
+                total += vmap(lambda v, along=along: along([v])[0])(stack(directions))
+            else:
+                total += derivatives(loss, parameters, directions)
+        return total.to(self.dtype)
+
+    def _batches(self) -> Iterator[Batch]:
         for start in range(0, self.n_samples, self.batch_size):
-            batch = slice(start, start + self.batch_size)
-            inputs = _cast(self._inputs[batch], self.dtype, self.device)
-            targets = _cast(self._targets[batch], self.dtype, self.device)
-            yield inputs, targets, len(inputs) / self.n_samples
+            part = slice(start, start + self.batch_size)
+            yield (
+                _cast(self._inputs[part], self.dtype, self.device),
+                _cast(self._targets[part], self.dtype, self.device),
+            )
 
-    def _batch_loss(self, parameters: Parameters, inputs: Tensor, targets: Tensor) -> Tensor:
-        return self._loss(functional_call(self._model, parameters, (inputs,)), targets)
+    def _share_of_loss(self, parameters: Parameters, batch: Batch) -> Tensor:
+        """The batch's part of the mean over all samples."""
+        inputs, targets = batch
+        outputs = functional_call(self._model, parameters, (inputs,))
+        return self._loss(outputs, targets) * (len(inputs) / self.n_samples)
+
+    # --- flat vectors ---------------------------------------------------------------------------
 
     def _parameters_at(self, theta: Tensor | None) -> Parameters:
-        if theta is None:
-            return self._unflatten(self._theta)
-        self._check_vector(theta, "theta", dims=(1,))
-        return self._unflatten(theta)
+        theta = self._theta if theta is None else theta
+        self._check_vector(theta, "theta", (1,))
+        return self._unflatten(theta[:, None])[0]
 
-    def _unflatten(self, theta: Tensor) -> Parameters:
-        """(N,) → parameters by name, convolution kernels in the channels-last layout."""
-        parts = theta.detach().split([shape.numel() for shape in self._shapes.values()])
-        return {
-            name: _channels_last(part.reshape(shape))
-            for (name, shape), part in zip(self._shapes.items(), parts)
-        }
+    def _unflatten(self, vectors: Tensor) -> list[Parameters]:
+        """(N, K) → K times parameters by name, kernels in the channels-last layout."""
+        sizes = [shape.numel() for shape in self._shapes.values()]
+        return [
+            {
+                name: _channels_last(part.view(shape))
+                for (name, shape), part in zip(self._shapes.items(), row.split(sizes))
+            }
+            for row in vectors.detach().T.contiguous()
+        ]
 
-    def _unflatten_many(self, vectors: Tensor) -> Parameters:
-        """(N, K) → parameters by name with a leading dimension K."""
-        columns = [self._unflatten(column) for column in vectors.T]
-        return {name: torch.stack([column[name] for column in columns]) for name in self._shapes}
+    def _zeros(self, count: int) -> list[Parameters]:
+        return self._unflatten(self._theta.new_zeros(self.n_parameters, count))
 
     def _check_vector(self, v: Tensor, name: str, dims: tuple[int, ...] = (1, 2)) -> None:
-        if v.ndim not in dims or v.shape[0] != self.n_parameters:
-            expected = " or ".join(f"({self.n_parameters}{', K' * (d - 1)})" for d in dims)
+        n = self.n_parameters
+        if v.ndim not in dims or v.shape[0] != n or v.numel() == 0:
+            expected = " or ".join({1: f"({n},)", 2: f"({n}, K)"}[d] for d in dims)
             raise ModelError(f"{name} has shape {tuple(v.shape)}, but {expected} is needed.")
         if v.dtype != self.dtype or v.device != self.device:
             raise ModelError(
-                f"{name} is {v.dtype} on {v.device}, but the objective is {self.dtype} "
-                f"on {self.device}."
+                f"{name} is {v.dtype} on {v.device}, but the objective is {self.dtype} on "
+                f"{self.device}."
             )
 
-    def _check_finite(self, result: Tensor, what: str) -> None:
+    def _finite(self, result: Tensor, what: str) -> Tensor:
         if not torch.isfinite(result).all():
             raise NonFiniteError(f"The {what} over {self.n_samples} samples is not finite.")
+        return result
 
     @contextlib.contextmanager
-    def _accounting(self, kind: str, count: int) -> Iterator[None]:
-        """Kernels that can be differentiated twice, and the cost of what runs inside."""
+    def _pass(self, kind: str, count: int) -> Iterator[None]:
+        """``count`` passes over all samples: their kernels and their cost."""
         start = time.perf_counter()
-        fast_path = torch.backends.mha.get_fastpath_enabled()
-        torch.backends.mha.set_fastpath_enabled(False)
-        try:
-            with sdpa_kernel(SDPBackend.MATH):
-                yield
-        finally:
-            torch.backends.mha.set_fastpath_enabled(fast_path)
+        with _kernels(self.device):
+            yield
         passes = {f"{kind} {str(self.dtype).removeprefix('torch.')}": count}
         self.cost = self.cost + Cost(passes, time.perf_counter() - start)
 
 
-def _frozen_copy(model: nn.Module) -> nn.Module:
+@contextlib.contextmanager
+def _kernels(device: torch.device) -> Iterator[None]:
+    """Kernels that have second derivatives, and that are as precise as their number format."""
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    formats = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)
+    precisions = [part.fp32_precision for part in formats]
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        if device.type == "cuda":
+            for part in formats:
+                part.fp32_precision = "ieee"  # TensorFloat-32 keeps three digits
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)
+        if device.type == "cuda":
+            for part, precision in zip(formats, precisions):
+                part.fp32_precision = precision
+
+
+# --- self-test ----------------------------------------------------------------------------------
+
+# Between two exact ways in float64, and between an exact way and differences of gradients.
+_TOLERANCE = 1e-8
+_DIFFERENCE_TOLERANCE = 1e-4
+
+
+def _test(probe: Objective) -> SelfTest:
+    """The self-test on an objective in float64 with few samples."""
+    parameters = probe._parameters_at(None)
+    slope = probe._gradient(parameters)
+    if not torch.isfinite(slope).all():
+        raise NonFiniteError(f"The gradient over {probe.n_samples} samples is not finite.")
+    deviations = {"two passes": _deviation(slope, probe._gradient(parameters))}
+    probe.batch_size = max(1, 2 * probe.n_samples // 3)
+    deviations["two batches"] = _deviation(slope, probe._gradient(parameters))
+    probe.batch_size = probe.n_samples
+    if deviations["two passes"] > _TOLERANCE:
+        raise ModelError(
+            "Two passes over the same samples disagree: the network is random in evaluation mode."
+        )
+    if deviations["two batches"] > _TOLERANCE:
+        raise ModelError(
+            "The loss depends on how the samples are split into batches: it is not a mean over "
+            "samples, or the network mixes the samples of a batch."
+        )
+    generator = torch.Generator().manual_seed(0)
+    vectors = torch.randn(probe.n_parameters, 2, generator=generator, dtype=torch.float64)
+    vectors = vectors.to(probe.device) / vectors.norm(dim=0).to(probe.device)
+    fallbacks: dict[str, str] = {}
+    product_mode, products = _product_mode(probe, parameters, vectors, deviations, fallbacks)
+    second_mode = _second_derivative_mode(
+        probe, parameters, vectors, products, deviations, fallbacks
+    )
+    return SelfTest(product_mode, second_mode, deviations, fallbacks)
+
+
+def _product_mode(
+    probe: Objective,
+    parameters: Parameters,
+    vectors: Tensor,
+    deviations: dict[str, float],
+    fallbacks: dict[str, str],
+) -> tuple[str, Tensor]:
+    results = {}
+    for mode in PRODUCTS:
+        result = _attempt(probe, fallbacks, mode, probe._products, parameters, vectors, mode)
+        if result is not None:
+            results[mode] = result
+    if len(results) == 2:
+        deviation = _deviation(*results.values())
+        deviations["forward over reverse and reverse over reverse"] = deviation
+        if deviation <= _TOLERANCE:
+            mode = next(iter(PRODUCTS))
+            return mode, results[mode]
+    differences = _gradient_differences(probe, vectors)
+    for mode, result in results.items():
+        deviation = _deviation(result, differences)
+        deviations[f"{mode} and differences of gradients"] = deviation
+        if deviation <= _DIFFERENCE_TOLERANCE:
+            return mode, result
+        fallbacks[mode] = "deviates from differences of gradients"
+    reasons = "; ".join(f"{mode} {why}" for mode, why in fallbacks.items())
+    raise DifferentiationError(f"No mode of Hessian-vector products is right: {reasons}.")
+
+
+def _second_derivative_mode(
+    probe: Objective,
+    parameters: Parameters,
+    vectors: Tensor,
+    products: Tensor,
+    deviations: dict[str, float],
+    fallbacks: dict[str, str],
+) -> str:
+    exact = (vectors * products).sum(0)
+    for mode in SECOND_DERIVATIVES:
+        result = _attempt(
+            probe, fallbacks, mode, probe._second_derivatives, parameters, vectors, mode
+        )
+        if result is None:
+            continue
+        deviation = _deviation(result, exact)
+        deviations[f"{mode} and v'(Hv)"] = deviation
+        if deviation <= _TOLERANCE:
+            return mode
+        fallbacks[mode] = f"deviates from v'(Hv) by {deviation:.1e}"
+    return _PRODUCT
+
+
+def _attempt(
+    probe: Objective,
+    fallbacks: dict[str, str],
+    mode: str,
+    function: Callable[..., Tensor],
+    *arguments: object,
+) -> Tensor | None:
+    """The result, without vectorisation where that is what fails; None where the mode is missing."""
+    try:
+        try:
+            return function(*arguments)
+        except RuntimeError:
+            if not probe._vectorised:
+                raise
+            probe._vectorised = False
+            return function(*arguments)
+    except (RuntimeError, NotImplementedError) as error:
+        fallbacks[mode] = str(error).splitlines()[0][:160]
+        return None
+
+
+def _gradient_differences(probe: Objective, vectors: Tensor) -> Tensor:
+    """Central differences of the gradient along unit vectors, (N, K)."""
+    step = 1e-6 * max(1.0, float(probe._theta.norm()))
+    columns = []
+    for v in vectors.T:
+        ahead, behind = (
+            probe._gradient(probe._parameters_at(probe._theta + sign * step * v))
+            for sign in (1, -1)
+        )
+        columns.append((ahead - behind) / (2 * step))
+    return torch.stack(columns, 1)
+
+
+def _deviation(a: Tensor, b: Tensor) -> float:
+    """‖a − b‖ relative to the larger of the two; zero where both are zero."""
+    scale = max(float(a.norm()), float(b.norm()))
+    return float((a - b).norm()) / scale if scale else 0.0
+
+
+# --- small helpers ------------------------------------------------------------------------------
+
+
+def _evaluation_copy(model: nn.Module) -> nn.Module:
     model = copy.deepcopy(model).eval().requires_grad_(False)
     for module in model.modules():
         if getattr(module, "inplace", False) is True:
@@ -318,9 +572,10 @@ def _frozen_copy(model: nn.Module) -> nn.Module:
     return model
 
 
-def _differentiable_loss(loss: Loss) -> Loss:
-    if getattr(loss, "reduction", "mean") != "mean":
-        raise ModelError(f"The loss has reduction {loss.reduction!r}, but 'mean' is needed.")  # type: ignore[attr-defined]
+def _twice_differentiable(loss: Loss) -> Loss:
+    reduction = getattr(loss, "reduction", "mean")
+    if reduction != "mean":
+        raise ModelError(f"The loss has reduction {reduction!r}, but 'mean' is needed.")
     if isinstance(loss, nn.MSELoss) or loss is nn.functional.mse_loss:
         return mean_squared_error
     return loss
@@ -335,10 +590,12 @@ def _channels_last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
 
 
-def _flatten(parameters: Parameters) -> Tensor:
-    return torch.cat([part.reshape(-1) for part in parameters.values()])
+def _add(total: Parameters, part: Parameters) -> None:
+    for name, tensor in total.items():
+        tensor.add_(part[name])
 
 
-def _flatten_many(parameters: Parameters) -> Tensor:
-    """Parameters with a leading dimension K → (N, K)."""
-    return torch.cat([part.reshape(len(part), -1) for part in parameters.values()], 1).T
+def _flatten(columns: Sequence[Parameters]) -> Tensor:
+    """K times parameters by name → (N, K)."""
+    rows = [torch.cat([part.reshape(-1) for part in column.values()]) for column in columns]
+    return torch.stack(rows, 1)

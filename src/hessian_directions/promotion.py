@@ -1,69 +1,76 @@
 """Make computed artifacts the archive: `python -m hessian_directions.promotion <profile>`.
 
-Copies results/computed/<profile> to results/archive/<profile> and rewrites its manifest. Refused on a tree with
-uncommitted changes, because the artifacts' code would then be in no commit.
+Copies results/computed/<profile> to results/archive/<profile> and writes its manifest. Refused on a
+tree with uncommitted changes, because the artifacts' code would then be in no commit.
 """
 
+import argparse
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 
 from hessian_directions import artifacts
 from hessian_directions.errors import ArtifactError, HessianDirectionsError
 
-# Above this size directions and weights along training stay on the machine; their checksums are archived.
-LARGEST_TENSORS = 2_000_000  # [bytes]
-TENSORS = ("eigenvectors.safetensors", "snapshots.safetensors")
-# Made anew from the rest, or only parts of what is kept.
-LEFT_OUT = ("comparison", "shards", "report.html")
+# Directions and weights along training that are larger than this stay on the machine; the archive
+# holds their checksums. [bytes]
+LARGEST_TENSORS = 2_000_000
+TENSORS = {"eigenvectors.safetensors", "snapshots.safetensors"}
+CHECKSUMS = "left_out.json"
+
+# Paths below the profile's folder that do not belong in its archive.
+LEFT_OUT = (
+    "comparison*",  # with the archive that is about to be replaced
+    "report.html",  # made anew from the rest
+    "networks/*/shards/*.nc",  # rows of surfaces, which surfaces/ holds again
+    "*.state",  # of interrupted runs
+    ".*",
+    "*/.*",
+)
 
 
 def promote(profile: str, results: Path = Path("results")) -> int:
-    """Replace the archive of a profile; returns the number of files it holds.
+    """Replace the archive of a profile as a whole; returns the number of files it now holds.
 
-    Raises ArtifactError if the tree is dirty, nothing is computed, or an artifact cannot be read.
+    Raises ArtifactError, and changes nothing, if the tree has uncommitted changes outside the
+    archives, if the profile is not computed, or if an artifact cannot be read.
     """
-    if changes := _uncommitted(results / "archive" / profile):
-        raise ArtifactError(
-            f"the working tree has uncommitted changes ({changes[0]}, …): commit them first, "
-            "so that the archive's code is known"
-        )
     source, archive = results / "computed" / profile, results / "archive" / profile
+    _require_committed(results / "archive")
     if not (source / "claims.csv").is_file():
-        raise ArtifactError(f"{source / 'claims.csv'} is missing: run the profile with source=compute first")
-    files = list(_archived_files(source))
-    for path in files:
-        _check(path)
+        raise ArtifactError(
+            f"{source / 'claims.csv'} is missing: run the profile with source=compute first"
+        )
     fresh = archive.with_name(f".{profile}.new")
     shutil.rmtree(fresh, ignore_errors=True)
     left_out = {}
-    for path in files:
-        name = path.relative_to(source)
+    for name in _kept(source):
+        path = source / name
+        _require_readable(path)
         if path.name in TENSORS and path.stat().st_size > LARGEST_TENSORS:
-            left_out[str(name)] = artifacts.sha256(path)
+            left_out[name.as_posix()] = artifacts.sha256(path)
             continue
-        target = fresh / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target)
-    artifacts.write_json(fresh / "left_out.json", left_out)
+        (fresh / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, fresh / name)
+    artifacts.write_json(fresh / CHECKSUMS, left_out)
     artifacts.write_manifest(fresh)
     shutil.rmtree(archive, ignore_errors=True)
     fresh.rename(archive)
     return len(artifacts.verify_manifest(archive))
 
 
-def _archived_files(source: Path) -> Iterator[Path]:
+def _kept(source: Path) -> Iterator[Path]:
+    """The files of a computed profile that belong in its archive, relative to its folder."""
     for path in sorted(source.rglob("*")):
-        parts = path.relative_to(source).parts
-        hidden = any(part.startswith(".") for part in parts)
-        left_out = any(part.split(".")[0].startswith(name.split(".")[0]) for part in parts for name in LEFT_OUT)
-        if path.is_file() and not hidden and not left_out:
-            yield path
+        name = path.relative_to(source)
+        if path.is_file() and not any(fnmatch(name.as_posix(), pattern) for pattern in LEFT_OUT):
+            yield name
 
 
-def _check(path: Path) -> None:
+def _require_readable(path: Path) -> None:
     if path.suffix == ".nc":
         artifacts.read_dataset(path)
     elif path.suffix == ".safetensors":
@@ -72,22 +79,34 @@ def _check(path: Path) -> None:
         artifacts.read_json(path)
 
 
-def _uncommitted(archive: Path) -> list[str]:
-    """Changed files outside the archive itself, which is about to be replaced."""
+def _require_committed(archives: Path) -> None:
+    """Refuse uncommitted changes, except in the archives themselves, which are no code."""
     status = subprocess.run(
-        ["git", "status", "--porcelain"], capture_output=True, text=True, check=True
+        ["git", "status", "--porcelain", "--", ":/", f":(exclude){archives}"],
+        capture_output=True,
+        text=True,
     )
-    paths = [line[3:] for line in status.stdout.splitlines()]
-    return [path for path in paths if not path.startswith(str(archive))]
+    if status.returncode != 0:
+        raise ArtifactError(
+            f"git cannot tell whether all code is committed: {status.stderr.strip()}"
+        )
+    if changes := status.stdout.splitlines():
+        raise ArtifactError(
+            f"the working tree has uncommitted changes ({changes[0][3:]}, …): commit them first, "
+            "so that the archive's code is known"
+        )
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(description="Make computed artifacts the archive.")
+    parser.add_argument("profile", help="the profile whose results/computed/<profile> is promoted")
+    profile = parser.parse_args().profile
     try:
-        count = promote(sys.argv[1])
+        count = promote(profile)
     except HessianDirectionsError as error:
         print(f"promote: {error}", file=sys.stderr)
         return 1
-    print(f"results/archive/{sys.argv[1]} now holds {count} files and their manifest; commit it.")
+    print(f"results/archive/{profile} now holds {count} files and their manifest; commit it.")
     return 0
 
 

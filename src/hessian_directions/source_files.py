@@ -30,7 +30,7 @@ def source_files(script: str | Path, root: str | Path) -> list[str]:
 
 @cache
 def _imported_files(path: Path, roots: tuple[Path, ...]) -> tuple[Path, ...]:
-    names = _imported_names(ast.parse(path.read_text(), filename=str(path)))
+    names = _imported_names(ast.parse(path.read_bytes(), filename=str(path)))
     return tuple(file for name in names for root in roots for file in _module_files(name, root))
 
 

@@ -1,5 +1,9 @@
-"""The published tables: artifacts in, data frames out. Every number in the paper is a cell of one of these."""
+"""The published tables: artifacts in, data frames out.
 
+Every number in the paper is a cell of one of these.
+"""
+
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,7 +11,10 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from hessian_directions.principal_curvatures import expected_principal_curvatures, principal_curvatures
+from hessian_directions.principal_curvatures import (
+    expected_principal_curvatures,
+    principal_curvatures,
+)
 
 Datasets = Mapping[str, xr.Dataset]
 
@@ -18,31 +25,50 @@ def networks(
     eigenpairs: Datasets,
     projections: Datasets,
 ) -> pd.DataFrame:
-    """One row per network: what it scores and how its loss curves."""
+    """One row per network: what it scores and how its loss curves.
+
+    Cells of analyses that were not done for a network stay empty.
+    """
     rows = []
     for network, scores in measurements.items():
         row: dict[str, Any] = {"network": network, "label": labels[network]}
         row |= {str(name): float(value) for name, value in scores.items() if value.ndim == 0}
-        pairs, sampled = eigenpairs[network], projections[network]
-        for name, index in (("smallest", 0), ("largest", -1)):
-            row[name] = float(pairs["value"][index])
-            row[f"{name}_residual"] = float(pairs["residual"][index])
-            row[f"{name}_exact_curvature"] = float(pairs["exact_curvature"][index])
-        row["n_products"] = int(pairs.attrs["n_products"])
-        row["n_check_products"] = int(pairs.attrs["n_check_products"])
-        for name in ("trace", "trace_standard_error", "frobenius_norm", "frobenius_standard_error"):
-            row[name] = float(sampled[name])
+        row |= _ends(eigenpairs.get(network)) | _scale(projections.get(network))
         row["mean_curvature"] = row["trace"] / row["n_parameters"]
-        row["r"] = float(sampled["r"])
         rows.append(row)
-    table = pd.DataFrame(rows)
-    return table.astype({"n_parameters": int, "n_images": int})
+    counts = ["n_parameters", "n_images", "n_products", "n_check_products"]
+    return pd.DataFrame(rows).astype(dict.fromkeys(counts, "Int64"))
+
+
+def _ends(pairs: xr.Dataset | None) -> dict[str, Any]:
+    """Columns of the extreme eigenpairs."""
+    row: dict[str, Any] = {}
+    for end, index in (("smallest", 0), ("largest", -1)):
+        for name, column in (
+            ("value", end),
+            ("residual", f"{end}_residual"),
+            ("exact_curvature", f"{end}_exact_curvature"),
+        ):
+            row[column] = math.nan if pairs is None else float(pairs[name][index])
+    for name in ("n_products", "n_check_products"):
+        row[name] = None if pairs is None else int(pairs.attrs[name])
+    return row
+
+
+def _scale(sampled: xr.Dataset | None) -> dict[str, float]:
+    """Columns of the trace and the Frobenius norm."""
+    names = ("trace", "trace_standard_error", "frobenius_norm", "frobenius_standard_error", "r")
+    return {name: math.nan if sampled is None else float(sampled[name]) for name in names}
 
 
 def visibility(projections: Datasets) -> pd.DataFrame:
-    """How visible each network's saddle is in one random slice: sampled, from the spectrum, by the formula."""
+    """How visible each network's saddle is in one random slice: sampled, by spectrum, by formula."""
     columns = [
-        *(f"visibility_{kind}{end}" for kind in ("direct", "spectrum") for end in ("", "_low", "_high")),
+        *(
+            f"visibility_{kind}{end}"
+            for kind in ("direct", "spectrum")
+            for end in ("", "_low", "_high")
+        ),
         "visibility_formula",
         "third_moment",
         "tail",
@@ -58,7 +84,7 @@ def visibility(projections: Datasets) -> pd.DataFrame:
 
 
 def saddles(dataset: xr.Dataset) -> pd.DataFrame:
-    """Synthetic saddles: trace, mean principal curvatures of random slices beside theory, visibility."""
+    """Synthetic saddles: mean principal curvatures of random slices beside theory, visibility."""
     rows = []
     for index, n_positive in enumerate(dataset["saddle"].values):
         saddle = dataset.isel(saddle=index)
@@ -87,7 +113,7 @@ def saddles(dataset: xr.Dataset) -> pd.DataFrame:
 
 
 def dimensions(dataset: xr.Dataset) -> pd.DataFrame:
-    """Synthetic saddles: the dimension at which half of the random subspaces see a negative direction."""
+    """Synthetic saddles: the dimension at which half of the random subspaces see a negative one."""
     rows = []
     for index, n_positive in enumerate(dataset["dimension_saddle"].values):
         saddle = dataset.isel(dimension_saddle=index)
@@ -104,10 +130,12 @@ def dimensions(dataset: xr.Dataset) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def traces(compared: Datasets, saddle_traces: xr.Dataset, seconds: Mapping[str, Any]) -> pd.DataFrame:
+def traces(
+    compared: Datasets, saddle_traces: xr.Dataset, seconds: Mapping[str, Any]
+) -> pd.DataFrame:
     """Every estimator on every subject: mean, standard error, reference, cost.
 
-    `seconds` holds, by subject, what each estimator took; it varies from run to run and is not compared.
+    `seconds` holds, by subject, what each estimator took; it varies from run to run.
     """
     subjects = dict(compared)
     for index, n_positive in enumerate(saddle_traces["saddle"].values):
@@ -161,7 +189,7 @@ def step_sizes(studies: Datasets) -> pd.DataFrame:
 
 
 def softplus(studies: Datasets) -> pd.DataFrame:
-    """Exact curvature with Softplus of growing sharpness in place of ReLU, along the same directions."""
+    """Exact curvature with Softplus of growing sharpness in place of ReLU, same directions."""
     rows = []
     for network, dataset in studies.items():
         if "softplus" not in dataset:
@@ -183,7 +211,7 @@ def softplus(studies: Datasets) -> pd.DataFrame:
 
 
 def surface_checks(eigenpairs: Datasets) -> pd.DataFrame:
-    """Sanity: exact curvature along each Hessian direction beside the eigenvalue, and the surface's own."""
+    """Sanity: exact curvature along each eigenvector beside the eigenvalue, and the surface's."""
     rows = []
     for network, dataset in eigenpairs.items():
         for pair in range(dataset.sizes["pair"]):
@@ -231,7 +259,7 @@ def correlations(population: xr.Dataset) -> pd.DataFrame:
     for measure in population["measure"].values:
         for gap in population["generalization"].values:
             one = population.sel(measure=measure, generalization=gap)
-            row = {"measure": str(measure), "generalization": str(gap)}
+            row: dict[str, Any] = {"measure": str(measure), "generalization": str(gap)}
             for kind in ("kendall", "granulated"):
                 for end in ("", "_low", "_high"):
                     row[kind + end] = float(one[kind + end])
@@ -240,15 +268,19 @@ def correlations(population: xr.Dataset) -> pd.DataFrame:
 
 
 def population_summary(population: xr.Dataset) -> pd.DataFrame:
-    """How many members were trained, how many reached the target, and the ranges of what they measure."""
+    """How many members were trained, how many reached the target, and their ranges.
+
+    The ranges are empty where no member reached it; those of the rescaled network always exist.
+    """
     reached = population["reached"].values.astype(bool)
     row: dict[str, float] = {"n_members": reached.size, "n_reached": int(reached.sum())}
-    for name in ("train_loss", "gap_loss", "gap_accuracy", "test_accuracy", "trace", "largest", "smallest"):
-        values = population[name].values[reached]
-        row[f"{name}_lowest"], row[f"{name}_highest"] = values.min(), values.max()
-    for name in ("rescaled_trace", "rescaled_largest", "rescaled_loss"):
-        values = population[name].values
-        row[f"{name}_lowest"], row[f"{name}_highest"] = values.min(), values.max()
+    of_members = "train_loss gap_loss gap_accuracy test_accuracy trace largest smallest"
+    of_rescaling = "rescaled_trace rescaled_largest rescaled_loss"
+    for name in f"{of_members} {of_rescaling}".split():
+        variable = population[name]
+        values = variable.values[reached] if "member" in variable.dims else variable.values
+        row[f"{name}_lowest"] = values.min() if values.size else math.nan
+        row[f"{name}_highest"] = values.max() if values.size else math.nan
     return pd.DataFrame([row])
 
 

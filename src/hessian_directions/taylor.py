@@ -131,36 +131,181 @@ def _has_jet(value: Any) -> bool:
 
 # What these return is constant, or piecewise constant.
 _CONSTANT = frozenset(
-    """
-    shape dim ndim size numel __len__ dtype device is_cuda is_cpu layout is_floating_point
-    is_complex is_contiguous stride element_size is_sparse is_quantized is_nested requires_grad
-    names is_mkldnn is_meta is_mps is_xpu is_leaf grad_fn
-    gt lt ge le eq ne isnan isinf isfinite sign argmax argmin argsort zeros_like ones_like
-    empty_like full_like rand_like randn_like new_zeros new_ones new_empty new_full new_tensor
-    detach data round floor ceil item tolist int long bool __bool__ __float__ __int__ __index__
-    __format__ __repr__
-    """.split()
+    [
+        "shape",
+        "dim",
+        "ndim",
+        "size",
+        "numel",
+        "__len__",
+        "dtype",
+        "device",
+        "is_cuda",
+        "is_cpu",
+        "layout",
+        "is_floating_point",
+        "is_complex",
+        "is_contiguous",
+        "stride",
+        "element_size",
+        "is_sparse",
+        "is_quantized",
+        "is_nested",
+        "requires_grad",
+        "names",
+        "is_mkldnn",
+        "is_meta",
+        "is_mps",
+        "is_xpu",
+        "is_leaf",
+        "grad_fn",
+        "gt",
+        "lt",
+        "ge",
+        "le",
+        "eq",
+        "ne",
+        "isnan",
+        "isinf",
+        "isfinite",
+        "sign",
+        "argmax",
+        "argmin",
+        "argsort",
+        "zeros_like",
+        "ones_like",
+        "empty_like",
+        "full_like",
+        "rand_like",
+        "randn_like",
+        "new_zeros",
+        "new_ones",
+        "new_empty",
+        "new_full",
+        "new_tensor",
+        "detach",
+        "data",
+        "round",
+        "floor",
+        "ceil",
+        "item",
+        "tolist",
+        "int",
+        "long",
+        "bool",
+        "__bool__",
+        "__float__",
+        "__int__",
+        "__index__",
+        "__format__",
+        "__repr__",
+    ]
 )
 
 # Linear in the first argument: these act on every coefficient.
 _LINEAR = frozenset(
-    """
-    flatten unflatten ravel permute transpose swapaxes movedim t T mT adjoint squeeze unsqueeze
-    expand repeat repeat_interleave tile roll flip narrow select index_select gather __getitem__
-    chunk split unbind tensor_split diagonal tril triu contiguous clone to float double neg
-    negative sum mean cumsum avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d
-    adaptive_avg_pool2d adaptive_avg_pool3d interpolate pixel_shuffle pixel_unshuffle
-    channel_shuffle unfold fold nll_loss
-    """.split()
+    [
+        "flatten",
+        "unflatten",
+        "ravel",
+        "permute",
+        "transpose",
+        "swapaxes",
+        "movedim",
+        "t",
+        "T",
+        "mT",
+        "adjoint",
+        "squeeze",
+        "unsqueeze",
+        "expand",
+        "repeat",
+        "repeat_interleave",
+        "tile",
+        "roll",
+        "flip",
+        "narrow",
+        "select",
+        "index_select",
+        "gather",
+        "__getitem__",
+        "chunk",
+        "split",
+        "unbind",
+        "tensor_split",
+        "diagonal",
+        "tril",
+        "triu",
+        "contiguous",
+        "clone",
+        "to",
+        "float",
+        "double",
+        "neg",
+        "negative",
+        "sum",
+        "mean",
+        "cumsum",
+        "avg_pool1d",
+        "avg_pool2d",
+        "avg_pool3d",
+        "adaptive_avg_pool1d",
+        "adaptive_avg_pool2d",
+        "adaptive_avg_pool3d",
+        "interpolate",
+        "pixel_shuffle",
+        "pixel_unshuffle",
+        "channel_shuffle",
+        "unfold",
+        "fold",
+        "nll_loss",
+    ]
 )
 
 # Functions of one number, applied to every entry of the first argument.
 _ELEMENTWISE = frozenset(
-    """
-    exp exp2 expm1 log log2 log10 log1p reciprocal sqrt rsqrt square pow __pow__ sin cos tan tanh
-    atan sinh cosh sigmoid erf softplus gelu silu mish softsign tanhshrink elu selu celu logsigmoid
-    leaky_relu hardtanh relu6 threshold clamp clip clamp_min clamp_max
-    """.split()
+    [
+        "exp",
+        "exp2",
+        "expm1",
+        "log",
+        "log2",
+        "log10",
+        "log1p",
+        "reciprocal",
+        "sqrt",
+        "rsqrt",
+        "square",
+        "pow",
+        "__pow__",
+        "sin",
+        "cos",
+        "tan",
+        "tanh",
+        "atan",
+        "sinh",
+        "cosh",
+        "sigmoid",
+        "erf",
+        "softplus",
+        "gelu",
+        "silu",
+        "mish",
+        "softsign",
+        "tanhshrink",
+        "elu",
+        "selu",
+        "celu",
+        "logsigmoid",
+        "leaky_relu",
+        "hardtanh",
+        "relu6",
+        "threshold",
+        "clamp",
+        "clip",
+        "clamp_min",
+        "clamp_max",
+    ]
 )
 
 _RULES: dict[str, Callable[..., Any]] = {}

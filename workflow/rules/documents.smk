@@ -4,6 +4,7 @@
 rule compile_paper:
     input:
         manuscript="paper/paper.typ",
+        parts=sorted(map(str, Path("paper").glob("*.typ"))),
         bibliography="paper/references.bib",
         # The text reads its settings from the same file as the rules.
         config=CONFIGFILE,

@@ -15,6 +15,9 @@ with stage(snakemake) as job:
     objective = studied.objective()
     objective.self_test()
     dataset = spectra.estimate(
-        objective, job.params.settings, seeds.generator(job.params.seed, "spectrum")
+        objective,
+        job.params.settings,
+        seeds.generator(job.params.seed, "spectrum"),
+        job.progress,
     )
     artifacts.write_dataset(job.output.spectrum, dataset, job.provenance(studied.identity()))

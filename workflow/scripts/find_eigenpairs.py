@@ -20,7 +20,5 @@ with stage(snakemake) as job:
         progress=lambda now: job.progress(str(now)),
     )
     provenance = job.provenance(studied.identity())
-    artifacts.write_tensors(
-        job.output.eigenvectors, {"vectors": vectors.cpu().numpy()}, provenance
-    )
+    artifacts.write_tensors(job.output.eigenvectors, {"vectors": vectors.cpu().numpy()}, provenance)
     artifacts.write_dataset(job.output.eigenpairs, dataset, provenance)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from stage import stage
 
 from hessian_directions import artifacts
-from hessian_directions.studies import problem, measurements
+from hessian_directions.studies import measurements, problem
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake

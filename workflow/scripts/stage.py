@@ -58,7 +58,9 @@ def stage(snakemake: Any) -> Iterator[Stage]:
     if snakemake.log:
         handlers.append(logging.FileHandler(snakemake.log[0], mode="w"))
         handlers[0].setLevel(logging.ERROR)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", handlers=handlers)
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", handlers=handlers
+    )
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(snakemake.threads)
         # Not all GPU kernels have a deterministic form; those that have one use it.

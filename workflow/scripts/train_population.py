@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from stage import stage
 
-from hessian_directions import artifacts, seeds
+from hessian_directions import artifacts
 from hessian_directions.studies import population
 
 if TYPE_CHECKING:

@@ -52,6 +52,7 @@ def analyze(
         attrs={
             "n_products": pairs.n_products,
             "n_check_products": pairs.n_check_products,
+            "missed_probability": float(pairs.missed_probability),
             "noise_floor": float(pairs.noise_floor),
             "self_test": self_test.describe(),
         },

@@ -15,9 +15,9 @@ from hessian_directions.data.dataset import Dataset, Split
 from hessian_directions.eigenpairs import extreme_eigenpairs
 from hessian_directions.models import registry as models
 from hessian_directions.objective import Objective
+from hessian_directions.studies.announcing import Announce
 from hessian_directions.studies.problem import LOSSES, choose_device
 from hessian_directions.studies.sampled_projections import deflated_rest
-from hessian_directions.studies.slices import Announce
 from hessian_directions.training import evaluate, train
 
 # Factors that are options of the model; `seed` is a factor of both, the others are training settings.
@@ -119,10 +119,10 @@ def measure(objective: Objective, settings: Mapping[str, Any], seed: int) -> dic
     rest = deflated_rest(H, pairs.vectors, settings["n_samples"], seeds.generator(seed, "trace"))
     values = pairs.values.double()
     t, n = float(values.sum()) + rest["trace"], objective.n_parameters
-    squared_length = float(objective.theta.double().square().sum())
+    theta_norm = float(objective.theta.double().norm())
     return {
         "n_parameters": n,
-        "theta_norm": squared_length**0.5,
+        "theta_norm": theta_norm,
         "gradient_norm": float(objective.gradient().norm()),
         "smallest": float(values[0]),
         "smallest_residual": float(pairs.residuals[0]),
@@ -131,11 +131,7 @@ def measure(objective: Objective, settings: Mapping[str, Any], seed: int) -> dic
         "trace": t,
         "trace_standard_error": rest["trace_standard_error"],
         "frobenius_norm": float((values.square().sum() + rest["frobenius_norm"] ** 2).sqrt()),
-        "mean_curvature": t / n,
-        # Scaled by the weights' length, so that a common factor of all weights does not count.
-        "trace_scaled": t * squared_length / n,
-        "largest_scaled": float(values[-1]) * squared_length,
-    }
+    } | flatness.normalised_measures(t, float(values[-1]), theta_norm, n)
 
 
 def rescale(

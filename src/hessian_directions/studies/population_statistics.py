@@ -6,7 +6,12 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from hessian_directions.rank_correlation import granulated_interval, granulated_tau, kendall_interval, kendall_tau
+from hessian_directions.rank_correlation import (
+    granulated_interval,
+    granulated_tau,
+    kendall_interval,
+    kendall_tau,
+)
 
 MEASURES = (
     "trace",
@@ -31,7 +36,9 @@ def gather(parts: Sequence[xr.Dataset], settings: Mapping[str, Any], seed: int) 
     members = xr.concat([part.drop_dims("scale") for part in parts], "member").sortby("number")
     reached = members.isel(member=members["reached"].values.astype(bool))
     factors = {
-        name: reached[name].values for name, values in settings["factors"].items() if len(values) > 1
+        name: reached[name].values
+        for name, values in settings["factors"].items()
+        if len(values) > 1
     }
     shape = (len(MEASURES), len(GENERALIZATION))
     names = [kind + end for kind in ("kendall", "granulated") for end in ("", "_low", "_high")]

@@ -41,7 +41,11 @@ class Problem:
         split: Split = getattr(self.dataset, name)
         if self.n_images is None or self.n_images >= len(split):
             return split
-        return split.balanced(self.n_images) if self.dataset.n_classes else split.take(range(self.n_images))
+        return (
+            split.balanced(self.n_images)
+            if self.dataset.n_classes
+            else split.take(range(self.n_images))
+        )
 
     def objective(self, split: str = "train") -> Objective:
         """L(θ) over the images of a split, in the precision of the curvature analyses."""

@@ -13,7 +13,7 @@ from hessian_directions.objective import Objective
 from hessian_directions.principal_curvatures import critical_dimension
 from hessian_directions.principal_curvatures import visibility as visibility_formula
 from hessian_directions.studies import trace_comparison
-from hessian_directions.studies.slices import Announce
+from hessian_directions.studies.announcing import Announce
 
 
 def analyze(settings: Mapping[str, Any], seed: int, announce: Announce) -> xr.Dataset:
@@ -127,7 +127,7 @@ def objective_of(n: int, n_positive: int) -> Objective:
 
 def compare_traces(
     settings: Mapping[str, Any], fit_points: int, seed: int
-) -> tuple[xr.Dataset, dict[str, float]]:
+) -> tuple[xr.Dataset, dict[str, dict[str, float]]]:
     """The trace of each configured saddle by every estimator, beside the known one."""
     comparison = {"n_samples": settings["n_trace_samples"], "fit_points": fit_points}
     datasets, seconds = [], {}

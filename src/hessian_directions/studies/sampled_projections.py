@@ -1,6 +1,6 @@
 """Directly sampled projected Hessians of a network, and how visible its saddle is in random slices."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from hessian_directions import seeds, trace, visibility
 from hessian_directions.directions import orthonormalise, rademacher
 from hessian_directions.objective import Objective
 from hessian_directions.principal_curvatures import critical_dimension
+from hessian_directions.studies.announcing import Announce, counted
 
 
 def study(
@@ -20,7 +21,7 @@ def study(
     vectors: Tensor,
     settings: Mapping[str, Any],
     seed: int,
-    progress: Callable[[str], None] = lambda text: None,
+    announce: Announce,
 ) -> xr.Dataset:
     """Samples of M = [η δ]'H[η δ], and the visibility of the saddle in three ways.
 
@@ -33,7 +34,7 @@ def study(
         H,
         settings["n_samples"],
         seeds.generator(seed, "planes"),
-        progress=lambda done, total, left: progress(f"{done}/{total} planes, {left:.0f} s left"),
+        progress=counted(announce, "planes"),
     )
     rest = deflated_rest(H, vectors, settings["n_reference"], seeds.generator(seed, "reference"))
     values = eigenpairs["value"].values

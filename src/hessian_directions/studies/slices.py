@@ -1,6 +1,6 @@
 """Slices of the loss along random and along Hessian directions: surfaces, profiles, lowest points."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,7 @@ from torch import Tensor
 from hessian_directions import projection, seeds
 from hessian_directions.directions import gaussian, orthonormalise, unit
 from hessian_directions.objective import Objective
-
-Announce = Callable[[str], None]
+from hessian_directions.studies.announcing import Announce, counted
 
 
 def plane(objective: Objective, kind: str, vectors: Tensor, seed: int) -> tuple[Tensor, str]:
@@ -47,7 +46,13 @@ def surface_shard(
     return xr.Dataset(
         {
             split: projection.surface_rows(
-                objective, directions, points, points, rows, normalisation, _progress(announce)
+                objective,
+                directions,
+                points,
+                points,
+                rows,
+                normalisation,
+                counted(announce, "points"),
             )
             for split, objective in objectives.items()
         }
@@ -76,7 +81,7 @@ def profiles(
     random = gaussian(n, 2, seeds.generator(seed, "lines"), objective.dtype, objective.device)
     lines = torch.cat([unit(random), vectors[:, :1], vectors[:, -1:]], dim=1)
     distances = projection.grid(settings["radius"], settings["n_points"])
-    loss = projection.profile(objective, lines, distances, progress=_progress(announce))
+    loss = projection.profile(objective, lines, distances, progress=counted(announce, "points"))
     return xr.Dataset(
         {
             "loss": (("direction", "distance"), loss.values),
@@ -122,7 +127,3 @@ def survey(
 def _lowest(objective: Objective, directions: Tensor, points: np.ndarray) -> tuple[float, float]:
     attributes = projection.surface(objective, directions, points, points, "unit").attrs
     return attributes["lowest_loss"], attributes["lowest_distance"]
-
-
-def _progress(announce: Announce) -> Callable[[int, int, float], None]:
-    return lambda done, total, left: announce(f"{done}/{total} points, {left:.0f} s left")

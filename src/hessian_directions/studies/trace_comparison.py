@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 import xarray as xr
 from torch import Tensor
 
@@ -49,9 +48,7 @@ def compare(
         "hutchinson_rademacher": trace.hutchinson(
             H, n_samples, seeds.generator(seed, "rademacher")
         ),
-        "hutch_plus_plus": trace.hutch_plus_plus(
-            H, n_samples, seeds.generator(seed, "hutch++")
-        ),
+        "hutch_plus_plus": trace.hutch_plus_plus(H, n_samples, seeds.generator(seed, "hutch++")),
     }
     if vectors is not None:
         estimates["deflated"] = trace.deflated(

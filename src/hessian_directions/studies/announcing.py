@@ -1,0 +1,12 @@
+"""How a long study says how far it is."""
+
+from collections.abc import Callable
+
+from hessian_directions.progress import Progress
+
+Announce = Callable[[str], None]
+
+
+def counted(announce: Announce, what: str) -> Progress:
+    """The progress callback of the library as a line of text."""
+    return lambda done, total, left: announce(f"{done}/{total} {what}, {left:.0f} s left")

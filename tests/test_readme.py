@@ -1,0 +1,50 @@
+"""The README's commands exist and its code runs."""
+
+import re
+import shlex
+
+import pytest
+from project import ROOT, TINY, Project
+
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def commands() -> list[list[str]]:
+    lines = (line for block in blocks("sh") for line in block.splitlines())
+    return [words for line in lines if (words := shlex.split(line, comments=True))]
+
+
+def test_make_targets_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    targets = [words[1] for words in commands() if words[0] == "make"]
+    assert {"figures", "reproduce", "test"} <= set(targets)
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
+
+
+def test_python_example(capsys: pytest.CaptureFixture[str]) -> None:
+    (example,) = blocks("python")
+    exec(compile(example, "README.md", "exec"), {"__name__": "readme"})
+    assert "tensor" in capsys.readouterr().out
+
+
+@pytest.mark.workflow
+@pytest.mark.xdist_group("computed")
+def test_snakemake_commands(computed: Project) -> None:
+    """Each as it stands, but on the tests' configuration and as a dry run."""
+    found = [words for words in commands() if words[0] == "snakemake"]
+    assert len(found) >= 3
+    for words in found:
+        configured = [TINY if word.startswith("config/") else word for word in words]
+        computed.run(*configured, "--dry-run")
+
+
+def test_links() -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
+        # Figures of the archive exist once it was made.
+        if not target.startswith("results/archive"):
+            assert (ROOT / target).exists(), target
