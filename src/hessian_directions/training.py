@@ -444,11 +444,11 @@ class _Run:
         else:
             order = torch.randperm(len(self.inputs), generator=self.generator)
             order = order.to(self.theta.device)
-            inputs = self.inputs
-            if inputs.dim() == 4:
-                inputs = inputs.permute(0, 2, 3, 1)[order].permute(0, 3, 1, 2)
-            else:
-                inputs = inputs[order]
+            inputs = (
+                self.inputs.permute(0, 2, 3, 1)[order].permute(0, 3, 1, 2)
+                if self.inputs.dim() == 4
+                else self.inputs[order]
+            )
             batches = list(
                 zip(
                     inputs.tensor_split(self.n_batches),

@@ -53,14 +53,14 @@ class Stage:
 
 @contextlib.contextmanager
 def stage(snakemake: Any) -> Iterator[Stage]:
-    """Run a job's body; write its run record on success, exit with one sentence on a user's error."""
+    """Run a job's body; write its run record on success, end a user's error in one sentence."""
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if snakemake.log:
         handlers.append(logging.FileHandler(snakemake.log[0], mode="w"))
         handlers[0].setLevel(logging.ERROR)
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", handlers=handlers
-    )
+    logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", handlers=handlers)
+    # Other libraries' news belong into nobody's log; our own are the job's progress.
+    logging.getLogger(snakemake.rule).setLevel(logging.INFO)
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(snakemake.threads)
         # Not all GPU kernels have a deterministic form; those that have one use it.
