@@ -110,6 +110,7 @@ def _compare(
             published = _number(before.get((name, number), {}), column)
             here = _number(after.get((name, number), {}), column)
             allowed = tolerance["absolute"] + tolerance["relative"] * abs(published)
+            close = math.isfinite(published) and abs(here - published) <= allowed
             both_missing = math.isnan(published) and math.isnan(here)
             yield {
                 "quantity": f"{table}.{column}",
@@ -117,7 +118,7 @@ def _compare(
                 "published": published,
                 "computed": here,
                 "tolerance": allowed,
-                "agrees": abs(here - published) <= allowed or here == published or both_missing,
+                "agrees": close or here == published or both_missing,
             }
 
 

@@ -77,6 +77,8 @@ def _sentence(error: jsonschema.ValidationError, place: tuple[str, ...]) -> str:
         return f"key {_quoted(missing)} is missing; needed there: {', '.join(needed)}"
     if error.validator == "enum":
         allowed = ", ".join(map(str, error.validator_value))
+    elif error.validator == "type" and error.validator_value == "object":
+        allowed = "a mapping of keys"
     else:
         allowed = error.schema.get("description", error.message)
     verb = "names" if "propertyNames" in error.schema_path else "is"

@@ -1,10 +1,10 @@
 """Convolution, batch normalisation and ReLU whose second backward pass is as fast as the first.
 
-A Hessian-vector product by reverse over reverse mode differentiates the backward pass. PyTorch's own
-formula for the backward pass of a convolution's weight gradient is a convolution with a kernel as
-large as the image, several times slower than the three kernels that a convolution and its gradients
-are made of; these three are closed under differentiation, and here they are used throughout. A
-batch normalisation in evaluation mode that follows a convolution is folded into its kernel,
+A Hessian-vector product by reverse over reverse mode differentiates the backward pass. PyTorch's
+formula for that of a convolution's kernel gradient is a convolution with a kernel as large as the
+image, several times slower than the three kernels that a convolution and its gradients are made of;
+these three are closed under differentiation, and here they are used throughout. A batch
+normalisation in evaluation mode that follows a convolution is folded into its kernel,
 w → γ w / √(variance + ε), so that it costs no pass over the activations.
 """
 
@@ -211,15 +211,16 @@ class _Pending(Tensor):
         return _Convolution.apply(self.x, kernel, bias, self.geometry)
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         raise RuntimeError(f"{func} meets a convolution that was not carried out.")
 
 
 # What may be asked of a pending convolution without carrying it out.
-_SHAPE = {
-    Tensor.dim, Tensor.size, Tensor.shape.__get__, Tensor.ndim.__get__, Tensor.dtype.__get__,
-    Tensor.device.__get__, Tensor.is_cuda.__get__, Tensor.is_floating_point, Tensor.__len__,
-}  # fmt: skip
+_SHAPE = [Tensor.dim, Tensor.size, Tensor.is_floating_point, Tensor.__len__] + [
+    getattr(Tensor, name).__get__ for name in ("shape", "ndim", "dtype", "device", "is_cuda")
+]
 
 
 class DoubleBackward(TorchFunctionMode):
@@ -238,7 +239,8 @@ class DoubleBackward(TorchFunctionMode):
             return _normalise(*args, **kwargs)
         if func is functional.hardsigmoid:
             return (carried_out(args[0]) + 3).clamp(0, 6) / 6
-        if _Pending in types and func not in _SHAPE:
+        if func not in _SHAPE:
+            # `types` does not tell: it leaves out what stands in lists, as for torch.cat.
             args, kwargs = carried_out(args), carried_out(kwargs)
         if func in (functional.relu, torch.relu, Tensor.relu) and not (
             kwargs.get("inplace") or len(args) > 1

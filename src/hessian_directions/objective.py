@@ -105,7 +105,7 @@ class SelfTest:
         fallbacks = "".join(f"; {mode} not taken: {why}" for mode, why in self.fallbacks.items())
         return (
             f"Hessian-vector products by {self.product_mode}, second directional derivatives by "
-            f"{self.second_derivative_mode}; relative deviations in float64: {deviations}{fallbacks}"
+            f"{self.second_derivative_mode}; deviations in float64: {deviations}{fallbacks}"
         )
 
 
@@ -416,7 +416,7 @@ class Objective:
 def _kernels(device: torch.device) -> Iterator[None]:
     """Kernels that have second derivatives, and that are as precise as their number format."""
     fast_path = torch.backends.mha.get_fastpath_enabled()
-    formats = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)
+    formats = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)  # type: ignore[attr-defined]
     precisions = [part.fp32_precision for part in formats]
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -528,7 +528,7 @@ def _attempt(
     function: Callable[..., Tensor],
     *arguments: object,
 ) -> Tensor | None:
-    """The result, without vectorisation where that is what fails; None where the mode is missing."""
+    """The result, unvectorised where vectorisation fails; None where the mode is missing."""
     try:
         try:
             return function(*arguments)

@@ -74,7 +74,7 @@ def visibility(projections: Datasets) -> pd.DataFrame:
         "tail",
         "critical_dimension",
     ]
-    return pd.DataFrame(
+    return _table(
         [
             {"network": network, "n_planes": dataset.sizes["sample"]}
             | {column: float(dataset[column]) for column in columns}
@@ -185,7 +185,7 @@ def step_sizes(studies: Datasets) -> pd.DataFrame:
                         "gap_standard_error": float(gap.std(ddof=1) / np.sqrt(len(gap))),
                     }
                 )
-    return pd.DataFrame(rows)
+    return _table(rows)
 
 
 def softplus(studies: Datasets) -> pd.DataFrame:
@@ -205,9 +205,7 @@ def softplus(studies: Datasets) -> pd.DataFrame:
                     "relu": float(dataset["exact"].isel(n_images=-1).mean()),
                 }
             )
-    return pd.DataFrame(
-        rows, columns=["network", "sharpness", "curvature", "standard_error", "relu"]
-    )
+    return _table(rows)
 
 
 def surface_checks(eigenpairs: Datasets) -> pd.DataFrame:
@@ -228,12 +226,12 @@ def surface_checks(eigenpairs: Datasets) -> pd.DataFrame:
             for step in dataset["step"].values:
                 row[f"surface_{step:.0e}"] = float(one["surface_curvature"].sel(step=step))
             rows.append(row)
-    return pd.DataFrame(rows)
+    return _table(rows)
 
 
 def lowest_points(planes: Datasets) -> pd.DataFrame:
     """The lowest loss over the Hessian plane and over random planes, equal grids and radii."""
-    return pd.DataFrame(
+    return _table(
         [
             {
                 "network": network,
@@ -302,3 +300,8 @@ def cost(records: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
         cpu_seconds=("cpu_seconds", "sum"),
         peak_memory_mb=("peak_memory_mb", "max"),
     ).reset_index()
+
+
+def _table(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """One row per dictionary; without any still a table, as a CSV file has to have a column."""
+    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=["network"])

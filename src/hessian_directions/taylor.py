@@ -13,7 +13,7 @@ maximum) the derivative is the one that PyTorch takes too: kinks have no second 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -47,12 +47,13 @@ class Jet(Tensor):
 
     @staticmethod
     def __new__(
-        cls, primal: Tensor, first: Sequence[Tensor], second: Sequence[Tensor] | None = None
+        cls, primal: Tensor, first: Iterable[Tensor], second: Iterable[Tensor] | None = None
     ) -> Jet:
         self = torch.Tensor._make_wrapper_subclass(
             cls, primal.shape, dtype=primal.dtype, device=primal.device
         )
-        self.primal, self.first, self.second = primal, list(first), second and list(second)
+        self.primal, self.first = primal, list(first)
+        self.second = None if second is None else list(second)
         return self
 
     @classmethod
@@ -62,6 +63,9 @@ class Jet(Tensor):
         kwargs = dict(kwargs or {})
         name, in_place = _operation(func)
         in_place = bool(kwargs.pop("inplace", False)) or in_place
+        if name in _SHAPE:
+            with torch._C.DisableTorchFunctionSubclass():
+                return func(*args, **kwargs)
         if name in _CONSTANT:
             return func(*_primals(args), **_primals(kwargs))
         if not in_place:
@@ -74,7 +78,9 @@ class Jet(Tensor):
         return target
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         raise MissingRuleError(f"Taylor mode cannot carry out {func}.")
 
 
@@ -129,183 +135,44 @@ def _has_jet(value: Any) -> bool:
     return any(isinstance(part, Jet) for part in tree_flatten(value)[0])
 
 
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+# What the wrapper knows by itself.
+_SHAPE = _words("shape dim ndim size numel __len__ dtype device is_cuda is_cpu is_floating_point")
+
 # What these return is constant, or piecewise constant.
-_CONSTANT = frozenset(
-    [
-        "shape",
-        "dim",
-        "ndim",
-        "size",
-        "numel",
-        "__len__",
-        "dtype",
-        "device",
-        "is_cuda",
-        "is_cpu",
-        "layout",
-        "is_floating_point",
-        "is_complex",
-        "is_contiguous",
-        "stride",
-        "element_size",
-        "is_sparse",
-        "is_quantized",
-        "is_nested",
-        "requires_grad",
-        "names",
-        "is_mkldnn",
-        "is_meta",
-        "is_mps",
-        "is_xpu",
-        "is_leaf",
-        "grad_fn",
-        "gt",
-        "lt",
-        "ge",
-        "le",
-        "eq",
-        "ne",
-        "isnan",
-        "isinf",
-        "isfinite",
-        "sign",
-        "argmax",
-        "argmin",
-        "argsort",
-        "zeros_like",
-        "ones_like",
-        "empty_like",
-        "full_like",
-        "rand_like",
-        "randn_like",
-        "new_zeros",
-        "new_ones",
-        "new_empty",
-        "new_full",
-        "new_tensor",
-        "detach",
-        "data",
-        "round",
-        "floor",
-        "ceil",
-        "item",
-        "tolist",
-        "int",
-        "long",
-        "bool",
-        "__bool__",
-        "__float__",
-        "__int__",
-        "__index__",
-        "__format__",
-        "__repr__",
-    ]
+_CONSTANT = _words(
+    """
+    layout is_complex is_contiguous stride element_size is_sparse is_quantized is_nested
+    requires_grad names is_mkldnn is_meta is_mps is_xpu is_leaf grad_fn
+    gt lt ge le eq ne isnan isinf isfinite sign argmax argmin argsort zeros_like ones_like
+    empty_like full_like rand_like randn_like new_zeros new_ones new_empty new_full new_tensor
+    detach data round floor ceil item tolist int long bool __bool__ __float__ __int__ __index__
+    __format__ __repr__
+    """
 )
 
 # Linear in the first argument: these act on every coefficient.
-_LINEAR = frozenset(
-    [
-        "flatten",
-        "unflatten",
-        "ravel",
-        "permute",
-        "transpose",
-        "swapaxes",
-        "movedim",
-        "t",
-        "T",
-        "mT",
-        "adjoint",
-        "squeeze",
-        "unsqueeze",
-        "expand",
-        "repeat",
-        "repeat_interleave",
-        "tile",
-        "roll",
-        "flip",
-        "narrow",
-        "select",
-        "index_select",
-        "gather",
-        "__getitem__",
-        "chunk",
-        "split",
-        "unbind",
-        "tensor_split",
-        "diagonal",
-        "tril",
-        "triu",
-        "contiguous",
-        "clone",
-        "to",
-        "float",
-        "double",
-        "neg",
-        "negative",
-        "sum",
-        "mean",
-        "cumsum",
-        "avg_pool1d",
-        "avg_pool2d",
-        "avg_pool3d",
-        "adaptive_avg_pool1d",
-        "adaptive_avg_pool2d",
-        "adaptive_avg_pool3d",
-        "interpolate",
-        "pixel_shuffle",
-        "pixel_unshuffle",
-        "channel_shuffle",
-        "unfold",
-        "fold",
-        "nll_loss",
-    ]
+_LINEAR = _words(
+    """
+    flatten unflatten ravel permute transpose swapaxes movedim t T mT adjoint squeeze unsqueeze
+    expand repeat repeat_interleave tile roll flip narrow select index_select gather __getitem__
+    chunk split unbind tensor_split diagonal tril triu contiguous clone to float double neg
+    negative sum mean cumsum avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d
+    adaptive_avg_pool2d adaptive_avg_pool3d interpolate pixel_shuffle pixel_unshuffle
+    channel_shuffle unfold fold nll_loss
+    """
 )
 
 # Functions of one number, applied to every entry of the first argument.
-_ELEMENTWISE = frozenset(
-    [
-        "exp",
-        "exp2",
-        "expm1",
-        "log",
-        "log2",
-        "log10",
-        "log1p",
-        "reciprocal",
-        "sqrt",
-        "rsqrt",
-        "square",
-        "pow",
-        "__pow__",
-        "sin",
-        "cos",
-        "tan",
-        "tanh",
-        "atan",
-        "sinh",
-        "cosh",
-        "sigmoid",
-        "erf",
-        "softplus",
-        "gelu",
-        "silu",
-        "mish",
-        "softsign",
-        "tanhshrink",
-        "elu",
-        "selu",
-        "celu",
-        "logsigmoid",
-        "leaky_relu",
-        "hardtanh",
-        "relu6",
-        "threshold",
-        "clamp",
-        "clip",
-        "clamp_min",
-        "clamp_max",
-    ]
+_ELEMENTWISE = _words(
+    """
+    exp exp2 expm1 log log2 log10 log1p reciprocal sqrt rsqrt square pow __pow__ sin cos tan tanh
+    atan sinh cosh sigmoid erf softplus gelu silu mish softsign tanhshrink elu selu celu logsigmoid
+    leaky_relu hardtanh relu6 threshold clamp clip clamp_min clamp_max
+    """
 )
 
 _RULES: dict[str, Callable[..., Any]] = {}
@@ -389,7 +256,8 @@ def _by_nested_forward_mode(name: str, func: Callable[..., Any], args: Any, kwar
 
     try:
         results, results_structure, variable = evaluate(*primals)
-        first, second = [], []
+        first: list[tuple[Tensor, ...]] = []
+        second: list[list[Tensor]] = []
         for k in range(_n_directions(*inputs)):
             x1 = tuple(jet.first[k] for jet in inputs)
             x2 = tuple(
@@ -420,7 +288,7 @@ def _n_directions(*values: Any) -> int:
     return next(len(value.first) for value in values if isinstance(value, Jet))
 
 
-def _coefficients(x: Any, k: int) -> tuple[Any, Coefficient, Coefficient]:
+def _coefficients(x: Any, k: int) -> tuple[Any, Any, Any]:
     """(x₀, x₁, x₂) along direction k; x₁ = x₂ = None for a constant."""
     if isinstance(x, Jet):
         return x.primal, x.first[k], x.second and x.second[k]
@@ -528,10 +396,79 @@ def _linear_layer(x: Any, weight: Any, bias: Any = None) -> Any:
     return _layer(functional.linear, x, weight, bias)
 
 
+class _Convolution(Jet):
+    """w ∗ x, not yet carried out: what follows may be folded into it and save passes over memory.
+
+    A batch normalisation, then a ReLU, can be folded in; anything else carries it out.
+    """
+
+    convolve: Callable[..., Tensor]
+    x: Any
+    weight: Any
+    normalisation: tuple[Jet, Jet] | None
+
+    @staticmethod
+    def __new__(
+        cls,
+        convolve: Callable[..., Tensor],
+        x: Any,
+        weight: Any,
+        normalisation: tuple[Jet, Jet] | None = None,
+    ) -> _Convolution:
+        with torch.device("meta"):
+            shape = convolve(torch.empty(x.shape), torch.empty(weight.shape)).shape
+        self = torch.Tensor._make_wrapper_subclass(cls, shape, dtype=x.dtype, device=x.device)
+        self.convolve, self.x, self.weight = convolve, x, weight
+        self.normalisation = normalisation
+        return self
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in ("primal", "first", "second"):
+            raise AttributeError(name)
+        if self.normalisation is None:
+            y = _bilinear(self.convolve, self.x, self.weight)
+        else:
+            y = self.normalised(*self.normalisation)
+        self.primal, self.first, self.second = y.primal, y.first, y.second
+        return getattr(y, name)
+
+    def normalised(self, scale: Jet, shift: Jet, rectified: bool = False) -> Jet:
+        """scale · (w ∗ x) + shift, or its ReLU."""
+        x0, w0, s0, b0 = _primals((self.x, self.weight, scale, shift))
+        plain, folded = self.convolve(x0, w0), _over_channels(s0, w0, 0) * w0
+        primal = torch.addcmul(_over_channels(b0, x0), plain, _over_channels(s0, x0))
+        if rectified:
+            primal.relu_()
+        directions = []
+        for k, (w1, s1, b1) in enumerate(zip(self.weight.first, scale.first, shift.first)):
+            _, x1, x2 = _coefficients(self.x, k)
+            along_w = self.convolve(x0, w1)
+            if x1 is None:
+                first = along_w * _over_channels(s0, x0) + _over_channels(b1, x0)
+                second = along_w * _over_channels(s1, x0)
+            else:
+                both = _over_channels(s0, w0, 0) * w1 + _over_channels(s1, w0, 0) * w0
+                first = self.convolve(x1, folded, b1).addcmul_(along_w, _over_channels(s0, x0))
+                second = self.convolve(x1, both).addcmul_(along_w, _over_channels(s1, x0))
+            first.addcmul_(plain, _over_channels(s1, x0))
+            if x2 is not None:
+                second.add_(self.convolve(x2, folded))
+            if rectified:
+                for c in (first, second):
+                    torch.ops.aten.threshold_backward.grad_input(c, primal, 0, grad_input=c)
+            directions.append((first, second))
+        return _from_directions(primal, directions)
+
+
 def _convolution(convolve: Callable[..., Tensor]) -> Callable[..., Any]:
     def rule(x: Any, weight: Any, bias: Any = None, *args: Any, **kwargs: Any) -> Any:
+        def product(x: Any, weight: Any, bias: Any = None) -> Tensor:
+            return convolve(x, weight, bias, *args, **kwargs)
+
+        if bias is None and _has_jet((x, weight)):
+            return _Convolution(product, x, weight)
         bias = None if bias is None else _over_channels(bias, weight)
-        return _layer(lambda x, w: convolve(x, w, None, *args, **kwargs), x, weight, bias)
+        return _layer(product, x, weight, bias)
 
     return rule
 
@@ -540,9 +477,9 @@ for _convolve in (functional.conv1d, functional.conv2d, functional.conv3d):
     _RULES[_convolve.__name__] = _convolution(_convolve)
 
 
-def _over_channels(channel: Any, x: Any) -> Any:
-    """(C,) → (C, 1, …), to be broadcast over x, whose channels are dimension 1."""
-    return channel.reshape(-1, *[1] * (x.ndim - 2))
+def _over_channels(channel: Any, x: Any, dim: int = 1) -> Any:
+    """(C,) → (C, 1, …), to be broadcast over x, whose channels are dimension ``dim``."""
+    return channel.reshape(-1, *[1] * (x.ndim - 1 - dim))
 
 
 # --- functions that are linear piece by piece ---------------------------------------------------
@@ -550,6 +487,8 @@ def _over_channels(channel: Any, x: Any) -> Any:
 
 @_rule("relu")
 def _relu(x: Jet) -> Jet:
+    if isinstance(x, _Convolution) and x.normalisation and "primal" not in vars(x):
+        return x.normalised(*x.normalisation, rectified=True)
     y = x.primal.relu()
 
     def where_positive(c: Tensor) -> Tensor:
@@ -692,6 +631,10 @@ def _batch_norm(
     scale = scale if weight is None else weight * scale
     shift = -running_mean * scale
     shift = shift if bias is None else shift + bias
+    trainable = isinstance(scale, Jet) and isinstance(shift, Jet)
+    plain = isinstance(x, _Convolution) and x.normalisation is None
+    if plain and trainable and isinstance(x.weight, Jet):
+        return _Convolution(x.convolve, x.x, x.weight, (scale, shift))
     return _scale_and_shift(x, _over_channels(scale, x), _over_channels(shift, x))
 
 
@@ -822,7 +765,7 @@ def _mse_loss(
     if weight is not None:
         raise MissingRuleError("Taylor mode cannot carry out a weighted mse_loss.")
     squares = torch.square(x - target)
-    return {"mean": squares.mean, "sum": squares.sum, "none": squares.clone}[reduction]()
+    return squares if reduction == "none" else getattr(squares, reduction)()
 
 
 @_rule("cross_entropy")

@@ -18,6 +18,9 @@ with stage(snakemake) as job:
         for path, record in records.items()
         if "/networks/" in path and "seconds" in record
     }
+    for record in records.values():
+        if record["rule"] == "compare_saddle_traces":
+            seconds |= {f"saddle {n}": spent for n, spent in record["seconds"].items()}
     made = {
         "networks": tables.networks(
             job.params.labels, read["measurements"], read["eigenpairs"], read["projections"]
