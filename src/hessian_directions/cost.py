@@ -9,19 +9,15 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Cost:
-    """Passes over all samples and seconds of wall time.
+    """Passes over all samples and seconds of wall time, immutable; costs add and subtract.
 
-    Attributes
-    ----------
-    passes
-        Kind and precision → number of whole passes, one per vector or point: a product with 16
-        vectors is 16 passes of kind ``"hessian_vector_product float32"``. Kinds are ``value``,
-        ``gradient``, ``hessian_vector_product`` and ``second_directional_derivative``.
-    seconds
-        Wall time of those passes.
+    What an estimate cost is `objective.cost` after it minus `objective.cost` before it.
 
-    Costs are immutable and can be added and subtracted, so that the cost of one estimate is
-    ``objective.cost - before``.
+    Attributes:
+        passes: Kind and precision → number of whole passes, one per vector or point: a product with
+            16 vectors is 16 passes of "hessian_vector_product float32". Kinds are "value",
+            "gradient", "hessian_vector_product" and "second_directional_derivative".
+        seconds: Wall time of those passes.
     """
 
     passes: Mapping[str, int] = field(default_factory=dict)

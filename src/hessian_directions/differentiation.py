@@ -1,7 +1,7 @@
 """Modes of differentiation: gradients, Hessian-vector products and second directional derivatives.
 
 Every function here takes a scalar function of named parameters. Which mode is right for a network
-is not decided here but by ``Objective.self_test``.
+is not decided here but by `Objective.self_test`.
 """
 
 from __future__ import annotations
@@ -42,8 +42,11 @@ def reverse_over_reverse(
     outputs = [slopes[name] for name in variable]
     if vectorised and len(directions) > 1:
         weights = [torch.stack([v[name] for v in directions]) for name in variable]
-        products = _derivatives(outputs, leaves, weights, is_grads_batched=True)
-        yield from ({n: p[k] for n, p in products.items()} for k in range(len(directions)))
+        batched = torch.autograd.grad(
+            outputs, list(leaves.values()), weights, allow_unused=True, is_grads_batched=True
+        )
+        for k in range(len(directions)):
+            yield _by_name(leaves, [part if part is None else part[k] for part in batched])
         return
     for v in directions:
         yield _derivatives(outputs, leaves, [v[name] for name in variable], retain_graph=True)
@@ -114,13 +117,16 @@ def _derivatives(
     **options: bool,
 ) -> Parameters:
     if not any(output.requires_grad for output in outputs):
-        return {name: torch.zeros_like(leaf) for name, leaf in leaves.items()}
-    derivatives = torch.autograd.grad(
-        outputs,
-        list(leaves.values()),
-        weights,
-        allow_unused=True,
-        materialize_grads=True,
-        **options,
+        return _by_name(leaves, [None] * len(leaves))
+    return _by_name(
+        leaves,
+        torch.autograd.grad(outputs, list(leaves.values()), weights, allow_unused=True, **options),
     )
-    return dict(zip(leaves, derivatives))
+
+
+def _by_name(leaves: Parameters, derivatives: Sequence[Tensor | None]) -> Parameters:
+    """Derivatives by name; what the function does not depend on has derivative zero."""
+    return {
+        name: torch.zeros_like(leaf) if derivative is None else derivative
+        for (name, leaf), derivative in zip(leaves.items(), derivatives)
+    }

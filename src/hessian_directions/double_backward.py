@@ -226,7 +226,7 @@ _SHAPE = [Tensor.dim, Tensor.size, Tensor.is_floating_point, Tensor.__len__] + [
 class DoubleBackward(TorchFunctionMode):
     """Inside this mode convolutions, batch normalisations and ReLUs are the fast ones.
 
-    Call a network as ``carried_out(network(inputs))`` inside: its last convolution may be pending.
+    Call a network as `carried_out(network(inputs))` inside: its last convolution may be pending.
     """
 
     def __torch_function__(

@@ -33,12 +33,10 @@ class MissingRuleError(NotImplementedError):
 class Jet(Tensor):
     """x₀ + t x₁ + t² x₂ for each of K directions, which share x₀.
 
-    Attributes
-    ----------
-    primal
-        x₀.
-    first, second
-        x₁ and x₂, one tensor per direction with the shape of x₀; ``second`` is None where x₂ = 0.
+    Attributes:
+        primal: x₀.
+        first: x₁, one tensor per direction with the shape of x₀.
+        second: x₂ likewise, or None where it is zero.
     """
 
     primal: Tensor
@@ -61,18 +59,21 @@ class Jet(Tensor):
         cls, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         kwargs = dict(kwargs or {})
-        name, in_place = _operation(func)
-        in_place = bool(kwargs.pop("inplace", False)) or in_place
+        name, method_in_place = _operation(func)
+        in_place = bool(kwargs.pop("inplace", False)) or method_in_place
         if name in _SHAPE:
             with torch._C.DisableTorchFunctionSubclass():
                 return func(*args, **kwargs)
+        if name == "__setitem__":
+            raise MissingRuleError("Taylor mode cannot assign to a part of a tensor.")
         if name in _CONSTANT:
             return func(*_primals(args), **_primals(kwargs))
         if not in_place:
             return _apply(name, func, args, kwargs)
-        target, *rest = args
-        result = _apply(name, getattr(torch, name, func), (target, *rest), kwargs)
-        if not isinstance(target, Jet) or target.shape != result.shape:
+        target = args[0]
+        function = getattr(torch, name, None) if method_in_place else func
+        result = None if function is None else _apply(name, function, args, kwargs)
+        if not (isinstance(target, Jet) and isinstance(result, Jet)):
             raise MissingRuleError(f"Taylor mode cannot carry out {name} in place.")
         target.primal, target.first, target.second = result.primal, result.first, result.second
         return target
@@ -91,8 +92,13 @@ def second_derivatives(
 ) -> Tensor:
     """d²/dt² of function(parameters + t direction) at t = 0, for K directions: shape (K,).
 
-    ``function`` returns a scalar. Raises MissingRuleError where it uses an operation that has no
-    rule and no forward mode.
+    Args:
+        function: A scalar function of named parameters.
+        parameters: Where it is taken.
+        directions: K directions, each with the names and shapes of the parameters.
+
+    Raises:
+        MissingRuleError: The function uses an operation that has no rule and no forward mode.
     """
     jets: Parameters = {
         name: Jet(value, [direction[name] for direction in directions])
@@ -268,10 +274,10 @@ def _by_nested_forward_mode(name: str, func: Callable[..., Any], args: Any, kwar
             def slope(*values: Tensor, x1: tuple[Tensor, ...] = x1) -> tuple[Tensor, ...]:
                 return jvp(f, values, x1)[1]
 
-            y1, curvature = jvp(slope, primals, x1)
+            curved = jvp(slope, primals, x1)
             along_x2 = jvp(f, primals, x2)[1]
-            first.append(y1)
-            second.append([a + b / 2 for a, b in zip(along_x2, curvature)])
+            first.append(curved[0])
+            second.append([a + b / 2 for a, b in zip(along_x2, curved[1])])
     except (RuntimeError, NotImplementedError) as error:
         raise MissingRuleError(f"Taylor mode cannot carry out {name}.") from error
     if not variable:
@@ -397,48 +403,31 @@ def _linear_layer(x: Any, weight: Any, bias: Any = None) -> Any:
 
 
 class _Convolution(Jet):
-    """w ∗ x, not yet carried out: what follows may be folded into it and save passes over memory.
-
-    A batch normalisation, then a ReLU, can be folded in; anything else carries it out.
-    """
+    """w ∗ x, not yet carried out, so that a batch normalisation can be folded into it."""
 
     convolve: Callable[..., Tensor]
     x: Any
     weight: Any
-    normalisation: tuple[Jet, Jet] | None
 
     @staticmethod
-    def __new__(
-        cls,
-        convolve: Callable[..., Tensor],
-        x: Any,
-        weight: Any,
-        normalisation: tuple[Jet, Jet] | None = None,
-    ) -> _Convolution:
+    def __new__(cls, convolve: Callable[..., Tensor], x: Any, weight: Any) -> _Convolution:
         with torch.device("meta"):
             shape = convolve(torch.empty(x.shape), torch.empty(weight.shape)).shape
         self = torch.Tensor._make_wrapper_subclass(cls, shape, dtype=x.dtype, device=x.device)
         self.convolve, self.x, self.weight = convolve, x, weight
-        self.normalisation = normalisation
         return self
 
     def __getattr__(self, name: str) -> Any:
         if name not in ("primal", "first", "second"):
             raise AttributeError(name)
-        if self.normalisation is None:
-            y = _bilinear(self.convolve, self.x, self.weight)
-        else:
-            y = self.normalised(*self.normalisation)
+        y = _bilinear(self.convolve, self.x, self.weight)
         self.primal, self.first, self.second = y.primal, y.first, y.second
         return getattr(y, name)
 
-    def normalised(self, scale: Jet, shift: Jet, rectified: bool = False) -> Jet:
-        """scale · (w ∗ x) + shift, or its ReLU."""
+    def normalised(self, scale: Jet, shift: Jet) -> Jet:
+        """scale · (w ∗ x) + shift with four passes over the activations for each direction."""
         x0, w0, s0, b0 = _primals((self.x, self.weight, scale, shift))
         plain, folded = self.convolve(x0, w0), _over_channels(s0, w0, 0) * w0
-        primal = torch.addcmul(_over_channels(b0, x0), plain, _over_channels(s0, x0))
-        if rectified:
-            primal.relu_()
         directions = []
         for k, (w1, s1, b1) in enumerate(zip(self.weight.first, scale.first, shift.first)):
             _, x1, x2 = _coefficients(self.x, k)
@@ -453,10 +442,8 @@ class _Convolution(Jet):
             first.addcmul_(plain, _over_channels(s1, x0))
             if x2 is not None:
                 second.add_(self.convolve(x2, folded))
-            if rectified:
-                for c in (first, second):
-                    torch.ops.aten.threshold_backward.grad_input(c, primal, 0, grad_input=c)
             directions.append((first, second))
+        primal = torch.addcmul(_over_channels(b0, x0), plain, _over_channels(s0, x0))
         return _from_directions(primal, directions)
 
 
@@ -478,7 +465,7 @@ for _convolve in (functional.conv1d, functional.conv2d, functional.conv3d):
 
 
 def _over_channels(channel: Any, x: Any, dim: int = 1) -> Any:
-    """(C,) → (C, 1, …), to be broadcast over x, whose channels are dimension ``dim``."""
+    """(C,) → (C, 1, …), to be broadcast over x, whose channels are dimension `dim`."""
     return channel.reshape(-1, *[1] * (x.ndim - 1 - dim))
 
 
@@ -487,8 +474,6 @@ def _over_channels(channel: Any, x: Any, dim: int = 1) -> Any:
 
 @_rule("relu")
 def _relu(x: Jet) -> Jet:
-    if isinstance(x, _Convolution) and x.normalisation and "primal" not in vars(x):
-        return x.normalised(*x.normalisation, rectified=True)
     y = x.primal.relu()
 
     def where_positive(c: Tensor) -> Tensor:
@@ -627,14 +612,13 @@ def _batch_norm(
 ) -> Jet:
     if training or running_mean is None or running_var is None:
         raise MissingRuleError("Taylor mode cannot carry out batch normalisation in training mode.")
-    scale = torch.rsqrt(running_var + eps)
+    scale: Any = torch.rsqrt(running_var + eps)
     scale = scale if weight is None else weight * scale
-    shift = -running_mean * scale
+    shift: Any = -running_mean * scale
     shift = shift if bias is None else shift + bias
     trainable = isinstance(scale, Jet) and isinstance(shift, Jet)
-    plain = isinstance(x, _Convolution) and x.normalisation is None
-    if plain and trainable and isinstance(x.weight, Jet):
-        return _Convolution(x.convolve, x.x, x.weight, (scale, shift))
+    if trainable and isinstance(x, _Convolution) and isinstance(x.weight, Jet):
+        return x.normalised(scale, shift)
     return _scale_and_shift(x, _over_channels(scale, x), _over_channels(shift, x))
 
 

@@ -36,14 +36,17 @@ def _projections(settings: Mapping[str, Any], seed: int, announce: Announce) -> 
             synthetic.eigenvalues(n, n_positive).numpy(),
             0.0,
             0.0,
-            settings["n_samples"],
+            settings["n_visibility_samples"],
             seeds.generator(seed, "planes", n_positive),
         )
         share = visibility.share_of_saddles(matrices)
         t, f = synthetic.trace(n, n_positive), synthetic.frobenius_norm(n)
         saddles.append(
             {
-                "projected_hessian": (("sample", "row", "column"), matrices),
+                "projected_hessian": (
+                    ("sample", "row", "column"),
+                    matrices[: settings["n_samples"]],
+                ),
                 "trace": t,
                 "frobenius_norm": f,
                 "visibility_sampled": share.probability,
