@@ -21,6 +21,9 @@ from torch import Tensor, nn
 # PyHessian's and SciPy's functions are named, so that their products can be counted.
 _pyhessian_module = sys.modules["pyhessian.hessian"]
 
+# PyHessian's way to its graph; `_forget` gives the memory back that the warning is about.
+warnings.filterwarnings("ignore", r"Using backward\(\) with create_graph=True", UserWarning)
+
 Parts = Sequence[Tensor]
 
 PACKAGES = ("pyhessian", "curvlinops-for-pytorch", "hessian-eigenthings", "loss-landscapes")
@@ -104,11 +107,8 @@ class PyHessian(Peer):
         return values[0], flat(vectors[0]), count
 
     def _hessian(self, **data: object) -> pyhessian.hessian:
-        with warnings.catch_warnings():
-            # backward(create_graph=True) warns of the memory that `_forget` gives back.
-            warnings.simplefilter("ignore", UserWarning)
-            cuda = self.subject.device.type == "cuda"
-            return pyhessian.hessian(self.model, self.subject.loss, cuda=cuda, **data)
+        cuda = self.subject.device.type == "cuda"
+        return pyhessian.hessian(self.model, self.subject.loss, cuda=cuda, **data)
 
     def _forget(self) -> None:
         """Cut the cycle between parameters and the graph of their gradients."""

@@ -611,7 +611,9 @@ def _batch_norm(
     eps: float = 1e-5,
 ) -> Jet:
     if training or running_mean is None or running_var is None:
-        raise MissingRuleError("Taylor mode cannot carry out batch normalisation in training mode.")
+        # Networks with standardised kernels use it on these, in evaluation mode too.
+        others = tuple(dim for dim in range(x.ndim) if dim != 1)
+        return _affine_over_channels(_standardise(x, others, eps), weight, bias)
     scale: Any = torch.rsqrt(running_var + eps)
     scale = scale if weight is None else weight * scale
     shift: Any = -running_mean * scale
