@@ -17,6 +17,7 @@ reproduce: $(VENV)/ready
 	$(SNAKEMAKE) --config source=compute --quiet rules -- reproduce
 	$(SNAKEMAKE) --config source=compute --quiet all --report results/computed/$(PROFILE)/report.html -- reproduce
 	@cat results/computed/$(PROFILE)/comparison.txt
+	@! grep -q "did NOT reproduce" results/computed/$(PROFILE)/comparison.txt
 
 # Every figure, table, claim, the paper and the report from the archive: no training, no curvature job.
 figures: $(VENV)/ready

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 from hessian_directions import differentiation
 from hessian_directions.cost import Cost
 from hessian_directions.errors import DifferentiationError, ModelError, NonFiniteError
-from hessian_directions.objective import Objective, _kernels, mean_squared_error
+from hessian_directions.objective import Objective, kernels, mean_squared_error
 
 
 def objective_of(case: Problem, **options: int) -> Objective:
@@ -305,12 +305,12 @@ def test_silently_wrong_nested_forward_mode_is_caught(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nested_mode = {"nested forward mode": differentiation.nested_forward_mode}
-    monkeypatch.setattr("hessian_directions.objective.SECOND_DERIVATIVES", nested_mode)
+    monkeypatch.setattr("hessian_directions.self_test.SECOND_DERIVATIVES", nested_mode)
     case = problem(name)
     objective = objective_of(case)
     v = vectors(objective.n_parameters, 1)
     exact = (v * (dense_hessian(case) @ v)).sum(0)
-    with _kernels(objective.device):
+    with kernels(objective.device):
         nested = objective._second_derivatives(
             objective._parameters_at(None), v, "nested forward mode"
         )

@@ -13,7 +13,6 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -30,13 +29,11 @@ from hessian_directions.differentiation import (
     gradient,
     stack,
 )
-from hessian_directions.errors import DifferentiationError, ModelError, NonFiniteError
+from hessian_directions.errors import ModelError, NonFiniteError
+from hessian_directions.self_test import PRODUCT, SelfTest, run_self_test
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Batch = tuple[Tensor, Tensor]
-
-# How a second directional derivative is named that is computed as v'(Hv).
-_PRODUCT = "Hessian-vector product"
 
 
 def mean_squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -74,34 +71,6 @@ class HessianOperator:
 
     def __matmul__(self, v: Tensor) -> Tensor:
         return self.objective.hessian_vector_product(v, self.theta)
-
-
-@dataclass(frozen=True)
-class SelfTest:
-    """What an objective's self-test found on a few samples in float64.
-
-    Attributes:
-        product_mode: How Hessian-vector products are computed: "reverse over reverse" or, where
-            that is missing or wrong, "forward over reverse".
-        second_derivative_mode: How second directional derivatives are computed: "Taylor mode" or,
-            where that is missing or wrong, "nested forward mode" or "Hessian-vector product".
-        deviations: Relative deviations, by what was compared.
-        fallbacks: Why a mode was passed over, by mode; empty when the first choices passed.
-    """
-
-    product_mode: str
-    second_derivative_mode: str
-    deviations: dict[str, float]
-    fallbacks: dict[str, str]
-
-    def describe(self) -> str:
-        """One line for logs and artifacts."""
-        deviations = ", ".join(f"{name} {value:.1e}" for name, value in self.deviations.items())
-        fallbacks = "".join(f"; {mode} not taken: {why}" for mode, why in self.fallbacks.items())
-        return (
-            f"Hessian-vector products by {self.product_mode}, second directional derivatives by "
-            f"{self.second_derivative_mode}; deviations in float64: {deviations}{fallbacks}"
-        )
 
 
 class Objective:
@@ -165,7 +134,7 @@ class Objective:
         self.cost = Cost()
         self._model = _evaluation_copy(model)
         self._loss = _twice_differentiable(loss)
-        self._samples_at_once = _samples_at_once(inputs, batch_size, self._dtype, self._device)
+        self._samples_at_once: int | None = None
         self._inputs = inputs.detach()
         self._targets = targets.detach()
         self._shapes = {name: parameter.shape for name, parameter in trainable.items()}
@@ -290,7 +259,7 @@ class Objective:
             result = torch.cat(
                 [
                     self._second_derivatives(parameters, part, report.second_derivative_mode)
-                    if report.second_derivative_mode != _PRODUCT
+                    if report.second_derivative_mode != PRODUCT
                     else (part * self._products(parameters, part, report.product_mode)).sum(0)
                     for part in vectors.split(self.vectors_at_once, 1)
                 ]
@@ -304,20 +273,19 @@ class Objective:
     def self_test(self) -> SelfTest:
         """Find the modes of differentiation that are right for this network, and take them.
 
-        On a few samples in float64: two passes agree; one batch and two ragged ones agree; two
-        modes of Hessian-vector products agree with each other, or one of them with differences of
-        gradients; and the second directional derivative agrees with v'(Hv). The first of the modes
-        that agree is taken, and what was passed over is named. It runs once, by itself before the
-        first second derivative at the latest; its own passes are not part of `cost`.
+        What is tested stands in `self_test.run_self_test`. It runs once, by itself before the first
+        second derivative at the latest, on six samples in float64; its passes are not part of
+        `cost`. Subsets and copies share the result.
 
-        Raises ModelError where passes or batches disagree, DifferentiationError where no mode of
-        Hessian-vector products agrees with anything.
+        Raises:
+            ModelError: Two passes, or two ways to split the samples into batches, disagree.
+            DifferentiationError: No mode of Hessian-vector products is right.
         """
         if self._report is None:
             chosen = torch.linspace(0, self.n_samples - 1, min(self.n_samples, 6)).long()
             probe = self.subset(chosen).to(dtype=torch.float64)
-            with _kernels(self.device):
-                self._report = _test(probe)
+            with kernels(self.device):
+                self._report = run_self_test(probe)
             self._vectorised = probe._vectorised
         return self._report
 
@@ -367,9 +335,37 @@ class Objective:
         return total.to(self.dtype)
 
     def _batches(self) -> Iterator[Batch]:
+        if self._samples_at_once is None:
+            self._samples_at_once = self._choose_samples_at_once()
         for start in range(0, self.n_samples, self._samples_at_once):
             part = slice(start, start + self._samples_at_once)
             yield self._cast(self._inputs[part]), self._cast(self._targets[part])
+
+    def _choose_samples_at_once(self) -> int:
+        """On the CPU, as many samples as keep the largest result of a layer in the cache.
+
+        Tuned on a ResNet-20 with two cores: with 64 images of 32 × 32 at once a forward pass takes
+        0.23 ms an image, with 256 a third more; in float64, whose kernels unfold the images, 2.5 ms
+        with 8 and 5.4 ms with 32.
+        """
+        if self.device.type != "cpu":
+            return self.batch_size
+        largest = 1
+
+        def watch(module: nn.Module, inputs: object, output: object) -> None:
+            nonlocal largest
+            if isinstance(output, Tensor):
+                largest = max(largest, output.numel())
+
+        handles = [m.register_forward_hook(watch) for m in self._model.modules()]
+        try:
+            with kernels(self.device), torch.no_grad():
+                self._model(self._cast(self._inputs[:1]))
+        finally:
+            for handle in handles:
+                handle.remove()
+        numbers = 2**20 if self.dtype == torch.float32 else 2**17
+        return min(self.batch_size, max(8, numbers // largest))
 
     def _cast(self, batch: Tensor) -> Tensor:
         dtype = self.dtype if batch.is_floating_point() else None
@@ -430,14 +426,14 @@ class Objective:
     def _pass(self, kind: str, count: int) -> Iterator[None]:
         """`count` passes over all samples: their kernels and their cost."""
         start = time.perf_counter()
-        with _kernels(self.device):
+        with kernels(self.device):
             yield
         passes = {f"{kind} {str(self.dtype).removeprefix('torch.')}": count}
         self.cost = self.cost + Cost(passes, time.perf_counter() - start)
 
 
 @contextlib.contextmanager
-def _kernels(device: torch.device) -> Iterator[None]:
+def kernels(device: torch.device) -> Iterator[None]:
     """Kernels that have second derivatives, and that are as precise as their number format."""
     fast_path = torch.backends.mha.get_fastpath_enabled()
     formats = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)  # type: ignore[attr-defined]
@@ -454,136 +450,6 @@ def _kernels(device: torch.device) -> Iterator[None]:
         if device.type == "cuda":
             for part, precision in zip(formats, precisions):
                 part.fp32_precision = precision
-
-
-# --- self-test ----------------------------------------------------------------------------------
-
-# Between two exact ways in float64, and between an exact way and differences of gradients.
-_TOLERANCE = 1e-8
-_DIFFERENCE_TOLERANCE = 1e-4
-
-
-def _test(probe: Objective) -> SelfTest:
-    """The self-test on an objective in float64 with few samples."""
-    probe._samples_at_once = probe.n_samples
-    parameters = probe._parameters_at(None)
-    slope = probe._gradient(parameters)
-    if not torch.isfinite(slope).all():
-        raise NonFiniteError(f"The gradient over {probe.n_samples} samples is not finite.")
-    deviations = {"two passes": _deviation(slope, probe._gradient(parameters))}
-    probe._samples_at_once = max(1, 2 * probe.n_samples // 3)
-    deviations["two batches"] = _deviation(slope, probe._gradient(parameters))
-    probe._samples_at_once = probe.n_samples
-    if deviations["two passes"] > _TOLERANCE:
-        raise ModelError(
-            "Two passes over the same samples disagree: the network is random in evaluation mode."
-        )
-    if deviations["two batches"] > _TOLERANCE:
-        raise ModelError(
-            "The loss depends on how the samples are split into batches: it is not a mean over "
-            "samples, or the network mixes the samples of a batch."
-        )
-    generator = torch.Generator().manual_seed(0)
-    vectors = torch.randn(probe.n_parameters, 2, generator=generator, dtype=torch.float64)
-    vectors = vectors.to(probe.device) / vectors.norm(dim=0).to(probe.device)
-    fallbacks: dict[str, str] = {}
-    product_mode, products = _product_mode(probe, parameters, vectors, deviations, fallbacks)
-    second_mode = _second_derivative_mode(
-        probe, parameters, vectors, products, deviations, fallbacks
-    )
-    return SelfTest(product_mode, second_mode, deviations, fallbacks)
-
-
-def _product_mode(
-    probe: Objective,
-    parameters: Parameters,
-    vectors: Tensor,
-    deviations: dict[str, float],
-    fallbacks: dict[str, str],
-) -> tuple[str, Tensor]:
-    results = {}
-    for mode in PRODUCTS:
-        result = _attempt(probe, fallbacks, mode, probe._products, parameters, vectors, mode)
-        if result is not None:
-            results[mode] = result
-    if len(results) == 2:
-        deviation = _deviation(*results.values())
-        deviations["forward over reverse and reverse over reverse"] = deviation
-        if deviation <= _TOLERANCE:
-            mode = next(iter(PRODUCTS))
-            return mode, results[mode]
-    differences = _gradient_differences(probe, vectors)
-    for mode, result in results.items():
-        deviation = _deviation(result, differences)
-        deviations[f"{mode} and differences of gradients"] = deviation
-        if deviation <= _DIFFERENCE_TOLERANCE:
-            return mode, result
-        fallbacks[mode] = "deviates from differences of gradients"
-    reasons = "; ".join(f"{mode} {why}" for mode, why in fallbacks.items())
-    raise DifferentiationError(f"No mode of Hessian-vector products is right: {reasons}.")
-
-
-def _second_derivative_mode(
-    probe: Objective,
-    parameters: Parameters,
-    vectors: Tensor,
-    products: Tensor,
-    deviations: dict[str, float],
-    fallbacks: dict[str, str],
-) -> str:
-    exact = (vectors * products).sum(0)
-    for mode in SECOND_DERIVATIVES:
-        result = _attempt(
-            probe, fallbacks, mode, probe._second_derivatives, parameters, vectors, mode
-        )
-        if result is None:
-            continue
-        deviation = _deviation(result, exact)
-        deviations[f"{mode} and v'(Hv)"] = deviation
-        if deviation <= _TOLERANCE:
-            return mode
-        fallbacks[mode] = f"deviates from v'(Hv) by {deviation:.1e}"
-    return _PRODUCT
-
-
-def _attempt(
-    probe: Objective,
-    fallbacks: dict[str, str],
-    mode: str,
-    function: Callable[..., Tensor],
-    *arguments: object,
-) -> Tensor | None:
-    """The result, unvectorised where vectorisation fails; None where the mode is missing."""
-    try:
-        try:
-            return function(*arguments)
-        except RuntimeError:
-            if not probe._vectorised:
-                raise
-            probe._vectorised = False
-            return function(*arguments)
-    except (RuntimeError, NotImplementedError) as error:
-        fallbacks[mode] = str(error).splitlines()[0][:160]
-        return None
-
-
-def _gradient_differences(probe: Objective, vectors: Tensor) -> Tensor:
-    """Central differences of the gradient along unit vectors, (N, K)."""
-    step = 1e-6 * max(1.0, float(probe._theta.norm()))
-    columns = []
-    for v in vectors.T:
-        ahead, behind = (
-            probe._gradient(probe._parameters_at(probe._theta + sign * step * v))
-            for sign in (1, -1)
-        )
-        columns.append((ahead - behind) / (2 * step))
-    return torch.stack(columns, 1)
-
-
-def _deviation(a: Tensor, b: Tensor) -> float:
-    """‖a − b‖ relative to the larger of the two; zero where both are zero."""
-    scale = max(float(a.norm()), float(b.norm()))
-    return float((a - b).norm()) / scale if scale else 0.0
 
 
 # --- small helpers ------------------------------------------------------------------------------
@@ -619,21 +485,6 @@ def _twice_differentiable(loss: Loss) -> Loss:
     if isinstance(loss, nn.MSELoss) or loss is nn.functional.mse_loss:
         return mean_squared_error
     return loss
-
-
-# Tuned on a ResNet-20 with two cores: with 64 images of 32 × 32 at once a forward pass takes 0.23 ms
-# an image, with 256 a third more; in float64, whose kernels unfold the images, 2.5 ms with 8 and
-# 5.4 ms with 32.
-_PIXELS_AT_ONCE = {torch.float32: 65_536, torch.float64: 8_192}
-
-
-def _samples_at_once(
-    inputs: Tensor, batch_size: int, dtype: torch.dtype, device: torch.device
-) -> int:
-    if device.type != "cpu" or inputs.ndim != 4:
-        return batch_size
-    pixels = inputs.shape[2] * inputs.shape[3]
-    return max(1, min(batch_size, _PIXELS_AT_ONCE[dtype] // pixels))
 
 
 def _add(total: Parameters, part: Parameters) -> None:

@@ -1,4 +1,7 @@
-# The paper, compiled by typst from the manuscript and the files drawn above.
+# The paper, compiled by typst from the manuscript and the files drawn above; the report's introduction.
+
+
+report: "../report/workflow.rst"
 
 
 rule compile_paper:
