@@ -13,7 +13,7 @@ from subjects import LAYOUTS, SEED, Subject
 from hessian_directions import directions, projection
 
 # Points along each side, and the distance in parameter space between neighbours.
-STEPS = 6
+STEPS = 5
 SPACING = 0.02
 
 

@@ -23,7 +23,7 @@ from hessian_directions.eigenpairs import extreme_eigenpairs
 from hessian_directions.objective import Objective
 from hessian_directions.seeds import derive
 
-REPETITIONS, BLOCKS = 20, 4
+REPETITIONS, BLOCKS = 12, 3
 
 # Of the seconds that are there, the share that is planned with.
 MARGIN = 0.95

@@ -54,6 +54,9 @@ class Peer:
         self.model, self.inputs = subject.in_layout(layout)
         self.batches = [(self.inputs, subject.targets)]
 
+    def __str__(self) -> str:
+        return f"{self.name}, {self.layout}"
+
     def multiplication(self, V: Tensor) -> Callable[[], list[Tensor]]:
         """A function without arguments that computes Hv for all columns v, K × (N,)."""
         raise NotImplementedError

@@ -44,14 +44,14 @@ ROOT = Path(__file__).resolve().parent.parent
 NETWORKS: dict[str, dict[str, Any]] = {
     "ResNet-20": {"model": "resnet", "options": {"depth": 20}, "n_images": 64},
     "ResNet-56": {"model": "resnet", "options": {"depth": 56}, "n_images": 32},
-    "DenseNet-121": {"model": "densenet", "options": {}, "n_images": 8},
+    "DenseNet-121": {"model": "densenet", "options": {}, "n_images": 6},
 }
 # Eigenpairs and traces say something about trained networks only.
 TRAINED: dict[str, dict[str, Any]] = {
     "ResNet-20, trained": {
         "model": "resnet",
         "options": {"depth": 20},
-        "n_images": 60,
+        "n_images": 40,
         "n_train": 640,
         "settings": {
             "epochs": 10,
