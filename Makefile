@@ -3,13 +3,14 @@
 PROFILE ?= demo
 CONFIG := config/$(PROFILE).yaml
 VENV := .venv
+PEERS := .benchmarks-venv
 BIN := $(VENV)/bin
 SNAKEMAKE := $(BIN)/snakemake --configfile $(CONFIG)
 # One thread a process unless the workflow says otherwise: two jobs on two cores must not fight.
 export OMP_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 
-.PHONY: reproduce figures test test-all lint promote check-gpu clean-environment
+.PHONY: reproduce figures test test-all lint promote check-gpu benchmarks clean-environment
 
 # Everything from scratch, then this machine's numbers beside the published ones.
 reproduce: $(VENV)/ready
@@ -44,6 +45,15 @@ promote: $(VENV)/ready
 # Two minutes on a machine with a GPU: the same numbers there as on the CPU?
 check-gpu: $(VENV)/ready
 	$(BIN)/python -m pytest -q tests/test_gpu.py --require-gpu
+
+# Side by side with other tools, installed in an environment of their own: see benchmarks/README.md.
+benchmarks: $(PEERS)/ready
+	$(PEERS)/bin/python benchmarks/run.py
+
+$(PEERS)/ready: pyproject.toml constraints.txt benchmarks/requirements.txt
+	python3 -m venv $(PEERS)
+	$(PEERS)/bin/pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
+	touch $@
 
 $(VENV)/ready: pyproject.toml constraints.txt requirements.txt
 	python3 -m venv $(VENV)

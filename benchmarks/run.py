@@ -20,6 +20,7 @@ from goals import (
     DERIVATIVE,
     DERIVATIVES,
     EIGENPAIRS,
+    GOALS,
     PROBES,
     PRODUCT,
     SURFACE,
@@ -76,14 +77,16 @@ class Table:
         self.path = path
         self.rows = pd.DataFrame(columns=list(COLUMNS))
         if kept and path.is_file():
-            self.rows = pd.read_csv(path, keep_default_na=True)
+            self.rows = pd.read_csv(path)
 
     def lacks(self, network: str, works: tuple[str, ...]) -> bool:
         return bool(missing(self.rows, {network: works}))
 
     def add(self, rows: list[dict[str, Any]]) -> None:
         new = pd.DataFrame(rows)
-        self.rows = pd.concat([self.rows, new], ignore_index=True) if len(self.rows) else new
+        joined = pd.concat([self.rows, new]) if len(self.rows) else new
+        order = joined["work"].map(list(GOALS).index)
+        self.rows = joined.iloc[order.argsort(kind="stable")].reset_index(drop=True)
         artifacts.write_table(self.path, self.rows)
         print(summary(new), flush=True)
 

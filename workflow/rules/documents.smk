@@ -9,13 +9,13 @@ rule compile_paper:
         manuscript="paper/paper.typ",
         parts=sorted(map(str, Path("paper").glob("*.typ"))),
         bibliography="paper/references.bib",
-        # The text reads its settings from the same file as the rules.
-        config=CONFIGFILE,
         figures=expand(rules.draw_figure.output.pdf, figure=FIGURES),
         tables=rules.make_tables.output,
         claims=rules.decide_claims.output,
         code=code("compile_paper"),
     output:
+        # The text reads its settings from what the rules were given, defaults and command line included.
+        configuration="<drawn>/configuration.yaml",
         pdf=report(
             "<drawn>/paper.pdf",
             caption="../report/paper.rst",
@@ -27,6 +27,6 @@ rule compile_paper:
     conda:
         "../../environment.yml"
     params:
-        profile=PROFILE,
+        configuration=config,
     script:
         "../scripts/compile_paper.py"

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typst
+import yaml
 from stage import stage
 
 from hessian_directions import artifacts
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from snakemake.script import snakemake
 
 with stage(snakemake) as job:
+    with artifacts.atomic_path(job.output.configuration) as path:
+        path.write_text(yaml.safe_dump(job.params.configuration, allow_unicode=True))
     # No system fonts and no date: the same inputs give the same PDF on every machine.
     pdf = typst.compile(
         job.input.manuscript,
@@ -19,8 +22,8 @@ with stage(snakemake) as job:
         ignore_system_fonts=True,
         sys_inputs={
             "results": f"/{Path(job.input.claims[0]).parent}",
-            "profile": job.params.profile,
-            "config": f"/{job.input.config}",
+            "profile": job.params.configuration["profile"],
+            "config": f"/{job.output.configuration}",
         },
     )
     with artifacts.atomic_path(job.output.pdf) as path:
