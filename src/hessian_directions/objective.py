@@ -95,8 +95,8 @@ class Objective:
         inputs: One sample per row. They stay where they are; every batch is moved to the model's
             device and precision (integers stay integers).
         targets: One target per row, treated alike.
-        batch_size: The most samples per forward pass; on the CPU images are taken in smaller pieces
-            that stay in its cache. Results depend on it by rounding alone; memory does.
+        batch_size: The most samples per pass; on the CPU fewer are taken at once where that keeps
+            them in its cache. Results depend on it by rounding alone; memory does.
         vectors_at_once: Vectors or points handled together: they share data and passes.
 
     Attributes:
@@ -350,17 +350,17 @@ class Objective:
         """
         if self.device.type != "cpu":
             return self.batch_size
-        largest = 1
+        few, largest = self._cast(self._inputs[:2]), 1
 
         def watch(module: nn.Module, inputs: object, output: object) -> None:
             nonlocal largest
             if isinstance(output, Tensor):
-                largest = max(largest, output.numel())
+                largest = max(largest, output.numel() // len(few))
 
         handles = [m.register_forward_hook(watch) for m in self._model.modules()]
         try:
             with kernels(self.device), torch.no_grad():
-                self._model(self._cast(self._inputs[:1]))
+                self._model(few)
         finally:
             for handle in handles:
                 handle.remove()
@@ -428,6 +428,8 @@ class Objective:
         start = time.perf_counter()
         with kernels(self.device):
             yield
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)  # else the time of the launches alone
         passes = {f"{kind} {str(self.dtype).removeprefix('torch.')}": count}
         self.cost = self.cost + Cost(passes, time.perf_counter() - start)
 
