@@ -25,11 +25,14 @@ figures: $(VENV)/ready
 	$(SNAKEMAKE) --quiet rules -- figures
 	$(SNAKEMAKE) --quiet all --report results/redrawn/$(PROFILE)/report.html -- figures
 
+# The workflow's tests share one computed clone and use both cores themselves.
 test: $(VENV)/ready
-	$(BIN)/python -m pytest -q -m "not long" -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -q -n 2 -m "not workflow and not long"
+	$(BIN)/python -m pytest -q -m "workflow and not long"
 
 test-all: $(VENV)/ready
-	$(BIN)/python -m pytest -q -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -q -n 2 -m "not workflow"
+	$(BIN)/python -m pytest -q -m workflow
 
 lint: $(VENV)/ready
 	$(BIN)/ruff format --check .

@@ -45,7 +45,7 @@ def measure_eigenpairs(subject: Subject) -> list[dict[str, Any]]:
     for measure in (recipe, pyhessian, eigenthings):
         peer, values, products, note = measure(subject, H, smallest, largest)
         for value, expected in zip(values, (largest, smallest)):
-            require_equal(torch.tensor(value), torch.tensor(expected), peer, "ours")
+            require_equal(torch.tensor(value), torch.tensor(expected), peer)
         rows.append(
             finished_row(
                 EIGENPAIRS,

@@ -34,7 +34,7 @@ def measure_surface(subject: Subject, rounds: int) -> list[dict[str, Any]]:
     for layout in LAYOUTS:
         surface = LossLandscapes(subject, layout).surface(V, STEPS)
         name = f"{LossLandscapes.name}, {layout}"
-        require_equal(torch.from_numpy(surface()), torch.from_numpy(expected), name, "ours")
+        require_equal(torch.from_numpy(surface()), torch.from_numpy(expected), name)
         tasks[name] = surface
     forwards = forward_passes(subject)
     seconds = alternate(

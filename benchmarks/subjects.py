@@ -59,6 +59,11 @@ class Subject:
         objective.self_test()
         return objective
 
+    def few(self, n_images: int) -> "Subject":
+        """The same network in float64 with the first images alone."""
+        model = copy.deepcopy(self.model).double()
+        return Subject(self.name, model, self.inputs[:n_images].double(), self.targets[:n_images])
+
     def in_layout(self, layout: str) -> tuple[nn.Module, Tensor]:
         """A copy of the network, and the images, both in a memory layout."""
         if layout == DEFAULT:

@@ -10,7 +10,7 @@ import torch
 import yaml
 from project import ROOT, TINY, Project
 
-pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("bare")]
+pytestmark = pytest.mark.workflow
 
 NETWORK = "results/computed/tiny/networks/classifier"
 

@@ -246,7 +246,8 @@ def test_float32_objectives_give_their_own_losses():
     V = gaussian(objective.n_parameters, 2, generator())
     surface = projection.surface(objective, V, GRID, GRID)
     assert surface.dtype == np.float64
-    assert surface.attrs["loss_at_origin"] == float(objective.value())
+    # Many points at once share their matrix products: equal to rounding of float32, not to the bit.
+    assert surface.attrs["loss_at_origin"] == pytest.approx(float(objective.value()), rel=1e-6)
 
 
 def test_progress_tells_what_is_left():

@@ -33,7 +33,6 @@ def test_python_example(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.workflow
-@pytest.mark.xdist_group("computed")
 def test_snakemake_commands(computed: Project) -> None:
     """Each as it stands, but on the tests' configuration and as a dry run."""
     found = [words for words in commands() if words[0] == "snakemake"]

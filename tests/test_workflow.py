@@ -11,8 +11,7 @@ import pytest
 import yaml
 from project import ROOT, TINY, Project
 
-# One worker computes the clone that these tests share.
-pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("computed")]
+pytestmark = pytest.mark.workflow
 
 COMPUTING = {
     "train_network",
