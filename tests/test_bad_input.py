@@ -121,7 +121,7 @@ def test_class_folder(bare: Project, tmp_path: Path, spoil: str) -> None:
     (folder / "0.png").unlink()
     if spoil == "missing":
         folder.rmdir()
-    images = {"kind": "image_folder", "folder": str(tmp_path / "images")}
+    images = {"kind": "image_folder", "path": str(tmp_path / "images")}
     output = attempt(
         bare, lambda c: c["data"].update(digits=images), f"{NETWORK}/checkpoint.safetensors"
     )
