@@ -1,7 +1,7 @@
 """hessian-directions: from data to the paper's PDF.
 
-    snakemake --configfile config/demo.yaml figures                           # from the archive
-    snakemake --configfile config/demo.yaml --config source=compute figures   # from scratch
+    snakemake figures --configfile config/demo.yaml                           # from the archive
+    snakemake figures --configfile config/demo.yaml --config source=compute   # from scratch
 
 The grammar of results/, written here and nowhere else:
 

@@ -68,28 +68,26 @@ class Project:
 
     def snakemake(
         self,
-        *arguments: str,
+        *targets: str,
+        options: tuple[str, ...] = (),
         configfile: str = TINY,
         config: str = "source=archive",
         check: bool = True,
         **variables: str,
     ) -> subprocess.CompletedProcess[str]:
-        """`snakemake` with this configuration; targets and options as given."""
-        options = ("--configfile", configfile, "--config", *config.split(), "--cores", "2")
-        return (
-            self.run("snakemake", *options, "--", *arguments, check=check, **variables)
-            if not any(argument.startswith("-") for argument in arguments)
-            else self.run("snakemake", *options, *arguments, check=check, **variables)
-        )
+        """Make these targets with this configuration."""
+        command = ("snakemake", "--configfile", configfile, "--config", *config.split())
+        command += ("--cores", "2", *options, "--", *targets)
+        return self.run(*command, check=check, **variables)
 
     def commit(self, message: str) -> None:
         identity = ("-c", "user.name=tests", "-c", "user.email=tests@localhost")
         self.run("git", "add", "--all")
         self.run("git", *identity, "commit", "--quiet", "--allow-empty", "-m", message)
 
-    def planned_rules(self, *arguments: str, **options: str) -> set[str]:
+    def planned_rules(self, *targets: str, config: str = "source=archive") -> set[str]:
         """The rules that a dry run would execute."""
-        done = self.snakemake("--dry-run", "--quiet", "host", *arguments, **options)
+        done = self.snakemake(*targets, options=("--dry-run", "--quiet", "host"), config=config)
         lines = done.stdout.splitlines()
         rules = set()
         for index, line in enumerate(lines):
