@@ -43,6 +43,7 @@ rule figures:
     """Every figure, table and verdict, and the paper."""
     default_target: True
     input:
+        READ,
         rules.draw_figures.input,
         rules.make_tables.output,
         rules.decide_claims.output,

@@ -130,3 +130,19 @@ TABLES = (
     "networks visibility saddles dimensions traces step_sizes softplus surface_checks lowest_points "
     "correlations population cost"
 ).split()
+
+
+# Targets in their own right: Snakemake does not re-make a file that is only on the way to one that exists.
+READ = [
+    path
+    for inputs in [
+        EVIDENCE,
+        *(inputs for _, inputs in [*FIGURES.values(), *ANIMATIONS.values()]),
+    ]
+    for paths in inputs.values()
+    for path in ([paths] if isinstance(paths, str) else paths)
+]
+if SOURCE == "compute":
+    READ += per_network("checkpoint.safetensors", NETWORK_NAMES)
+    READ += per_network("eigenvectors.safetensors", studied("eigenpairs"))
+READ = sorted(set(READ))
