@@ -5,10 +5,13 @@ import shutil
 import signal
 import subprocess
 import time
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from PIL import Image
 from project import ROOT, TINY, Project
 
 pytestmark = pytest.mark.workflow
@@ -253,7 +256,7 @@ ARCHITECTURES = {
             "in_chans": 1,
         },
     },
-    "from_torchvision": {"name": "torchvision:squeezenet1_1", "options": {}},
+    "from_torchvision": {"name": "torchvision:shufflenet_v2_x0_5", "options": {}},
     "own_function": {"name": "own_networks:small_network", "options": {"width": 4}},
 }
 OWN_NETWORK = '''
@@ -284,8 +287,19 @@ class Small(nn.Module):
 '''
 
 
+def write_image_folder(folder: Path) -> None:
+    """Two classes of ten random colour images for training, and two images of each for testing."""
+    generator = np.random.default_rng(0)
+    for split, n_images in (("train", 10), ("test", 2)):
+        for label in ("cat", "dog"):
+            (folder / split / label).mkdir(parents=True)
+            for number in range(n_images):
+                pixels = generator.integers(0, 256, size=(32, 32, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / split / label / f"{number}.png")
+
+
 def test_new_architectures_are_configuration_entries(computed: Project, tmp_path) -> None:
-    """One of each kind, LayerNorm and attention among them, through training, eigenpairs and a surface."""
+    """One of each kind, LayerNorm and attention among them, through training, scores and eigenpairs."""
     project = Project(tmp_path / "project")
     shutil.copytree(computed.path, project.path, symlinks=True)
     (project.path / "src/own_networks.py").write_text(OWN_NETWORK)
@@ -293,13 +307,16 @@ def test_new_architectures_are_configuration_entries(computed: Project, tmp_path
     entry = configuration["networks"]["classifier"]
     training = {"epochs": 1, "batch_size": 100, "learning_rate": 0.01}
     for name, model in ARCHITECTURES.items():
-        if name != "from_torchvision":
-            configuration["networks"][name] = entry | {
-                "label": name,
-                "model": model,
-                "training": training,
-                "n_images": 20,
-            }
+        configuration["networks"][name] = entry | {
+            "label": name,
+            "model": model,
+            "training": training,
+            "n_images": 20,
+        }
+    # torchvision's classifiers want three channels.
+    write_image_folder(tmp_path / "images")
+    configuration["data"]["images"] = {"kind": "image_folder", "path": str(tmp_path / "images")}
+    configuration["networks"]["from_torchvision"]["data"] = "images"
     configuration["analyses"]["eigenpairs"]["max_products"] = 60
     (project.path / "own.yaml").write_text(yaml.safe_dump(configuration))
     targets = [
