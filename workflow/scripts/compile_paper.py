@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 with stage(snakemake) as job:
     with artifacts.atomic_path(job.output.configuration) as path:
-        path.write_text(yaml.safe_dump(job.params.configuration, allow_unicode=True))
+        path.write_text(
+            yaml.safe_dump(job.params.configuration, allow_unicode=True, sort_keys=False)
+        )
     # No system fonts and no date: the same inputs give the same PDF on every machine.
     pdf = typst.compile(
         job.input.manuscript,
