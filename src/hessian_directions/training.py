@@ -81,7 +81,8 @@ class TrainingSettings:
         Epochs between records of training and test loss in evaluation mode, which also look at
         `target_loss`.
     mixed_precision
-        Compute in bfloat16 where that is safe; CUDA only.
+        Compute in bfloat16 where that is safe, in the records of the history too. Twice as fast on
+        processors with instructions for it, slower on others.
     """
 
     optimizer: str = "sgd"
@@ -283,8 +284,6 @@ def train(
     if not isinstance(settings, TrainingSettings):
         settings = TrainingSettings.from_mapping(settings)
     device = torch.device(device)
-    if settings.mixed_precision and device.type != "cuda":
-        raise ConfigurationError(f"training.mixed_precision needs device cuda, not {device}")
     if settings.augmentation != "none" and train.inputs.dim() != 4:
         raise ConfigurationError(f"training.augmentation: {settings.augmentation} needs images")
     train = with_label_noise(train, settings.label_noise, seed)
@@ -463,15 +462,18 @@ class _Run:
                 yield images, targets
 
     def _loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        if not self.settings.mixed_precision:
-            return self.loss(self.model(inputs), targets)
-        with torch.autocast(inputs.device.type, dtype=torch.bfloat16):
+        with self._autocast():
             outputs = self.model(inputs)
-        return self.loss(outputs.float(), targets)
+        return self.loss(outputs.to(self.theta.dtype), targets)
+
+    def _autocast(self) -> torch.autocast:
+        enabled = self.settings.mixed_precision
+        return torch.autocast(self.theta.device.type, dtype=torch.bfloat16, enabled=enabled)
 
     def record(self, progress: Progress | None) -> None:
         """Add a row to the history, judge the weights, look at the target."""
-        train_loss, _ = _evaluate(self.model, self.loss, self.inputs, self.targets)
+        with self._autocast():
+            train_loss, _ = _evaluate(self.model, self.loss, self.inputs, self.targets)
         self._require_finite(train_loss)
         row = {
             "epoch": self.epoch,
@@ -479,7 +481,9 @@ class _Run:
             "learning_rate": self.latest_rate,
         }
         if self.test is not None:
-            row["test_loss"], row["test_accuracy"] = _evaluate(self.model, self.loss, *self.test)
+            with self._autocast():
+                scores = _evaluate(self.model, self.loss, *self.test)
+            row["test_loss"], row["test_accuracy"] = scores
         self.history.append(row)
         if self.settings.keep == "best":
             self._judge(train_loss)

@@ -81,6 +81,11 @@ def network_settings(wildcards):
     }
 
 
+def checkpoint_precision(wildcards):
+    """What the trained weights are rounded to before they are kept, and studied."""
+    return config["networks"][wildcards.network].get("checkpoint_precision", "float32")
+
+
 def code(script, *modules):
     """The files a script runs, as inputs: editing one of them re-runs its stage, and no other.
 

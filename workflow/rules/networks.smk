@@ -22,6 +22,7 @@ rule train_network:
         **COMMON,
         network=network_settings,
         training=lambda wildcards: config["networks"][wildcards.network]["training"],
+        checkpoint_precision=checkpoint_precision,
     script:
         "../scripts/train_network.py"
 

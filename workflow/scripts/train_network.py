@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+import torch
 import xarray as xr
 from stage import stage
 
@@ -34,4 +35,5 @@ with stage(snakemake) as job:
     artifacts.write_dataset(job.output.history, history, provenance)
     snapshots = result.snapshots.arrays() if result.snapshots else {}
     artifacts.write_tensors(job.output.snapshots, snapshots, provenance)
-    checkpoints.save(job.output.checkpoint, studied.model, provenance)
+    precision = getattr(torch, job.params.checkpoint_precision)
+    checkpoints.save(job.output.checkpoint, studied.model, provenance, precision)

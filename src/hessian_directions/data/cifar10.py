@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from hessian_directions.data import cache as cache_folder
+from hessian_directions.data import image_folder
 from hessian_directions.data.dataset import Dataset, Normalisation, image_dataset, positions
 from hessian_directions.errors import ConfigurationError, DataError
 from hessian_directions.models import vision
@@ -29,6 +30,7 @@ def cifar10(
     normalisation: Mapping[str, Any] | None = None,
     sha256: Mapping[str, str] | None = None,
     archive: Mapping[str, str] | None = None,
+    subset: str | None = None,
 ) -> Dataset:
     """(n, 3, 32, 32) images in the order of their indices in torchvision's data set.
 
@@ -46,24 +48,39 @@ def cifar10(
         met.
     archive
         {url, sha256} of the archive where it is another than the published one.
+    subset
+        Name in the cache folder of a folder or archive of just the chosen images, as
+        train/<class>/<batch>_<index>.png and test/<class>/<index>.png. Where it is there it is read
+        in place of CIFAR-10; `sha256` proves that its images are the same.
     """
-    images, labels, classes = read(cache, archive)
-    chosen = {"train_indices": train_indices, "test_indices": test_indices}
-    indices = {}
-    for split in ("train", "test"):
-        key, n = f"{split}_indices", len(labels[split])
-        ranges = chosen[key]
-        indices[split] = np.arange(n) if ranges is None else positions(ranges, key)
-        if len(indices[split]) and indices[split][-1] >= n:
-            raise ConfigurationError(
-                f"data.{key}: index {indices[split][-1]} is outside CIFAR-10's {n} {split} images"
-            )
+    if subset is not None and (sha256 is None or {"train", "test"} - sha256.keys()):
+        raise ConfigurationError("data.subset needs data.sha256 of train and test")
+    indices = {
+        split: None if ranges is None else positions(ranges, f"{split}_indices")
+        for split, ranges in (("train", train_indices), ("test", test_indices))
+    }
+    if subset is not None and (cache / subset).exists():
+        images, labels, classes = image_folder.read(cache / subset)
+    else:
+        images, labels, classes = read(cache, archive)
+        for split, chosen in indices.items():
+            if chosen is not None:
+                n = len(labels[split])
+                if chosen[-1] >= n:
+                    raise ConfigurationError(
+                        f"data.{split}_indices: index {chosen[-1]} is outside CIFAR-10's {n} "
+                        f"{split} images"
+                    )
+                images[split], labels[split] = images[split][chosen], labels[split][chosen]
     return image_dataset(
         "cifar10",
         "cifar10",
-        {split: images[split][indices[split]] for split in indices},
-        {split: labels[split][indices[split]] for split in indices},
-        indices,
+        images,
+        labels,
+        {
+            split: np.arange(len(labels[split])) if chosen is None else chosen
+            for split, chosen in indices.items()
+        },
         classes,
         normalisation or NORMALISATION,
         sha256,

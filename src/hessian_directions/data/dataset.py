@@ -46,23 +46,11 @@ class Split:
     def balanced(self, n: int) -> "Split":
         """The first n / (number of classes) samples of every class, in the split's order.
 
-        Raises DataError where n is no multiple of the number of classes, or a class has too few
-        samples.
+        Errors as in `balanced_positions`.
         """
         if self.targets.is_floating_point():
             raise DataError("a balanced choice needs classes, these targets are real numbers")
-        classes, counts = self.targets.unique(return_counts=True)
-        each, rest = divmod(n, len(classes))
-        if rest or each < 1:
-            raise DataError(f"{n} samples cannot be balanced over {len(classes)} classes")
-        if each > counts.min():
-            scarce = classes[counts.argmin()].item()
-            raise DataError(
-                f"{n} balanced samples need {each} of each class, class {scarce} has "
-                f"{counts.min().item()}"
-            )
-        positions = [(self.targets == label).nonzero()[:each, 0] for label in classes]
-        return self.take(torch.cat(positions).sort().values)
+        return self.take(balanced_positions(self.targets, n))
 
 
 @dataclass(frozen=True)
@@ -210,6 +198,26 @@ def pixel_sha256(images: np.ndarray, labels: np.ndarray) -> str:
     digest = hashlib.sha256(np.ascontiguousarray(images, dtype=np.uint8).tobytes())
     digest.update(labels.astype(np.uint8).tobytes())
     return digest.hexdigest()
+
+
+def balanced_positions(labels: Tensor, n: int) -> Tensor:
+    """Where the first n / (number of classes) samples of every class stand, in ascending order.
+
+    Raises DataError where n is no multiple of the number of classes, or a class has too few
+    samples.
+    """
+    classes, counts = labels.unique(return_counts=True)
+    each, rest = divmod(n, len(classes))
+    if rest or each < 1:
+        raise DataError(f"{n} samples cannot be balanced over {len(classes)} classes")
+    if each > counts.min():
+        scarce = classes[counts.argmin()].item()
+        raise DataError(
+            f"{n} balanced samples need {each} of each class, class {scarce} has "
+            f"{counts.min().item()}"
+        )
+    chosen = [(labels == label).nonzero()[:each, 0] for label in classes]
+    return torch.cat(chosen).sort().values
 
 
 def positions(ranges: Sequence[Sequence[int]], key: str) -> np.ndarray:

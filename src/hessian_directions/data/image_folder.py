@@ -8,10 +8,15 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image, UnidentifiedImageError
 
 from hessian_directions.data import cache as cache_folder
-from hessian_directions.data.dataset import Dataset, image_dataset, positions
+from hessian_directions.data.dataset import (
+    Dataset,
+    balanced_positions,
+    image_dataset,
+)
 from hessian_directions.errors import ConfigurationError, DataError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
@@ -26,8 +31,7 @@ def image_folder(
     archive_sha256: str | None = None,
     size: int | None = None,
     channels: int = 3,
-    train_indices: Sequence[Sequence[int]] | None = None,
-    test_indices: Sequence[Sequence[int]] | None = None,
+    n_train: int | None = None,
     normalisation: Mapping[str, Any] | None = None,
     sha256: Mapping[str, str] | None = None,
 ) -> Dataset:
@@ -41,16 +45,15 @@ def image_folder(
     ----------
     path
         A folder, or an archive (zip, tar, tar.gz, tar.xz …), read into memory without unpacking.
-        With `url` and `archive_sha256` it is the archive's name in the cache folder, fetched where
-        it is missing.
+        What is not in the working folder is looked for in the cache folder. With `url` and
+        `archive_sha256` it is the archive's name in the cache folder, fetched where it is missing.
     size
         Height and width in pixels that images are scaled to (bilinear); None keeps them, and they
         must agree.
     channels
         3 for colour, 1 for grey.
-    train_indices, test_indices
-        Half-open ranges [[start, stop], …] that say which images of a larger data set these are, in
-        order.
+    n_train
+        Training images that are used: a balanced choice from the front; None: all.
     normalisation
         {mean, deviation} per channel in units of 0 … 255; None takes those of the training images.
     sha256
@@ -61,9 +64,26 @@ def image_folder(
     if (url is None) != (archive_sha256 is None):
         raise ConfigurationError("data.url and data.archive_sha256 are stated together")
     source = Path(path).expanduser()
+    if not source.exists() and (cache / source).exists():
+        source = cache / source
     if url is not None and archive_sha256 is not None:
         source = cache_folder.fetch(url, archive_sha256, path, cache)
 
+    images, labels, classes = read(source, size, channels)
+    indices = {split: np.arange(len(labels[split])) for split in SPLITS}
+    if n_train is not None:
+        chosen = balanced_positions(torch.from_numpy(labels["train"]), n_train).numpy()
+        images["train"], labels["train"] = images["train"][chosen], labels["train"][chosen]
+        indices["train"] = indices["train"][chosen]
+    return image_dataset(
+        source.name, "image_folder", images, labels, indices, classes, normalisation, sha256
+    )
+
+
+def read(
+    source: Path, size: int | None = None, channels: int = 3
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], list[str]]:
+    """uint8 images (n, h, w, c) and labels (n,) of "train" and "test", and the classes' names."""
     names: dict[str, list[tuple[str, str]]] = {split: [] for split in SPLITS}
     pixels: dict[tuple[str, str, str], np.ndarray] = {}
     folders: set[tuple[str, str]] = set()
@@ -84,24 +104,12 @@ def image_folder(
     if len({array.shape for array in pixels.values()}) > 1:
         raise DataError(f"{source}: the images have several sizes, state data.size")
 
-    images, labels, indices = {}, {}, {}
+    images, labels = {}, {}
     for split in SPLITS:
         order = sorted(names[split])
-        arrays = [pixels.pop((split, label, name)) for name, label in order]
-        images[split] = np.stack(arrays)
+        images[split] = np.stack([pixels.pop((split, label, name)) for name, label in order])
         labels[split] = np.array([classes.index(label) for _, label in order])
-        ranges = {"train": train_indices, "test": test_indices}[split]
-        indices[split] = (
-            np.arange(len(order)) if ranges is None else positions(ranges, f"{split}_indices")
-        )
-        if len(indices[split]) != len(order):
-            raise DataError(
-                f"{source} holds {len(order)} {split} images, data.{split}_indices names "
-                f"{len(indices[split])}"
-            )
-    return image_dataset(
-        source.name, "image_folder", images, labels, indices, classes, normalisation, sha256
-    )
+    return images, labels, classes
 
 
 def _members(source: Path) -> Iterator[tuple[tuple[str, ...], bytes | None]]:
