@@ -29,8 +29,11 @@ if SOURCE == "compute":
 
     include: "workflow/rules/networks.smk"  # data → models → checkpoints
     include: "workflow/rules/curvature.smk"  # directions, traces, spectra, surfaces
-    include: "workflow/rules/synthetic.smk"  # saddles in closed form
-    include: "workflow/rules/population.smk"  # flatness against generalization
+
+    if not COMPANION:
+
+        include: "workflow/rules/synthetic.smk"  # saddles in closed form
+        include: "workflow/rules/population.smk"  # flatness against generalization
 
 
 include: "workflow/rules/evidence.smk"  # what drawings and verdicts read

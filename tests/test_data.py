@@ -222,13 +222,12 @@ def test_function_is_the_stated_one(tmp_path):
 # CIFAR-10
 
 
-def test_cifar10_by_index_equals_the_folder_of_the_same_images(archive, pixels, tmp_path):
+def test_cifar10_by_index_equals_the_subset_in_the_cache(archive, pixels, tmp_path):
     ranges = {"train_indices": [[N_BATCH * b, N_BATCH * b + 15] for b in range(5)]}
     ranges["test_indices"] = [[0, 15]]
     data = load(settings(archive, **ranges), archive[0].parent)
     members = subset_members(pixels, 15)
     shuffled = dict(sorted(members.items(), key=lambda item: hashlib.md5(item[1]).digest()))
-    normalisation = {"mean": [125.3, 123.0, 113.9], "deviation": [63.0, 62.1, 66.7]}
     sources = [
         write_folder(tmp_path / "folder", shuffled),
         write_zip(tmp_path / "archive.zip", shuffled),
@@ -236,17 +235,20 @@ def test_cifar10_by_index_equals_the_folder_of_the_same_images(archive, pixels, 
     ]
     checksums = {split: data.identity[f"{split}_sha256"] for split in ("train", "test")}
     for source in sources:
-        described = {"kind": "image_folder", "path": str(source), "normalisation": normalisation}
-        other = load(described | ranges | {"sha256": checksums}, tmp_path)
+        described = {"kind": "cifar10", "subset": source.name, "sha256": checksums}
+        other = load(described | ranges, tmp_path)
         for ours, theirs in ((data.train, other.train), (data.test, other.test)):
             assert torch.equal(ours.inputs, theirs.inputs)
             assert torch.equal(ours.targets, theirs.targets)
             assert torch.equal(ours.indices, theirs.indices)
-        differing = {"kind"}
-        assert {k: v for k, v in data.identity.items() if k not in differing} == {
-            k: v for k, v in other.identity.items() if k not in differing
-        }
-        assert "/" not in other.name
+        assert (data.name, data.identity) == (other.name, other.identity)
+    others = {"train_indices": [[0, 75]], "test_indices": [[0, 15]]}
+    with pytest.raises(ConfigurationError, match=r"subset needs data.sha256 of train and test"):
+        load({"kind": "cifar10", "subset": "folder"} | others, tmp_path)
+    missing = dict(list(members.items())[1:])
+    write_zip(tmp_path / "less.zip", missing)
+    with pytest.raises(DataError, match=r"train images of cifar10 have sha256 .* not"):
+        load({"kind": "cifar10", "subset": "less.zip", "sha256": checksums} | ranges, tmp_path)
 
 
 def test_cifar10_images_are_the_archive_s(archive, pixels, tmp_path):
@@ -430,9 +432,20 @@ def test_missing_and_empty_class_folders_are_named(pixels, tmp_path):
     (tmp_path / "text").write_text("text")
     with pytest.raises(DataError, match="neither a folder nor"):
         load({"kind": "image_folder", "path": str(tmp_path / "text")}, tmp_path)
-    described = {"kind": "image_folder", "path": str(write_folder(tmp_path / "whole", members))}
-    with pytest.raises(DataError, match=r"holds 100 train images, data.train_indices names 3"):
-        load(described | {"train_indices": [[0, 3]]}, tmp_path)
+
+
+def test_folder_in_the_cache_and_a_balanced_choice_of_it(pixels, tmp_path):
+    write_folder(tmp_path / "whole", subset_members(pixels, N_BATCH))
+    described = {"kind": "image_folder", "path": "whole"}
+    whole = load(described, tmp_path)
+    few = load(described | {"n_train": 20}, tmp_path)
+    chosen = whole.train.balanced(20)
+    assert torch.equal(few.train.indices, chosen.indices)
+    assert torch.equal(few.train.targets, chosen.targets)
+    assert few.train.targets.bincount().tolist() == [2] * 10
+    assert torch.equal(few.test.indices, whole.test.indices)
+    with pytest.raises(DataError, match="21 samples cannot be balanced over 10 classes"):
+        load(described | {"n_train": 21}, tmp_path)
 
 
 def test_unknown_kinds_and_keys_are_refused_with_what_is_allowed(tmp_path):

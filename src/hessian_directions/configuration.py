@@ -104,6 +104,13 @@ def _loose_references(configuration: Configuration) -> Iterator[str]:
                 f"key 'analyses.trajectory.networks' names '{network}', which keeps no weights "
                 f"along training; give it 'networks.{network}.training.snapshots'"
             )
+    for key in ("synthetic", "population"):
+        if "companion" in configuration and key in configuration:
+            yield f"key '{key}' is not allowed beside 'companion', whose archive is used for it"
+        if "companion" not in configuration and key not in configuration:
+            yield f"key '{key}' is missing, or the 'companion' whose archive is used for it"
+    if "companion" in configuration:
+        return
     yield from _unknown("population.data", [configuration["population"]["data"]], data)
     synthetic = configuration["synthetic"]
     for key in ("n_positive", "shown", "dimension_saddles", "trace_saddles"):

@@ -229,6 +229,28 @@ def surface_checks(eigenpairs: Datasets) -> pd.DataFrame:
     return _table(rows)
 
 
+def image_counts(counted: Datasets) -> pd.DataFrame:
+    """One row per network and number of images: both ends of the spectrum and the trace."""
+    columns = [
+        "n_images",
+        "loss",
+        "gradient_norm",
+        "smallest",
+        "smallest_residual",
+        "largest",
+        "largest_residual",
+        "trace",
+        "trace_standard_error",
+        "n_products",
+    ]
+    rows = [
+        {"network": network} | {name: measured[name].values[k] for name in columns}
+        for network, measured in counted.items()
+        for k in range(measured.sizes["count"])
+    ]
+    return _table(rows)
+
+
 def lowest_points(planes: Datasets) -> pd.DataFrame:
     """The lowest loss over the Hessian plane and over random planes, equal grids and radii."""
     return _table(

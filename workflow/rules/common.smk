@@ -21,12 +21,17 @@ try:
     config = validate(config, ROOT / "workflow/schemas/config.schema.yaml", CONFIGFILE)
     SOURCE, PROFILE = config["source"], config["profile"]
     ARCHIVE = f"results/archive/{PROFILE}"
+    COMPANION = config.get("companion")
     # <artifacts>: where analyses are read from; <drawn>: where drawings go.
     if SOURCE == "archive":
         verify_manifest(ARCHIVE)
         ARTIFACTS, DRAWN = ARCHIVE, f"results/redrawn/{PROFILE}"
     else:
         ARTIFACTS = DRAWN = f"results/computed/{PROFILE}"
+    # Synthetic saddles and the population are this profile's own, or in the archive of its companion.
+    SHARED = f"results/archive/{COMPANION}" if COMPANION else ARTIFACTS
+    if COMPANION:
+        verify_manifest(SHARED)
 except HessianDirectionsError as error:
     # One sentence, not the traceback of a parser.
     raise SystemExit(f"hessian-directions: {error}")
@@ -36,6 +41,7 @@ pathvars:
     archive=ARCHIVE,
     artifacts=ARTIFACTS,
     drawn=DRAWN,
+    shared=SHARED,
     logs=f"logs/{PROFILE}",
 
 
@@ -55,6 +61,7 @@ wildcard_constraints:
     plane="random|hessian",
     shard=r"\d+",
     job=r"\d+",
+    n_images=r"\d+",
 
 
 def studied(analysis):
@@ -79,6 +86,11 @@ def network_settings(wildcards):
     return {key: settings[key] for key in used if key in settings} | {
         "data_settings": config["data"][settings["data"]]
     }
+
+
+def image_counts(network):
+    """The numbers of images that a network's curvature is measured over."""
+    return analysis_settings(config, "image_counts", network)["n_images"]
 
 
 def checkpoint_precision(wildcards):

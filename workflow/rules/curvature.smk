@@ -225,3 +225,32 @@ rule track_curvature:
         settings=settings_of("trajectory"),
     script:
         "../scripts/track_curvature.py"
+
+
+rule vary_images:
+    input:
+        checkpoint=rules.train_network.output.checkpoint,
+        code=code("vary_images"),
+    output:
+        counted="<artifacts>/networks/{network}/image_counts/{n_images}.nc",
+        run="<artifacts>/networks/{network}/image_counts/{n_images}.run.json",
+    log:
+        "<logs>/vary_images/{network}_{n_images}.log",
+    conda:
+        "../../environment.yml"
+    threads: config["threads"]
+    resources:
+        **GPU,
+    params:
+        **COMMON,
+        network=network_settings,
+        # Not the list of counts: another count on it leaves those that are there as they are.
+        settings=lambda wildcards: {
+            key: value
+            for key, value in analysis_settings(
+                config, "image_counts", wildcards.network
+            ).items()
+            if key != "n_images"
+        },
+    script:
+        "../scripts/vary_images.py"

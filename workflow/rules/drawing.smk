@@ -72,13 +72,9 @@ rule make_tables:
     input:
         **EVIDENCE,
         step_sizes=per_network("step_sizes.nc", studied("step_sizes")),
+        image_counts=IMAGE_COUNTS,
         records=[
-            SADDLES.replace(".nc", ".run.json"),
-            SADDLE_TRACES.replace(".nc", ".run.json"),
-            *expand(
-                "<artifacts>/population/members_{job}.run.json",
-                job=range(config["population"]["n_jobs"]),
-            ),
+            *OWN_RECORDS,
             *per_network("checkpoint.run.json", NETWORK_NAMES),
             *(
                 path
@@ -94,6 +90,7 @@ rule make_tables:
                 )
                 for path in per_network(f"{analysis}.run.json", studied(analysis))
             ),
+            *(path.replace(".nc", ".run.json") for path in IMAGE_COUNTS),
         ],
         code=code("make_tables"),
     output:

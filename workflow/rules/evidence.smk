@@ -4,9 +4,9 @@ import yaml
 
 CAPTIONS = yaml.safe_load((ROOT / "workflow/report/captions.yaml").read_text())
 
-SADDLES = "<artifacts>/synthetic/saddles.nc"
-SADDLE_TRACES = "<artifacts>/synthetic/traces.nc"
-POPULATION = "<artifacts>/population.nc"
+SADDLES = "<shared>/synthetic/saddles.nc"
+SADDLE_TRACES = "<shared>/synthetic/traces.nc"
+POPULATION = "<shared>/population.nc"
 
 
 def per_network(artifact, networks):
@@ -29,6 +29,17 @@ def slices_of(networks):
         for plane in ("random", "hessian")
         for path in per_network(f"surfaces/{plane}.nc", shown)
     ]
+
+
+IMAGE_COUNTS = [
+    path
+    for network in studied("image_counts")
+    for path in expand(
+        "<artifacts>/networks/{network}/image_counts/{n_images}.nc",
+        network=network,
+        n_images=image_counts(network),
+    )
+]
 
 
 # figure: (module that draws it, its inputs by the names of that module's `draw`)
@@ -76,6 +87,7 @@ FIGURES = {
             "eigenpairs": per_network("eigenpairs.nc", studied("spectrum")),
         },
     ),
+    "image_counts": ("image_counts", {"image_counts": IMAGE_COUNTS}),
     "lowest_points": (
         "lowest_points",
         {"planes": per_network("planes.nc", studied("planes"))},
@@ -126,8 +138,19 @@ EVIDENCE = {
     "traces": per_network("traces.nc", studied("traces")),
     "planes": per_network("planes.nc", studied("planes")),
 }
+# Run records of what a companion would have computed.
+OWN_RECORDS = []
+if not COMPANION:
+    OWN_RECORDS = [
+        SADDLES.replace(".nc", ".run.json"),
+        SADDLE_TRACES.replace(".nc", ".run.json"),
+        *expand(
+            "<artifacts>/population/members_{job}.run.json",
+            job=range(config["population"]["n_jobs"]),
+        ),
+    ]
 TABLES = (
-    "networks visibility saddles dimensions traces step_sizes softplus surface_checks lowest_points "
+    "networks visibility saddles dimensions traces step_sizes softplus surface_checks image_counts lowest_points "
     "correlations population cost"
 ).split()
 

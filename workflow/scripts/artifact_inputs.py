@@ -25,6 +25,8 @@ def load(inputs: Any) -> dict[str, Any]:
             continue
         if name == "surfaces":
             loaded[name] = surfaces(paths)
+        elif name == "image_counts":
+            loaded[name] = image_counts(paths)
         elif isinstance(paths, str):
             loaded[name] = _read(paths)
         else:
@@ -40,6 +42,17 @@ def surfaces(paths: list[str]) -> dict[str, dict[str, xr.Dataset]]:
             of_network = found.setdefault(network_of(path), {})
             of_network[f"{Path(path).stem}_{split}"] = loss.rename("loss").to_dataset()
     return found
+
+
+def image_counts(paths: list[str]) -> dict[str, xr.Dataset]:
+    """The measurements of each network over all its numbers of images, along `count`."""
+    found: dict[str, list[xr.Dataset]] = {}
+    for path in paths:
+        found.setdefault(network_of(path), []).append(artifacts.read_dataset(path))
+    return {
+        network: xr.concat(datasets, "count", combine_attrs="drop").sortby("n_images")
+        for network, datasets in found.items()
+    }
 
 
 def _read(path: str) -> Any:

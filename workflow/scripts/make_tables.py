@@ -32,6 +32,7 @@ with stage(snakemake) as job:
         "step_sizes": tables.step_sizes(read["step_sizes"]),
         "softplus": tables.softplus(read["step_sizes"]),
         "surface_checks": tables.surface_checks(read["eigenpairs"]),
+        "image_counts": tables.image_counts(read["image_counts"]),
         "lowest_points": tables.lowest_points(read["planes"]),
         "correlations": tables.correlations(read["population"]),
         "population": tables.population_summary(read["population"]),

@@ -16,8 +16,8 @@ from hessian_directions.eigenpairs import extreme_eigenpairs
 from hessian_directions.models import registry as models
 from hessian_directions.objective import Objective
 from hessian_directions.studies.announcing import Announce
+from hessian_directions.studies.curvature_summary import summarize
 from hessian_directions.studies.problem import LOSSES, choose_device
-from hessian_directions.studies.sampled_projections import deflated_rest
 from hessian_directions.training import evaluate, train
 
 # Factors that are options of the model; `seed` is a factor of both, the others are training settings.
@@ -111,27 +111,11 @@ def _train_member(
 
 def measure(objective: Objective, settings: Mapping[str, Any], seed: int) -> dict[str, float]:
     """Every measure of flatness of one network."""
-    objective.self_test()
-    H = objective.hessian()
-    pairs = extreme_eigenpairs(
-        H, tolerance=settings["tolerance"], generator=seeds.generator(seed, "start")
+    summary = summarize(objective, settings, seed)
+    del summary["n_products"]
+    return summary | flatness.normalised_measures(
+        summary["trace"], summary["largest"], summary["theta_norm"], summary["n_parameters"]
     )
-    rest = deflated_rest(H, pairs.vectors, settings["n_samples"], seeds.generator(seed, "trace"))
-    values = pairs.values.double()
-    t, n = float(values.sum()) + rest["trace"], objective.n_parameters
-    theta_norm = float(objective.theta.double().norm())
-    return {
-        "n_parameters": n,
-        "theta_norm": theta_norm,
-        "gradient_norm": float(objective.gradient().norm()),
-        "smallest": float(values[0]),
-        "smallest_residual": float(pairs.residuals[0]),
-        "largest": float(values[-1]),
-        "largest_residual": float(pairs.residuals[-1]),
-        "trace": t,
-        "trace_standard_error": rest["trace_standard_error"],
-        "frobenius_norm": float((values.square().sum() + rest["frobenius_norm"] ** 2).sqrt()),
-    } | flatness.normalised_measures(t, float(values[-1]), theta_norm, n)
 
 
 def rescale(

@@ -1,0 +1,25 @@
+"""Measure both ends of the spectrum and the trace over one number of images."""
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from stage import stage
+
+from hessian_directions import artifacts, seeds
+from hessian_directions.studies import image_counts, problem
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
+
+with stage(snakemake) as job:
+    studied = dataclasses.replace(
+        problem.from_params(job.params, job.input.checkpoint), n_images=int(job.wildcards.n_images)
+    )
+    dataset = image_counts.study(
+        studied.objective(),
+        job.params.settings,
+        seeds.derive(job.params.seed, "image counts"),
+        state_path=f"{job.output.counted}.state",
+        progress=lambda now: job.progress(str(now)),
+    )
+    artifacts.write_dataset(job.output.counted, dataset, job.provenance(studied.identity()))
