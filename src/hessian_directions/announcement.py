@@ -22,10 +22,12 @@ SCHEMA = "workflow/schemas/config.schema.yaml"
 def announce(settings: Mapping[str, Any], archive: Path, cores: int) -> str:
     """A few lines: networks, analyses, and the time it all took where the archive was made."""
     networks = settings["networks"]
+    companion = settings.get("companion")
     trained = sum("training" in network for network in networks.values())
     lines = [
         f"Profile {settings['profile']}: {len(networks)} networks ({trained} trained here), "
-        f"{len(settings['analyses'])} analyses, synthetic saddles, a population."
+        f"{len(settings['analyses'])} analyses, "
+        + (f"the rest from {companion}." if companion else "synthetic saddles, a population.")
     ]
     records = [artifacts.read_json(path) for path in sorted(archive.rglob("*.run.json"))]
     if not records:

@@ -12,6 +12,8 @@ rule compile_paper:
         figures=expand(rules.draw_figure.output.pdf, figure=FIGURES),
         tables=rules.make_tables.output,
         claims=rules.decide_claims.output,
+        # The appendix shows the companion's figures; its manifest stands for all its files.
+        companion=["<shared>/manifest.sha256"] if COMPANION else [],
         code=code("compile_paper"),
     output:
         # The text reads its settings from what the rules were given, defaults and command line included.

@@ -26,7 +26,8 @@ with stage(snakemake) as job:
             "results": f"/{Path(job.input.claims[0]).parent}",
             "profile": job.params.configuration["profile"],
             "config": f"/{job.output.configuration}",
-        },
+        }
+        | {"companion": f"/{Path(path).parent}" for path in job.input.companion},
     )
     with artifacts.atomic_path(job.output.pdf) as path:
         path.write_bytes(pdf)

@@ -9,6 +9,7 @@ import xarray as xr
 from torch import Tensor
 
 from hessian_directions.eigenpairs import Progress, extreme_eigenpairs
+from hessian_directions.loss_differences import in_float64
 from hessian_directions.objective import Objective
 
 
@@ -61,12 +62,16 @@ def analyze(
 
 
 def second_differences(objective: Objective, vectors: Tensor, steps: np.ndarray) -> np.ndarray:
-    """(L(θ+εv) − 2L(θ) + L(θ−εv))/ε² along each of (N, K) vectors at each of S steps: (K, S)."""
+    """(L(θ+εv) − 2L(θ) + L(θ−εv))/ε² along each of (N, K) vectors at each of S steps: (K, S).
+
+    In float64: divided by ε², the rounding of float32 is as large as the curvature itself.
+    """
+    objective, vectors = in_float64(objective), vectors.double()
     theta = objective.theta[:, None]
-    centre = objective.value().double()
+    centre = objective.value()
     differences = []
     for step in steps:
-        plus = objective.values(theta + step * vectors).double()
-        minus = objective.values(theta - step * vectors).double()
+        plus = objective.values(theta + step * vectors)
+        minus = objective.values(theta - step * vectors)
         differences.append(((plus - centre) + (minus - centre)) / step**2)
     return torch.stack(differences, dim=1).cpu().numpy()
