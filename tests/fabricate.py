@@ -22,6 +22,12 @@ ESTIMATORS = (
 )
 # cost of one sample in forward passes
 FORWARDS = dict(zip(ESTIMATORS, (2.0, 4.0, 5.0, 8.0, 8.0, 8.0, 8.0)))
+FORWARDS_OF_PASSES = {
+    "value": 1.0,
+    "gradient": 3.0,
+    "hessian_vector_product": 9.0,
+    "second_directional_derivative": 5.5,
+}
 MEASURES = (
     "trace",
     "mean_curvature",
@@ -597,18 +603,35 @@ def population(n_members: int = 36, strength: float = 1.0, seed: int = 0) -> xr.
     ).assign_coords(measure=list(MEASURES), generalization=list(generalizations), scale=scale)
 
 
-def costs(seed: int = 0) -> pd.DataFrame:
-    """Cost of the analyses in forward passes over one image of the smallest network's size."""
+def passes(n_parameters: int = 2_000, exponents: tuple[float, float] = (1.0, 1.0)) -> dict:
+    """R/networks/<network>/passes.run.json, as far as it is drawn: power laws in N and n."""
+    along_parameters, along_images = exponents
+    return {
+        "rule": "time_passes",
+        "n_parameters": n_parameters,
+        "seconds": {
+            kind: {str(n): factor * n_parameters**along_parameters * n**along_images for n in (10, 20, 50)}
+            for kind, factor in FORWARDS_OF_PASSES.items()
+        },
+    }
+
+
+def image_counts(n_parameters: int = 2_000, seed: int = 0) -> xr.Dataset:
+    """R/networks/<network>/image_counts/*.nc, joined: sharp values fall with the number of images."""
     rng = np.random.default_rng(seed)
-    rows = [
-        {
-            "analysis": analysis,
-            "n_parameters": n_parameters,
-            "n_images": n_images,
-            "forwards": factor * rng.uniform(0.95, 1.05),
-        }
-        for analysis, factor in {"trace": 700.0, "eigenpairs": 380.0, "surface": 961.0}.items()
-        for n_parameters in (1_000, 10_000, 100_000)
-        for n_images in (100, 400, 1_600)
-    ]
-    return pd.DataFrame(rows)
+    n_images = np.array([50, 100, 200])
+    scale = rng.uniform(0.9, 1.1, 3) * np.sqrt(50 / n_images)
+    values = {
+        "n_images": n_images,
+        "n_parameters": np.full(3, n_parameters),
+        "n_products": np.full(3, 20),
+        "loss": 0.01 * scale,
+        "gradient_norm": 0.1 * scale,
+        "largest": 20 * scale,
+        "largest_residual": 0.1 * scale,
+        "smallest": -8 * scale,
+        "smallest_residual": 0.05 * scale,
+        "trace": 40 * scale,
+        "trace_standard_error": 2 * scale,
+    }
+    return xr.Dataset({name: ("count", array) for name, array in values.items()})

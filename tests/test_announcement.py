@@ -19,7 +19,7 @@ def record(path: Path, rule: str, seconds: float, threads: int = 1) -> None:
 def test_counts_what_is_computed() -> None:
     text = announcement.announce(SETTINGS, Path("nowhere"), cores=2)
     assert text.splitlines() == [
-        "Profile tiny: 2 networks (2 trained here), 9 analyses, synthetic saddles, a population.",
+        "Profile tiny: 2 networks (2 trained here), 11 analyses, synthetic saddles, a population.",
         "No earlier run is archived, so there is no estimate of the time.",
     ]
     networks = SETTINGS["networks"] | {"mine": {"checkpoint": {}}}

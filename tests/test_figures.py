@@ -69,6 +69,10 @@ OF_NETWORKS = {
     "visibility_networks": lambda n: (each(fabricate.projections, n, n_samples=50), LABELS),
     "lowest_points": lambda n: (each(fabricate.planes, n), LABELS),
     "trajectory": lambda n: (each(fabricate.trajectory, n, n_grid=11), LABELS),
+    "image_counts": lambda n: (each(fabricate.image_counts, n), LABELS),
+    "cost_scaling": lambda n: (
+        {name: fabricate.passes(1000 * 10**k) for k, name in enumerate(NAMES[:n])},
+    ),
 }
 OTHERS = {
     "saddle_slices": lambda: (fabricate.saddles(n_grid=21),),
@@ -77,7 +81,6 @@ OTHERS = {
     "flatness": lambda: (fabricate.population(),),
     "rank_correlations": lambda: (fabricate.population(),),
     "rescaling": lambda: (fabricate.population(),),
-    "cost_scaling": lambda: (fabricate.costs(),),
 }
 FIGURES = [*OF_NETWORKS, *OTHERS]
 ANIMATIONS = {
@@ -360,9 +363,8 @@ def test_parabola_is_exact_for_a_quadratic():
 
 
 def test_fitted_exponent_of_a_power_law():
-    costs = fabricate.costs()
-    costs["forwards"] = costs["n_parameters"] ** 1.5 * costs["n_images"] ** 0.5
-    left, right = cost_scaling.draw(costs).axes
+    passes = {str(n): fabricate.passes(n, exponents=(1.5, 0.5)) for n in (100, 1_000, 10_000)}
+    left, right = cost_scaling.draw(passes).axes
     for ax, exponent in ((left, "1.50"), (right, "0.50")):
         assert all(exponent in text.get_text() for text in ax.get_legend().get_texts())
 

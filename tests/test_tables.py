@@ -195,6 +195,25 @@ def test_surface_checks() -> None:
     assert table[steps].values[:4] == pytest.approx(dataset["surface_curvature"].values)
 
 
+def test_image_counts() -> None:
+    counted = fabricate.image_counts()
+    rows = tables.image_counts({"mlp": counted}).to_dict("records")
+    assert [row["n_images"] for row in rows] == [50, 100, 200]
+    assert [row["largest"] for row in rows] == counted["largest"].values.tolist()
+    assert {row["network"] for row in rows} == {"mlp"}
+
+
+def test_cost_scaling() -> None:
+    passes = {str(n): fabricate.passes(n, exponents=(0.5, 1.1)) for n in (100, 1_000, 10_000)}
+    table = tables.cost_scaling(passes)
+    along = table[table["along"] == "n_images"]
+    assert len(along) == 3 * 4
+    np.testing.assert_allclose(along["exponent"], 1.1)
+    across = table[table["network"] == "all"]
+    np.testing.assert_allclose(across["exponent"], 0.5)
+    assert across["points"].tolist() == [3] * 4
+
+
 def test_lowest_points() -> None:
     dataset = xr.Dataset(
         {

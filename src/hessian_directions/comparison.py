@@ -14,7 +14,7 @@ from hessian_directions.errors import ConfigurationError
 Tolerances = Mapping[str, Mapping[str, float]]
 
 # What varies from run to run: the table of costs, and the seconds beside the traces.
-NOT_COMPARED = {"cost"}
+NOT_COMPARED = {"cost", "cost_scaling"}
 UNSTABLE_COLUMNS = {"seconds"}
 # Texts that describe a row; the other texts of a table name it.
 DESCRIPTIONS = {"label", "activation"}

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from hessian_directions import power_law
 from hessian_directions.principal_curvatures import (
     expected_principal_curvatures,
     principal_curvatures,
@@ -322,6 +323,37 @@ def cost(records: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
         cpu_seconds=("cpu_seconds", "sum"),
         peak_memory_mb=("peak_memory_mb", "max"),
     ).reset_index()
+
+
+def cost_scaling(passes: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """Fitted exponents of the seconds of one pass, by kind.
+
+    Along `n_images` for each network; along `n_parameters` seconds per image, over all networks at their largest
+    number of images.
+    """
+    rows = []
+    for kind in sorted({kind for record in passes.values() for kind in record["seconds"]}):
+        sizes, per_image = [], []
+        for network, record in passes.items():
+            counts = [int(n) for n in record["seconds"][kind]]
+            seconds = list(record["seconds"][kind].values())
+            sizes.append(record["n_parameters"])
+            per_image.append(seconds[-1] / counts[-1])
+            rows.append({"network": network, "kind": kind} | _exponent("n_images", counts, seconds))
+        rows.append({"network": "all", "kind": kind} | _exponent("n_parameters", sizes, per_image))
+    return _table(rows)
+
+
+def _exponent(along: str, sizes: list[int], seconds: list[float]) -> dict[str, Any]:
+    law = power_law.fit(sizes, seconds)
+    return {
+        "along": along,
+        "points": len(sizes),
+        "smallest": min(sizes),
+        "largest": max(sizes),
+        "exponent": law.exponent if law else math.nan,
+        "standard_error": law.standard_error if law else math.nan,
+    }
 
 
 def _table(rows: list[dict[str, Any]]) -> pd.DataFrame:

@@ -254,3 +254,24 @@ rule vary_images:
         },
     script:
         "../scripts/vary_images.py"
+
+
+rule time_passes:
+    input:
+        checkpoint=rules.train_network.output.checkpoint,
+        code=code("time_passes"),
+    output:
+        run="<artifacts>/networks/{network}/passes.run.json",
+    log:
+        "<logs>/time_passes/{network}.log",
+    conda:
+        "../../environment.yml"
+    threads: config["threads"]
+    resources:
+        **GPU,
+    params:
+        **COMMON,
+        network=network_settings,
+        settings=settings_of("passes"),
+    script:
+        "../scripts/time_passes.py"

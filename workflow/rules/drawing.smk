@@ -73,6 +73,7 @@ rule make_tables:
         **EVIDENCE,
         step_sizes=per_network("step_sizes.nc", studied("step_sizes")),
         image_counts=IMAGE_COUNTS,
+        passes=PASSES,
         records=[
             *OWN_RECORDS,
             *per_network("checkpoint.run.json", NETWORK_NAMES),
@@ -91,6 +92,7 @@ rule make_tables:
                 for path in per_network(f"{analysis}.run.json", studied(analysis))
             ),
             *(path.replace(".nc", ".run.json") for path in IMAGE_COUNTS),
+            *per_network("passes.run.json", studied("passes")),
         ],
         code=code("make_tables"),
     output:

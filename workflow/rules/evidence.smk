@@ -42,6 +42,12 @@ IMAGE_COUNTS = [
 ]
 
 
+# Times of the companion's networks join this profile's own: more sizes, one figure.
+PASSES = per_network("passes.run.json", studied("passes"))
+if COMPANION:
+    PASSES += sorted(map(str, Path(SHARED).glob("networks/*/passes.run.json")))
+
+
 # figure: (module that draws it, its inputs by the names of that module's `draw`)
 FIGURES = {
     "saddle_slices": ("saddle_slices", {"saddles": SADDLES}),
@@ -92,6 +98,7 @@ FIGURES = {
         "lowest_points",
         {"planes": per_network("planes.nc", studied("planes"))},
     ),
+    "cost_scaling": ("cost_scaling", {"passes": PASSES}),
     "flatness": ("flatness", {"population": POPULATION}),
     "rank_correlations": ("rank_correlations", {"population": POPULATION}),
     "rescaling": ("rescaling", {"population": POPULATION}),
@@ -151,7 +158,7 @@ if not COMPANION:
     ]
 TABLES = (
     "networks visibility saddles dimensions traces step_sizes softplus surface_checks image_counts lowest_points "
-    "correlations population cost"
+    "correlations population cost cost_scaling"
 ).split()
 
 

@@ -27,6 +27,8 @@ def load(inputs: Any) -> dict[str, Any]:
             loaded[name] = surfaces(paths)
         elif name == "image_counts":
             loaded[name] = image_counts(paths)
+        elif name == "passes":
+            loaded[name] = {network_of(path): artifacts.read_json(path) for path in paths}
         elif isinstance(paths, str):
             loaded[name] = _read(paths)
         else:

@@ -16,7 +16,7 @@ with stage(snakemake) as job:
     seconds = {
         artifact_inputs.network_of(path): record["seconds"]
         for path, record in records.items()
-        if "/networks/" in path and "seconds" in record
+        if "/networks/" in path and record["rule"] == "compare_traces"
     }
     for record in records.values():
         if record["rule"] == "compare_saddle_traces":
@@ -37,6 +37,7 @@ with stage(snakemake) as job:
         "correlations": tables.correlations(read["population"]),
         "population": tables.population_summary(read["population"]),
         "cost": tables.cost(records),
+        "cost_scaling": tables.cost_scaling(read["passes"]),
     }
     for name, table in made.items():
         artifacts.write_table(job.output[name], table)

@@ -1,9 +1,13 @@
-"""What the analyses cost against the size of the network and the number of images."""
+"""What one pass costs against the size of the network and the number of images."""
+
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
-import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from hessian_directions import power_law
 from hessian_directions.figures.drawing import (
     BLUE,
     DOUBLE,
@@ -12,56 +16,65 @@ from hessian_directions.figures.drawing import (
     PURPLE,
     VERMILION,
     log_axis,
+    require,
     styled,
     title_panels,
 )
 
 COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE)
-AXES = {
-    "n_parameters": ("n_images", r"number of parameters $N$"),
-    "n_images": ("n_parameters", "number of images"),
+KINDS = {
+    "value": "value",
+    "gradient": "gradient",
+    "second_directional_derivative": r"$v^\top H v$",
+    "hessian_vector_product": "$Hv$",
 }
 
 
 @styled
-def draw(costs: pd.DataFrame, unit: str = "forward passes") -> Figure:
-    """Log-log plots of cost against N and against the number of images, with fitted exponents.
+def draw(passes: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """Log-log plots with fitted exponents.
 
-    Each panel holds the other size at the value with the most points (the largest of those).
+    (a) seconds per image against N, each network at its largest number of images; (b) seconds of
+    one pass of the largest network against the number of images.
 
     Args:
-        costs: Columns analysis, n_parameters, n_images, forwards; rows of equal sizes are averaged.
-        unit: What the column `forwards` counts.
+        passes: Per network, n_parameters and seconds[kind][number of images].
     """
+    require(passes)
     figure = Figure(figsize=(DOUBLE, 2.4), layout="constrained")
-    panels = figure.subplots(1, 2)
-    titles = []
-    mean = costs.groupby(["analysis", "n_parameters", "n_images"], as_index=False)[
-        "forwards"
-    ].mean()
-    for ax, (along, (fixed, label)) in zip(panels, AXES.items(), strict=True):
-        counts = mean.groupby(fixed)[along].nunique()
-        value = counts[counts == counts.max()].index.max()
-        part = mean[mean[fixed] == value]
-        for index, (analysis, rows) in enumerate(part.groupby("analysis", sort=True)):
-            rows = rows.sort_values(along)
-            x, y = rows[along].to_numpy(float), rows["forwards"].to_numpy(float)
-            colour = COLOURS[index % len(COLOURS)]
-            name = str(analysis).replace("_", " ")
-            if x.size > 1:
-                exponent, offset = np.polyfit(np.log(x), np.log(y), 1)
-                ax.plot(x, np.exp(offset) * x**exponent, color=colour, linewidth=0.8)
-                symbol = "N" if along == "n_parameters" else "n"
-                name += rf" $\propto {symbol}^{{{round(exponent, 2) + 0.0:.2f}}}$"
-            ax.plot(x, y, "os^DvP"[index % 6], color=colour, label=name)
+    left, right = figure.subplots(1, 2)
+    largest = max(passes.values(), key=lambda record: record["n_parameters"])
+    for index, (kind, label) in enumerate(KINDS.items()):
+        sizes = [record["n_parameters"] for record in passes.values()]
+        per_image = [
+            list(record["seconds"][kind].values())[-1] / int(list(record["seconds"][kind])[-1])
+            for record in passes.values()
+        ]
+        _law(left, index, label, "N", sizes, per_image)
+        seconds = largest["seconds"][kind]
+        _law(right, index, label, "n", [int(n) for n in seconds], list(seconds.values()))
+    for ax in (left, right):
         log_axis(ax, "x")
         log_axis(ax, "y")
         low, high = ax.get_ylim()
-        ax.set_ylim(low, high * (high / low) ** 0.3)  # room for the legend
+        ax.set_ylim(low, high * (high / low) ** 0.35)  # room for the legend
         ax.legend(loc="upper left", ncols=2)
-        ax.set_xlabel(label)
-        ax.set_ylabel(f"cost ({unit})")
-        other = rf"$N={value:,}$" if fixed == "n_parameters" else f"{value:,} images"
-        titles.append(other.replace(",", "{,}") if "$" in other else other)
-    title_panels(list(panels), titles)
+    left.set_xlabel("number of parameters $N$")
+    left.set_ylabel("seconds per image")
+    right.set_xlabel("number of images $n$")
+    right.set_ylabel("seconds")
+    count = f"{largest['n_parameters']:,}".replace(",", "{,}")
+    title_panels([left, right], ["", f"$N={count}$"])
     return figure
+
+
+def _law(ax: Axes, index: int, label: str, symbol: str, x: list[int], y: list[float]) -> None:
+    """Points and the fitted power law, named by its exponent."""
+    order = np.argsort(x)
+    sizes, costs = np.asarray(x, float)[order], np.asarray(y)[order]
+    colour = COLOURS[index % len(COLOURS)]
+    law = power_law.fit(sizes, costs)
+    if law is not None:
+        ax.plot(sizes, law.factor * sizes**law.exponent, color=colour, linewidth=0.8)
+        label += rf" $\propto {symbol}^{{{law.exponent:.2f}}}$"
+    ax.plot(sizes, costs, "os^D"[index % 4], color=colour, label=label)
