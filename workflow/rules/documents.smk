@@ -12,6 +12,7 @@ rule compile_paper:
         figures=expand(rules.draw_figure.output.pdf, figure=FIGURES),
         tables=rules.make_tables.output,
         claims=rules.decide_claims.output,
+        benchmarks=expand("results/archive/benchmarks/cpu.{kind}", kind=["csv", "pdf"]),
         # The appendix shows the companion's figures; its manifest stands for all its files.
         companion=["<shared>/manifest.sha256"] if COMPANION else [],
         code=code("compile_paper"),
