@@ -6,7 +6,6 @@ Each function returns one `xarray.Dataset`; a `seed` makes another network of th
 """
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 from scipy.stats import bootstrap, kendalltau
@@ -610,7 +609,10 @@ def passes(n_parameters: int = 2_000, exponents: tuple[float, float] = (1.0, 1.0
         "rule": "time_passes",
         "n_parameters": n_parameters,
         "seconds": {
-            kind: {str(n): factor * n_parameters**along_parameters * n**along_images for n in (10, 20, 50)}
+            kind: {
+                str(n): factor * n_parameters**along_parameters * n**along_images
+                for n in (10, 20, 50)
+            }
             for kind, factor in FORWARDS_OF_PASSES.items()
         },
     }

@@ -10,6 +10,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = "tests/config/tiny.yaml"
+# Archives that tests make themselves, or copy where they need them.
+PROFILES = tuple(f"results/archive/{path.stem}/" for path in sorted(ROOT.glob("config/*.yaml")))
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Project:
         ).stdout.splitlines()
         for name in names:
             source = ROOT / name
-            if name.startswith("results/archive") or not (source.exists() or source.is_symlink()):
+            if name.startswith(PROFILES) or not (source.exists() or source.is_symlink()):
                 continue
             (path / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, path / name, follow_symlinks=False)
@@ -85,9 +87,16 @@ class Project:
         self.run("git", "add", "--all")
         self.run("git", *identity, "commit", "--quiet", "--allow-empty", "-m", message)
 
-    def planned_rules(self, *targets: str, config: str = "source=archive") -> set[str]:
+    def planned_rules(
+        self, *targets: str, configfile: str = TINY, config: str = "source=archive"
+    ) -> set[str]:
         """The rules that a dry run would execute."""
-        done = self.snakemake(*targets, options=("--dry-run", "--quiet", "host"), config=config)
+        done = self.snakemake(
+            *targets,
+            options=("--dry-run", "--quiet", "host"),
+            configfile=configfile,
+            config=config,
+        )
         lines = done.stdout.splitlines()
         rules = set()
         for index, line in enumerate(lines):

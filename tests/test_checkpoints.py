@@ -2,12 +2,12 @@
 
 import json
 import pickle
-from collections import OrderedDict
 
 import pytest
 import safetensors
 import safetensors.torch
 import torch
+from miniature import lietal_state, write_lietal
 from torch import nn
 
 from hessian_directions import artifacts, checkpoints
@@ -32,31 +32,6 @@ def trained(seed=1, **options):
 def same_state(one, other):
     ours, theirs = one.state_dict(), other.state_dict()
     return ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
-
-
-def lietal_state(model):
-    """Our state under the names of Li et al.'s files, written by a PyTorch without batch counts."""
-    state = OrderedDict()
-    for key, tensor in model.state_dict().items():
-        if key.endswith("num_batches_tracked"):
-            continue
-        parts = key.split(".")
-        if parts[0] == "stages":
-            parts = [f"layer{int(parts[1]) + 1}", *parts[2:]]
-            parts = [part.replace("norm", "bn") for part in parts]
-        else:
-            parts[0] = {"stem": "conv1", "norm": "bn1", "classifier": "linear"}[parts[0]]
-        state[".".join(parts)] = tensor
-    return state
-
-
-def write_lietal(path, state, prefix=""):
-    content = {
-        "acc": 93.66,
-        "epoch": 300,
-        "state_dict": OrderedDict((prefix + key, tensor) for key, tensor in state.items()),
-    }
-    torch.save(content, path, _use_new_zipfile_serialization=False)
 
 
 def test_round_trip_to_the_bit(tmp_path):

@@ -107,7 +107,9 @@ def test_unknown_key(tiny: dict[str, Any], place: str, allowed: list[str]) -> No
 
 def test_mistyped_key_is_named_rather_than_the_missing_one(tiny: dict[str, Any]) -> None:
     tiny["sed"] = tiny.pop("seed")
-    assert refused(tiny).startswith("unknown key 'sed'; allowed here: profile, source, companion, seed")
+    assert refused(tiny).startswith(
+        "unknown key 'sed'; allowed here: profile, source, companion, seed"
+    )
     tiny["seed"] = tiny.pop("sed")
     surfaces = tiny["analyses"]["surfaces"]
     surfaces["points"] = surfaces.pop("n_points")

@@ -3,7 +3,6 @@
 import hashlib
 import http.server
 import io
-import pickle
 import socketserver
 import tarfile
 import threading
@@ -12,6 +11,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from miniature import CLASSES, N_BATCH, cifar10_pixels, write_cifar10
 from PIL import Image
 
 from hessian_directions.data import cache, cifar10, reencode
@@ -26,19 +26,6 @@ from hessian_directions.data.registry import load
 from hessian_directions.errors import ConfigurationError, DataError
 from hessian_directions.models import vision
 
-CLASSES = [
-    "airplane",
-    "automobile",
-    "bird",
-    "cat",
-    "deer",
-    "dog",
-    "frog",
-    "horse",
-    "ship",
-    "truck",
-]
-N_BATCH = 20
 NOWHERE = "http://127.0.0.1:9/cifar-10-python.tar.gz"
 
 
@@ -50,32 +37,14 @@ def _no_proxy(monkeypatch):
 
 @pytest.fixture(scope="module")
 def pixels():
-    """Six batches (the last for tests) of random images and labels, every class in each."""
-    rng = np.random.default_rng(0)
-    batches = {}
-    for name in [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]:
-        images = rng.integers(0, 256, (N_BATCH, 32, 32, 3), dtype=np.uint8)
-        batches[name] = images, np.concatenate([rng.permutation(10), rng.permutation(10)])
-    return batches
+    return cifar10_pixels()
 
 
 @pytest.fixture(scope="module")
 def archive(pixels, tmp_path_factory):
     """A miniature of cifar-10-python.tar.gz and its sha256."""
     path = tmp_path_factory.mktemp("archive") / cifar10.ARCHIVE
-    with tarfile.open(path, "w:gz") as file:
-
-        def add(name, content):
-            data = pickle.dumps(content, protocol=2)
-            entry = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
-            entry.size = len(data)
-            file.addfile(entry, io.BytesIO(data))
-
-        add("batches.meta", {"label_names": CLASSES, "num_cases_per_batch": N_BATCH})
-        for name, (images, labels) in pixels.items():
-            rows = images.transpose(0, 3, 1, 2).reshape(len(images), -1)
-            add(name, {"data": rows, "labels": labels.tolist(), "batch_label": name})
-    return path, hashlib.sha256(path.read_bytes()).hexdigest()
+    return path, write_cifar10(path, pixels)
 
 
 def settings(archive, **more):

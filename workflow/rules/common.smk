@@ -79,12 +79,19 @@ def settings_of(analysis):
     return lambda wildcards: analysis_settings(config, analysis, wildcards.network)
 
 
-def network_settings(wildcards):
-    """What a job must know of its network to rebuild it: not how it was trained, not what else is done to it."""
+def initial_network(wildcards):
+    """What a job must know of a network to build it anew and train it: not what is studied about it."""
     settings = config["networks"][wildcards.network]
-    used = ("data", "loss", "model", "n_images", "batch_size")
-    return {key: settings[key] for key in used if key in settings} | {
+    return {key: settings[key] for key in ("data", "loss", "model")} | {
         "data_settings": config["data"][settings["data"]]
+    }
+
+
+def studied_network(wildcards):
+    """What a job must know of a network to study it: not how it was trained, not what else is done to it."""
+    settings = config["networks"][wildcards.network]
+    return initial_network(wildcards) | {
+        key: settings[key] for key in ("n_images", "batch_size") if key in settings
     }
 
 

@@ -18,7 +18,7 @@ rule find_eigenpairs:
         **GPU,
     params:
         **COMMON,
-        network=network_settings,
+        network=studied_network,
         settings=settings_of("eigenpairs"),
     script:
         "../scripts/find_eigenpairs.py"
@@ -42,7 +42,7 @@ rule sample_projections:
         **GPU,
     params:
         **COMMON,
-        network=network_settings,
+        network=studied_network,
         settings=settings_of("projections"),
     script:
         "../scripts/sample_projections.py"
@@ -66,7 +66,7 @@ rule compare_traces:
         **GPU,
     params:
         **COMMON,
-        network=network_settings,
+        network=studied_network,
         settings=settings_of("traces"),
     script:
         "../scripts/compare_traces.py"
@@ -88,7 +88,7 @@ rule study_step_sizes:
         **GPU,
     params:
         **COMMON,
-        network=network_settings,
+        network=studied_network,
         settings=settings_of("step_sizes"),
     script:
         "../scripts/study_step_sizes.py"
@@ -110,7 +110,7 @@ rule estimate_spectrum:
         **GPU,
     params:
         **COMMON,
-        network=network_settings,
+        network=studied_network,
         settings=settings_of("spectrum"),
     script:
         "../scripts/estimate_spectrum.py"
@@ -133,7 +133,7 @@ rule evaluate_surface:
         **GPU,
     params:
         **COMMON,
-        network=network_settings,
+        network=studied_network,
         settings=settings_of("surfaces"),
     script:
         "../scripts/evaluate_surface.py"
@@ -174,7 +174,7 @@ rule evaluate_profiles:
         **GPU,
     params:
         **COMMON,
-        network=network_settings,
+        network=studied_network,
         settings=settings_of("profiles"),
     script:
         "../scripts/evaluate_profiles.py"
@@ -197,7 +197,7 @@ rule survey_planes:
         **GPU,
     params:
         **COMMON,
-        network=network_settings,
+        network=studied_network,
         settings=settings_of("planes"),
     script:
         "../scripts/survey_planes.py"
@@ -221,7 +221,7 @@ rule track_curvature:
         **GPU,
     params:
         **COMMON,
-        network=network_settings,
+        network=studied_network,
         settings=settings_of("trajectory"),
     script:
         "../scripts/track_curvature.py"
@@ -243,7 +243,7 @@ rule vary_images:
         **GPU,
     params:
         **COMMON,
-        network=network_settings,
+        network=studied_network,
         # Not the list of counts: another count on it leaves those that are there as they are.
         settings=lambda wildcards: {
             key: value
@@ -271,7 +271,7 @@ rule time_passes:
         **GPU,
     params:
         **COMMON,
-        network=network_settings,
+        network=studied_network,
         settings=settings_of("passes"),
     script:
         "../scripts/time_passes.py"

@@ -20,7 +20,7 @@ rule train_network:
         **GPU,
     params:
         **COMMON,
-        network=network_settings,
+        network=initial_network,
         training=lambda wildcards: config["networks"][wildcards.network]["training"],
         checkpoint_precision=checkpoint_precision,
     script:
@@ -42,7 +42,7 @@ rule import_checkpoint:
     threads: config["threads"]
     params:
         **COMMON,
-        network=network_settings,
+        network=initial_network,
         checkpoint=lambda wildcards: config["networks"][wildcards.network]["checkpoint"],
     script:
         "../scripts/import_checkpoint.py"
@@ -64,6 +64,6 @@ rule measure_network:
         **GPU,
     params:
         **COMMON,
-        network=network_settings,
+        network=studied_network,
     script:
         "../scripts/measure_network.py"

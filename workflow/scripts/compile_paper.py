@@ -17,6 +17,8 @@ with stage(snakemake) as job:
         path.write_text(
             yaml.safe_dump(job.params.configuration, allow_unicode=True, sort_keys=False)
         )
+    manifests = job.input.companion
+    companion = {"companion": f"/{Path(manifests[0]).parent}"} if manifests else {}
     # No system fonts and no date: the same inputs give the same PDF on every machine.
     pdf = typst.compile(
         job.input.manuscript,
@@ -27,7 +29,7 @@ with stage(snakemake) as job:
             "profile": job.params.configuration["profile"],
             "config": f"/{job.output.configuration}",
         }
-        | {"companion": f"/{Path(path).parent}" for path in job.input.companion},
+        | companion,
     )
     with artifacts.atomic_path(job.output.pdf) as path:
         path.write_bytes(pdf)

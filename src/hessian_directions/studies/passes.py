@@ -3,6 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,8 +29,8 @@ def measure(
         kinds: dict[str, Callable[[], Tensor]] = {
             "value": subset.value,
             "gradient": subset.gradient,
-            "hessian_vector_product": lambda: subset.hessian_vector_product(v),
-            "second_directional_derivative": lambda: subset.second_directional_derivative(v),
+            "hessian_vector_product": partial(subset.hessian_vector_product, v),
+            "second_directional_derivative": partial(subset.second_directional_derivative, v),
         }
         for kind, compute in kinds.items():
             compute()
