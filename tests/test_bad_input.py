@@ -109,6 +109,32 @@ def test_no_checkpoint(bare: Project, tmp_path: Path) -> None:
     assert "none.safetensors" in output
 
 
+def test_no_network_and_an_empty_cache(bare: Project, tmp_path: Path) -> None:
+    """The sentence names the file, the address, the checksum and the folder."""
+    url, checksum = "http://127.0.0.1:9/cifar-10-python.tar.gz", "0" * 64
+    data = {"kind": "cifar10", "archive": {"url": url, "sha256": checksum}}
+
+    def change(configuration: dict[str, Any]) -> None:
+        configuration["data"]["digits"] = data
+        configuration["cache"] = str(tmp_path)
+
+    output = attempt(bare, change, f"{NETWORK}/checkpoint.safetensors")
+    (sentence,) = {line for line in output.splitlines() if "is needed from" in line}
+    for part in ("cifar-10-python.tar.gz", url, checksum, str(tmp_path)):
+        assert part in sentence
+    assert not list(tmp_path.iterdir())
+
+
+def test_companion_without_archive(bare: Project) -> None:
+    def change(configuration: dict[str, Any]) -> None:
+        del configuration["synthetic"], configuration["population"]
+        configuration["companion"] = "nobody"
+
+    output = attempt(bare, change, f"{NETWORK}/checkpoint.safetensors")
+    assert "results/archive/nobody/manifest.sha256 is missing" in output
+    assert "Traceback" not in output
+
+
 @pytest.mark.parametrize("spoil", ["missing", "empty"])
 def test_class_folder(bare: Project, tmp_path: Path, spoil: str) -> None:
     from PIL import Image

@@ -263,9 +263,20 @@ def trajectory_without_snapshots(c: dict[str, Any]) -> None:
     del c["networks"]["classifier"]["training"]["snapshots"]
 
 
+def companion_and_population(c: dict[str, Any]) -> None:
+    del c["synthetic"]
+    c["companion"] = "demo"
+
+
+def neither_companion_nor_synthetic(c: dict[str, Any]) -> None:
+    del c["synthetic"]
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
+        (companion_and_population, "key 'population' is not allowed beside 'companion'"),
+        (neither_companion_nor_synthetic, "key 'synthetic' is missing, or the 'companion'"),
         (
             unknown_network_data,
             "key 'networks.classifier.data' names 'digts'; known: function, digits",
@@ -286,6 +297,12 @@ def test_parts_that_do_not_fit(
 ) -> None:
     change(tiny)
     assert sentence in refused(tiny)
+
+
+def test_companion_in_place_of_saddles_and_population(tiny: dict[str, Any]) -> None:
+    companion_and_population(tiny)
+    del tiny["population"]
+    validate(tiny, SCHEMA, "tiny")
 
 
 def test_checkpoint_in_place_of_training(tiny: dict[str, Any]) -> None:

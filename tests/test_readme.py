@@ -3,6 +3,7 @@
 import re
 import shlex
 
+import pandas as pd
 import pytest
 from project import ROOT, TINY, Project
 
@@ -40,6 +41,20 @@ def test_snakemake_commands(computed: Project) -> None:
     for words in found:
         configured = [TINY if word.startswith("config/") else word for word in words]
         computed.run(*configured, "--dry-run")
+
+
+def test_benchmarks_are_the_archived_ones() -> None:
+    table = pd.read_csv(ROOT / "results/archive/benchmarks/cpu.csv").query("decides")
+    section = README.partition("## Beside other tools")[2].partition("\n## ")[0]
+    rows = [line.strip("| ").split("|") for line in section.splitlines() if line.startswith("| ")]
+    stated = {re.split(r",| \(| v'", cells[0].strip())[0]: cells[1:] for cells in rows[1:]}
+    works = {work.split(" at ")[0]: rows for work, rows in table.groupby("work", sort=False)}
+    assert {name.split(" in ")[0] for name in stated} == works.keys()
+    for name, cells in stated.items():
+        measured = works[name.split(" in ")[0]]
+        assert cells[0].strip() == ", ".join(f"{ratio:.2f}" for ratio in measured["ratio"])
+        if len(cells) > 1 and cells[1].strip():
+            assert cells[1].strip() == ", ".join(f"{cost:.1f}" for cost in measured["forwards"])
 
 
 def test_links() -> None:
