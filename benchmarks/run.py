@@ -8,7 +8,6 @@ libraries, the processor or a setting is another one.
 import argparse
 import importlib.metadata
 import os
-import platform
 import time
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from goals import (
     missing,
     summary,
 )
+from machine import ROOT, processor
 from measure_eigenpairs import measure_eigenpairs
 from measure_surface import measure_surface
 from measure_trace import measure_trace
@@ -38,8 +38,6 @@ from subjects import SEED, Subject, trained, untrained
 from hessian_directions import artifacts
 from hessian_directions.figures import benchmark_ratios, drawing
 from hessian_directions.source_files import source_files
-
-ROOT = Path(__file__).resolve().parent.parent
 
 # Few images, so that all of it takes a quarter of an hour on two cores.
 NETWORKS: dict[str, dict[str, Any]] = {
@@ -124,18 +122,6 @@ def provenance(arguments: argparse.Namespace, networks: dict[str, Any]) -> dict[
     made_by["peers"] = {package: importlib.metadata.version(package) for package in PACKAGES}
     made_by["processor"] = processor(arguments.device)
     return made_by
-
-
-def processor(device: str) -> str:
-    """The name of the processor that computes."""
-    if device == "cuda":
-        return torch.cuda.get_device_name()
-    information = Path("/proc/cpuinfo")
-    if information.is_file():
-        for line in information.read_text().splitlines():
-            if line.startswith("model name"):
-                return f"{line.partition(':')[2].strip()}, {os.cpu_count()} cores"
-    return platform.processor() or platform.machine()
 
 
 def parsed() -> argparse.Namespace:
