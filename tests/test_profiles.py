@@ -82,7 +82,7 @@ def test_paper_runs_on_a_miniature(project: Project, tmp_path: Path) -> None:
     checksum = write_cifar10(cache / cifar10.ARCHIVE, cifar10_pixels())
     settings = yaml.safe_load((ROOT / "config/paper.yaml").read_text())
     (project.path / "config/miniature.yaml").write_text(
-        yaml.safe_dump(shrunken(settings, checksum, cache))
+        yaml.safe_dump(shrunken(settings, checksum, cache), sort_keys=False)
     )
     project.snakemake(
         "figures",
