@@ -12,6 +12,8 @@ The grammar of results/, written here and nowhere else:
       networks/<network>/           checkpoint.safetensors, history.nc, snapshots.safetensors, measurements.nc,
                                     eigenpairs.nc, eigenvectors.safetensors, projections.nc, traces.nc,
                                     step_sizes.nc, spectrum.nc, profiles.nc, planes.nc, trajectory.nc,
+                                    passes.run.json,
+                                    image_counts/<n>.nc               n: number of images
                                     surfaces/<plane>_<split>.nc       plane: random, hessian; split: train, test
                                     shards/<plane>_<split>/<k>.nc     rows of a surface
       synthetic/                    saddles.nc, traces.nc
@@ -19,6 +21,9 @@ The grammar of results/, written here and nowhere else:
       figures/<figure>.pdf, .png    animations/<animation>.gif    tables/<table>.csv
       claims.csv  comparison.csv  paper.pdf  report.html
       <artifact>.run.json           beside each artifact: host, wall time, memory
+
+A profile with a companion has no synthetic/ and population/: it reads those of the companion's archive.
+    results/archive/benchmarks/     beside other tools, made by `make benchmarks`
 """
 
 
