@@ -5,6 +5,8 @@ it, so that the numbers of one network agree with one another as real ones do. N
 Each function returns one `xarray.Dataset`; a `seed` makes another network of the same kind.
 """
 
+import json
+
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
@@ -242,7 +244,8 @@ def history(n_epochs: int = 200, test: bool = True, seed: int = 0) -> xr.Dataset
     if test:
         variables["test_loss"] = ("epoch", falling + 0.08 + 0.02 * np.log(epoch))
         variables["test_accuracy"] = ("epoch", 0.97 - 0.8 * np.exp(-epoch / 5.0))
-    return xr.Dataset(variables, coords={"epoch": epoch})
+    attributes = {"epochs": n_epochs, "kept_epoch": n_epochs}
+    return xr.Dataset(variables, coords={"epoch": epoch}, attrs=attributes)
 
 
 def measurements(
@@ -263,6 +266,7 @@ def measurements(
         "theta_norm": 21.3 + seed,
     }
     dataset = xr.Dataset({name: ((), value) for name, value in scalars.items()})
+    dataset.attrs["provenance"] = json.dumps({"data": {"n_train": 50 if regression else 1_347}})
     dataset.attrs["self_test"] = "forward over reverse agrees with reverse over reverse"
     if regression:
 

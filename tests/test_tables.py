@@ -24,10 +24,13 @@ def measurements() -> dict[str, xr.Dataset]:
 
 def test_networks(measurements: dict[str, xr.Dataset]) -> None:
     pairs, sampled = fabricate.eigenpairs(), fabricate.projections()
-    table = tables.networks(LABELS, measurements, {"mlp": pairs}, {"mlp": sampled})
+    trained = {"mlp": fabricate.history(n_epochs=40)}
+    table = tables.networks(LABELS, measurements, {"mlp": pairs}, {"mlp": sampled}, trained)
     assert list(table["network"]) == ["mlp", "fit"]
     row = table.iloc[0]
     assert row["label"] == "Perceptron (GELU)"
+    assert (row["training_images"], row["training_epochs"]) == (1347, 40)
+    assert table.iloc[1][["training_images", "training_epochs"]].isna().all()
     for name in ("loss", "gradient_norm", "test_accuracy", "theta_norm", "n_parameters"):
         assert row[name] == float(measurements["mlp"][name])
     for end, index in (("smallest", 0), ("largest", -1)):
@@ -46,7 +49,7 @@ def test_networks(measurements: dict[str, xr.Dataset]) -> None:
 
 def test_network_that_was_not_analyzed(measurements: dict[str, xr.Dataset], tmp_path: Path) -> None:
     """Its cells stay empty, also in the file, and counts stay whole numbers."""
-    table = tables.networks(LABELS, measurements, {"mlp": fabricate.eigenpairs()}, {})
+    table = tables.networks(LABELS, measurements, {"mlp": fabricate.eigenpairs()}, {}, {})
     row = table.iloc[1]
     assert row["n_parameters"] == 2000
     empty = ["smallest", "largest_residual", "n_products", "trace", "r", "mean_curvature"]

@@ -141,6 +141,25 @@ def import_into(
     return FORMATS[settings["format"]](path, model)
 
 
+def require_scores(
+    settings: Mapping[str, Any],
+    scores: Mapping[str, float],
+    expected: Mapping[str, float],
+    tolerance: float = 1e-3,
+) -> None:
+    """Raise CheckpointError unless the imported network scores what its publication says.
+
+    `settings` are those of `import_into`; they name the file.
+    """
+    for name, value in expected.items():
+        if not abs(scores[name] - value) <= tolerance:
+            raise CheckpointError(
+                f"{settings.get('file') or settings.get('url')}: the {name.replace('_', ' ')} is "
+                f"{scores[name]:.4f}, but checkpoint.expected.{name} is {value}: other weights, "
+                "images or normalisation"
+            )
+
+
 def _from_lietal(key: str) -> str:
     key = re.sub(r"^layer([123])\.", lambda match: f"stages.{int(match[1]) - 1}.", key)
     key = re.sub(r"^conv1\.", "stem.", key)

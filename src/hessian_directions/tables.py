@@ -3,6 +3,7 @@
 Every number in the paper is a cell of one of these.
 """
 
+import json
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -25,20 +26,32 @@ def networks(
     measurements: Datasets,
     eigenpairs: Datasets,
     projections: Datasets,
+    histories: Datasets,
 ) -> pd.DataFrame:
-    """One row per network: what it scores and how its loss curves.
+    """One row per network: what it was trained on, what it scores, how its loss curves.
 
-    Cells of analyses that were not done for a network stay empty.
+    Cells of analyses that were not done for a network stay empty, and so do those of training for networks that
+    were trained elsewhere.
     """
     rows = []
     for network, scores in measurements.items():
         row: dict[str, Any] = {"network": network, "label": labels[network]}
         row |= {str(name): float(value) for name, value in scores.items() if value.ndim == 0}
+        row |= _training(scores, histories.get(network))
         row |= _ends(eigenpairs.get(network)) | _scale(projections.get(network))
         row["mean_curvature"] = row["trace"] / row["n_parameters"]
         rows.append(row)
     counts = ["n_parameters", "n_images", "n_products", "n_check_products"]
+    counts += ["training_images", "training_epochs"]
     return pd.DataFrame(rows).astype(dict.fromkeys(counts, "Int64"))
+
+
+def _training(scores: xr.Dataset, history: xr.Dataset | None) -> dict[str, Any]:
+    """Columns of the training that was done here."""
+    if history is None:
+        return {"training_images": None, "training_epochs": None}
+    data = json.loads(scores.attrs["provenance"])["data"]
+    return {"training_images": data["n_train"], "training_epochs": int(history.attrs["epochs"])}
 
 
 def _ends(pairs: xr.Dataset | None) -> dict[str, Any]:

@@ -73,6 +73,7 @@ rule make_tables:
         **EVIDENCE,
         step_sizes=per_network("step_sizes.nc", studied("step_sizes")),
         image_counts=IMAGE_COUNTS,
+        histories=HISTORIES,
         passes=PASSES,
         records=[
             *OWN_RECORDS,

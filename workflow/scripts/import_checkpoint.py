@@ -1,4 +1,4 @@
-"""Bring in a checkpoint made elsewhere, checked key by key against the model."""
+"""Bring in a checkpoint made elsewhere, checked key by key against the model, and by what it scores."""
 
 from typing import TYPE_CHECKING
 
@@ -6,11 +6,18 @@ from stage import stage
 
 from hessian_directions import checkpoints
 from hessian_directions.studies import problem
+from hessian_directions.training import evaluate
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
 
 with stage(snakemake) as job:
     studied = problem.from_params(job.params)
-    checkpoints.import_into(studied.model, job.params.checkpoint, job.params.cache)
+    settings = dict(job.params.checkpoint)
+    expected = settings.pop("expected", {})
+    checkpoints.import_into(studied.model, settings, job.params.cache)
+    loss, accuracy = evaluate(studied.model, studied.loss, studied.dataset.test)
+    scores = {"test_loss": loss, "test_accuracy": accuracy}
+    job.log.info(f"test loss {loss:.5f}, test accuracy {accuracy:.5f}")
+    checkpoints.require_scores(settings, scores, expected)
     checkpoints.save(job.output.checkpoint, studied.model, job.provenance(studied.identity()))

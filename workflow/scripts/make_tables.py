@@ -23,7 +23,11 @@ with stage(snakemake) as job:
             seconds |= {f"saddle {n}": spent for n, spent in record["seconds"].items()}
     made = {
         "networks": tables.networks(
-            job.params.labels, read["measurements"], read["eigenpairs"], read["projections"]
+            job.params.labels,
+            read["measurements"],
+            read["eigenpairs"],
+            read["projections"],
+            read["histories"],
         ),
         "visibility": tables.visibility(read["projections"]),
         "saddles": tables.saddles(read["saddles"]),

@@ -15,7 +15,10 @@ from hessian_directions.studies.announcing import Announce
 
 
 def measure(
-    objective: Objective, settings: Mapping[str, Any], generator: torch.Generator, announce: Announce
+    objective: Objective,
+    settings: Mapping[str, Any],
+    generator: torch.Generator,
+    announce: Announce,
 ) -> dict[str, Any]:
     """The number of parameters, and seconds by kind of pass and by number of images.
 
