@@ -223,5 +223,5 @@ def test_scores_other_than_published_are_refused():
     checkpoints.require_scores(settings, {"test_loss": 0.2607, "test_accuracy": 0.9381}, published)
     checkpoints.require_scores(settings, {"test_loss": 9.0, "test_accuracy": 0.1}, {})
     for scores in ({"test_loss": 0.2607, "test_accuracy": 0.92}, {"test_loss": float("nan")}):
-        with pytest.raises(CheckpointError, match=r"model.t7: the test \w+ is .* expected"):
+        with pytest.raises(CheckpointError, match=r"model.t7: the test \w+ is .*expected"):
             checkpoints.require_scores(settings, {"test_accuracy": 0.938} | scores, published)
