@@ -114,7 +114,7 @@ def measure(objective: Objective, settings: Mapping[str, Any], seed: int) -> dic
     summary = summarize(objective, settings, seed)
     del summary["n_products"]
     return summary | flatness.normalised_measures(
-        summary["trace"], summary["largest"], summary["theta_norm"], summary["n_parameters"]
+        summary["trace"], summary["largest"], summary["theta_norm"], objective.n_parameters
     )
 
 
