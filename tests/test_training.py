@@ -478,7 +478,6 @@ def test_flip_crop_mirrors_and_shifts_every_image_its_own_way():
         ({"label_noise": 1.5}, "training.label_noise"),
         ({"snapshots": 1}, "training.snapshots: 1"),
         ({"history_every": 0}, "training.history_every"),
-        ({"mixed_precision": True}, "mixed_precision needs device cuda, not cpu"),
         ({"augmentation": "flip_crop"}, "flip_crop needs images"),
     ],
 )
@@ -490,6 +489,19 @@ def test_settings_that_cannot_be_are_refused_by_name(settings, message):
 def test_a_network_without_parameters_is_refused():
     with pytest.raises(ConfigurationError, match="no trainable parameters"):
         train(nn.Flatten(), squares, regression(), None, {}, seed=0)
+
+
+def test_a_step_in_mixed_precision_is_the_step_to_two_digits():
+    """Weights and what is reported stay in float32; bfloat16 has eight bits."""
+    start, steps, losses = theta(resnet()), {}, {}
+    for mixed in (False, True):
+        model, settings = resnet(), {"learning_rate": 0.1, "mixed_precision": mixed}
+        result = train(model, cross_entropy, classes(), None, settings, seed=0)
+        assert theta(model).dtype == torch.float32
+        steps[mixed], losses[mixed] = theta(model) - start, result.history["train_loss"]
+    deviation = (steps[True] - steps[False]).norm() / steps[False].norm()
+    assert 0 < deviation < 0.05
+    assert losses[True] == pytest.approx(losses[False], rel=0.02)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
