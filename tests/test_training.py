@@ -493,14 +493,14 @@ def test_a_network_without_parameters_is_refused():
 
 def test_a_step_in_mixed_precision_is_the_step_to_two_digits():
     """Weights and what is reported stay in float32; bfloat16 has eight bits."""
-    start, steps, losses = theta(resnet()), {}, {}
+    start, steps, losses = theta(mlp()), {}, {}
     for mixed in (False, True):
-        model, settings = resnet(), {"learning_rate": 0.1, "mixed_precision": mixed}
-        result = train(model, cross_entropy, classes(), None, settings, seed=0)
+        model, settings = mlp(), {"learning_rate": 0.1, "mixed_precision": mixed}
+        result = train(model, squares, regression(), None, settings, seed=0)
         assert theta(model).dtype == torch.float32
         steps[mixed], losses[mixed] = theta(model) - start, result.history["train_loss"]
     deviation = (steps[True] - steps[False]).norm() / steps[False].norm()
-    assert 0 < deviation < 0.05
+    assert 0 < deviation < 0.02
     assert losses[True] == pytest.approx(losses[False], rel=0.02)
 
 
