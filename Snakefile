@@ -22,8 +22,9 @@ The grammar of results/, written here and nowhere else:
       claims.csv  comparison.csv  paper.pdf  report.html
       <artifact>.run.json           beside each artifact: host, wall time, memory
 
-A profile with a companion has no synthetic/ and population/: it reads those of the companion's archive.
     results/archive/benchmarks/     beside other tools, made by `make benchmarks`
+
+A profile with a companion has no synthetic/ and population/: it reads those of the companion's archive.
 """
 
 

@@ -9,19 +9,14 @@ from matplotlib.figure import Figure
 
 from hessian_directions import power_law
 from hessian_directions.figures.drawing import (
-    BLUE,
+    COLOURS,
     DOUBLE,
-    GREEN,
-    ORANGE,
-    PURPLE,
-    VERMILION,
     log_axis,
     require,
     styled,
     title_panels,
 )
 
-COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE)
 KINDS = {
     "value": "value",
     "gradient": "gradient",

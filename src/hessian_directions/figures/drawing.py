@@ -47,6 +47,8 @@ BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, GREY = (
     "#5D5D5D",
 )
 LARGEST, SMALLEST, RANDOM = VERMILION, BLUE, GREY
+# For curves without a colour of their own, in this order.
+COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE)
 
 # Printed name, colour, marker and line width of each trace estimator, in the order of the legends.
 # The first four may share their directions and then agree to many digits: wide lines lie below

@@ -8,18 +8,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from hessian_directions.figures.drawing import (
-    BLUE,
+    COLOURS,
     DOUBLE,
-    GREEN,
-    ORANGE,
-    PURPLE,
-    VERMILION,
     require,
     styled,
     title_panels,
 )
 
-COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE)
 PANELS = {
     "largest": ("largest_residual", r"$\lambda_{\max}$"),
     "smallest": ("smallest_residual", r"$\lambda_{\min}$"),
