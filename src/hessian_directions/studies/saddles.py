@@ -132,7 +132,8 @@ def compare_traces(
     settings: Mapping[str, Any], fit_points: int, seed: int
 ) -> tuple[xr.Dataset, dict[str, dict[str, float]]]:
     """The trace of each configured saddle by every estimator, beside the known one."""
-    comparison = {"n_samples": settings["n_trace_samples"], "fit_points": fit_points}
+    n_samples = settings["n_trace_samples"]
+    comparison = {"n_samples": n_samples, "n_paired": n_samples, "fit_points": fit_points}
     datasets, seconds = [], {}
     for n_positive in settings["trace_saddles"]:
         dataset, spent = trace_comparison.compare(

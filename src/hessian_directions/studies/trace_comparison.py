@@ -1,6 +1,7 @@
 """The trace by every estimator on the same network and, where it can be, along the same directions."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from hessian_directions import seeds, trace
 from hessian_directions.directions import gaussian
+from hessian_directions.loss_differences import PILOTS, choose_step, in_float64
 from hessian_directions.objective import Objective
 
 # Cost in forward passes of the network: convolutions and matrix products, gradient 3, product 8 (6 with shared
@@ -27,23 +29,30 @@ def compare(
     """Samples, means and standard errors of every estimator, and their seconds.
 
     Loss differences (three points, and a quadratic fit), exact second directional derivatives and Hutchinson's
-    products share Gaussian directions; Rademacher, deflated and Hutch++ have their own.
+    products share Gaussian directions; Rademacher, deflated and Hutch++ have their own. Differences and exact
+    derivatives go on to `n_paired` directions: what kinks add to a difference varies much from one to the next.
     """
     n_samples = settings["n_samples"]
     H = objective.hessian()
-    shared = gaussian(
+    paired = gaussian(
         objective.n_parameters,
-        n_samples,
+        max(settings["n_paired"], n_samples),
         seeds.generator(seed, "shared directions"),
         objective.dtype,
         objective.device,
     )
+    shared = paired[:, :n_samples]
+    # The step is chosen once for both estimators from loss values, and each is charged for it.
+    smooth = in_float64(objective)
+    before = smooth.cost
+    step = choose_step(smooth, shared[:, :PILOTS])
+    choice = smooth.cost - before
     estimates = {
-        "finite_difference": trace.finite_difference(objective, directions=shared),
+        "finite_difference": trace.finite_difference(smooth, directions=paired, step=step),
         "quadratic_fit": trace.quadratic_fit(
-            objective, directions=shared, n_points=settings["fit_points"]
+            smooth, directions=shared, step=step, n_points=settings["fit_points"]
         ),
-        "directional": trace.directional(objective, directions=shared),
+        "directional": trace.directional(objective, directions=paired),
         "hutchinson": trace.hutchinson(H, directions=shared),
         "hutchinson_rademacher": trace.hutchinson(
             H, n_samples, seeds.generator(seed, "rademacher")
@@ -54,7 +63,9 @@ def compare(
         estimates["deflated"] = trace.deflated(
             H, vectors, n_samples, seeds.generator(seed, "deflated")
         )
-    samples = np.full((len(estimates), n_samples), np.nan)
+    for name in ("finite_difference", "quadratic_fit"):
+        estimates[name] = replace(estimates[name], cost=estimates[name].cost + choice)
+    samples = np.full((len(estimates), paired.shape[1]), np.nan)
     for row, estimate in zip(samples, estimates.values()):
         row[: estimate.n_samples] = estimate.samples
     dataset = xr.Dataset(
