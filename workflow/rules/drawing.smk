@@ -75,26 +75,7 @@ rule make_tables:
         image_counts=IMAGE_COUNTS,
         histories=HISTORIES,
         passes=PASSES,
-        records=[
-            *OWN_RECORDS,
-            *per_network("checkpoint.run.json", NETWORK_NAMES),
-            *(
-                path
-                for analysis in (
-                    "eigenpairs",
-                    "projections",
-                    "traces",
-                    "step_sizes",
-                    "spectrum",
-                    "profiles",
-                    "planes",
-                    "trajectory",
-                )
-                for path in per_network(f"{analysis}.run.json", studied(analysis))
-            ),
-            *(path.replace(".nc", ".run.json") for path in IMAGE_COUNTS),
-            *per_network("passes.run.json", studied("passes")),
-        ],
+        records=RECORDS,
         code=code("make_tables"),
     output:
         **{

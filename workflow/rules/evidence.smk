@@ -148,10 +148,39 @@ EVIDENCE = {
     "traces": per_network("traces.nc", studied("traces")),
     "planes": per_network("planes.nc", studied("planes")),
 }
-# Run records of what a companion would have computed.
-OWN_RECORDS = []
+# What each job took; a companion's jobs are not counted again.
+RECORDS = [
+    *per_network("checkpoint.run.json", NETWORK_NAMES),
+    *per_network("measurements.run.json", NETWORK_NAMES),
+    *(
+        path
+        for network in studied("surfaces")
+        for path in expand(
+            "<artifacts>/networks/{network}/shards/{plane}/{shard}.run.json",
+            network=network,
+            plane=["random", "hessian"],
+            shard=range(analysis_settings(config, "surfaces", network)["n_shards"]),
+        )
+    ),
+    *(path.replace(".nc", ".run.json") for path in IMAGE_COUNTS),
+    *(
+        path
+        for analysis in (
+            "eigenpairs",
+            "projections",
+            "traces",
+            "step_sizes",
+            "spectrum",
+            "profiles",
+            "planes",
+            "trajectory",
+            "passes",
+        )
+        for path in per_network(f"{analysis}.run.json", studied(analysis))
+    ),
+]
 if not COMPANION:
-    OWN_RECORDS = [
+    RECORDS += [
         SADDLES.replace(".nc", ".run.json"),
         SADDLE_TRACES.replace(".nc", ".run.json"),
         *expand(
