@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from functools import partial
 
 import pytest
 import safetensors
@@ -12,6 +13,7 @@ from torch import nn
 
 from hessian_directions import artifacts, checkpoints
 from hessian_directions.errors import CheckpointError, ConfigurationError, DataError
+from hessian_directions.models import vision
 from hessian_directions.models.registry import build
 
 METADATA = {"seed": 3, "epochs": [1, 2], "name": "β"}
@@ -187,6 +189,34 @@ def test_import_finds_the_file_here_or_in_the_cache_and_checks_it(tmp_path):
     refused(here | {"path": "a"}, ConfigurationError, "no key path, it has format, file")
     refused({"format": "torch"}, ConfigurationError, "needs the key file")
     refused({"format": "torch", "url": url}, ConfigurationError, "needs checkpoint.sha256")
+
+
+def test_weights_that_timm_publishes(tmp_path, monkeypatch):
+    """A folder of the hub's layout stands in for the hub, which needs a network."""
+    small = partial(build, "timm:test_resnet", {}, input_shape=(3, 32, 32))
+    published, folder = small(n_outputs=10, seed=1), tmp_path / "hub"
+    vision.timm().models.save_for_hf(published, folder, safe_serialization=True)
+    assert {path.name for path in folder.iterdir()} >= {"config.json", "model.safetensors"}
+    settings = {"format": "timm", "name": f"local-dir:{folder}"}
+    model = small(n_outputs=10, seed=2)
+    checkpoints.import_into(model, settings)
+    for key, tensor in published.state_dict().items():
+        assert torch.equal(model.state_dict()[key], tensor)
+
+    def refused(model, settings, error, message):
+        with pytest.raises(error, match=message):
+            checkpoints.import_into(model, settings)
+
+    # timm itself would give seven classes a random classifier, and load the rest.
+    seven = small(n_outputs=7, seed=2)
+    refused(seven, settings, CheckpointError, r"hub: key fc.weight has shape \(10, .*\(7, ")
+    refused(network(), settings, CheckpointError, "hub lacks the key")
+    absent = settings | {"name": f"local-dir:{tmp_path}/absent"}
+    refused(model, absent, CheckpointError, "timm has no weights for 'local-dir:.*absent'")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    remote = settings | {"name": "hf_hub:nobody/nothing"}
+    refused(model, remote, CheckpointError, "'hf_hub:nobody/nothing' here .* network connection")
+    refused(model, settings | {"file": "a"}, ConfigurationError, "has the keys format and name")
 
 
 class Exploit:

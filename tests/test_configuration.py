@@ -313,7 +313,7 @@ def test_checkpoint_in_place_of_training(tiny: dict[str, Any]) -> None:
     checkpoint["path"] = "weights"
     assert refused(tiny) == (
         "unknown key 'networks.classifier.checkpoint.path'; "
-        "allowed here: format, file, url, sha256, expected"
+        "allowed here: format, name, file, url, sha256, expected"
     )
     del checkpoint["path"]
     checkpoint["sha256"] = "abc"

@@ -20,6 +20,7 @@ from hessian_directions.artifacts import atomic_path, to_json
 from hessian_directions.artifacts import sha256 as file_sha256
 from hessian_directions.data.cache import fetch, folder
 from hessian_directions.errors import CheckpointError, ConfigurationError
+from hessian_directions.models import vision
 
 # Files written before PyTorch 0.4 do not have this count; evaluation mode does not read it.
 COUNTER = "num_batches_tracked"
@@ -93,6 +94,27 @@ def load_lietal(path: str | os.PathLike[str], model: nn.Module) -> dict[str, Any
     return _load_torch(path, model, rename=_from_lietal)
 
 
+def load_timm(name: str, model: nn.Module) -> dict[str, Any]:
+    """Load the weights that timm publishes for one of its models into a `timm:` model.
+
+    `name` is a name that timm has weights for, ``hf_hub:<owner>/<name>`` for a model of the Hugging
+    Face hub, or ``local-dir:<folder>`` for a folder of the hub's layout (config.json and
+    model.safetensors). The published model keeps its own number of classes: timm would give another
+    number a new, random classifier without a word. Raises CheckpointError as `load`, and where timm
+    cannot get the weights.
+    """
+    try:
+        published = vision.timm().create_model(name, pretrained=True)
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(
+            f"timm has no weights for {name!r} here ({type(error).__name__}: {reason}); names that "
+            "begin with hf_hub: need a network connection or timm's own cache"
+        ) from error
+    _fill(name, model, published.state_dict())
+    return {}
+
+
 FORMATS: dict[str, Callable[[str | os.PathLike[str], nn.Module], dict[str, Any]]] = {
     "safetensors": load,
     "torch": load_torch,
@@ -111,10 +133,15 @@ def import_into(
         {format, file} for a file on this machine, {format, url, sha256} for one that is fetched
         into the cache folder unless it is there; it is called `file` there, or else by its checksum
         and the name in the address. `format` is "safetensors", "torch" or "li_et_al". With `sha256`
-        a file on this machine is checked, too.
+        a file on this machine is checked, too. {format: "timm", name} for weights that timm
+        publishes, see `load_timm`.
     cache
         The configured cache folder, see `data.cache.folder`.
     """
+    if settings.get("format") == "timm":
+        if settings.keys() != {"format", "name"}:
+            raise ConfigurationError("checkpoint of format timm has the keys format and name")
+        return load_timm(settings["name"], model)
     unknown = settings.keys() - {"format", "file", "url", "sha256"}
     if unknown:
         raise ConfigurationError(
@@ -123,7 +150,7 @@ def import_into(
     if settings.get("format") not in FORMATS:
         raise ConfigurationError(
             f"checkpoint.format: {settings.get('format')!r} is unknown, it can be "
-            f"{', '.join(FORMATS)}"
+            f"{', '.join([*FORMATS, 'timm'])}"
         )
     url, checksum, file = (settings.get(key) for key in ("url", "sha256", "file"))
     if url is not None:
@@ -154,7 +181,7 @@ def require_scores(
     for name, value in expected.items():
         if not abs(scores[name] - value) <= tolerance:
             raise CheckpointError(
-                f"{settings.get('file') or settings.get('url')}: the {name.replace('_', ' ')} is "
+                f"{settings.get('file') or settings.get('url') or settings.get('name')}: the {name.replace('_', ' ')} is "
                 f"{scores[name]:.4f}, but checkpoint.expected.{name} is {value}: other weights, "
                 "images or normalisation"
             )
