@@ -464,13 +464,7 @@ def projections(n_samples: int = 400, n_parameters: int = 2_000, seed: int = 0) 
         "critical_dimension": _critical_dimension(values),
     }
     return xr.Dataset(
-        {
-            "projected_hessian": (("sample", "row", "column"), projected),
-            "deflated_curvature": (
-                ("sample", "column"),
-                values.sum() + rng.normal(size=(n_samples, 2)),
-            ),
-        }
+        {"projected_hessian": (("sample", "row", "column"), projected)}
         | {name: ((), value) for name, value in scalars.items()},
         attrs={"reference_kind": "deflated Rademacher"},
     )

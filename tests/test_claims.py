@@ -443,24 +443,6 @@ def test_estimates() -> None:
     assert size["estimate"][0] == pytest.approx(1e-3 / 5)
 
 
-def test_c1_reads_the_deflated_curvatures_of_a_network() -> None:
-    """Their mean is that of η'Hη, their spread far smaller: three times here."""
-    raw = sampled(mean=(2.0, 0.0, 2.0), n=60, trace=2.0, f=5.0)
-    deflated = np.diagonal(raw["projected_hessian"].values, axis1=1, axis2=2) / 3 + 10.0 * 2 / 3
-    found = raw.assign(deflated_curvature=(("sample", "column"), deflated))
-    rows = [
-        decide("C1", "expected_curvature", evidence(projections=one)).iloc[0]
-        for one in (raw, found)
-    ]
-    assert rows[0]["estimate"] == pytest.approx(0.0, abs=1e-12)
-    assert rows[1]["estimate"] == pytest.approx(0.0, abs=1e-12)
-    assert rows[0]["high"] == pytest.approx(3 * rows[1]["high"])
-    # The sign and the shape of a slice are read from the slices themselves.
-    for claim, rule in (("C2", "apparent_sign"), ("C3", "expected_projection")):
-        same = [decide(claim, rule, evidence(projections=one)) for one in (raw, found)]
-        pd.testing.assert_frame_equal(*same)
-
-
 # What is not a number decides nothing.
 
 POISONED = {

@@ -18,7 +18,13 @@ PROFILES = sorted(ROOT.glob("config/*.yaml"))
 COMPUTING = {"train_network", "import_checkpoint", "find_eigenpairs", "sample_projections"}
 SIZES = {
     "eigenpairs": {"tolerance": 0.3, "max_products": 60, "surface_steps": [0.1]},
-    "projections": {"n_samples": 4, "n_sketch": 2, "n_reference": 4, "n_spectrum_samples": 100},
+    "projections": {
+        "n_samples": 2,
+        "n_shards": 2,
+        "n_sketch": 2,
+        "n_reference": 4,
+        "n_spectrum_samples": 100,
+    },
     "traces": {"n_samples": 6, "n_paired": 7, "fit_points": 3},
     "step_sizes": {"steps": [0.1], "n_directions": 2, "n_images": [20], "sharpness": [10]},
     "spectrum": {"n_probes": 2, "n_steps": 3},

@@ -178,10 +178,11 @@ def require_scores(
 
     `settings` are those of `import_into`; they name the file.
     """
+    source = settings.get("file") or settings.get("url") or settings.get("name")
     for name, value in expected.items():
         if not abs(scores[name] - value) <= tolerance:
             raise CheckpointError(
-                f"{settings.get('file') or settings.get('url') or settings.get('name')}: the {name.replace('_', ' ')} is "
+                f"{source}: the {name.replace('_', ' ')} is "
                 f"{scores[name]:.4f}, but checkpoint.expected.{name} is {value}: other weights, "
                 "images or normalisation"
             )

@@ -229,7 +229,6 @@ class _Sampled:
 
     subject: str
     matrices: np.ndarray  # (S, 2, 2)
-    deflated: np.ndarray  # (2S,) η'Hη, its deflated part replaced by the known mean of that
     trace: float
     trace_error: float
     artifact: str
@@ -240,13 +239,7 @@ class _Sampled:
         f = dataset["frobenius_norm"].values
         with np.errstate(divide="ignore", invalid="ignore"):
             matrices, trace, trace_error = (dataset[name].values / f for name in names)
-            # Along a network's directions most of the variance is in a part whose mean is known. The saddles'
-            # spectra have no such part.
-            if "deflated_curvature" in dataset:
-                deflated = dataset["deflated_curvature"].values / f
-            else:
-                deflated = np.diagonal(matrices, axis1=1, axis2=2)
-        return cls(subject, matrices, deflated.ravel(), trace, trace_error, artifact)
+        return cls(subject, matrices, trace, trace_error, artifact)
 
     @property
     def curvatures(self) -> np.ndarray:  # (2S,) independent samples of η'Hη
@@ -301,7 +294,7 @@ def _shared_samples(traces: xr.Dataset, first: str, second: str) -> tuple[np.nda
 
 def _expected_curvature(evidence: Evidence, rule: Rule) -> Iterator[Row]:
     for one in _sampled(evidence):
-        differences = one.deflated - one.trace
+        differences = one.curvatures - one.trace
         interval = _mean_interval(differences, one.trace_error**2)
         yield Row(one.subject, differences.mean(), interval, one.artifact)
 

@@ -8,13 +8,11 @@ limit loses), and from slices themselves (`sample_projections`). More than two d
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
 
 from hessian_directions.directions import gaussian
 from hessian_directions.operators import Operator
@@ -144,39 +142,17 @@ def sample_projections(
         (S, 2, 2), float64. Cost: 2S products with H. Memory: 4·chunk·N·itemsize bytes and what H
         needs for 2·chunk products.
     """
-    products = sample_products(H, n_samples, generator, progress, chunk)
-    return np.concatenate([projections(V, HV) for V, HV in products])
-
-
-def sample_products(
-    H: Operator,
-    n_samples: int,
-    generator: torch.Generator,
-    progress: Progress | None = None,
-    chunk: int = 8,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Pairs of Gaussian directions and their products, for whoever wants more of them than M.
-
-    Arguments, cost and memory as for `sample_projections`.
-
-    Yields:
-        V and HV, (N, 2s) each: the directions η, δ of s ≤ chunk slices side by side.
-    """
     n, clock = H.shape[0], Clock(n_samples, progress)
+    M = np.empty((n_samples, 2, 2))
     for start in range(0, n_samples, chunk):
         s = min(chunk, n_samples - start)
         V = gaussian(n, 2 * s, generator, H.dtype, H.device)
-        yield V, H @ V
+        HV = H @ V
+        for i in range(s):
+            pair = slice(2 * i, 2 * i + 2)
+            m = V[:, pair].double().T @ HV[:, pair].double()
+            M[start + i] = ((m + m.T) / 2).cpu().numpy()
         clock(start + s)
-
-
-def projections(V: Tensor, HV: Tensor) -> NDArray[np.float64]:
-    """Projected Hessians of the slices whose directions `sample_products` yields: (s, 2, 2)."""
-    M = np.empty((V.shape[1] // 2, 2, 2))
-    for i in range(len(M)):
-        pair = slice(2 * i, 2 * i + 2)
-        m = V[:, pair].double().T @ HV[:, pair].double()
-        M[i] = ((m + m.T) / 2).cpu().numpy()
     return M
 
 

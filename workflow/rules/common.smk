@@ -116,11 +116,24 @@ def code(script, *modules):
     return sorted(files)
 
 
+def shards(analysis, network):
+    """The numbers of the files that an analysis is computed in."""
+    return range(analysis_settings(config, analysis, network)["n_shards"])
+
+
 def surface_shards(wildcards):
-    """The files that a surface is computed in."""
-    n_shards = analysis_settings(config, "surfaces", wildcards.network)["n_shards"]
     return expand(
-        rules.evaluate_surface.output.shard, shard=range(n_shards), allow_missing=True
+        rules.evaluate_surface.output.shard,
+        shard=shards("surfaces", wildcards.network),
+        allow_missing=True,
+    )
+
+
+def projection_shards(wildcards):
+    return expand(
+        rules.sample_projections.output.shard,
+        shard=shards("projections", wildcards.network),
+        allow_missing=True,
     )
 
 

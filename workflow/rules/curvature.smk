@@ -27,14 +27,42 @@ rule find_eigenpairs:
 rule sample_projections:
     input:
         checkpoint=rules.train_network.output.checkpoint,
+        code=code("sample_projections"),
+    output:
+        shard="<artifacts>/networks/{network}/shards/projections/{shard}.nc",
+        run="<artifacts>/networks/{network}/shards/projections/{shard}.run.json",
+    log:
+        "<logs>/sample_projections/{network}_{shard}.log",
+    conda:
+        "../../environment.yml"
+    threads: config["threads"]
+    resources:
+        **GPU,
+    params:
+        **COMMON,
+        network=studied_network,
+        # Nothing else: with more files those that are there stay as they are.
+        settings=lambda wildcards: {
+            "n_samples": analysis_settings(config, "projections", wildcards.network)[
+                "n_samples"
+            ]
+        },
+    script:
+        "../scripts/sample_projections.py"
+
+
+rule study_projections:
+    input:
+        checkpoint=rules.train_network.output.checkpoint,
+        shards=projection_shards,
         eigenpairs=rules.find_eigenpairs.output.eigenpairs,
         eigenvectors=rules.find_eigenpairs.output.eigenvectors,
-        code=code("sample_projections"),
+        code=code("study_projections"),
     output:
         projections="<artifacts>/networks/{network}/projections.nc",
         run="<artifacts>/networks/{network}/projections.run.json",
     log:
-        "<logs>/sample_projections/{network}.log",
+        "<logs>/study_projections/{network}.log",
     conda:
         "../../environment.yml"
     threads: config["threads"]
@@ -45,13 +73,13 @@ rule sample_projections:
         network=studied_network,
         settings=settings_of("projections"),
     script:
-        "../scripts/sample_projections.py"
+        "../scripts/study_projections.py"
 
 
 rule compare_traces:
     input:
         checkpoint=rules.train_network.output.checkpoint,
-        projections=rules.sample_projections.output.projections,
+        projections=rules.study_projections.output.projections,
         eigenvectors=rules.find_eigenpairs.output.eigenvectors,
         code=code("compare_traces"),
     output:

@@ -159,7 +159,16 @@ RECORDS = [
             "<artifacts>/networks/{network}/shards/{plane}/{shard}.run.json",
             network=network,
             plane=["random", "hessian"],
-            shard=range(analysis_settings(config, "surfaces", network)["n_shards"]),
+            shard=shards("surfaces", network),
+        )
+    ),
+    *(
+        path
+        for network in studied("projections")
+        for path in expand(
+            "<artifacts>/networks/{network}/shards/projections/{shard}.run.json",
+            network=network,
+            shard=shards("projections", network),
         )
     ),
     *(path.replace(".nc", ".run.json") for path in IMAGE_COUNTS),

@@ -1,4 +1,4 @@
-"""Sample projected Hessians of random planes: how visible is the saddle?"""
+"""Sample projected Hessians of random planes: one file of them."""
 
 from typing import TYPE_CHECKING
 
@@ -12,15 +12,12 @@ if TYPE_CHECKING:
 
 with stage(snakemake) as job:
     studied = problem.from_params(job.params, job.input.checkpoint)
-    vectors = studied.vectors(artifacts.read_tensors(job.input.eigenvectors)["vectors"])
     objective = studied.objective()
     objective.self_test()
-    dataset = sampled_projections.study(
+    dataset = sampled_projections.sample(
         objective,
-        artifacts.read_dataset(job.input.eigenpairs),
-        vectors,
         job.params.settings,
-        seeds.derive(job.params.seed, "projections"),
+        seeds.derive(job.params.seed, "projections", job.wildcards.shard),
         job.progress,
     )
-    artifacts.write_dataset(job.output.projections, dataset, job.provenance(studied.identity()))
+    artifacts.write_dataset(job.output.shard, dataset, job.provenance(studied.identity()))

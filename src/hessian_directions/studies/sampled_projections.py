@@ -1,6 +1,6 @@
 """Directly sampled projected Hessians of a network, and how visible its saddle is in random slices."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,59 +15,51 @@ from hessian_directions.principal_curvatures import critical_dimension
 from hessian_directions.studies.announcing import Announce, counted
 
 
+def sample(
+    objective: Objective, settings: Mapping[str, Any], seed: int, announce: Announce
+) -> xr.Dataset:
+    """Some samples of M = [η δ]'H[η δ]: a file of them; others have other seeds."""
+    matrices = visibility.sample_projections(
+        objective.hessian(),
+        settings["n_samples"],
+        seeds.generator(seed, "planes"),
+        progress=counted(announce, "planes"),
+    )
+    return xr.Dataset({"projected_hessian": (("sample", "row", "column"), matrices)})
+
+
 def study(
     objective: Objective,
+    samples: Sequence[xr.Dataset],
     eigenpairs: xr.Dataset,
     vectors: Tensor,
     settings: Mapping[str, Any],
     seed: int,
-    announce: Announce,
 ) -> xr.Dataset:
-    """Samples of M = [η δ]'H[η δ], and the visibility of the saddle in three ways.
+    """All samples of M, a reference trace, and the visibility of the saddle in three ways.
 
-    Q spans the eigenvectors found and the columns of HS, S random (a sketch, as in Hutch++), and P = I − QQ'. Then
-    tr H = tr(Q'HQ) + tr(PHP): the reference trace is the first term and Rademacher samples of the second, or exact
-    (N second directional derivatives). Along a sampled direction v the `deflated_curvature` tr(Q'HQ) + v'PHPv has
-    the same mean as v'Hv and a far smaller variance: what it leaves out has a mean that is known.
-
-    The spectrum that visibility is drawn from is that of the converged eigenpairs, each once, and of the rest by its
-    trace t_b and Frobenius norm f_b.
+    The reference trace is exact (N second directional derivatives), or it is that of the eigenpairs found and of the
+    deflated rest, whose directions are independent of the samples'. The spectrum that visibility is drawn from is
+    that of the eigenpairs, each once, and the rest by its trace t_b and Frobenius norm f_b.
     """
-    H = objective.hessian()
-    Q = dominant_subspace(H, vectors, settings["n_sketch"], seeds.generator(seed, "sketch"))
-    HQ = H @ Q
-    inner = Q.double().T @ HQ.double()
-    known_trace = float(inner.trace())
-    matrices, deflated = [], []
-    for V, HV in visibility.sample_products(
-        H,
-        settings["n_samples"],
-        seeds.generator(seed, "planes"),
-        progress=counted(announce, "planes"),
-    ):
-        matrices.append(visibility.projections(V, HV))
-        overlap = Q.T @ V
-        rest_of_V, rest_of_HV = V - Q @ overlap, HV - HQ @ overlap
-        deflated.append(known_trace + (rest_of_V.double() * rest_of_HV.double()).sum(0))
-    rest = deflated_rest(H, Q, settings["n_reference"], seeds.generator(seed, "reference"))
+    matrices = np.concatenate([part["projected_hessian"].values for part in samples])
+    rest = sketched_rest(
+        objective.hessian(), vectors, settings["n_sketch"], settings["n_reference"], seed
+    )
     values = eigenpairs["value"].values
     if settings["exact_trace"]:
         reference, reference_error = trace.exact(objective).mean, 0.0
     else:
-        reference, reference_error = known_trace + rest["trace"], rest["trace_standard_error"]
-    # ‖H‖² = ‖Q'HQ‖² + 2‖PHQ‖² + ‖PHP‖² and ‖HQ‖² = ‖Q'HQ‖² + ‖PHQ‖²
-    known_square = 2 * HQ.double().square().sum() - inner.square().sum()
-    frobenius = float(np.sqrt(float(known_square) + rest["frobenius_norm"] ** 2))
-    rest_trace = reference - values.sum()
-    rest_frobenius = float(np.sqrt(max(frobenius**2 - np.square(values).sum(), 0.0)))
+        reference, reference_error = values.sum() + rest["trace"], rest["trace_standard_error"]
+    frobenius = float(np.hypot(np.linalg.norm(values), rest["frobenius_norm"]))
     from_spectrum = visibility.sample_from_spectrum(
         values,
-        rest_trace,
-        rest_frobenius,
+        reference - values.sum(),
+        rest["frobenius_norm"],
         settings["n_spectrum_samples"],
         seeds.generator(seed, "spectrum"),
     )
-    formula = visibility.formula(values, rest_trace, rest_frobenius)
+    formula = visibility.formula(values, reference - values.sum(), rest["frobenius_norm"])
     scalars: dict[str, float] = {
         "trace": float(reference),
         "trace_standard_error": float(reference_error),
@@ -75,40 +67,57 @@ def study(
         "frobenius_standard_error": rest["frobenius_standard_error"]
         * rest["frobenius_norm"]
         / frobenius,
+        "rest_frobenius_norm": rest["frobenius_norm"],
         "r": float(reference) / frobenius,
         "visibility_formula": formula.probability,
         "third_moment": formula.third_moment,
         "tail": formula.tail,
         "critical_dimension": critical_dimension(
-            *_discrete_spectrum(values, reference, rest_frobenius, H.shape[0])
+            *_discrete_spectrum(values, reference, rest["frobenius_norm"], objective.n_parameters)
         ),
     }
-    projected = np.concatenate(matrices)
-    for name, sampled in (("direct", projected), ("spectrum", from_spectrum)):
+    for name, sampled in (("direct", matrices), ("spectrum", from_spectrum)):
         share = visibility.share_of_saddles(sampled)
         scalars[f"visibility_{name}"] = share.probability
         scalars[f"visibility_{name}_low"] = share.low
         scalars[f"visibility_{name}_high"] = share.high
     return xr.Dataset(
-        {
-            "projected_hessian": (("sample", "row", "column"), projected),
-            "deflated_curvature": (
-                ("sample", "column"),
-                torch.cat(deflated).reshape(-1, 2).cpu().numpy(),
-            ),
-        }
+        {"projected_hessian": (("sample", "row", "column"), matrices)}
         | {name: ((), value) for name, value in scalars.items()},
         attrs={"reference_kind": "exact" if settings["exact_trace"] else "deflated Rademacher"},
     )
 
 
-def dominant_subspace(H: Any, vectors: Tensor, n_sketch: int, generator: torch.Generator) -> Tensor:
-    """Orthonormal basis (N, k) of the span of the vectors and of HS, S with n_sketch Gaussian columns."""
-    n = H.shape[0]
-    n_sketch = min(n_sketch, n - vectors.shape[1])
-    sketch = [H @ gaussian(n, n_sketch, generator, H.dtype, H.device)] if n_sketch > 0 else []
-    # Householder QR: the basis is orthonormal even where HS has not full rank.
-    return torch.linalg.qr(torch.cat([vectors, *sketch], dim=1).double())[0].to(H.dtype)
+def sketched_rest(
+    H: Any, vectors: Tensor, n_sketch: int, n_samples: int, seed: int
+) -> dict[str, float]:
+    """Trace and Frobenius norm of H deflated by the vectors, with standard errors, by few samples.
+
+    W spans what a random sketch HS adds to the vectors V (as in Hutch++). With P and P' the projections off V and off
+    both, tr(PHP) = tr(W'HW) + tr(P'HP') and ‖PHP‖² = 2‖PHW‖² − ‖W'HW‖² + ‖P'HP'‖²: what W sees is computed, the
+    last terms are sampled.
+    """
+    n, k = vectors.shape
+    n_sketch = min(n_sketch, n - k)
+    V = orthonormalise(vectors.double()).to(H.dtype)
+    W = V[:, :0]
+    if n_sketch > 0:
+        sketch = H @ gaussian(n, n_sketch, seeds.generator(seed, "sketch"), H.dtype, H.device)
+        # Householder QR: the basis is orthonormal even where the sketch has not full rank.
+        W = torch.linalg.qr(torch.cat([V, sketch], dim=1).double())[0][:, k:].to(H.dtype)
+    HW = H @ W if n_sketch > 0 else W
+    HW = (HW - V @ (V.T @ HW)).double()
+    inner = W.double().T @ HW
+    known = 2 * HW.square().sum() - inner.square().sum()
+    rest = deflated_rest(H, torch.cat([V, W], dim=1), n_samples, seeds.generator(seed, "reference"))
+    frobenius = float((known + rest["frobenius_norm"] ** 2).sqrt())
+    # d√x = dx/(2√x), twice
+    shrink = rest["frobenius_norm"] / frobenius if frobenius else 0.0
+    return rest | {
+        "trace": float(inner.trace()) + rest["trace"],
+        "frobenius_norm": frobenius,
+        "frobenius_standard_error": rest["frobenius_standard_error"] * shrink,
+    }
 
 
 def deflated_rest(
