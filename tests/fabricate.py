@@ -431,7 +431,11 @@ def profiles(n_parameters: int = 2_000, n_points: int = 81, seed: int = 0) -> xr
     quadratic = 0.5 * curvature[:, None] * distance**2
     loss = 0.6 + quadratic / (1 + 2 * np.abs(quadratic)) + 0.01 * distance + 0.05 * distance**4
     return xr.Dataset(
-        {"loss": (("direction", "distance"), loss), "curvature": ("direction", curvature)},
+        {
+            "loss": (("direction", "distance"), loss),
+            "slope": ("direction", np.full(4, 0.01)),
+            "curvature": ("direction", curvature),
+        },
         coords={"direction": names, "distance": distance},
     )
 

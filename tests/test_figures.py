@@ -359,7 +359,7 @@ def test_preparation_is_paid_once():
 def test_parabola_is_exact_for_a_quadratic():
     distance = np.linspace(-2, 2, 41)
     loss = 3 + 0.5 * distance - 0.7 * distance**2
-    np.testing.assert_allclose(profiles.parabola(distance, loss, -1.4), loss, atol=1e-12)
+    np.testing.assert_allclose(profiles.parabola(distance, loss, 0.5, -1.4), loss, atol=1e-12)
 
 
 def test_fitted_exponent_of_a_power_law():

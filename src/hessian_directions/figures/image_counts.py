@@ -24,7 +24,7 @@ PANELS = {
 
 @styled
 def draw(image_counts: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure:
-    """λ_max, λ_min and t against the number of images, one curve a network.
+    """λ_max, λ_min and t against the number of images, a row of panels for each network.
 
     Bars: residuals of the eigenvalues, one standard error of the trace.
 
@@ -34,28 +34,28 @@ def draw(image_counts: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> F
         labels: Printed names of the networks.
     """
     require(image_counts)
-    figure = Figure(figsize=(DOUBLE, 2.2), layout="constrained")
-    axes = figure.subplots(1, len(PANELS))
+    figure = Figure(figsize=(DOUBLE, 1.75 * len(image_counts) + 0.2), layout="constrained")
+    axes = figure.subplots(len(image_counts), len(PANELS), sharex=True, squeeze=False)
     ticks = np.unique(np.concatenate([c["n_images"].values for c in image_counts.values()]))
-    for ax, (name, (error, label)) in zip(axes, PANELS.items(), strict=True):
-        for index, (network, counted) in enumerate(image_counts.items()):
+    for row, counted in zip(axes, image_counts.values(), strict=True):
+        for ax, (name, (error, label)) in zip(row, PANELS.items(), strict=True):
             ax.errorbar(
                 counted["n_images"],
                 counted[name],
                 np.abs(counted[error]),
-                color=COLOURS[index % len(COLOURS)],
-                marker="os^Dv"[index % 5],
+                color=COLOURS[0],
+                marker="o",
                 ms=3.5,
                 capsize=2,
-                label=labels.get(network, network),
             )
-        ax.set_xscale("log")
-        ax.set_xticks(ticks, [f"{n:,}".replace(",", "\u202f") for n in ticks])
-        ax.xaxis.set_minor_locator(NullLocator())
-        ax.margins(x=0.1)
-        ax.axhline(0, color="black", linewidth=0.5, zorder=0)
+            ax.set_xscale("log")
+            ax.set_xticks(ticks, [f"{n:,}".replace(",", "\u202f") for n in ticks])
+            ax.xaxis.set_minor_locator(NullLocator())
+            ax.margins(x=0.1)
+            ax.axhline(0, color="black", linewidth=0.5, zorder=0)
+            ax.set_ylabel(label)
+    for ax in axes[-1]:
         ax.set_xlabel("images $n$")
-        ax.set_ylabel(label)
-    axes[0].legend(loc="best")
-    title_panels(list(axes), [""] * len(PANELS))
+    titles = [[labels.get(network, network), "", ""] for network in image_counts]
+    title_panels(list(axes.flat), [title for row in titles for title in row])
     return figure

@@ -28,14 +28,13 @@ STYLES = {
 
 @styled
 def draw(profiles: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure:
-    """Loss along unit vectors against distance, with L(θ*) + sg + ½cs² of the exact curvature c.
+    """Loss along unit vectors against distance, with L(θ*) + gs + ½cs² of exact slope and curvature.
 
-    The slope g is the profile's own at the origin (trained networks are not critical points). The
-    loss axis is logarithmic where it spans more than a factor of 30.
+    The loss axis is logarithmic where it spans more than a factor of 30.
 
     Args:
-        profiles: Per network, loss (direction, distance), curvature (direction), coordinates
-            direction ("random_0", …, "smallest", "largest") and distance (parameter space).
+        profiles: Per network, loss (direction, distance), slope and curvature (direction),
+            coordinates direction ("random_0", …, "smallest", "largest") and distance (parameter space).
         labels: Printed names of the networks.
     """
     figure, axes = panel_grid(len(profiles), 3, 1.95)
@@ -49,11 +48,13 @@ def draw(profiles: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figur
                 continue
             _, colour, width = STYLES[kind]
             loss = dataset["loss"].sel(direction=direction).values
-            curvature = float(dataset["curvature"].sel(direction=direction))
+            slope, curvature = (
+                float(dataset[name].sel(direction=direction)) for name in ("slope", "curvature")
+            )
             ax.plot(distance, loss, color=colour, linewidth=width)
             ax.plot(
                 distance[near],
-                parabola(distance, loss, curvature)[near],
+                parabola(distance, loss, slope, curvature)[near],
                 color=colour,
                 linewidth=0.9,
                 linestyle=(0, (2, 1.5)),
@@ -72,13 +73,14 @@ def draw(profiles: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figur
     label_left(axes, r"loss $L$")
     title_panels(axes, [labels.get(name, name) for name in profiles])
     handles = [line_handle(name, color=c, linewidth=w) for name, c, w in STYLES.values()]
-    dashed = line_handle("parabola of the exact curvature", color="black", lw=0.9, ls=(0, (2, 1.5)))
+    dashed = line_handle(
+        "parabola of exact slope and curvature", color="black", lw=0.9, ls=(0, (2, 1.5))
+    )
     legend_below(figure, [*handles, dashed], 4)
     return figure
 
 
-def parabola(distance: Array, loss: Array, curvature: float) -> Array:
-    """L(0) + g·s + ½·c·s², with g by the central difference at the point nearest to the origin."""
+def parabola(distance: Array, loss: Array, slope: float, curvature: float) -> Array:
+    """L(0) + g·s + ½·c·s²."""
     origin = int(np.argmin(np.abs(distance)))
-    slope = (loss[origin + 1] - loss[origin - 1]) / (distance[origin + 1] - distance[origin - 1])
     return loss[origin] + slope * distance + 0.5 * curvature * distance**2

@@ -70,7 +70,9 @@ def draw_spectrum(ax: Axes, spectrum: xr.Dataset, values: Array) -> float:
     """Draw one density, mark the smallest and the largest of `values`, and return λ₀."""
     nodes, weights = spectrum["nodes"].values, spectrum["weights"].values
     reach = np.concatenate([nodes[np.isfinite(nodes)], values])
-    scale = float(10.0 ** (np.floor(np.log10(np.abs(reach).max() or 1.0)) - 3))
+    # The bulk is about as wide as the negative end; without one, three decades below the largest.
+    bulk = -reach.min() if reach.min() < 0 else 1e-2 * (reach.max() or 1.0)
+    scale = float(10.0 ** (np.floor(np.log10(bulk)) - 1))
     low, high = np.arcsinh(reach.min() / scale), np.arcsinh(reach.max() / scale)
     grid = np.linspace(min(low, 0) - 6 * WIDTH, max(high, 0) + 6 * WIDTH, 800)
     densities = np.stack(

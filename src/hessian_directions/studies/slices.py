@@ -76,7 +76,10 @@ def profiles(
     seed: int,
     announce: Announce,
 ) -> xr.Dataset:
-    """Loss along lines of unit direction: two random ones and the two extreme Hessian directions."""
+    """Loss along lines of unit direction: two random ones and the two extreme Hessian directions.
+
+    With the exact slope ∇L·v and curvature v'Hv along each, since a trained network is not a critical point.
+    """
     n = objective.n_parameters
     random = gaussian(n, 2, seeds.generator(seed, "lines"), objective.dtype, objective.device)
     lines = torch.cat([unit(random), vectors[:, :1], vectors[:, -1:]], dim=1)
@@ -85,6 +88,7 @@ def profiles(
     return xr.Dataset(
         {
             "loss": (("direction", "distance"), loss.values),
+            "slope": ("direction", (lines.T.double() @ objective.gradient().double()).cpu()),
             "curvature": ("direction", objective.second_directional_derivative(lines).cpu()),
         },
         coords={
