@@ -450,6 +450,17 @@ def test_reencoded_images_are_near_the_originals_and_in_the_same_layout(archive,
         reencode.reencode(archive[0].parent, tmp_path / "jpeg", described)
 
 
+def test_the_archive_of_reencoded_images_is_found_in_the_cache(archive, tmp_path):
+    described, cache = settings(archive)["archive"], archive[0].parent
+    assert reencode.reencode_into(cache, described) == 6 * N_BATCH
+    assert reencode.reencode(cache, tmp_path / "jpeg", described) == 6 * N_BATCH
+    packed = load({"kind": "image_folder", "path": reencode.ARCHIVE}, cache)
+    folder = load({"kind": "image_folder", "path": str(tmp_path / "jpeg")}, tmp_path)
+    for name in ("inputs", "targets"):
+        assert torch.equal(getattr(packed.train, name), getattr(folder.train, name))
+        assert torch.equal(getattr(packed.test, name), getattr(folder.test, name))
+
+
 def test_reencode_prints_one_sentence_when_it_cannot(tmp_path, capsys):
     assert reencode.main([str(tmp_path), "--cache", str(tmp_path)]) == 1
     assert "is there already" in capsys.readouterr().err

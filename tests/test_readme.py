@@ -7,6 +7,8 @@ import pandas as pd
 import pytest
 from project import ROOT, TINY, Project
 
+from hessian_directions.claims import CLAIMS
+
 README = (ROOT / "README.md").read_text()
 
 
@@ -55,6 +57,22 @@ def test_benchmarks_are_the_archived_ones() -> None:
         assert cells[0].strip() == ", ".join(f"{ratio:.2f}" for ratio in measured["ratio"])
         if len(cells) > 1 and cells[1].strip():
             assert cells[1].strip() == ", ".join(f"{cost:.1f}" for cost in measured["forwards"])
+
+
+def test_verdicts_are_the_archived_ones() -> None:
+    section = README.partition("## What was found")[2].partition("\n## ")[0]
+    lines = [line for line in section.splitlines() if line.startswith("| ")]
+    rows = [[cell.strip() for cell in line.strip("| ").split("|")] for line in lines]
+    profiles = [cell.strip("`") for cell in rows[0][2:]]
+    assert set(profiles) == {p.parent.name for p in (ROOT / "results/archive").glob("*/claims.csv")}
+    archived = {
+        profile: pd.read_csv(ROOT / f"results/archive/{profile}/claims.csv", index_col="claim")
+        for profile in profiles
+    }
+    assert [row[0] for row in rows[1:]] == list(CLAIMS)
+    for claim, text, *verdicts in rows[1:]:
+        assert text == CLAIMS[claim]
+        assert verdicts == [archived[profile]["verdict"][claim] for profile in profiles]
 
 
 def test_links() -> None:

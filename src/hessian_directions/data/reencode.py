@@ -1,5 +1,6 @@
 """Re-encode CIFAR-10 as a folder of JPEG images (quality 75, 4:2:0).
 
+    python -m hessian_directions.data.reencode           # cifar10-jpeg.tar.xz in the cache folder
     python -m hessian_directions.data.reencode FOLDER
 
 The folder has the layout of `image_folder`: train/<class>/<number>.jpg and
@@ -10,17 +11,21 @@ how far results carry over to slightly other images.
 
 import argparse
 import sys
+import tarfile
+import tempfile
 from collections import Counter
 from pathlib import Path
 
 from PIL import Image
 
+from hessian_directions.artifacts import atomic_path
 from hessian_directions.data import cache as cache_folder
 from hessian_directions.data import cifar10
 from hessian_directions.errors import DataError, HessianDirectionsError
 
 QUALITY = 75
 SUBSAMPLING = "4:2:0"
+ARCHIVE = "cifar10-jpeg.tar.xz"
 
 
 def reencode(cache: Path, folder: Path, archive: dict[str, str] | None = None) -> int:
@@ -39,17 +44,33 @@ def reencode(cache: Path, folder: Path, archive: dict[str, str] | None = None) -
     return written.total()
 
 
+def reencode_into(cache: Path, archive: dict[str, str] | None = None) -> int:
+    """Write the images as one archive into the cache folder, whole or not at all."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "jpeg"
+        n_images = reencode(cache, folder, archive)
+        with (
+            atomic_path(cache / ARCHIVE) as partial,
+            tarfile.open(partial, "w:xz") as packed,
+        ):
+            for split in ("train", "test"):
+                packed.add(folder / split, split)
+    return n_images
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("folder", type=Path, help="to be made")
+    parser.add_argument("folder", type=Path, nargs="?", help="to be made in place of the archive")
     parser.add_argument("--cache", help="folder that holds CIFAR-10's archive, or receives it")
     options = parser.parse_args(arguments)
     try:
-        n_images = reencode(cache_folder.folder(options.cache), options.folder)
+        cache = cache_folder.folder(options.cache)
+        folder = options.folder
+        n_images = reencode_into(cache) if folder is None else reencode(cache, folder)
     except HessianDirectionsError as error:
         print(error, file=sys.stderr)
         return 1
-    print(f"{n_images} images in {options.folder}")
+    print(f"{n_images} images in {options.folder or cache / ARCHIVE}")
     return 0
 
 
