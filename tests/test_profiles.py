@@ -1,6 +1,7 @@
 """The committed profiles: they agree on the rules, and `paper` runs, shrunken, on a miniature of its data."""
 
 import hashlib
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -121,3 +122,32 @@ def test_from_scratch_everything_is_planned(project: Project, path: Path) -> Non
     assert planned > COMPUTING - {"import_checkpoint"}
     assert ("import_checkpoint" in planned) == (path.stem != "demo")
     assert ("train_population" in planned) == (path.stem == "demo")
+
+
+STAGES = {
+    "training": ["train_network"],
+    "eigenpairs": ["find_eigenpairs"],
+    "projections": ["sample_projections", "study_projections"],
+    "traces": ["compare_traces"],
+    "step_sizes": ["study_step_sizes"],
+    "spectrum": ["estimate_spectrum"],
+    "surfaces": ["evaluate_surface"],
+    "profiles": ["evaluate_profiles"],
+    "planes": ["survey_planes"],
+    "image_counts": ["vary_images"],
+    "passes": ["time_passes"],
+}
+
+
+def test_stated_minutes_are_those_of_the_archived_run() -> None:
+    """Whoever computes the profile anew reads beside each stage how long it took."""
+    text = (ROOT / "config/cifar10-subset.yaml").read_text()
+    stated = re.findall(r"^ +(\w+): +# .*; (\d+) min$", text, flags=re.MULTILINE)
+    cost = pd.read_csv(ROOT / "results/archive/cifar10-subset/tables/cost.csv", index_col="rule")
+    taken = {
+        stage: sum(cost["cpu_seconds"].get(rule, 0.0) for rule in rules) / 60
+        for stage, rules in STAGES.items()
+    }
+    assert {stage for stage, _ in stated} == {stage for stage in taken if taken[stage] > 0}
+    for stage, minutes in stated:
+        assert int(minutes) == round(taken[stage]), stage
