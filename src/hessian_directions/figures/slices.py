@@ -61,11 +61,13 @@ def draw(surfaces: Mapping[str, Mapping[str, xr.Dataset]], labels: Mapping[str, 
                 ax, alpha, beta, loss, norm, levels, line_levels=loss_levels([loss.values], 8)[1]
             )
             if np.isfinite(loss).any():
-                mark(ax, *lowest_point(alpha, beta, loss), "o", "#FFD23F", 4.5)
+                mark(ax, *lowest_point(alpha, beta, loss), "o", "#FFD23F", 8)
             mark(ax, 0, 0, "+", size=4.5)
             drawn.append(ax)
             titles.append(COLUMNS[key])
-        axes[0].set_ylabel(labels.get(name, name) + "\n" + r"$\beta\,\|\delta\|$")
+        # A label as long as a row is high breaks at its comma.
+        label = labels.get(name, name).replace(", ", ",\n")
+        axes[0].set_ylabel(label + "\n" + r"$\beta\,\|\delta\|$")
         loss_colorbar(figure, filled, list(axes), r"loss $L$", aspect=18, pad=0.01)
     for ax in grid[-1]:
         ax.set_xlabel(r"$\alpha\,\|\eta\|$")
@@ -75,7 +77,7 @@ def draw(surfaces: Mapping[str, Mapping[str, xr.Dataset]], labels: Mapping[str, 
         [
             line_handle(r"network $\theta^{*}$", color="black", marker="+", ls="", ms=5, mew=1.4),
             line_handle(
-                "lowest loss on the grid", marker="o", ls="", mfc="#FFD23F", mec="black", ms=4.5
+                "lowest loss on the grid", marker="o", ls="", mfc="#FFD23F", mec="black", ms=6
             ),
         ],
         2,
