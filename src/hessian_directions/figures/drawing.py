@@ -263,8 +263,12 @@ def contour_slice(
 
 
 def mark(ax: Axes, x: float, y: float, marker: str, colour: str = "white", size: float = 5) -> None:
-    """A marker with a dark rim, visible on every colour of the maps."""
-    if marker in "+x":  # lines have no rim: a narrow one on a wide one
+    """A marker with a dark rim, visible on every colour of the maps; a circle is a ring."""
+    if marker == "o":  # another mark may lie inside
+        ring: dict[str, Any] = {"mfc": "none", "ms": size, "clip_on": False, "zorder": 4}
+        ax.plot(x, y, "o", mec="black", mew=2.4, **ring)
+        ax.plot(x, y, "o", mec=colour, mew=1.2, **ring)
+    elif marker in "+x":  # lines have no rim: a narrow one on a wide one
         ax.plot(x, y, marker, color="black", ms=size + 0.5, mew=2.2, clip_on=False, zorder=5)
         ax.plot(x, y, marker, color=colour, ms=size - 0.5, mew=1.0, clip_on=False, zorder=5)
     else:

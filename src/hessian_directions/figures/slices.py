@@ -21,6 +21,7 @@ from hessian_directions.figures.drawing import (
     title_panels,
 )
 
+RING = {"mfc": "none", "mec": "#D9A400", "ms": 7, "mew": 1.4}
 COLUMNS = {
     "random_train": "random, training",
     "hessian_train": "Hessian, training",
@@ -76,9 +77,7 @@ def draw(surfaces: Mapping[str, Mapping[str, xr.Dataset]], labels: Mapping[str, 
         figure,
         [
             line_handle(r"network $\theta^{*}$", color="black", marker="+", ls="", ms=5, mew=1.4),
-            line_handle(
-                "lowest loss on the grid", marker="o", ls="", mfc="#FFD23F", mec="black", ms=6
-            ),
+            line_handle("lowest loss on the grid", marker="o", ls="", **RING),
         ],
         2,
     )
