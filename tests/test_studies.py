@@ -31,7 +31,9 @@ def sampled(objective: Objective, hessian: Tensor, n_sketch: int, exact: bool) -
     found = xr.Dataset({"value": ("pair", values[[0, -1]].numpy())})
     settings = SETTINGS | {"n_sketch": n_sketch, "exact_trace": exact}
     parts = [sampled_projections.sample(objective, SETTINGS, seed, print) for seed in (4, 5)]
-    return sampled_projections.study(objective, parts, found, vectors[:, [0, -1]], settings, seed=3)
+    return sampled_projections.study(
+        objective, parts, found, vectors[:, [0, -1]], settings, 3, print
+    )
 
 
 @pytest.mark.parametrize("exact", [False, True])
@@ -87,7 +89,7 @@ def test_the_rest_of_a_dominant_pair_keeps_its_digits(
 
 def test_differences_go_on_beyond_the_shared_directions(objective: Objective) -> None:
     settings = {"n_samples": 6, "n_paired": 30, "fit_points": 5}
-    dataset, seconds = trace_comparison.compare(objective, None, settings, 0)
+    dataset, seconds = trace_comparison.compare(objective, None, settings, 0, print)
     counts = dict(zip(dataset["estimator"].values, dataset["n_samples"].values))
     assert counts["finite_difference"] == counts["directional"] == 30
     assert counts["quadratic_fit"] == counts["hutchinson"] == 6

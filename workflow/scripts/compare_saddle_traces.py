@@ -15,6 +15,7 @@ with stage(snakemake) as job:
         job.params.synthetic,
         job.params.fit_points,
         seeds.derive(job.params.seed, "saddle traces"),
+        job.progress,
     )
     job.record["seconds"] = seconds
     artifacts.write_dataset(job.output.traces, dataset, job.provenance())

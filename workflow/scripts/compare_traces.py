@@ -16,7 +16,11 @@ with stage(snakemake) as job:
     objective = studied.objective()
     objective.self_test()
     dataset, seconds = trace_comparison.compare(
-        objective, vectors, job.params.settings, seeds.derive(job.params.seed, "traces")
+        objective,
+        vectors,
+        job.params.settings,
+        seeds.derive(job.params.seed, "traces"),
+        job.progress,
     )
     projections = artifacts.read_dataset(job.input.projections)
     dataset = dataset.assign(

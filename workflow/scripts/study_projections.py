@@ -22,5 +22,6 @@ with stage(snakemake) as job:
         vectors,
         job.params.settings,
         seeds.derive(job.params.seed, "projections"),
+        job.progress,
     )
     artifacts.write_dataset(job.output.projections, dataset, job.provenance(studied.identity()))

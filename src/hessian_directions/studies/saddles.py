@@ -129,7 +129,7 @@ def objective_of(n: int, n_positive: int) -> Objective:
 
 
 def compare_traces(
-    settings: Mapping[str, Any], fit_points: int, seed: int
+    settings: Mapping[str, Any], fit_points: int, seed: int, announce: Announce
 ) -> tuple[xr.Dataset, dict[str, dict[str, float]]]:
     """The trace of each configured saddle by every estimator, beside the known one."""
     n_samples = settings["n_trace_samples"]
@@ -141,6 +141,7 @@ def compare_traces(
             None,
             comparison,
             int(seeds.derive(seed, n_positive)),
+            announce,
         )
         datasets.append(
             dataset.assign(

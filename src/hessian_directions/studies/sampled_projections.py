@@ -11,7 +11,9 @@ from torch import Tensor
 from hessian_directions import seeds, trace, visibility
 from hessian_directions.directions import gaussian, orthonormalise, rademacher
 from hessian_directions.objective import Objective
+from hessian_directions.operators import Operator
 from hessian_directions.principal_curvatures import critical_dimension
+from hessian_directions.progress import Clock, Progress
 from hessian_directions.studies.announcing import Announce, counted
 
 
@@ -35,6 +37,7 @@ def study(
     vectors: Tensor,
     settings: Mapping[str, Any],
     seed: int,
+    announce: Announce,
 ) -> xr.Dataset:
     """All samples of M, a reference trace, and the visibility of the saddle in three ways.
 
@@ -44,7 +47,12 @@ def study(
     """
     matrices = np.concatenate([part["projected_hessian"].values for part in samples])
     rest = sketched_rest(
-        objective.hessian(), vectors, settings["n_sketch"], settings["n_reference"], seed
+        objective.hessian(),
+        vectors,
+        settings["n_sketch"],
+        settings["n_reference"],
+        seed,
+        progress=counted(announce, "reference samples"),
     )
     values = eigenpairs["value"].values
     if settings["exact_trace"]:
@@ -89,7 +97,12 @@ def study(
 
 
 def sketched_rest(
-    H: Any, vectors: Tensor, n_sketch: int, n_samples: int, seed: int
+    H: Operator,
+    vectors: Tensor,
+    n_sketch: int,
+    n_samples: int,
+    seed: int,
+    progress: Progress | None = None,
 ) -> dict[str, float]:
     """Trace and Frobenius norm of H deflated by the vectors, with standard errors, by few samples.
 
@@ -109,7 +122,9 @@ def sketched_rest(
     HW = (HW - V @ (V.T @ HW)).double()
     inner = W.double().T @ HW
     known = 2 * HW.square().sum() - inner.square().sum()
-    rest = deflated_rest(H, torch.cat([V, W], dim=1), n_samples, seeds.generator(seed, "reference"))
+    rest = deflated_rest(
+        H, torch.cat([V, W], dim=1), n_samples, seeds.generator(seed, "reference"), progress
+    )
     frobenius = float((known + rest["frobenius_norm"] ** 2).sqrt())
     # d√x = dx/(2√x), twice
     shrink = rest["frobenius_norm"] / frobenius if frobenius else 0.0
@@ -121,14 +136,19 @@ def sketched_rest(
 
 
 def deflated_rest(
-    H: Any, vectors: Tensor, n_samples: int, generator: torch.Generator, chunk: int = 16
+    H: Operator,
+    vectors: Tensor,
+    n_samples: int,
+    generator: torch.Generator,
+    progress: Progress | None = None,
+    chunk: int = 16,
 ) -> dict[str, float]:
     """Trace and Frobenius norm of PHP, P the projection off the vectors, with standard errors.
 
     One product serves both: v'PHPv has the mean tr(PHP), ‖PHPv‖² the mean ‖PHP‖_F², for Rademacher v.
     """
     Q = orthonormalise(vectors.double()).to(H.dtype)
-    traces, squares = [], []
+    traces, squares, clock = [], [], Clock(n_samples, progress)
     for start in range(0, n_samples, chunk):
         k = min(chunk, n_samples - start)
         V = rademacher(H.shape[0], k, generator, H.dtype, H.device)
@@ -137,6 +157,7 @@ def deflated_rest(
         HV = HV - Q @ (Q.T @ HV)
         traces.append((V.double() * HV.double()).sum(0))
         squares.append(HV.double().square().sum(0))
+        clock(start + k)
     trace_samples, square_samples = torch.cat(traces), torch.cat(squares)
     norm = float(square_samples.mean().sqrt())
     error = float(square_samples.std() / n_samples**0.5)

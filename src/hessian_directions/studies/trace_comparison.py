@@ -12,6 +12,7 @@ from hessian_directions import seeds, trace
 from hessian_directions.directions import gaussian
 from hessian_directions.loss_differences import PILOTS, choose_step, in_float64
 from hessian_directions.objective import Objective
+from hessian_directions.studies.announcing import Announce, counted
 
 # Cost in forward passes of the network: convolutions and matrix products, gradient 3, product 8 (6 with shared
 # passes), second directional derivative in Taylor mode 5. Loss values count in their own precision, as 1.
@@ -24,7 +25,11 @@ FORWARDS = {
 
 
 def compare(
-    objective: Objective, vectors: Tensor | None, settings: Mapping[str, Any], seed: int
+    objective: Objective,
+    vectors: Tensor | None,
+    settings: Mapping[str, Any],
+    seed: int,
+    announce: Announce,
 ) -> tuple[xr.Dataset, dict[str, float]]:
     """Samples, means and standard errors of every estimator, and their seconds.
 
@@ -48,20 +53,42 @@ def compare(
     step = choose_step(smooth, shared[:, :PILOTS])
     choice = smooth.cost - before
     estimates = {
-        "finite_difference": trace.finite_difference(smooth, directions=paired, step=step),
+        "finite_difference": trace.finite_difference(
+            smooth, directions=paired, step=step, progress=counted(announce, "loss differences")
+        ),
         "quadratic_fit": trace.quadratic_fit(
-            smooth, directions=shared, step=step, n_points=settings["fit_points"]
+            smooth,
+            directions=shared,
+            step=step,
+            n_points=settings["fit_points"],
+            progress=counted(announce, "quadratic fits"),
         ),
-        "directional": trace.directional(objective, directions=paired),
-        "hutchinson": trace.hutchinson(H, directions=shared),
+        "directional": trace.directional(
+            objective, directions=paired, progress=counted(announce, "directional derivatives")
+        ),
+        "hutchinson": trace.hutchinson(
+            H, directions=shared, progress=counted(announce, "Hutchinson's products")
+        ),
         "hutchinson_rademacher": trace.hutchinson(
-            H, n_samples, seeds.generator(seed, "rademacher")
+            H,
+            n_samples,
+            seeds.generator(seed, "rademacher"),
+            progress=counted(announce, "Rademacher products"),
         ),
-        "hutch_plus_plus": trace.hutch_plus_plus(H, n_samples, seeds.generator(seed, "hutch++")),
+        "hutch_plus_plus": trace.hutch_plus_plus(
+            H,
+            n_samples,
+            seeds.generator(seed, "hutch++"),
+            progress=counted(announce, "products of Hutch++"),
+        ),
     }
     if vectors is not None:
         estimates["deflated"] = trace.deflated(
-            H, vectors, n_samples, seeds.generator(seed, "deflated")
+            H,
+            vectors,
+            n_samples,
+            seeds.generator(seed, "deflated"),
+            progress=counted(announce, "deflated products"),
         )
     for name in ("finite_difference", "quadratic_fit"):
         estimates[name] = replace(estimates[name], cost=estimates[name].cost + choice)
