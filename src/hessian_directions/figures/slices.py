@@ -64,6 +64,10 @@ def draw(surfaces: Mapping[str, Mapping[str, xr.Dataset]], labels: Mapping[str, 
             if np.isfinite(loss).any():
                 mark(ax, *lowest_point(alpha, beta, loss), "o", "#FFD23F", 8)
             mark(ax, 0, 0, "+", size=4.5)
+            # The same ticks whatever the panel: its edges and the network.
+            for axis, along in ((ax.xaxis, alpha), (ax.yaxis, beta)):
+                ticks = [along[0], 0, along[-1]]
+                axis.set_ticks(ticks, [f"{tick:.2g}".replace("-", "−") for tick in ticks])
             drawn.append(ax)
             titles.append(COLUMNS[key])
         # A label as long as a row is high breaks at its comma.
