@@ -48,16 +48,16 @@ def compare(
     )
     shared = paired[:, :n_samples]
     # The step is chosen once for both estimators from loss values, and each is charged for it.
-    smooth = in_float64(objective)
-    before = smooth.cost
-    step = choose_step(smooth, shared[:, :PILOTS])
-    choice = smooth.cost - before
+    precise = in_float64(objective)
+    before = precise.cost
+    step = choose_step(precise, shared[:, :PILOTS])
+    choice = precise.cost - before
     estimates = {
         "finite_difference": trace.finite_difference(
-            smooth, directions=paired, step=step, progress=counted(announce, "loss differences")
+            precise, directions=paired, step=step, progress=counted(announce, "loss differences")
         ),
         "quadratic_fit": trace.quadratic_fit(
-            smooth,
+            precise,
             directions=shared,
             step=step,
             n_points=settings["fit_points"],
