@@ -59,6 +59,15 @@ def test_benchmarks_are_the_archived_ones() -> None:
             assert cells[1].strip() == ", ".join(f"{cost:.1f}" for cost in measured["forwards"])
 
 
+def test_speed_of_training_is_the_archived_one() -> None:
+    table = pd.read_csv(ROOT / "results/archive/benchmarks/training_cpu.csv", index_col="precision")
+    stated = re.findall(r"(?:through )(\d+) .*?(bfloat16|float32), at (\d+) %", README, re.DOTALL)
+    assert {precision for _, precision, _ in stated} == set(table.index)
+    for speed, precision, share in stated:
+        assert int(speed) == round(table["images_per_second"][precision])
+        assert int(share) == round(100 * table["share_of_peak"][precision])
+
+
 def test_verdicts_are_the_archived_ones() -> None:
     section = README.partition("## What was found")[2].partition("\n## ")[0]
     lines = [line for line in section.splitlines() if line.startswith("| ")]
