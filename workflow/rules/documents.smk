@@ -12,7 +12,10 @@ rule compile_paper:
         figures=expand(rules.draw_figure.output.pdf, figure=FIGURES),
         tables=rules.make_tables.output,
         claims=rules.decide_claims.output,
-        benchmarks=expand("results/archive/benchmarks/cpu.{kind}", kind=["csv", "pdf"]),
+        benchmarks=expand(
+            "results/archive/benchmarks/{file}",
+            file=["cpu.csv", "cpu.pdf", "training_cpu.csv"],
+        ),
         # The appendix shows the companion's figures; its manifest stands for all its files.
         companion=["<shared>/manifest.sha256"] if COMPANION else [],
         code=code("compile_paper"),
