@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from hessian_directions.figures.drawing import (
-    COLOURS,
+    BLUE,
     DOUBLE,
     require,
     styled,
@@ -43,7 +43,7 @@ def draw(image_counts: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> F
                 counted["n_images"],
                 counted[name],
                 np.abs(counted[error]),
-                color=COLOURS[0],
+                color=BLUE,
                 marker="o",
                 ms=3.5,
                 capsize=2,
