@@ -91,6 +91,12 @@ class Project:
         self, *targets: str, configfile: str = TINY, config: str = "source=archive"
     ) -> set[str]:
         """The rules that a dry run would execute."""
+        return set(self.planned_jobs(*targets, configfile=configfile, config=config))
+
+    def planned_jobs(
+        self, *targets: str, configfile: str = TINY, config: str = "source=archive"
+    ) -> dict[str, int]:
+        """The number of jobs of each rule that a dry run would execute."""
         done = self.snakemake(
             *targets,
             options=("--dry-run", "--quiet", "host"),
@@ -98,15 +104,16 @@ class Project:
             config=config,
         )
         lines = done.stdout.splitlines()
-        rules = set()
+        jobs = {}
         for index, line in enumerate(lines):
             if line.startswith("---"):
                 for row in lines[index + 1 :]:
                     if not row.strip() or row.startswith("total"):
                         break
-                    rules.add(row.split()[0])
+                    rule, count = row.split()
+                    jobs[rule] = int(count)
                 break
-        return rules
+        return jobs
 
     def checksums(self, folder: str, *, suffixes: tuple[str, ...]) -> dict[str, str]:
         """sha256 of every file with one of these endings below a folder."""

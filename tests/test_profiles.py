@@ -127,7 +127,7 @@ def test_from_scratch_everything_is_planned(project: Project, path: Path) -> Non
 STAGES = {
     "training": ["train_network"],
     "eigenpairs": ["find_eigenpairs"],
-    "projections": ["sample_projections", "study_projections"],
+    "projections": ["sample_projections", "estimate_reference_trace", "study_projections"],
     "traces": ["compare_traces"],
     "step_sizes": ["study_step_sizes"],
     "spectrum": ["estimate_spectrum"],

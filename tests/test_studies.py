@@ -7,11 +7,11 @@ import xarray as xr
 from torch import Tensor, nn
 
 from hessian_directions.objective import Objective
-from hessian_directions.studies import sampled_projections, trace_comparison
+from hessian_directions.studies import reference_trace, sampled_projections, trace_comparison
 
 INPUTS = torch.randn(50, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 TARGETS = torch.randint(0, 3, (50,), generator=torch.Generator().manual_seed(2))
-SETTINGS = {"n_samples": 100, "n_reference": 200, "n_spectrum_samples": 100}
+SETTINGS = {"n_samples": 100, "n_reference": 200}
 
 
 @pytest.fixture(scope="module")
@@ -31,9 +31,8 @@ def sampled(objective: Objective, hessian: Tensor, n_sketch: int, exact: bool) -
     found = xr.Dataset({"value": ("pair", values[[0, -1]].numpy())})
     settings = SETTINGS | {"n_sketch": n_sketch, "exact_trace": exact}
     parts = [sampled_projections.sample(objective, SETTINGS, seed, print) for seed in (4, 5)]
-    return sampled_projections.study(
-        objective, parts, found, vectors[:, [0, -1]], settings, 3, print
-    )
+    reference = reference_trace.estimate(objective, found, vectors[:, [0, -1]], settings, 3, print)
+    return sampled_projections.study(parts, reference, found, 100, 3)
 
 
 @pytest.mark.parametrize("exact", [False, True])
@@ -82,7 +81,7 @@ def test_the_rest_of_a_dominant_pair_keeps_its_digits(
     stretched = (hessian + 1e6 * values[-1] * largest @ largest.T).float()
     expected = float(values[:-1].norm())
     for n_sketch in (0, 8):
-        rest = sampled_projections.sketched_rest(stretched, largest.float(), n_sketch, 400, 0)
+        rest = reference_trace.sketched_rest(stretched, largest.float(), n_sketch, 400, 0)
         assert rest["frobenius_norm"] == pytest.approx(expected, rel=0.1)
         assert rest["trace"] == pytest.approx(float(values[:-1].sum()), rel=0.1)
 

@@ -22,6 +22,7 @@ COMPUTING = {
     "measure_network",
     "find_eigenpairs",
     "sample_projections",
+    "estimate_reference_trace",
     "study_projections",
     "compare_traces",
     "study_step_sizes",
@@ -116,6 +117,25 @@ def test_deleted_artifact_is_remade(project: Project) -> None:
         "estimate_spectrum",
         "draw_figures",
         "figures",
+    }
+
+
+def test_more_files_leave_those_that_are_there(project: Project) -> None:
+    path = project.path / TINY
+    text = path.read_text()
+    for old, new in (
+        ("n_samples: 10, n_shards: 2", "n_samples: 10, n_shards: 3"),
+        ("n_images: [50, 100], tolerance", "n_images: [50, 70, 100], tolerance"),
+    ):
+        assert old in text
+        text = text.replace(old, new)
+    path.write_text(text)
+    planned = project.planned_jobs("figures", config="source=compute")
+    n_networks = len(yaml.safe_load(text)["analyses"]["projections"]["networks"])
+    assert {rule: n for rule, n in planned.items() if rule in COMPUTING} == {
+        "sample_projections": n_networks,
+        "study_projections": n_networks,
+        "vary_images": 1,
     }
 
 

@@ -74,9 +74,14 @@ def is_trained(network):
     return "training" in config["networks"][network]
 
 
-def settings_of(analysis):
-    """A function of wildcards for `params`: one network's settings of one analysis, and nothing else."""
-    return lambda wildcards: analysis_settings(config, analysis, wildcards.network)
+def settings_of(analysis, *keys):
+    """A function of wildcards for `params`: one network's settings of one analysis, all or only these keys."""
+
+    def settings(wildcards):
+        every = analysis_settings(config, analysis, wildcards.network)
+        return {key: every[key] for key in keys or every}
+
+    return settings
 
 
 def initial_network(wildcards):

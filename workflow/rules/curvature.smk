@@ -42,21 +42,40 @@ rule sample_projections:
         **COMMON,
         network=studied_network,
         # Nothing else: with more files those that are there stay as they are.
-        settings=lambda wildcards: {
-            "n_samples": analysis_settings(config, "projections", wildcards.network)[
-                "n_samples"
-            ]
-        },
+        settings=settings_of("projections", "n_samples"),
     script:
         "../scripts/sample_projections.py"
 
 
-rule study_projections:
+rule estimate_reference_trace:
     input:
         checkpoint=rules.train_network.output.checkpoint,
-        shards=projection_shards,
         eigenpairs=rules.find_eigenpairs.output.eigenpairs,
         eigenvectors=rules.find_eigenpairs.output.eigenvectors,
+        code=code("estimate_reference_trace"),
+    output:
+        reference="<artifacts>/networks/{network}/reference_trace.nc",
+        run="<artifacts>/networks/{network}/reference_trace.run.json",
+    log:
+        "<logs>/estimate_reference_trace/{network}.log",
+    conda:
+        "../../environment.yml"
+    threads: config["threads"]
+    resources:
+        **GPU,
+    params:
+        **COMMON,
+        network=studied_network,
+        settings=settings_of("projections", "n_sketch", "n_reference", "exact_trace"),
+    script:
+        "../scripts/estimate_reference_trace.py"
+
+
+rule study_projections:
+    input:
+        shards=projection_shards,
+        reference=rules.estimate_reference_trace.output.reference,
+        eigenpairs=rules.find_eigenpairs.output.eigenpairs,
         code=code("study_projections"),
     output:
         projections="<artifacts>/networks/{network}/projections.nc",
@@ -66,12 +85,9 @@ rule study_projections:
     conda:
         "../../environment.yml"
     threads: config["threads"]
-    resources:
-        **GPU,
     params:
         **COMMON,
-        network=studied_network,
-        settings=settings_of("projections"),
+        settings=settings_of("projections", "n_spectrum_samples"),
     script:
         "../scripts/study_projections.py"
 
@@ -79,7 +95,7 @@ rule study_projections:
 rule compare_traces:
     input:
         checkpoint=rules.train_network.output.checkpoint,
-        projections=rules.study_projections.output.projections,
+        reference=rules.estimate_reference_trace.output.reference,
         eigenvectors=rules.find_eigenpairs.output.eigenvectors,
         code=code("compare_traces"),
     output:
@@ -273,13 +289,7 @@ rule vary_images:
         **COMMON,
         network=studied_network,
         # Not the list of counts: another count on it leaves those that are there as they are.
-        settings=lambda wildcards: {
-            key: value
-            for key, value in analysis_settings(
-                config, "image_counts", wildcards.network
-            ).items()
-            if key != "n_images"
-        },
+        settings=settings_of("image_counts", "tolerance", "n_samples"),
     script:
         "../scripts/vary_images.py"
 

@@ -171,6 +171,7 @@ RECORDS = [
             shard=shards("projections", network),
         )
     ),
+    *per_network("reference_trace.run.json", studied("projections")),
     *(path.replace(".nc", ".run.json") for path in IMAGE_COUNTS),
     *(
         path

@@ -22,12 +22,12 @@ with stage(snakemake) as job:
         seeds.derive(job.params.seed, "traces"),
         job.progress,
     )
-    projections = artifacts.read_dataset(job.input.projections)
+    reference = artifacts.read_dataset(job.input.reference)
     dataset = dataset.assign(
-        reference=projections["trace"],
-        reference_standard_error=projections["trace_standard_error"],
+        reference=reference["trace"],
+        reference_standard_error=reference["trace_standard_error"],
     ).assign_attrs(
-        reference_kind=projections.attrs["reference_kind"],
+        reference_kind=reference.attrs["reference_kind"],
         activation=step_study.activation_kind(studied.model),
     )
     job.record["seconds"] = seconds

@@ -5,23 +5,18 @@ from typing import TYPE_CHECKING
 from stage import stage
 
 from hessian_directions import artifacts, seeds
-from hessian_directions.studies import problem, sampled_projections
+from hessian_directions.studies import sampled_projections
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
 
 with stage(snakemake) as job:
-    studied = problem.from_params(job.params, job.input.checkpoint)
-    vectors = studied.vectors(artifacts.read_tensors(job.input.eigenvectors)["vectors"])
-    objective = studied.objective()
-    objective.self_test()
     dataset = sampled_projections.study(
-        objective,
         [artifacts.read_dataset(path) for path in job.input.shards],
+        artifacts.read_dataset(job.input.reference),
         artifacts.read_dataset(job.input.eigenpairs),
-        vectors,
-        job.params.settings,
+        job.params.settings["n_spectrum_samples"],
         seeds.derive(job.params.seed, "projections"),
-        job.progress,
     )
-    artifacts.write_dataset(job.output.projections, dataset, job.provenance(studied.identity()))
+    data = artifacts.read_provenance(job.input.reference)["data"]
+    artifacts.write_dataset(job.output.projections, dataset, job.provenance(data))

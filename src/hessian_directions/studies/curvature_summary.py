@@ -6,7 +6,7 @@ from typing import Any
 from hessian_directions import seeds
 from hessian_directions.eigenpairs import Progress, extreme_eigenpairs
 from hessian_directions.objective import Objective
-from hessian_directions.studies.sampled_projections import deflated_rest
+from hessian_directions.studies.reference_trace import deflated_rest
 
 
 def summarize(
