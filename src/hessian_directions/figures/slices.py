@@ -85,4 +85,7 @@ def draw(surfaces: Mapping[str, Mapping[str, xr.Dataset]], labels: Mapping[str, 
         ],
         2,
     )
+    # Labels as wide as these narrow the panels, which then need less height than was guessed.
+    figure.draw_without_rendering()
+    figure.set_figheight(figure.get_tightbbox().height + 0.16)
     return figure
