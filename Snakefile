@@ -10,16 +10,18 @@ The grammar of results/, written here and nowhere else:
     results/redrawn/<profile>/      drawings made on this machine from the archive (source: archive)
 
       networks/<network>/           checkpoint.safetensors, history.nc, snapshots.safetensors, measurements.nc,
-                                    eigenpairs.nc, eigenvectors.safetensors, projections.nc, traces.nc,
-                                    step_sizes.nc, spectrum.nc, profiles.nc, planes.nc, trajectory.nc,
+                                    eigenpairs.nc, eigenvectors.safetensors, reference_trace.nc, projections.nc,
+                                    traces.nc, step_sizes.nc, spectrum.nc, profiles.nc, planes.nc, trajectory.nc,
                                     passes.run.json,
                                     image_counts/<n>.nc               n: number of images
-                                    surfaces/<plane>_<split>.nc       plane: random, hessian; split: train, test
-                                    shards/<plane>_<split>/<k>.nc     rows of a surface
+                                    surfaces/<plane>.nc               plane: random, hessian
+                                    shards/<plane>/<k>.nc             rows of a surface
+                                    shards/projections/<k>.nc         random planes
       synthetic/                    saddles.nc, traces.nc
-      population/                   members_<job>.nc, then population.nc
+      population/members_<job>.nc   population.nc
       figures/<figure>.pdf, .png    animations/<animation>.gif    tables/<table>.csv
-      claims.csv  comparison.csv  paper.pdf  report.html
+      claims.csv  claim_rows.csv  configuration.yaml  paper.pdf  report.html
+      comparison.csv  comparison_verdicts.csv  comparison.txt
       <artifact>.run.json           beside each artifact: host, wall time, memory
 
     results/archive/benchmarks/     beside other tools, made by `make benchmarks`

@@ -169,6 +169,31 @@ def test_error_leaves_the_old_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("suffix", [".nc", ".safetensors"])
+def test_full_disk_is_an_error_of_the_user(tmp_path: Path, suffix: str) -> None:
+    """A file may grow to 20 kB here: what the system then says is what it says of a full disk."""
+    path = tmp_path / f"large{suffix}"
+    code = f"""
+        import resource, signal, sys
+        import numpy as np, xarray as xr
+        from hessian_directions import artifacts
+        from hessian_directions.errors import HessianDirectionsError
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+        large = np.random.default_rng(0).random(100_000)
+        try:
+            if "{suffix}" == ".nc":
+                artifacts.write_dataset("{path}", xr.Dataset({{"x": ("i", large)}}), {{}})
+            else:
+                artifacts.write_tensors("{path}", {{"x": large}}, {{}})
+        except (HessianDirectionsError, OSError):
+            sys.exit(7)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True)
+    assert done.returncode == 7, done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def interrupted(path: Path) -> None:
     with artifacts.atomic_path(path) as temporary:
         temporary.write_text("half")

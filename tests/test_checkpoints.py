@@ -72,6 +72,14 @@ def test_half_precision_rounds_and_halves(tmp_path):
     assert (tmp_path / "half").stat().st_size - header < (tmp_path / "full").stat().st_size / 2
 
 
+def test_a_number_too_large_for_half_precision_is_refused(tmp_path):
+    model = trained()
+    next(model.parameters()).data.flatten()[0] = 7e4
+    with pytest.raises(CheckpointError, match="too large for torch"):
+        checkpoints.save(tmp_path / "half", model, {}, dtype=torch.float16)
+    assert not list(tmp_path.iterdir())
+
+
 def test_shared_parameters_are_stored_once_and_stay_shared(tmp_path):
     def tied(seed):
         with torch.random.fork_rng():

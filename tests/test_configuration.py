@@ -130,6 +130,7 @@ def test_mistyped_key_is_named_rather_than_the_missing_one(tiny: dict[str, Any])
         ("analyses.planes", "networks"),
         ("synthetic", "n"),
         ("population", "factors"),
+        ("population.factors", "batch_size"),
         ("claims", "C3"),
         ("claims.C3", "single_projection"),
         ("claims.C3.single_projection", "margin"),
@@ -180,7 +181,7 @@ def test_missing_key(tiny: dict[str, Any], place: str, key: str) -> None:
         ("analyses.eigenpairs.surface_steps", [0.1, 0.1], "a list of different numbers above 0"),
         ("analyses.projections.n_samples", 1, "a whole number, at least 2"),
         ("analyses.projections.exact_trace", "no", "true or false"),
-        ("analyses.traces.fit_points", 2, "a whole number, at least 3"),
+        ("analyses.traces.fit_points", 4, "an odd number, at least 3"),
         ("analyses.surfaces.n_points", 20, "an odd number, at least 3"),
         ("analyses.surfaces.n_points", 1, "an odd number, at least 3"),
         ("analyses.profiles.n_points", 100, "an odd number, at least 3"),
@@ -193,6 +194,8 @@ def test_missing_key(tiny: dict[str, Any], place: str, key: str) -> None:
         ("synthetic.n_positive", [2, 50], "0 to 2n = 40"),
         ("synthetic.dimension_saddles", [41], "0 to 2n = 40"),
         ("synthetic.trace_saddles", [41], "0 to 2n = 40"),
+        ("synthetic.dimensions", [1, 42], "1 to 2n + 1 = 41"),
+        ("population.n_jobs", 5, "1 to 4, the members"),
         ("population.loss", "mean_squared_error", "cross_entropy"),
         ("population.factors", {}, "a mapping of at least one factor to its values"),
         ("population.factors.width", 8, "a list of different numbers"),
@@ -263,6 +266,15 @@ def trajectory_without_snapshots(c: dict[str, Any]) -> None:
     del c["networks"]["classifier"]["training"]["snapshots"]
 
 
+def noisy_labels(c: dict[str, Any]) -> None:
+    c["networks"]["classifier"]["training"]["label_noise"] = 0.1
+
+
+def rounded_checkpoint(c: dict[str, Any]) -> None:
+    trajectory_of_a_checkpoint(c)
+    c["networks"]["classifier"]["checkpoint_precision"] = "float16"
+
+
 def companion_and_population(c: dict[str, Any]) -> None:
     del c["synthetic"]
     c["companion"] = "demo"
@@ -287,6 +299,8 @@ def neither_companion_nor_synthetic(c: dict[str, Any]) -> None:
             "key 'analyses.planes.networks' names 'resnet'; known: approximator, classifier",
         ),
         (both, "key 'networks.classifier' needs either 'training' or 'checkpoint', and not both"),
+        (noisy_labels, "key 'networks.classifier.training.label_noise' is for the population"),
+        (rounded_checkpoint, "key 'networks.classifier.checkpoint_precision' needs 'training'"),
         (neither, "key 'networks.classifier' needs either 'training' or 'checkpoint'"),
         (trajectory_of_a_checkpoint, "key 'analyses.trajectory.networks' names 'classifier', "),
         (trajectory_without_snapshots, "give it 'networks.classifier.training.snapshots'"),

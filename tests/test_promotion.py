@@ -20,6 +20,7 @@ RECORD = {"rule": "r", "wall_seconds": 1.0, "threads": 1}
 KEPT = [
     "claim_rows.csv",
     "claims.csv",
+    "configuration.yaml",
     "figures/spectra.pdf",
     "figures/spectra.png",
     "networks/comparison_net/checkpoint.safetensors",
@@ -49,6 +50,7 @@ LEFT_OUT = [
     "networks/shards/shards/hessian/1.nc",
     "networks/resnet/checkpoint.safetensors.state",
     "networks/resnet/.eigenpairs.part.nc",
+    "networks/of_an_earlier_configuration/eigenpairs.nc",
     ".DS_Store",
 ]
 
@@ -67,6 +69,8 @@ def write(path: Path, size: int = 10) -> None:
         artifacts.write_tensors(path, {"x": np.zeros(size, dtype=np.uint8)}, {})
     elif path.suffix == ".json":
         artifacts.write_json(path, RECORD)
+    elif path.name == "configuration.yaml":
+        path.write_text("networks: {comparison_net: {}, resnet: {}, shards: {}}")
     else:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(path.name)

@@ -6,8 +6,16 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
+from hessian_directions.data.dataset import Dataset, Split
+from hessian_directions.errors import ConfigurationError
 from hessian_directions.objective import Objective
-from hessian_directions.studies import reference_trace, sampled_projections, trace_comparison
+from hessian_directions.studies import (
+    problem,
+    reference_trace,
+    sampled_projections,
+    step_study,
+    trace_comparison,
+)
 
 INPUTS = torch.randn(50, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 TARGETS = torch.randint(0, 3, (50,), generator=torch.Generator().manual_seed(2))
@@ -104,3 +112,66 @@ def test_differences_go_on_beyond_the_shared_directions(objective: Objective) ->
     steps = dataset["step"].sel(estimator=["finite_difference", "quadratic_fit"]).values
     assert steps[0] == steps[1] > 0
     assert set(seconds) == set(counts)
+
+
+# Problems, and what their networks are made of.
+
+
+def posed(model: nn.Module, n_images: int | None = None) -> problem.Problem:
+    """Four classes of five training and, but for the last class, three test samples each."""
+    inputs = torch.randn(20, 4, generator=torch.Generator().manual_seed(3))
+    labels = torch.arange(4).repeat(5)
+    train = Split(inputs, labels, np.arange(20))
+    test = Split(inputs[:10], labels[[0, 1, 2, 3, 0, 1, 2, 3, 0, 1]], np.arange(10))
+    data = Dataset("quarters", train, test, 4, {})
+    loss = nn.functional.cross_entropy
+    return problem.Problem(model, loss, data, torch.device("cpu"), torch.float64, 20, n_images)
+
+
+def test_the_test_split_gives_as_many_as_it_has_of_every_class() -> None:
+    of_three_each = posed(nn.Linear(4, 4), n_images=12)
+    assert len(of_three_each.split("train")) == 12
+    assert len(posed(nn.Linear(4, 4), n_images=8).split("test")) == 8
+    split = posed(nn.Linear(4, 4)).dataset.test
+    assert split.n_balanced == 8
+    assert len(posed(nn.Linear(4, 4)).split("test")) == 10
+
+
+def test_a_loss_that_does_not_fit_the_targets_is_refused() -> None:
+    dataset = posed(nn.Linear(4, 4)).dataset
+    assert problem.choose_loss("cross_entropy", dataset) is nn.functional.cross_entropy
+    with pytest.raises(ConfigurationError, match="mean_squared_error, but the targets of quarters"):
+        problem.choose_loss("mean_squared_error", dataset)
+
+
+class Functional(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.relu(self.layer(x))
+
+
+POOL = [nn.Unflatten(1, (1, 4)), nn.MaxPool1d(1), nn.Flatten()]
+
+
+@pytest.mark.parametrize(
+    ("layers", "kind", "softened"),
+    [
+        ([nn.Linear(4, 4), nn.Tanh()], "smooth", False),
+        ([nn.Linear(4, 4), nn.ReLU()], "relu", True),
+        ([nn.Linear(4, 4), nn.LeakyReLU()], "relu", False),
+        ([Functional()], "relu", False),
+        ([nn.Linear(4, 4), nn.ReLU(), *POOL], "relu", False),
+    ],
+)
+def test_kinks_are_found_whatever_makes_them(
+    layers: list[nn.Module], kind: str, softened: bool
+) -> None:
+    """Softplus stands in only where it leaves no kink."""
+    settings = {"n_images": [20, 8, 8, 100], "steps": [0.1], "n_directions": 3, "sharpness": [10]}
+    dataset = step_study.study(posed(nn.Sequential(*layers)), settings, torch.Generator())
+    assert dataset.attrs["activation"] == kind
+    assert ("softplus" in dataset) == softened
+    assert list(dataset["n_images"].values) == [8, 20]

@@ -193,7 +193,7 @@ def test_surface_checks() -> None:
     assert list(table["network"]) == ["mlp"] * 4 + ["resnet"] * 2
     assert list(table["value"][:4]) == list(dataset["value"].values)
     assert table["converged"].dtype == bool
-    steps = [f"surface_{text}" for text in ("1e-01", "1e-02", "1e-03", "1e-04")]
+    steps = [f"surface_{text}" for text in ("0.1", "0.01", "0.001", "0.0001")]
     assert list(table)[-4:] == steps
     assert table[steps].values[:4] == pytest.approx(dataset["surface_curvature"].values)
 

@@ -276,6 +276,7 @@ def test_all_directions_share_the_first_coefficient(n_directions: int) -> None:
     [
         (lambda y, g, b: functional.dropout(y, 0.5, training=True), "dropout"),
         (lambda y, g, b: functional.huber_loss(y, torch.zeros_like(y)), "huber_loss"),
+        (lambda y, g, b: torch.stack((y, y), axis=0), "stack with these arguments"),
         (lambda y, g, b: _assigned(y, g), "assign"),
         (lambda y, g, b: torch.ones_like(y).mul_(y), "mul in place"),
     ],

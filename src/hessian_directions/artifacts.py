@@ -32,7 +32,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A hidden path beside `path` that takes its name on success and vanishes on error.
 
     A reader, or a run that starts after a kill, therefore never meets half a file. What a kill by force leaves
-    behind has the same hidden name each time, so that the next write replaces it.
+    behind has the same hidden name each time, so that the next write replaces it: a path has one writer at a time.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -106,7 +106,9 @@ def write_dataset(
 ) -> None:
     """Write a dataset as netCDF with its provenance, whole or not at all."""
     with atomic_path(path) as temporary:
-        dataset.assign_attrs(provenance=to_json(provenance)).to_netcdf(temporary, engine="h5netcdf")
+        described = dataset.assign_attrs(provenance=to_json(provenance))
+        # By way of memory: HDF5 crashes where the disk is full.
+        temporary.write_bytes(described.to_netcdf(engine="h5netcdf"))
 
 
 def read_dataset(path: str | os.PathLike[str]) -> xr.Dataset:
@@ -125,7 +127,8 @@ def write_tensors(
     with atomic_path(path) as temporary:
         contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
         # The header of safetensors has no stable order: more than one metadata key would change the bytes.
-        safetensors.numpy.save_file(contiguous, temporary, {"provenance": to_json(provenance)})
+        metadata = {"provenance": to_json(provenance)}
+        temporary.write_bytes(safetensors.numpy.save(contiguous, metadata))
 
 
 def read_tensors(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:

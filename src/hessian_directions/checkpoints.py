@@ -43,16 +43,21 @@ def save(
         metadata give equal bytes.
     dtype
         Rounds floating-point tensors, e.g. to ``torch.float16`` for half the size: relative changes
-        up to 5e-4. None keeps them as they are.
+        up to 5e-4 between 6.1e-5 and 65504, larger ones below. None keeps them as they are.
 
-    A tensor that several keys share is written once, under the first of them.
+    A tensor that several keys share is written once, under the first of them. Raises CheckpointError
+    where rounding makes a finite number infinite.
     """
     tensors = {key: tensor.detach().cpu() for key, tensor in _unshared(model).items()}
     if dtype is not None:
-        tensors = {
+        rounded = {
             key: tensor.to(dtype) if tensor.is_floating_point() else tensor
             for key, tensor in tensors.items()
         }
+        for key, tensor in tensors.items():
+            if not torch.equal(tensor.isinf(), rounded[key].isinf()):
+                raise CheckpointError(f"{path}: {key} has numbers that are too large for {dtype}")
+        tensors = rounded
     tensors = {key: tensor.contiguous() for key, tensor in tensors.items()}
     data = safetensors.torch.save(tensors, {"provenance": to_json(dict(metadata))})
     with atomic_path(path) as temporary:

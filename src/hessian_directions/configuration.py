@@ -1,5 +1,6 @@
 """Configuration: validated before anything is parsed from it; a mistake ends with one sentence."""
 
+import math
 import reprlib
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
@@ -96,6 +97,11 @@ def _loose_references(configuration: Configuration) -> Iterator[str]:
         yield from _unknown(f"networks.{network}.data", [settings["data"]], data)
         if ("training" in settings) == ("checkpoint" in settings):
             yield f"key 'networks.{network}' needs either 'training' or 'checkpoint', and not both"
+        # Analyses would see clean labels, which the network was not trained on.
+        if settings.get("training", {}).get("label_noise"):
+            yield f"key 'networks.{network}.training.label_noise' is for the population alone"
+        if "checkpoint" in settings and "checkpoint_precision" in settings:
+            yield f"key 'networks.{network}.checkpoint_precision' needs 'training': weights made elsewhere are kept"
     for analysis, settings in configuration["analyses"].items():
         yield from _unknown(f"analyses.{analysis}.networks", settings["networks"], networks)
     for network in configuration["analyses"]["trajectory"]["networks"]:
@@ -111,8 +117,13 @@ def _loose_references(configuration: Configuration) -> Iterator[str]:
             yield f"key '{key}' is missing, or the 'companion' whose archive is used for it"
     if "companion" in configuration:
         return
-    yield from _unknown("population.data", [configuration["population"]["data"]], data)
-    synthetic = configuration["synthetic"]
+    population, synthetic = configuration["population"], configuration["synthetic"]
+    yield from _unknown("population.data", [population["data"]], data)
+    members = math.prod(map(len, population["factors"].values()))
+    if population["n_jobs"] > members:
+        yield f"key 'population.n_jobs' is {population['n_jobs']}; allowed: 1 to {members}, the members"
+    if (largest := max(synthetic["dimensions"])) > 2 * synthetic["n"] + 1:
+        yield f"key 'synthetic.dimensions' is {largest}; allowed: 1 to 2n + 1 = {2 * synthetic['n'] + 1}"
     for key in ("n_positive", "shown", "dimension_saddles", "trace_saddles"):
         if (largest := max(synthetic[key])) > 2 * synthetic["n"]:
             yield f"key 'synthetic.{key}' is {largest}; allowed: 0 to 2n = {2 * synthetic['n']}"

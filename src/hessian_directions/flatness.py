@@ -14,7 +14,7 @@ from hessian_directions.errors import ModelError
 def normalised_measures(
     trace: float, largest: float, theta_norm: float, n_parameters: int
 ) -> dict[str, float]:
-    """Measures of flatness that do not depend on the size of the network or of its weights.
+    """Measures of flatness, two of which do not depend on the size of the weights.
 
     With t the trace, λ_max the largest eigenvalue, N the number of parameters:
 

@@ -300,6 +300,8 @@ class Objective:
                 try:
                     total += vmap(loss)(stack(columns))
                     continue
+                except torch.OutOfMemoryError:
+                    raise
                 except RuntimeError:  # the network branches on its data, for instance
                     self._vectorised = False
             total += torch.stack([loss(column) for column in columns])

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 
+import yaml
+
 from hessian_directions import artifacts
 from hessian_directions.errors import ArtifactError, HessianDirectionsError
 
@@ -64,8 +66,11 @@ def promote(profile: str, results: Path = Path("results")) -> int:
 
 def _kept(source: Path) -> Iterator[Path]:
     """The files of a computed profile that belong in its archive, relative to its folder."""
+    configured = yaml.safe_load((source / "configuration.yaml").read_text())["networks"]
     for path in sorted(source.rglob("*")):
         name = path.relative_to(source)
+        if name.parts[0] == "networks" and not {*name.parts[1:2]} <= configured.keys():
+            continue  # of an earlier configuration
         if path.is_file() and not any(fnmatch(name.as_posix(), pattern) for pattern in LEFT_OUT):
             yield name
 

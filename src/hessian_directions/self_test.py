@@ -142,11 +142,15 @@ def _attempt(
     try:
         try:
             return function()
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError:
             if not probe._vectorised:
                 raise
             probe._vectorised = False
             return function()
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as error:
         fallbacks[mode] = str(error).splitlines()[0][:160]
         return None

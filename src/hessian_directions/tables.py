@@ -238,7 +238,7 @@ def surface_checks(eigenpairs: Datasets) -> pd.DataFrame:
                 "exact_curvature": float(one["exact_curvature"]),
             }
             for step in dataset["step"].values:
-                row[f"surface_{step:.0e}"] = float(one["surface_curvature"].sel(step=step))
+                row[f"surface_{step:g}"] = float(one["surface_curvature"].sel(step=step))
             rows.append(row)
     return _table(rows)
 

@@ -124,7 +124,10 @@ def _operation(func: Callable[..., Any]) -> tuple[str, bool]:
 
 def _apply(name: str, func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     if name in _RULES:
-        return _RULES[name](*args, **kwargs)
+        try:
+            return _RULES[name](*args, **kwargs)
+        except TypeError as error:
+            raise MissingRuleError(f"{name} with these arguments: {error}") from error
     alone = isinstance(args[0], Jet) and not _has_jet((args[1:], kwargs)) if args else False
     if name in _LINEAR and alone:
         return _map(func, args, kwargs)

@@ -9,6 +9,7 @@ import hashlib
 import io
 import math
 import os
+import pickle
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
@@ -582,7 +583,10 @@ class _Run:
         """Continue from the state at `path` if it is one of this very run."""
         if not path.is_file():
             return
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except (RuntimeError, EOFError, pickle.UnpicklingError):  # a damaged state is no state
+            return
         if state.get("identity") != self.identity:
             return
         self.epoch, self.latest_rate = state["epoch"], state["latest_rate"]

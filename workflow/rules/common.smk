@@ -110,6 +110,18 @@ def checkpoint_precision(wildcards):
     return config["networks"][wildcards.network].get("checkpoint_precision", "float32")
 
 
+def own_files(wildcards):
+    """Files of the user's own that a network is made from: weights, images, the module of its model."""
+    settings = config["networks"][wildcards.network]
+    named = [config["data"][settings["data"]].get("path")]
+    if "url" not in settings.get("checkpoint", {}):
+        named.append(settings.get("checkpoint", {}).get("file"))
+    module, colon, _ = settings["model"]["name"].partition(":")
+    if colon:
+        named.append(f"{module.replace('.', '/')}.py")
+    return [path for path in named if path and Path(path).exists()]
+
+
 def code(script, *modules):
     """The files a script runs, as inputs: editing one of them re-runs its stage, and no other.
 
@@ -142,7 +154,9 @@ def projection_shards(wildcards):
     )
 
 
-# What every stage that computes is told.
-COMMON = {key: config[key] for key in ("seed", "device", "precision", "cache")}
+# What every stage that computes is told; another number re-runs it.
+COMMON = {key: config[key] for key in ("seed", "device", "precision", "threads")}
+# The same for stages that compute on the CPU in float64, whatever the others do.
+ON_CPU = COMMON | {"device": "cpu", "precision": "float64"}
 # A GPU is asked for only where the configuration uses one.
 GPU = {"gpu": 1} if config["device"] == "cuda" else {}

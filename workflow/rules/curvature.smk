@@ -86,7 +86,7 @@ rule study_projections:
         "../../environment.yml"
     threads: config["threads"]
     params:
-        **COMMON,
+        **ON_CPU,
         settings=settings_of("projections", "n_spectrum_samples"),
     script:
         "../scripts/study_projections.py"

@@ -3,6 +3,7 @@
 
 rule train_network:
     input:
+        own_files,
         code=code("train_network"),
     output:
         checkpoint="<artifacts>/networks/{network}/checkpoint.safetensors",
@@ -29,6 +30,7 @@ rule train_network:
 
 rule import_checkpoint:
     input:
+        own_files,
         code=code("import_checkpoint"),
     output:
         checkpoint="<artifacts>/networks/{network}/checkpoint.safetensors",
@@ -41,7 +43,8 @@ rule import_checkpoint:
         "../../environment.yml"
     threads: config["threads"]
     params:
-        **COMMON,
+        # Reading and scoring weights needs no GPU, and none is asked for.
+        **COMMON | {"device": "cpu"},
         network=initial_network,
         checkpoint=lambda wildcards: config["networks"][wildcards.network]["checkpoint"],
     script:

@@ -13,7 +13,7 @@ rule analyze_saddles:
         "../../environment.yml"
     threads: config["threads"]
     params:
-        **COMMON,
+        **ON_CPU,
         synthetic=config["synthetic"],
     script:
         "../scripts/analyze_saddles.py"
@@ -31,7 +31,7 @@ rule compare_saddle_traces:
         "../../environment.yml"
     threads: config["threads"]
     params:
-        **COMMON,
+        **ON_CPU,
         synthetic=config["synthetic"],
         fit_points=config["analyses"]["traces"]["fit_points"],
     script:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from snakemake.script import snakemake
 
 with stage(snakemake) as job:
-    studied = problem.from_params(job.params, job.input.checkpoint)
+    studied = problem.from_params(job.params, job.cache, job.input.checkpoint)
     vectors = studied.vectors(artifacts.read_tensors(job.input.eigenvectors)["vectors"])
     objective = studied.objective()
     objective.self_test()
@@ -28,7 +28,7 @@ with stage(snakemake) as job:
         reference_standard_error=reference["trace_standard_error"],
     ).assign_attrs(
         reference_kind=reference.attrs["reference_kind"],
-        activation=step_study.activation_kind(studied.model),
+        activation=step_study.activation_kind(studied),
     )
     job.record["seconds"] = seconds
     artifacts.write_dataset(job.output.traces, dataset, job.provenance(studied.identity()))

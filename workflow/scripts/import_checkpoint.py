@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from snakemake.script import snakemake
 
 with stage(snakemake) as job:
-    studied = problem.from_params(job.params)
+    studied = problem.from_params(job.params, job.cache)
     settings = dict(job.params.checkpoint)
     expected = settings.pop("expected", {})
-    checkpoints.import_into(studied.model, settings, job.params.cache)
+    checkpoints.import_into(studied.model, settings, job.cache)
     loss, accuracy = evaluate(studied.model, studied.loss, studied.dataset.test)
     scores = {"test_loss": loss, "test_accuracy": accuracy}
     job.log.info(f"test loss {loss:.5f}, test accuracy {accuracy:.5f}")

@@ -11,6 +11,6 @@ if TYPE_CHECKING:
     from snakemake.script import snakemake
 
 with stage(snakemake) as job:
-    studied = problem.from_params(job.params, job.input.checkpoint)
+    studied = problem.from_params(job.params, job.cache, job.input.checkpoint)
     dataset = measurements.measure(studied)
     artifacts.write_dataset(job.output.measurements, dataset, job.provenance(studied.identity()))

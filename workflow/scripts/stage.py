@@ -24,13 +24,15 @@ class Stage:
         self.params = snakemake.params
         self.wildcards = snakemake.wildcards
         self.threads = snakemake.threads
+        # Where downloads lie changes no result: no parameter, or another folder would re-run everything.
+        self.cache: str | None = snakemake.config.get("cache")
         self.log = logging.getLogger(self.rule)
         self.record: dict[str, Any] = {}
 
     @property
     def configuration(self) -> dict[str, Any]:
-        """The parameters that made the artifact, without paths of the machine."""
-        return {key: value for key, value in self.params.items() if key != "cache"}
+        """The parameters that made the artifact."""
+        return dict(self.params.items())
 
     def provenance(self, data: Mapping[str, Any] | None = None) -> dict[str, Any]:
         return artifacts.provenance(
@@ -61,7 +63,8 @@ def stage(snakemake: Any) -> Iterator[Stage]:
     logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", handlers=handlers)
     # Other libraries' news belong into nobody's log; our own are the job's progress.
     logging.getLogger(snakemake.rule).setLevel(logging.INFO)
-    if torch := sys.modules.get("torch"):
+    torch = sys.modules.get("torch")
+    if torch is not None:
         torch.set_num_threads(snakemake.threads)
         # Not all GPU kernels have a deterministic form; those that have one use it.
         torch.use_deterministic_algorithms(True, warn_only=True)
@@ -73,6 +76,12 @@ def stage(snakemake: Any) -> Iterator[Stage]:
         _fail(job, str(error))
     except OSError as error:
         _fail(job, f"{error.filename or 'a file'}: {error.strerror or error}")
+    except MemoryError:
+        _fail(job, "the memory is full")
+    except RuntimeError as error:
+        if torch is None or not isinstance(error, torch.OutOfMemoryError):
+            raise
+        _fail(job, "the GPU's memory is full: lower the network's key 'batch_size'")
     if record := snakemake.output.get("run"):
         usage = resource.getrusage(resource.RUSAGE_SELF)
         artifacts.write_json(

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from snakemake.script import snakemake
 
 with stage(snakemake) as job:
-    studied = problem.from_params(job.params, job.input.checkpoint)
+    studied = problem.from_params(job.params, job.cache, job.input.checkpoint)
     dataset = step_study.study(
         studied, job.params.settings, seeds.generator(job.params.seed, "step sizes")
     )

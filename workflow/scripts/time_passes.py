@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from snakemake.script import snakemake
 
 with stage(snakemake) as job:
-    studied = problem.from_params(job.params, job.input.checkpoint)
+    studied = problem.from_params(job.params, job.cache, job.input.checkpoint)
     job.record = passes.measure(
         studied.objective(),
         job.params.settings,

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from snakemake.script import snakemake
 
 with stage(snakemake) as job:
-    studied = problem.from_params(job.params, job.input.checkpoint)
+    studied = problem.from_params(job.params, job.cache, job.input.checkpoint)
     vectors = studied.vectors(artifacts.read_tensors(job.input.eigenvectors)["vectors"])
     snapshots = Snapshots.from_arrays(artifacts.read_tensors(job.input.snapshots))
     dataset = trajectory.track(

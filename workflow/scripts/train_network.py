@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from snakemake.script import snakemake
 
 with stage(snakemake) as job:
-    studied = problem.from_params(job.params)
+    studied = problem.from_params(job.params, job.cache)
     result = train(
         studied.model,
         studied.loss,

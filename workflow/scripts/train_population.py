@@ -14,7 +14,7 @@ with stage(snakemake) as job:
     dataset, identity = population.train_members(
         job.params.population,
         job.params.data_settings,
-        job.params.cache,
+        job.cache,
         int(job.wildcards.job),
         job.params.seed,
         job.params.device,

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 with stage(snakemake) as job:
     studied = dataclasses.replace(
-        problem.from_params(job.params, job.input.checkpoint), n_images=int(job.wildcards.n_images)
+        problem.from_params(job.params, job.cache, job.input.checkpoint),
+        n_images=int(job.wildcards.n_images),
     )
     dataset = image_counts.study(
         studied.objective(),

@@ -43,6 +43,12 @@ class Split:
             positions = torch.as_tensor(positions, dtype=torch.int64)
         return Split(self.inputs[positions], self.targets[positions], self.indices[positions])
 
+    @property
+    def n_balanced(self) -> int:
+        """The size of the largest balanced choice: as many of every class as the rarest one has."""
+        counts = self.targets.unique(return_counts=True)[1]
+        return int(counts.min()) * len(counts)
+
     def balanced(self, n: int) -> "Split":
         """The first n / (number of classes) samples of every class, in the split's order.
 

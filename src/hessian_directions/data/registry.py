@@ -40,4 +40,10 @@ def load(settings: Mapping[str, Any], cache: Path) -> Dataset:
     for key, parameter in parameters.items():
         if parameter.default is parameter.empty and key not in options and key != "cache":
             raise ConfigurationError(f"data of kind {kind} needs the key {key}")
-    return KINDS[kind](cache=cache, **options)
+    try:
+        return KINDS[kind](cache=cache, **options)
+    except (TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigurationError(
+            f"data of kind {kind} cannot be made from {options}: {reason}"
+        ) from error

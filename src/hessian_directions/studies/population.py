@@ -17,7 +17,7 @@ from hessian_directions.models import registry as models
 from hessian_directions.objective import Objective
 from hessian_directions.studies.announcing import Announce
 from hessian_directions.studies.curvature_summary import summarize
-from hessian_directions.studies.problem import LOSSES, choose_device
+from hessian_directions.studies.problem import LOSSES, choose_device, choose_loss
 from hessian_directions.training import evaluate, train
 
 # Factors that are options of the model; `seed` is a factor of both, the others are training settings.
@@ -64,9 +64,10 @@ def train_members(
         rows.append({"number": number} | factors | row)
         announce(f"member {len(rows)} of {len(mine)}")
     result = xr.Dataset({name: ("member", [row[name] for row in rows]) for name in rows[0]})
-    # The last model serves as the counter-example: one function, many curvatures.
-    rescaled = rescale(objective, model, images, settings, seeds.derive(seed, "rescaling"))
-    return result.merge(rescaled), dict(dataset.identity)
+    if job == 0:  # its last model serves as the counter-example: one function, many curvatures
+        seed = seeds.derive(seed, "rescaling")
+        result = result.merge(rescale(objective, model, images, settings, seed))
+    return result, dict(dataset.identity)
 
 
 def _train_member(
@@ -83,7 +84,7 @@ def _train_member(
             options[name] = value
         elif name != "seed":
             training[name] = value
-    loss = LOSSES[settings["loss"]]
+    loss = choose_loss(settings["loss"], dataset)
     model = models.build(
         settings["model"]["name"],
         options,

@@ -33,7 +33,9 @@ def gather(parts: Sequence[xr.Dataset], settings: Mapping[str, Any], seed: int) 
     differ in one factor only (Jiang et al. 2020). Intervals are bootstrap percentiles over members.
     """
     shared = [name for name, variable in parts[0].items() if "scale" in variable.dims]
-    members = xr.concat([part.drop_dims("scale") for part in parts], "member").sortby("number")
+    members = xr.concat(
+        [part.drop_dims("scale", errors="ignore") for part in parts], "member"
+    ).sortby("number")
     reached = members.isel(member=members["reached"].values.astype(bool))
     factors = {
         name: reached[name].values

@@ -13,7 +13,7 @@ from hessian_directions import checkpoints
 from hessian_directions.data import registry as data
 from hessian_directions.data.cache import folder as cache_folder
 from hessian_directions.data.dataset import Dataset, Split, index_ranges
-from hessian_directions.errors import DeviceError
+from hessian_directions.errors import ConfigurationError, DeviceError
 from hessian_directions.models import registry as models
 from hessian_directions.objective import Loss, Objective, mean_squared_error
 from hessian_directions.seeds import derive
@@ -39,13 +39,14 @@ class Problem:
     def split(self, name: str) -> Split:
         """The images that curvature is taken over: all, or a balanced choice of `n_images` from the front."""
         split: Split = getattr(self.dataset, name)
-        if self.n_images is None or self.n_images >= len(split):
+        n = self.n_images
+        if n is None or n >= len(split):
             return split
-        return (
-            split.balanced(self.n_images)
-            if self.dataset.n_classes
-            else split.take(range(self.n_images))
-        )
+        if not self.dataset.n_classes:
+            return split.take(range(n))
+        if name == "test":  # a class may have fewer of them than n asks for
+            n = min(n, split.n_balanced)
+        return split.balanced(n)
 
     def objective(self, split: str = "train") -> Objective:
         """L(θ) over the images of a split, in the precision of the curvature analyses."""
@@ -67,6 +68,16 @@ class Problem:
         """The data's identity with the number of images used; belongs to every artifact."""
         studied = index_ranges(self.split("train").indices)
         return dict(self.dataset.identity) | {"studied_indices": studied}
+
+
+def choose_loss(name: str, dataset: Dataset) -> Loss:
+    """The loss of that name; ConfigurationError where the data's targets are not its kind."""
+    fitting = "mean_squared_error" if dataset.n_classes is None else "cross_entropy"
+    if name != fitting:
+        raise ConfigurationError(
+            f"key 'loss' is {name}, but the targets of {dataset.name} need {fitting}"
+        )
+    return LOSSES[name]
 
 
 def choose_device(name: str) -> torch.device:
@@ -106,7 +117,7 @@ def load(
         checkpoints.load(checkpoint, model)
     return Problem(
         model=model,
-        loss=LOSSES[network["loss"]],
+        loss=choose_loss(network["loss"], dataset),
         dataset=dataset,
         device=chosen_device,
         dtype=getattr(torch, precision),
@@ -115,8 +126,8 @@ def load(
     )
 
 
-def from_params(params: Any, checkpoint: str | Path | None = None) -> Problem:
-    """The problem of a job, whose parameters are seed, device, precision, cache and network."""
+def from_params(params: Any, cache: str | None, checkpoint: str | Path | None = None) -> Problem:
+    """The problem of a job, whose parameters are seed, device, precision and network."""
     network = dict(params.network)
     return load(
         network,
@@ -124,6 +135,6 @@ def from_params(params: Any, checkpoint: str | Path | None = None) -> Problem:
         seed=derive(params.seed, "initialisation"),
         device=params.device,
         precision=params.precision,
-        cache=params.cache,
+        cache=cache,
         checkpoint=checkpoint,
     )
