@@ -116,9 +116,9 @@ def own_files(wildcards):
     named = [config["data"][settings["data"]].get("path")]
     if "url" not in settings.get("checkpoint", {}):
         named.append(settings.get("checkpoint", {}).get("file"))
-    module, colon, _ = settings["model"]["name"].partition(":")
+    package, colon, _ = settings["model"]["name"].partition(":")
     if colon:
-        named.append(f"{module.replace('.', '/')}.py")
+        named.append(package.replace(".", "/") + ".py")
     return [path for path in named if path and Path(path).exists()]
 
 
