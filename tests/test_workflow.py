@@ -350,3 +350,8 @@ def test_new_architectures_are_configuration_entries(computed: Project, tmp_path
     project.snakemake(*targets, configfile="own.yaml", config="source=compute")
     for target in targets:
         assert (project.path / target).is_file()
+    with (project.path / "src/own_networks.py").open("a") as file:
+        file.write("\n# An edit.\n")
+    planned = project.planned_jobs(*targets, configfile="own.yaml", config="source=compute")
+    assert planned["train_network"] == 1
+    assert planned["find_eigenpairs"] == 1

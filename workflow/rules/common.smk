@@ -118,7 +118,7 @@ def own_files(wildcards):
         named.append(settings.get("checkpoint", {}).get("file"))
     package, colon, _ = settings["model"]["name"].partition(":")
     if colon:
-        named.append(package.replace(".", "/") + ".py")
+        named += [f"{folder}{package.replace('.', '/')}.py" for folder in ("", "src/")]
     return [path for path in named if path and Path(path).exists()]
 
 

@@ -66,7 +66,8 @@ def stage(snakemake: Any) -> Iterator[Stage]:
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.set_num_threads(snakemake.threads)
-        # Not all GPU kernels have a deterministic form; those that have one use it.
+        # Not all GPU kernels have a deterministic form; those that have one use it, cuBLAS where this is set.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
     job = Stage(snakemake)
     started, clock = time.time(), time.perf_counter()
