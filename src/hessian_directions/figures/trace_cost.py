@@ -34,9 +34,9 @@ def draw(
     Samples are averaged in disjoint blocks of 1, 2, 4, …; a point is the root of the mean square of
     (block mean − reference)/|reference| over at least four blocks, so a bias shows as a line that
     does not fall. The cost of a block is its samples' and, once, that of the preparation: deflated
-    estimators find or multiply their directions first, which is what they spend beyond Hutchinson's
-    estimator on as many samples. Where the reference is zero the error is absolute. Dotted: the
-    reference's own standard error.
+    estimators multiply their directions first, which is what they spend beyond Hutchinson's
+    estimator on as many samples. Finding eigenvectors is not charged: others need them, too. Where
+    the reference is zero the error is absolute. Dotted: the reference's own standard error.
 
     Args:
         traces: Per network, samples (estimator, sample), n_samples and passes (estimator),
