@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from hessian_directions import claims, comparison
-from hessian_directions.configuration import analysis_settings, read, validate
+from hessian_directions.configuration import analysis_settings, read, require_archived, validate
 from hessian_directions.errors import ConfigurationError
 
 ROOT = Path(__file__).parent.parent
@@ -451,3 +451,42 @@ def test_empty_file(tmp_path: Path) -> None:
     (tmp_path / "empty.yaml").write_text("# nothing\n")
     with pytest.raises(ConfigurationError, match=r"empty.yaml: the configuration is None; allowed"):
         read(tmp_path / "empty.yaml", SCHEMA)
+
+
+# An archive answers for the settings it was made with.
+
+
+def archived(folder: Path, settings: dict[str, Any]) -> Path:
+    (folder / "configuration.yaml").write_text(yaml.safe_dump(settings))
+    return folder
+
+
+def test_archive_answers_for_its_own_settings(tiny: dict[str, Any], tmp_path: Path) -> None:
+    archive = archived(tmp_path, tiny)
+    tiny |= {"source": "archive", "cache": "elsewhere"}
+    tiny["claims"]["C8"]["lower_loss"]["threshold"] = 0.5
+    tiny["comparison"]["networks"] = {"relative": 2.0, "absolute": 0.0}
+    require_archived(tiny, archive, "mine.yaml")
+
+
+@pytest.mark.parametrize("place", ["seed", "analyses.spectrum.n_steps", "networks.classifier.data"])
+def test_archive_of_other_settings(tiny: dict[str, Any], tmp_path: Path, place: str) -> None:
+    archive = archived(tmp_path, tiny)
+    parent, _, key = place.rpartition(".")
+    before = at(tiny, place)
+    at(tiny, parent)[key] = "changed"
+    sentence = (
+        f"mine.yaml: key '{place}' is 'changed', in {tmp_path}/configuration.yaml {before!r}: "
+    )
+    with pytest.raises(ConfigurationError, match=re.escape(sentence)):
+        require_archived(tiny, archive, "mine.yaml")
+    del at(tiny, parent)[key]
+    with pytest.raises(ConfigurationError, match=f"key '{place}' is absent, "):
+        require_archived(tiny, archive, "mine.yaml")
+
+
+def test_archive_without_its_settings(tiny: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"configuration.yaml cannot be read: No such file"
+    ):
+        require_archived(tiny, tmp_path, "mine.yaml")

@@ -397,7 +397,6 @@ def test_killed_run_resumes_to_the_same_bits(tmp_path, dtype, spectrum):
     options = {"k_smallest": 2, "k_largest": 2, "state_path": path, "save_seconds": 0}
     drawing = generator(3)
     whole = extreme_eigenpairs(H, 2, 2, generator=drawing)
-    assert not path.exists()
     total = whole.n_products + whole.n_check_products
     kills = 0
     for n_products in range(1, total + 1, 3):
@@ -409,9 +408,11 @@ def test_killed_run_resumes_to_the_same_bits(tmp_path, dtype, spectrum):
             assert path.exists() == (n_products > 1)
             kills += 1
     assert kills >= min(5, total // 5)
+    # What comes after the run may fail, too: its state is left to the caller.
+    extreme_eigenpairs(H, generator=generator(3), **options)
+    assert path.exists()
     resuming = generator(3)
     pairs = extreme_eigenpairs(H, generator=resuming, **options)
-    assert not path.exists()
     for name in ("values", "vectors", "residuals"):
         assert torch.equal(getattr(pairs, name), getattr(whole, name))
     assert pairs.n_products == whole.n_products

@@ -83,6 +83,13 @@ def test_archive_is_drawn_without_torch(fresh_clone: Project, tmp_path) -> None:
     assert fresh_clone.run("git", "status", "--porcelain").stdout == ""
 
 
+def test_archive_of_other_settings_is_refused(fresh_clone: Project) -> None:
+    done = fresh_clone.snakemake("figures", config="source=archive seed=2", check=False)
+    assert done.returncode != 0
+    assert f"hessian-directions: {TINY}: key 'seed' is 2, in " in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_corrupt_archive_is_refused(fresh_clone: Project) -> None:
     name = "results/archive/tiny/networks/classifier/eigenpairs.nc"
     with (fresh_clone.path / name).open("r+b") as file:

@@ -14,6 +14,10 @@ from hessian_directions.errors import ConfigurationError
 
 Configuration = Mapping[str, Any]
 
+# What may differ from the configuration an archive was made with, because none of its numbers depends on it.
+FREE = {"source", "cache", "claims", "comparison"}
+ABSENT = object()  # None is a value
+
 
 def read(path: str | Path, schema_path: str | Path) -> dict[str, Any]:
     """The validated configuration of a YAML file; errors as for `validate`."""
@@ -53,6 +57,42 @@ def analysis_settings(configuration: Configuration, analysis: str, network: str)
         if key != "networks"
     }
     return common | configuration["networks"][network].get("overrides", {}).get(analysis, {})
+
+
+def require_archived(configuration: Configuration, archive: str | Path, name: str) -> None:
+    """Refuse to draw an archive with other settings than those that made its numbers.
+
+    Raises ConfigurationError with the first key that differs from <archive>/configuration.yaml; verdicts' rules,
+    tolerances of the comparison, and where things lie may differ.
+    """
+    path = Path(archive) / "configuration.yaml"
+    try:
+        archived = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error
+    settings = {key: value for key, value in configuration.items() if key not in FREE}
+    archived = {key: value for key, value in archived.items() if key not in FREE}
+    for key, own, others in _differences(settings, archived):
+        raise ConfigurationError(
+            f"{name}: key '{key}' is {own}, in {path} {others}: the archive cannot answer for other settings; "
+            "compute them with source=compute"
+        )
+
+
+def _differences(
+    new: Configuration, old: Configuration, place: tuple[str, ...] = ()
+) -> Iterator[tuple[str, str, str]]:
+    """Keys that two configurations do not share or give other values, with both values."""
+    for key in sorted(new.keys() | old.keys()):
+        own, others = new.get(key, ABSENT), old.get(key, ABSENT)
+        if isinstance(own, Mapping) and isinstance(others, Mapping):
+            yield from _differences(own, others, (*place, key))
+        elif own != others:
+            yield ".".join((*place, key)), _shown(own), _shown(others)
+
+
+def _shown(value: Any) -> str:
+    return "absent" if value is ABSENT else reprlib.repr(value)
 
 
 def _misfits(

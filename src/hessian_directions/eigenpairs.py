@@ -209,8 +209,9 @@ def extreme_eigenpairs(
         missed_probability: Wanted bound for the check; 1 leaves the check out.
         progress: Called with a Status after every product.
         state_path: File in which the run is saved (safetensors, whole or not at all) every
-            `save_seconds`, from which it resumes to the same bits, and which is removed at the
-            end. Resuming takes one product, not counted, to make sure that H is the same.
+            `save_seconds`, and from which it resumes to the same bits. It is the caller's to
+            remove once the result is kept: until then, another failure costs only what came after
+            the last save. Resuming takes one product, not counted, to make sure that H is the same.
         save_seconds: Seconds between two saves.
 
     Returns:
@@ -227,10 +228,7 @@ def extreme_eigenpairs(
     if state_path is not None:
         run.state = _StateFile(Path(state_path), save_seconds, _identity(wanted, generator))
         run.resume()
-    found = run.execute()
-    if run.state is not None:
-        run.state.path.unlink(missing_ok=True)
-    pairs = _eigenpairs(found, wanted, run)
+    pairs = _eigenpairs(run.execute(), wanted, run)
     _warn_of_unconverged(pairs)
     return pairs
 

@@ -272,7 +272,7 @@ def train(
     state_path
         Where the state is kept every `state_every` seconds. A run that finds the state of the same
         network, data, settings and seed continues it, to the same bits; any other state is ignored.
-        Removed at the end.
+        It is the caller's to remove once the result is kept.
     progress
         Called with every record of the history and the total number of epochs as "epochs".
 
@@ -309,10 +309,7 @@ def train(
             if saved is not None and time.monotonic() - last_saved >= state_every:
                 run.save(saved)
                 last_saved = time.monotonic()
-        result = run.finish()
-        if saved is not None:
-            saved.unlink(missing_ok=True)
-    return result
+        return run.finish()
 
 
 def evaluate(

@@ -3,7 +3,11 @@
 from pathlib import Path
 
 from hessian_directions.artifacts import verify_manifest
-from hessian_directions.configuration import analysis_settings, validate
+from hessian_directions.configuration import (
+    analysis_settings,
+    require_archived,
+    validate,
+)
 from hessian_directions.errors import HessianDirectionsError
 from hessian_directions.source_files import source_files
 
@@ -25,6 +29,7 @@ try:
     # <artifacts>: where analyses are read from; <drawn>: where drawings go.
     if SOURCE == "archive":
         verify_manifest(ARCHIVE)
+        require_archived(config, ARCHIVE, CONFIGFILE)
         ARTIFACTS, DRAWN = ARCHIVE, f"results/redrawn/{PROFILE}"
     else:
         ARTIFACTS = DRAWN = f"results/computed/{PROFILE}"

@@ -16,7 +16,7 @@ with stage(snakemake) as job:
         studied.objective(),
         job.params.settings,
         seeds.generator(job.params.seed, "eigenpairs"),
-        state_path=f"{job.output.eigenpairs}.state",
+        state_path=job.state_path(job.output.eigenpairs),
         progress=lambda now: job.progress(str(now)),
     )
     provenance = job.provenance(studied.identity())

@@ -8,6 +8,7 @@ import resource
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from hessian_directions import artifacts
@@ -28,6 +29,7 @@ class Stage:
         self.cache: str | None = snakemake.config.get("cache")
         self.log = logging.getLogger(self.rule)
         self.record: dict[str, Any] = {}
+        self.states: list[Path] = []
 
     @property
     def configuration(self) -> dict[str, Any]:
@@ -44,6 +46,11 @@ class Stage:
             code=self.input.code,
             data=data,
         )
+
+    def state_path(self, output: str) -> str:
+        """Where a long computation keeps its state until all of the job's outputs are written."""
+        self.states.append(Path(f"{output}.state"))
+        return str(self.states[-1])
 
     def progress(self, text: str) -> None:
         """Say how far the job is; at most one line in five seconds reaches the log."""
@@ -100,6 +107,8 @@ def stage(snakemake: Any) -> Iterator[Stage]:
             }
             | job.record,
         )
+    for state in job.states:
+        state.unlink(missing_ok=True)
 
 
 def _fail(job: Stage, sentence: str) -> None:

@@ -23,7 +23,7 @@ with stage(snakemake) as job:
         job.params.training,
         seed=seeds.derive(job.params.seed, "training"),
         device=studied.device,
-        state_path=f"{job.output.checkpoint}.state",
+        state_path=job.state_path(job.output.checkpoint),
         progress=lambda record: job.progress(str(record)),
     )
     history = xr.Dataset(

@@ -20,7 +20,7 @@ with stage(snakemake) as job:
         studied.objective(),
         job.params.settings,
         seeds.derive(job.params.seed, "image counts"),
-        state_path=f"{job.output.counted}.state",
+        state_path=job.state_path(job.output.counted),
         progress=lambda now: job.progress(str(now)),
     )
     artifacts.write_dataset(job.output.counted, dataset, job.provenance(studied.identity()))
