@@ -1,4 +1,4 @@
-"""Lanczos quadrature and the Frobenius norm on matrices with chosen eigenvalues."""
+"""Lanczos quadrature on matrices with chosen eigenvalues."""
 
 import numpy as np
 import pytest
@@ -7,11 +7,7 @@ import torch
 from hessian_directions.density import broaden
 from hessian_directions.directions import draw, unit
 from hessian_directions.operators import DiagonalOperator
-from hessian_directions.spectrum import (
-    frobenius_norm,
-    spectral_density,
-    trace_and_frobenius_norm,
-)
+from hessian_directions.spectrum import spectral_density
 
 
 def generator(seed=0):
@@ -139,41 +135,3 @@ def test_progress_counts_products():
 def test_no_probes():
     with pytest.raises(ValueError, match="at least 1"):
         spectral_density(diagonal([1.0]), 0, 3, generator())
-
-
-@pytest.mark.parametrize("distribution", ["gaussian", "rademacher"])
-@pytest.mark.parametrize("values", [bulk_with_outliers(60), np.linspace(-1, 1, 60)])
-def test_frobenius_norm_and_trace_are_covered_by_their_standard_errors(distribution, values):
-    H = matrix(values)
-    exact = {"trace": values.sum(), "norm": np.linalg.norm(values)}
-    z = {"trace": [], "norm": []}
-    for seed in range(150):
-        t, f = trace_and_frobenius_norm(H, 100, generator(seed), distribution)
-        z["trace"].append((t.mean - exact["trace"]) / t.standard_error)
-        z["norm"].append((f.mean - exact["norm"]) / f.standard_error)
-    for scores in z.values():
-        assert abs(np.mean(scores)) < 0.35
-        assert 0.88 <= np.mean(np.abs(scores) < 1.96) <= 0.99
-
-
-def test_frobenius_norm_is_an_estimate():
-    H = matrix(bulk_with_outliers())
-    f = frobenius_norm(H, 40, generator(), chunk=16)
-    whole = frobenius_norm(H, 40, generator(), chunk=64)
-    assert f.samples.shape == (40,)
-    assert float(f.samples.mean()) == pytest.approx(f.mean)
-    assert f.mean == pytest.approx(whole.mean, rel=1e-12)
-    assert f.cost.passes == {"hessian_vector_product float64": 40}
-
-
-def test_frobenius_norm_of_the_identity_and_of_zero():
-    identity = frobenius_norm(torch.eye(30, dtype=torch.float64), 3, generator())
-    assert identity.mean == pytest.approx(30**0.5)
-    assert identity.standard_error == pytest.approx(0, abs=1e-14)
-    zero = frobenius_norm(torch.zeros(30, 30, dtype=torch.float64), 3, generator())
-    assert (zero.mean, zero.standard_error) == (0, 0)
-
-
-def test_one_sample_has_no_standard_error():
-    with pytest.raises(ValueError, match="two samples"):
-        frobenius_norm(torch.eye(3), 1, generator())

@@ -1,11 +1,14 @@
 """Studies of a network, against its dense Hessian."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
 import xarray as xr
 from torch import Tensor, nn
 
+from hessian_directions import seeds
 from hessian_directions.data.dataset import Dataset, Split
 from hessian_directions.errors import ConfigurationError
 from hessian_directions.objective import Objective
@@ -92,6 +95,41 @@ def test_the_rest_of_a_dominant_pair_keeps_its_digits(
         rest = reference_trace.sketched_rest(stretched, largest.float(), n_sketch, 400, 0)
         assert rest["frobenius_norm"] == pytest.approx(expected, rel=0.1)
         assert rest["trace"] == pytest.approx(float(values[:-1].sum()), rel=0.1)
+
+
+@pytest.mark.parametrize("n_deflated", [0, 2])
+@pytest.mark.parametrize(
+    "values", [[-1.0, 2, 5, 10, *np.linspace(-0.1, 0.1, 56)], np.linspace(-1, 1, 60)]
+)
+def test_trace_and_norm_of_the_rest_are_covered_by_their_standard_errors(
+    values: Sequence[float], n_deflated: int
+) -> None:
+    spread = torch.randn(60, 60, generator=seeds.generator(0, "test"), dtype=torch.float64)
+    Q = torch.linalg.qr(spread)[0]
+    exact = torch.as_tensor(values, dtype=torch.float64)
+    H, rest = (Q * exact) @ Q.T, exact[n_deflated:]
+    scores = {"trace": [], "frobenius": []}
+    for seed in range(150):
+        found = reference_trace.deflated_rest(
+            H, Q[:, :n_deflated], 100, seeds.generator(seed, "samples")
+        )
+        scores["trace"].append((found["trace"] - rest.sum()) / found["trace_standard_error"])
+        scores["frobenius"].append(
+            (found["frobenius_norm"] - rest.norm()) / found["frobenius_standard_error"]
+        )
+    for z in scores.values():
+        assert abs(np.mean(z)) < 0.35
+        assert 0.88 <= np.mean(np.abs(z) < 1.96) <= 0.99
+
+
+def test_the_rest_of_the_identity_and_of_zero() -> None:
+    def rest(H: Tensor) -> dict[str, float]:
+        return reference_trace.deflated_rest(H, H[:, :0], 3, seeds.generator(0, "samples"))
+
+    identity = rest(torch.eye(30, dtype=torch.float64))
+    assert (identity["trace"], identity["frobenius_norm"]) == pytest.approx((30, 30**0.5))
+    assert identity["frobenius_standard_error"] == pytest.approx(0, abs=1e-14)
+    assert set(rest(torch.zeros(30, 30, dtype=torch.float64)).values()) == {0.0}
 
 
 def test_differences_go_on_beyond_the_shared_directions(objective: Objective) -> None:

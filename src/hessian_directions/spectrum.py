@@ -1,4 +1,4 @@
-"""Spectral density of the Hessian by stochastic Lanczos quadrature, and its Frobenius norm.
+"""Spectral density of the Hessian by stochastic Lanczos quadrature.
 
 Broadening a quadrature into a curve needs no torch and lies in `density`.
 """
@@ -8,12 +8,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from hessian_directions.density import norm_samples
 from hessian_directions.directions import Distribution, draw, unit
 from hessian_directions.lanczos import Floats, Lanczos
 from hessian_directions.operators import Operator
 from hessian_directions.progress import Clock, Progress
-from hessian_directions.trace import Estimate, ProductCurvature, estimate_from_samples
 
 
 class SpectralDensity(NamedTuple):
@@ -81,62 +79,3 @@ def spectral_density(
             nodes[probe] = theta[-1]
             nodes[probe, : len(theta)], weights[probe, : len(w)] = theta, w
     return SpectralDensity(nodes, weights)
-
-
-def frobenius_norm(
-    H: Operator,
-    n_samples: int,
-    generator: torch.Generator,
-    distribution: Distribution = "rademacher",
-    chunk: int = 16,
-    progress: Progress | None = None,
-) -> Estimate:
-    """f = ‖H‖_F = √(Σ λ_i²) as the root of the mean of ‖Hv‖² over random directions.
-
-    E‖Hv‖² = tr H² for entries with mean 0, variance 1 and no correlation. Arguments and memory as
-    for `trace_and_frobenius_norm`.
-
-    Returns:
-        Estimate with linearised samples (see `density.norm_samples`).
-    """
-    return trace_and_frobenius_norm(H, n_samples, generator, distribution, chunk, progress)[1]
-
-
-def trace_and_frobenius_norm(
-    H: Operator,
-    n_samples: int,
-    generator: torch.Generator,
-    distribution: Distribution = "rademacher",
-    chunk: int = 16,
-    progress: Progress | None = None,
-) -> tuple[Estimate, Estimate]:
-    """t = tr H and f = ‖H‖_F from the same products: means of v'Hv and of ‖Hv‖².
-
-    Args:
-        H: Symmetric (N, N) operator.
-        n_samples: Number of directions S ≥ 2, one product each.
-        generator: CPU generator.
-        distribution: Of the directions' entries; Rademacher has the smaller variance.
-        chunk: Directions held at once.
-        progress: Called after each chunk with (samples done, S, seconds left).
-
-    Returns:
-        Estimates of the trace and of the Frobenius norm; both name the cost of all products.
-        Memory: 3·chunk·N·8 bytes and what H needs for chunk products at once.
-
-    Raises:
-        ValueError: Fewer than two samples.
-    """
-    curvature = ProductCurvature(H)
-    before, clock = curvature.cost, Clock(n_samples, progress)
-    traces, squares = [], []
-    for start in range(0, n_samples, chunk):
-        k = min(chunk, n_samples - start)
-        V = draw(distribution, H.shape[0], k, generator, H.dtype, H.device)
-        HV = curvature.product(V).double()
-        traces.append((V.double() * HV).sum(0).cpu())
-        squares.append(HV.square().sum(0).cpu())
-        clock(start + k)
-    cost = curvature.cost - before
-    norms = torch.as_tensor(norm_samples(torch.cat(squares).numpy()))
-    return estimate_from_samples(torch.cat(traces), cost), estimate_from_samples(norms, cost)
