@@ -9,12 +9,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+import yaml
 
 from hessian_directions import artifacts, promotion
 from hessian_directions.errors import ArtifactError
 
 COMPUTED = Path("results/computed/tiny")
 ARCHIVE = Path("results/archive/tiny")
+CONFIGURATION = {
+    "networks": {
+        "comparison_net": {},
+        "resnet": {"overrides": {"surfaces": {"n_shards": 2}}},
+        "shards": {},
+    },
+    "analyses": {
+        "surfaces": {"n_shards": 1},
+        "projections": {"n_shards": 3},
+        "image_counts": {"n_images": [10, 20]},
+    },
+}
 RECORD = {"rule": "r", "wall_seconds": 1.0, "threads": 1}
 
 KEPT = [
@@ -30,7 +43,11 @@ KEPT = [
     "networks/resnet/eigenpairs.nc",
     "networks/resnet/eigenpairs.run.json",
     "networks/resnet/eigenvectors.safetensors",
+    "networks/resnet/image_counts/20.nc",
+    "networks/resnet/image_counts/20.run.json",
+    "networks/resnet/shards/projections/2.run.json",
     "networks/resnet/shards/random/0.run.json",
+    "networks/resnet/shards/random/1.run.json",
     "networks/resnet/snapshots.safetensors",
     "networks/resnet/surfaces/random.nc",
     "networks/shards/checkpoint.safetensors",
@@ -50,7 +67,14 @@ LEFT_OUT = [
     "networks/shards/shards/hessian/1.nc",
     "networks/resnet/checkpoint.safetensors.state",
     "networks/resnet/.eigenpairs.part.nc",
-    "networks/of_an_earlier_configuration/eigenpairs.nc",
+    "networks/resnet/image_counts/.20.part.nc",
+    # of an earlier configuration
+    "networks/replaced/eigenpairs.nc",
+    "networks/resnet/image_counts/30.nc",
+    "networks/resnet/image_counts/30.run.json",
+    "networks/resnet/shards/projections/3.run.json",
+    "networks/resnet/shards/random/2.run.json",
+    "networks/shards/shards/random/1.run.json",
     ".DS_Store",
 ]
 
@@ -70,7 +94,7 @@ def write(path: Path, size: int = 10) -> None:
     elif path.suffix == ".json":
         artifacts.write_json(path, RECORD)
     elif path.name == "configuration.yaml":
-        path.write_text("networks: {comparison_net: {}, resnet: {}, shards: {}}")
+        path.write_text(yaml.safe_dump(CONFIGURATION))
     else:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(path.name)

@@ -15,6 +15,7 @@ from pathlib import Path
 import yaml
 
 from hessian_directions import artifacts
+from hessian_directions.configuration import Configuration, analysis_settings
 from hessian_directions.errors import ArtifactError, HessianDirectionsError
 
 # Directions and weights along training that are larger than this stay on the machine; the archive
@@ -66,13 +67,28 @@ def promote(profile: str, results: Path = Path("results")) -> int:
 
 def _kept(source: Path) -> Iterator[Path]:
     """The files of a computed profile that belong in its archive, relative to its folder."""
-    configured = yaml.safe_load((source / "configuration.yaml").read_text())["networks"]
+    configuration = yaml.safe_load((source / "configuration.yaml").read_text())
     for path in sorted(source.rglob("*")):
         name = path.relative_to(source)
-        if name.parts[0] == "networks" and not {*name.parts[1:2]} <= configured.keys():
-            continue  # of an earlier configuration
-        if path.is_file() and not any(fnmatch(name.as_posix(), pattern) for pattern in LEFT_OUT):
+        if not path.is_file() or any(fnmatch(name.as_posix(), pattern) for pattern in LEFT_OUT):
+            continue
+        if not _is_outdated(name, configuration):
             yield name
+
+
+def _is_outdated(name: Path, configuration: Configuration) -> bool:
+    """Whether a file is that of an earlier configuration: of a network, shard or count it no longer has."""
+    match name.parts:
+        case ("networks", network, *_) if network not in configuration["networks"]:
+            return True
+        case ("networks", network, "shards", kind, file):
+            analysis = "projections" if kind == "projections" else "surfaces"
+            n_shards = analysis_settings(configuration, analysis, network)["n_shards"]
+            return int(file.split(".")[0]) >= n_shards
+        case ("networks", network, "image_counts", file):
+            counts = analysis_settings(configuration, "image_counts", network)["n_images"]
+            return int(file.split(".")[0]) not in counts
+    return False
 
 
 def _require_readable(path: Path) -> None:
