@@ -2,13 +2,10 @@ import math
 
 import pytest
 import torch
+from matrices import generator
 from torch import nn
 
 from hessian_directions import directions
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 @pytest.mark.parametrize("distribution", ["gaussian", "rademacher"])

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from matrices import diagonal, generator, matrix
 from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import nn
 
@@ -13,24 +14,6 @@ from hessian_directions.errors import ArtifactError, ConfigurationError, Differe
 from hessian_directions.lanczos import Lanczos, random_start
 from hessian_directions.objective import Objective
 from hessian_directions.operators import DiagonalOperator
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def matrix(eigenvalues, seed=1):
-    """Dense symmetric matrix with these eigenvalues and random eigenvectors, float64."""
-    values = torch.as_tensor(np.asarray(eigenvalues), dtype=torch.float64)
-    Q, _ = torch.linalg.qr(
-        torch.randn(len(values), len(values), generator=generator(seed)).double()
-    )
-    H = (Q * values) @ Q.T
-    return (H + H.T) / 2
-
-
-def diagonal(eigenvalues, dtype=torch.float64):
-    return DiagonalOperator(torch.as_tensor(np.asarray(eigenvalues, dtype=float), dtype=dtype))
 
 
 def network_spectrum(n=1000, seed=0):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from matrices import generator, matrix
 
 from hessian_directions.errors import NonFiniteError
 from hessian_directions.lanczos import (
@@ -13,19 +14,6 @@ from hessian_directions.lanczos import (
     random_start,
 )
 from hessian_directions.operators import DiagonalOperator
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def matrix(eigenvalues, seed=1):
-    """Dense symmetric matrix with these eigenvalues and random eigenvectors, float64."""
-    values = torch.as_tensor(np.asarray(eigenvalues), dtype=torch.float64)
-    Q, _ = torch.linalg.qr(
-        torch.randn(len(values), len(values), generator=generator(seed)).double()
-    )
-    return (Q * values) @ Q.T
 
 
 def run(H, n_steps, seed=0, deflated=None):

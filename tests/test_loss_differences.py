@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from matrices import generator
 from torch import nn
 
 from hessian_directions import synthetic
@@ -9,10 +10,6 @@ from hessian_directions.directions import gaussian
 from hessian_directions.errors import NonFiniteError
 from hessian_directions.loss_differences import LossCurvature, choose_step, loss_noise
 from hessian_directions.objective import Objective, mean_squared_error
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def perceptron(activation: nn.Module, dtype: torch.dtype = torch.float64) -> Objective:

@@ -4,16 +4,13 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from matrices import generator
 from torch import nn
 
 from hessian_directions import projection, synthetic
 from hessian_directions.directions import gaussian, orthonormalise, unit
 from hessian_directions.errors import ArtifactError, ConfigurationError
 from hessian_directions.objective import Objective
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def network(dtype: torch.dtype = torch.float64) -> Objective:

@@ -3,28 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from matrices import diagonal, generator, matrix
 
 from hessian_directions.density import broaden
 from hessian_directions.directions import draw, unit
-from hessian_directions.operators import DiagonalOperator
 from hessian_directions.spectrum import spectral_density
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def matrix(eigenvalues, seed=1):
-    """Dense symmetric matrix with these eigenvalues and random eigenvectors, float64."""
-    values = torch.as_tensor(np.asarray(eigenvalues), dtype=torch.float64)
-    Q, _ = torch.linalg.qr(
-        torch.randn(len(values), len(values), generator=generator(seed)).double()
-    )
-    return (Q * values) @ Q.T
-
-
-def diagonal(eigenvalues, dtype=torch.float64):
-    return DiagonalOperator(torch.as_tensor(np.asarray(eigenvalues, dtype=float), dtype=dtype))
 
 
 def bulk_with_outliers(n=400, seed=0):

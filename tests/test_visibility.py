@@ -3,21 +3,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from matrices import diagonal, generator
 
 from hessian_directions import synthetic, visibility
 from hessian_directions.directions import gaussian, orthonormalise
 from hessian_directions.objective import Objective
-from hessian_directions.operators import DiagonalOperator
 from hessian_directions.principal_curvatures import critical_dimension, principal_curvatures
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def diagonal(values) -> DiagonalOperator:
-    return DiagonalOperator(torch.as_tensor(values, dtype=torch.float64))
-
 
 # Ten outliers 1 … 10 over a bulk of 600 eigenvalues 0.1 and 440 eigenvalues −0.1.
 OUTLIERS = np.arange(1.0, 11.0)
