@@ -465,6 +465,9 @@ def projections(n_samples: int = 400, n_parameters: int = 2_000, seed: int = 0) 
         "r": r,
         "third_moment": np.sum(np.abs(values) ** 3) / np.linalg.norm(values) ** 3,
         "tail": r * np.abs(values).max() / np.linalg.norm(values),
+        "lowest_twentieth": 0.04,
+        "lowest_twentieth_low": 0.02,
+        "lowest_twentieth_high": 0.06,
         "critical_dimension": _critical_dimension(values),
     }
     return xr.Dataset(
@@ -579,6 +582,8 @@ def population(n_members: int = 36, strength: float = 1.0, seed: int = 0) -> xr.
     dataset = xr.Dataset({name: ("member", value) for name, value in columns.items()})
     dataset["reached"] = ("member", member % 11 != 10)
     dataset["number"] = ("member", member)
+    varied = {name: np.unique(values).tolist() for name, values in factors.items()}
+    dataset.attrs["provenance"] = json.dumps({"configuration": {"population": {"factors": varied}}})
 
     generalizations = ("gap_loss", "gap_accuracy")
     kendall = np.empty((3, len(MEASURES), 2))

@@ -8,7 +8,7 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
-from hessian_directions import seeds
+from hessian_directions import seeds, visibility
 from hessian_directions.data.dataset import Dataset, Split
 from hessian_directions.errors import ConfigurationError
 from hessian_directions.objective import Objective
@@ -75,6 +75,31 @@ def test_projections_have_the_mean_and_the_variance_of_gaussian_ones(
     assert 0 < abs(float(dataset["trace"]) - trace) < 4 * error
     error = float(dataset["frobenius_standard_error"])
     assert 0 < abs(float(dataset["frobenius_norm"]) - frobenius) < 4 * error
+
+
+@pytest.mark.parametrize(("n_found", "fits"), [(0, False), (10, True)])
+def test_lower_tail_tests_the_spectrum(n_found: int, fits: bool) -> None:
+    """A rest that is taken as Gaussian, but holds large positive eigenvalues, has too heavy a lower tail."""
+    outliers, bulk = np.arange(1.0, 11.0), np.linspace(-0.1, 0.1, 1000)
+    rest = np.concatenate([outliers[n_found:], bulk])
+    reference = xr.Dataset(
+        {
+            "trace": outliers.sum() + bulk.sum(),
+            "frobenius_norm": np.hypot(np.linalg.norm(outliers), np.linalg.norm(bulk)),
+            "rest_trace": rest.sum(),
+            "rest_frobenius_norm": np.linalg.norm(rest),
+        },
+        attrs={"n_parameters": 1010},
+    )
+    found = xr.Dataset({"value": ("pair", outliers[:n_found])})
+    matrices = visibility.sample_from_spectrum(
+        np.concatenate([outliers, bulk]), 0.0, 0.0, 2000, seeds.generator(0, "slices")
+    )
+    samples = xr.Dataset({"projected_hessian": (("sample", "row", "column"), matrices)})
+    dataset = sampled_projections.study([samples], reference, found, 200_000, 0)
+    low, high = (float(dataset[f"lowest_twentieth_{end}"]) for end in ("low", "high"))
+    assert (low < 0.05 < high) == fits
+    assert fits or high < 0.01
 
 
 def test_a_larger_sketch_narrows_the_reference(objective: Objective, hessian: Tensor) -> None:

@@ -1,6 +1,7 @@
 """Published tables: every cell against the artifact that it is read from."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import fabricate
@@ -8,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from scipy.stats import kendalltau
 
 from hessian_directions import artifacts, tables
 
@@ -68,7 +70,7 @@ def test_visibility() -> None:
     determinants = np.linalg.det(sampled["projected_hessian"].values)
     assert row["visibility_direct"] == pytest.approx((determinants < 0).mean())
     assert row["visibility_direct_low"] < row["visibility_direct"] < row["visibility_direct_high"]
-    for name in ("visibility_spectrum", "visibility_formula", "tail", "critical_dimension"):
+    for name in ("visibility_spectrum", "lowest_twentieth_high", "tail", "critical_dimension"):
         assert row[name] == float(sampled[name])
 
 
@@ -182,6 +184,10 @@ def test_softplus() -> None:
     assert list(table["sharpness"]) == list(dataset["sharpness"].values)
     assert table["curvature"].values == pytest.approx(dataset["softplus"].mean("direction").values)
     assert set(table["relu"]) == {float(dataset["exact"][-1].mean())}
+    # Along the same directions, as the figure draws it.
+    gaps = dataset["softplus"].values - dataset["exact"][-1].values
+    errors = gaps.std(axis=1, ddof=1) / math.sqrt(gaps.shape[1])
+    assert table["gap_standard_error"].values == pytest.approx(errors)
 
 
 # Slices.
@@ -196,6 +202,36 @@ def test_surface_checks() -> None:
     steps = [f"surface_{text}" for text in ("0.1", "0.01", "0.001", "0.0001")]
     assert list(table)[-4:] == steps
     assert table[steps].values[:4] == pytest.approx(dataset["surface_curvature"].values)
+
+
+@pytest.mark.parametrize(
+    ("loss", "down_to", "lowest"),
+    [
+        (lambda x: -2 * x**2 + 50 * x**4 + 0.1 * x, 0.15, 0.15),  # turns up at 0.2
+        (lambda x: x**2, 0.0, 0.0),
+        (lambda x: -(x**2) + x, 0.3, 0.3),
+        (lambda x: np.where(abs(x) == 0.1, 0.01, -(x**2)), 0.05, 0.3),  # down again later
+    ],
+)
+def test_shallow_sides(loss: Callable, down_to: float, lowest: float) -> None:
+    distance = np.round(np.linspace(-0.3, 0.3, 13), 9)
+    dataset = xr.Dataset(
+        {
+            "loss": (("direction", "distance"), np.stack([0 * distance, loss(distance)])),
+            "curvature": ("direction", [1.0, -2.0]),
+        },
+        coords={"direction": ["random_0", "smallest"], "distance": distance},
+    )
+    (row,) = tables.shallow_sides({"mlp": dataset}).to_dict("records")
+    assert row["bends_down_to"] == pytest.approx(down_to)
+    assert row["lowest_distance"] == pytest.approx(lowest)
+    assert row["lowest_loss"] == loss(distance).min()
+    assert (row["nearest"], row["edge"], row["curvature"]) == (0.05, 0.3, -2.0)
+    for name in ("nearest", "edge"):
+        x = np.array([row[name], -row[name], 0.0])
+        plus, minus, middle = loss(x)
+        assert row[f"{name}_difference"] == pytest.approx((plus + minus - 2 * middle) / x[0] ** 2)
+    assert row["loss_at_origin"] == 0
 
 
 def test_image_counts() -> None:
@@ -221,7 +257,7 @@ def test_lowest_points() -> None:
     dataset = xr.Dataset(
         {
             "lowest_loss": ("plane", [0.5, 0.2, 0.4, 0.3]),
-            "lowest_distance": ("plane", [0.0, 0.1, 0.2, 0.1]),
+            "lowest_distance": ("plane", [0.0, 0.5, 0.2, 0.7]),
             "hessian_lowest_loss": 0.3,
             "hessian_lowest_distance": 0.4,
             "loss_at_origin": 0.5,
@@ -240,6 +276,7 @@ def test_lowest_points() -> None:
         "random_lowest_loss": 0.2,
         "random_median_loss": pytest.approx(0.35),
         "planes_as_low": 2,  # one lower, one equal
+        "planes_far": 2,  # on an edge and in a corner
     }
 
 
@@ -258,6 +295,19 @@ def test_correlations(population: xr.Dataset) -> None:
     row = table.loc["largest", "gap_accuracy"]
     for name in ("kendall", "kendall_low", "kendall_high", "granulated", "granulated_low"):
         assert row[name] == float(one[name])
+
+
+def test_levels(population: xr.Dataset) -> None:
+    table = tables.levels(population).set_index(["factor", "level"])
+    varied = {"batch_size": 3, "learning_rate": 2, "label_noise": 2, "width": 2, "seed": 2}
+    assert table.groupby("factor").size().to_dict() == varied
+    reached = population["reached"].values
+    noisy = population["label_noise"].values == 0.1
+    row = table.loc["label_noise", 0.1]
+    assert (row["n_members"], row["n_reached"]) == (noisy.sum(), (noisy & reached).sum())
+    x, y = (population[name].values[noisy & reached] for name in ("mean_curvature", "gap_loss"))
+    assert row["gap_loss"] == pytest.approx(kendalltau(x, y).statistic)
+    assert row["gap_loss_low"] < row["gap_loss"] < row["gap_loss_high"]
 
 
 def test_population(population: xr.Dataset) -> None:
@@ -307,6 +357,7 @@ def test_cost() -> None:
         tables.step_sizes,
         tables.softplus,
         tables.surface_checks,
+        tables.shallow_sides,
         tables.lowest_points,
     ],
 )

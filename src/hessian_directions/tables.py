@@ -17,6 +17,7 @@ from hessian_directions.principal_curvatures import (
     expected_principal_curvatures,
     principal_curvatures,
 )
+from hessian_directions.rank_correlation import kendall_interval, kendall_tau
 
 Datasets = Mapping[str, xr.Dataset]
 
@@ -86,6 +87,9 @@ def visibility(projections: Datasets) -> pd.DataFrame:
         "visibility_formula",
         "third_moment",
         "tail",
+        "lowest_twentieth",
+        "lowest_twentieth_low",
+        "lowest_twentieth_high",
         "critical_dimension",
     ]
     return _table(
@@ -203,11 +207,12 @@ def step_sizes(studies: Datasets) -> pd.DataFrame:
 
 
 def softplus(studies: Datasets) -> pd.DataFrame:
-    """Exact curvature with Softplus of growing sharpness in place of ReLU, same directions."""
+    """Exact curvature with Softplus of growing sharpness in place of ReLU, along the same directions."""
     rows = []
     for network, dataset in studies.items():
         if "softplus" not in dataset:
             continue
+        relu = dataset["exact"].isel(n_images=-1).values
         for sharpness in dataset["sharpness"].values:
             values = dataset["softplus"].sel(sharpness=sharpness).values
             rows.append(
@@ -215,8 +220,8 @@ def softplus(studies: Datasets) -> pd.DataFrame:
                     "network": network,
                     "sharpness": float(sharpness),
                     "curvature": float(values.mean()),
-                    "standard_error": float(values.std(ddof=1) / np.sqrt(len(values))),
-                    "relu": float(dataset["exact"].isel(n_images=-1).mean()),
+                    "relu": float(relu.mean()),
+                    "gap_standard_error": float((values - relu).std(ddof=1) / np.sqrt(len(relu))),
                 }
             )
     return _table(rows)
@@ -243,6 +248,39 @@ def surface_checks(eigenpairs: Datasets) -> pd.DataFrame:
     return _table(rows)
 
 
+def shallow_sides(profiles: Datasets) -> pd.DataFrame:
+    """How far the loss itself follows a negative curvature along the direction of λ_min.
+
+    `bends_down_to` is the largest distance up to which all second differences along it are negative, 0 where the
+    nearest is not; `edge_difference` is the one at the profile's end; the lowest loss is that of the profile.
+    """
+    rows = []
+    for network, dataset in profiles.items():
+        loss = dataset["loss"].sel(direction="smallest")
+        distances, values = loss["distance"].values, loss.values
+        middle = len(distances) // 2
+        distance = distances[middle + 1 :]
+        both_sides = values[middle + 1 :] + values[middle - 1 :: -1]
+        differences = (both_sides - 2 * values[middle]) / distance**2
+        n_negative = int(np.logical_and.accumulate(differences < 0).sum())
+        lowest = int(values.argmin())
+        rows.append(
+            {
+                "network": network,
+                "curvature": float(dataset["curvature"].sel(direction="smallest")),
+                "nearest": distance[0],
+                "nearest_difference": differences[0],
+                "bends_down_to": distance[n_negative - 1] if n_negative else 0.0,
+                "edge": distance[-1],
+                "edge_difference": differences[-1],
+                "loss_at_origin": values[middle],
+                "lowest_loss": values[lowest],
+                "lowest_distance": abs(distances[lowest]),
+            }
+        )
+    return _table(rows)
+
+
 def image_counts(counted: Datasets) -> pd.DataFrame:
     """One row per network and number of images: both ends of the spectrum and the trace."""
     columns = [
@@ -266,7 +304,10 @@ def image_counts(counted: Datasets) -> pd.DataFrame:
 
 
 def lowest_points(planes: Datasets) -> pd.DataFrame:
-    """The lowest loss over the Hessian plane and over random planes, equal grids and radii."""
+    """The lowest loss over the Hessian plane and over random planes, equal grids and half-widths.
+
+    `planes_far` counts the random planes whose lowest point lies at the grid's half-width or beyond it.
+    """
     return _table(
         [
             {
@@ -280,6 +321,9 @@ def lowest_points(planes: Datasets) -> pd.DataFrame:
                 "random_median_loss": float(dataset["lowest_loss"].median()),
                 "planes_as_low": int(
                     (dataset["lowest_loss"] <= dataset["hessian_lowest_loss"]).sum()
+                ),
+                "planes_far": int(
+                    (dataset["lowest_distance"] >= (1 - 1e-6) * dataset["radius"]).sum()
                 ),
             }
             for network, dataset in planes.items()
@@ -297,6 +341,33 @@ def correlations(population: xr.Dataset) -> pd.DataFrame:
             for kind in ("kendall", "granulated"):
                 for end in ("", "_low", "_high"):
                     row[kind + end] = float(one[kind + end])
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def levels(population: xr.Dataset) -> pd.DataFrame:
+    """Members of each level of each factor that was varied, and Kendall's τ of t/N with both gaps within it.
+
+    A correlation over all members that vanishes within the levels of a factor is due to that factor.
+    """
+    configuration = json.loads(population.attrs["provenance"])["configuration"]
+    factors = configuration["population"]["factors"]
+    reached = population["reached"].values.astype(bool)
+    rows = []
+    for factor in (name for name, values in factors.items() if len(values) > 1):
+        for level in np.unique(population[factor].values):
+            of_level = population[factor].values == level
+            members = population.isel(member=of_level & reached)
+            row: dict[str, Any] = {
+                "factor": factor,
+                "level": level,
+                "n_members": int(of_level.sum()),
+                "n_reached": members.sizes["member"],
+            }
+            for gap in population["generalization"].values:
+                x, y = members["mean_curvature"].values, members[gap].values
+                row[gap] = kendall_tau(x, y)
+                row[f"{gap}_low"], row[f"{gap}_high"] = kendall_interval(x, y)
             rows.append(row)
     return pd.DataFrame(rows)
 

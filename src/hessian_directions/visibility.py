@@ -85,6 +85,11 @@ def share_of_saddles(M: ArrayLike, confidence: float = 0.95) -> Share:
     return _share((smallest < 0) & (largest > 0), confidence)
 
 
+def share_below(M: ArrayLike, bound: float, confidence: float = 0.95) -> Share:
+    """Share of projected Hessians, (S, 2, 2), with κ₋ below a bound."""
+    return _share(principal_curvatures(M)[0] < bound, confidence)
+
+
 def sample_from_spectrum(
     eigenvalues: ArrayLike,
     rest_trace: float,

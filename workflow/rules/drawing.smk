@@ -72,6 +72,7 @@ rule make_tables:
     input:
         **EVIDENCE,
         step_sizes=per_network("step_sizes.nc", studied("step_sizes")),
+        profiles=per_network("profiles.nc", studied("profiles")),
         image_counts=IMAGE_COUNTS,
         histories=HISTORIES,
         passes=PASSES,

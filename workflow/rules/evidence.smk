@@ -199,8 +199,8 @@ if not COMPANION:
         ),
     ]
 TABLES = (
-    "networks visibility saddles dimensions traces step_sizes softplus surface_checks image_counts lowest_points "
-    "correlations population cost cost_scaling"
+    "networks visibility saddles dimensions traces step_sizes softplus surface_checks shallow_sides image_counts "
+    "lowest_points correlations levels population cost cost_scaling"
 ).split()
 
 

@@ -25,8 +25,8 @@ def draw(studies: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure
     """Second differences against ε; for ReLU networks also exact curvatures with Softplus instead.
 
     Means over directions are divided by the mean of the exact v'Hv, so that 1 is right and networks
-    can be compared. Thin: single directions, on the most images. Bars of the Softplus: standard
-    error of the difference from the ReLU network's exact values, direction by direction.
+    can be compared. Thin: single directions, on the most images. Bars: standard error of the
+    difference from the exact values, direction by direction. Curves may leave the frame.
 
     Args:
         studies: Per network, difference (n_images, step, direction) and exact (n_images,
@@ -44,7 +44,10 @@ def draw(studies: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure
     label_left(axes, "divided by exact value")
     title_panels(
         axes,
-        [labels.get(name, name) for name, _ in panels],
+        [
+            labels.get(name, name) + (": Softplus" if kind == "sharpness" else "")
+            for name, kind in panels
+        ],
     )
     handles = [
         line_handle("mean over directions", color=VERMILION, marker="o", ms=2.5),
@@ -61,15 +64,18 @@ def draw(studies: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure
 
 def _draw_differences(ax: Axes, study: xr.Dataset) -> None:
     study = study.sortby("n_images").transpose("n_images", "step", "direction", ...)
-    ratio = (study["difference"] / study["exact"].mean("direction")).transpose(
-        "n_images", "step", "direction"
-    )
+    exact = study["exact"].mean("direction")
+    ratio = (study["difference"] / exact).transpose("n_images", "step", "direction")
+    gap = (study["difference"] - study["exact"]) / exact
+    errors = _standard_error(gap).transpose("n_images", "step").values
     step, n_images = ratio["step"].values, ratio["n_images"].values
     ax.plot(step, ratio[-1], color=ORANGE, alpha=0.5, linewidth=0.5, zorder=2)
     for index, count in enumerate(n_images):
-        ax.plot(
+        ax.errorbar(
             step,
             ratio[index].mean("direction"),
+            errors[index],
+            elinewidth=0.7,
             color=VERMILION,
             alpha=0.3 + 0.7 * (index + 1) / n_images.size,
             marker="os^Dv"[index % 5],
@@ -88,11 +94,14 @@ def _draw_differences(ax: Axes, study: xr.Dataset) -> None:
 def _draw_softplus(ax: Axes, study: xr.Dataset) -> None:
     exact = study.sortby("n_images")["exact"].isel(n_images=-1)
     ratio = study["softplus"] / exact.mean("direction")
-    change = (study["softplus"] - exact) / exact.mean("direction")
-    error = change.std("direction", ddof=1) / np.sqrt(exact.sizes["direction"])
+    error = _standard_error((study["softplus"] - exact) / exact.mean("direction"))
     ax.errorbar(study["sharpness"], ratio.mean("direction"), error, color=BLUE, marker="s", ms=2.5)
     # Not the bars: a very soft Softplus makes another network, whose mean may be uncertain by itself.
     low, high = float(ratio.mean("direction").min()), float(ratio.mean("direction").max())
     margin = 0.15 * (max(high, 1.2) - min(low, 0.8))
     ax.set_ylim(min(low, 0.8) - margin, max(high, 1.2) + margin)
     ax.set_xlabel("sharpness $b$ of the Softplus in place of ReLU")
+
+
+def _standard_error(values: xr.DataArray) -> xr.DataArray:
+    return values.std("direction", ddof=1) / np.sqrt(values.sizes["direction"])

@@ -8,7 +8,7 @@ import xarray as xr
 
 from hessian_directions import seeds, visibility
 from hessian_directions.objective import Objective
-from hessian_directions.principal_curvatures import critical_dimension
+from hessian_directions.principal_curvatures import critical_dimension, principal_curvatures
 from hessian_directions.studies.announcing import Announce, counted
 
 
@@ -35,7 +35,8 @@ def study(
     """All samples of M beside the reference trace, and the visibility of the saddle in three ways.
 
     The spectrum that visibility is drawn from is that of the eigenpairs, each once, and the rest by its trace t_b and
-    Frobenius norm f_b.
+    Frobenius norm f_b. `lowest_twentieth` tests it: the share of the samples whose κ₋ lies below the 5 % quantile that
+    this spectrum predicts.
     """
     matrices = np.concatenate([part["projected_hessian"].values for part in samples])
     values = eigenpairs["value"].values
@@ -44,11 +45,17 @@ def study(
         values, *rest, n_spectrum_samples, seeds.generator(seed, "spectrum")
     )
     formula = visibility.formula(values, *rest)
+    # The lower tail of κ₋ in more samples than those few, or none, that show a saddle.
+    lowest_twentieth = np.quantile(principal_curvatures(from_spectrum)[0], 0.05)
+    below = visibility.share_below(matrices, lowest_twentieth)
     scalars: dict[str, float] = {
         "r": float(reference["trace"] / reference["frobenius_norm"]),
         "visibility_formula": formula.probability,
         "third_moment": formula.third_moment,
         "tail": formula.tail,
+        "lowest_twentieth": below.probability,
+        "lowest_twentieth_low": below.low,
+        "lowest_twentieth_high": below.high,
         "critical_dimension": critical_dimension(
             *_discrete_spectrum(values, *rest, reference.attrs["n_parameters"])
         ),
