@@ -47,7 +47,7 @@ def draw(planes: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure:
             ax.plot(column, hessian, "D", color=VERMILION, mec="black", ms=5.5, mew=0.6, zorder=4)
     left.axhline(1, color="0.6", linewidth=0.7, linestyle=":")
     left.set_ylabel(r"lowest loss / $L(\theta^{*}\,)$")
-    right.set_ylabel("distance of that point / radius")
+    right.set_ylabel("distance of that point / half-width")
     low = left.get_ylim()[0]
     left.set_ylim(low, 1 + 0.15 * (1 - low) if low < 1 else None)
     right.set_ylim(-0.06, max(1.06, right.get_ylim()[1]))
