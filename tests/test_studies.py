@@ -56,8 +56,9 @@ def test_projections_deflated_by_everything_are_exact(
     assert float(dataset["trace"]) == pytest.approx(trace, rel=1e-9)
     assert float(dataset["trace_standard_error"]) < 1e-9 * trace
     assert float(dataset["frobenius_norm"]) == pytest.approx(float(hessian.norm()), rel=1e-9)
-    rest = float(values[1:-1].norm())
-    assert float(dataset["rest_frobenius_norm"]) == pytest.approx(rest, rel=1e-9)
+    np.testing.assert_allclose(dataset["ritz_value"], values[1:-1], atol=1e-9 * float(values[-1]))
+    for left in ("ritz_residual", "rest_trace", "rest_frobenius_norm"):
+        np.testing.assert_allclose(dataset[left], 0, atol=1e-9 * trace)
 
 
 @pytest.mark.parametrize("n_sketch", [0, 5])
@@ -77,21 +78,24 @@ def test_projections_have_the_mean_and_the_variance_of_gaussian_ones(
     assert 0 < abs(float(dataset["frobenius_norm"]) - frobenius) < 4 * error
 
 
-@pytest.mark.parametrize(("n_found", "fits"), [(0, False), (10, True)])
-def test_lower_tail_tests_the_spectrum(n_found: int, fits: bool) -> None:
+@pytest.mark.parametrize(
+    ("n_pairs", "n_ritz", "fits"), [(0, 0, False), (10, 0, True), (1, 9, True)]
+)
+def test_lower_tail_tests_the_spectrum(n_pairs: int, n_ritz: int, fits: bool) -> None:
     """A rest that is taken as Gaussian, but holds large positive eigenvalues, has too heavy a lower tail."""
-    outliers, bulk = np.arange(1.0, 11.0), np.linspace(-0.1, 0.1, 1000)
-    rest = np.concatenate([outliers[n_found:], bulk])
+    outliers, bulk = np.arange(10.0, 0.0, -1.0), np.linspace(-0.1, 0.1, 1000)
+    rest = np.concatenate([outliers[n_pairs + n_ritz :], bulk])
     reference = xr.Dataset(
         {
             "trace": outliers.sum() + bulk.sum(),
             "frobenius_norm": np.hypot(np.linalg.norm(outliers), np.linalg.norm(bulk)),
             "rest_trace": rest.sum(),
             "rest_frobenius_norm": np.linalg.norm(rest),
+            "ritz_value": ("ritz", outliers[n_pairs : n_pairs + n_ritz]),
         },
         attrs={"n_parameters": 1010},
     )
-    found = xr.Dataset({"value": ("pair", outliers[:n_found])})
+    found = xr.Dataset({"value": ("pair", outliers[:n_pairs])})
     matrices = visibility.sample_from_spectrum(
         np.concatenate([outliers, bulk]), 0.0, 0.0, 2000, seeds.generator(0, "slices")
     )
@@ -117,9 +121,48 @@ def test_the_rest_of_a_dominant_pair_keeps_its_digits(
     stretched = (hessian + 1e6 * values[-1] * largest @ largest.T).float()
     expected = float(values[:-1].norm())
     for n_sketch in (0, 8):
-        rest = reference_trace.sketched_rest(stretched, largest.float(), n_sketch, 400, 0)
-        assert rest["frobenius_norm"] == pytest.approx(expected, rel=0.1)
-        assert rest["trace"] == pytest.approx(float(values[:-1].sum()), rel=0.1)
+        sketch, rest = reference_trace.sketched_rest(stretched, largest.float(), n_sketch, 400, 0)
+        known = np.linalg.norm(sketch.values)
+        assert np.hypot(known, rest["frobenius_norm"]) == pytest.approx(expected, rel=0.1)
+        trace = sketch.values.sum() + rest["trace"]
+        assert trace == pytest.approx(float(values[:-1].sum()), rel=0.1)
+
+
+def test_sketch_finds_the_outliers_of_a_spectrum_like_that_of_a_trained_network() -> None:
+    """Ten outliers of both signs stand out of a bulk with a fifth of their norm, beside a dominant pair."""
+    outliers = torch.tensor(
+        [11.0, 6.2, 4.8, 4.5, 3.6, 3.0, -2.8, 2.5, 2.2, 2.1], dtype=torch.float64
+    )
+    bulk = torch.linspace(-0.15, 0.2, 989, dtype=torch.float64)
+    values = torch.cat([torch.tensor([1000.0], dtype=torch.float64), outliers, bulk])
+    spread = torch.randn(1000, 1000, generator=seeds.generator(0, "test"), dtype=torch.float64)
+    Q = torch.linalg.qr(spread)[0]
+    H, V = (Q * values) @ Q.T, Q[:, :1]
+    sketch = reference_trace.sketch_beside(H, V, 16, seeds.generator(1, "sketch"))
+    found = sketch.values[np.argsort(-np.abs(sketch.values))][:10]
+    np.testing.assert_allclose(found, outliers, rtol=0.01)
+    # Some eigenvalue lies within the residual of each, and the basis leaves the known vectors out.
+    distances = np.abs(sketch.values[:, None] - values.numpy()).min(axis=1)
+    assert (distances <= sketch.residuals + 1e-12).all()
+    torch.testing.assert_close(V.T @ sketch.basis, torch.zeros(1, 16, dtype=torch.float64))
+
+
+def test_norm_beside_a_sketch_is_that_of_the_whole(hessian: Tensor) -> None:
+    """Σθ², the residuals and the sampled rest add up, however poor the sketch."""
+    n = len(hessian)
+    V = torch.linalg.eigh(hessian)[1][:, -1:]
+    P = torch.eye(n, dtype=torch.float64) - V @ V.T
+    sketch = reference_trace.sketch_beside(hessian, V, 3, seeds.generator(0, "sketch"))
+    Q = torch.cat([V, sketch.basis], dim=1)
+    rest = (torch.eye(n, dtype=torch.float64) - Q @ Q.T) @ hessian
+    rest = rest - rest @ Q @ Q.T
+    squares = np.square(sketch.values).sum() + 2 * np.square(sketch.residuals).sum()
+    assert squares + float(rest.square().sum()) == pytest.approx(
+        float((P @ hessian @ P).square().sum()), rel=1e-12
+    )
+    assert sketch.values.sum() + float(rest.trace()) == pytest.approx(
+        float((P @ hessian @ P).trace()), rel=1e-12
+    )
 
 
 @pytest.mark.parametrize("n_deflated", [0, 2])

@@ -1,6 +1,7 @@
 """Trace and Frobenius norm of a network's Hessian, independent of the samples they are compared with."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,10 @@ from hessian_directions.operators import Operator
 from hessian_directions.progress import Clock, Progress
 from hessian_directions.studies.announcing import Announce, counted
 
+# Products that turn random vectors into the sketch. On a spectrum like a trained network's, ten outliers above a bulk
+# that holds a fifth of their norm, the Ritz values are 1 to 45 % short after one and 0.3 % at most after two.
+SKETCH_ROUNDS = 2
+
 
 def estimate(
     objective: Objective,
@@ -24,13 +29,13 @@ def estimate(
     seed: int,
     announce: Announce,
 ) -> xr.Dataset:
-    """Trace t and Frobenius norm f, and t_b and f_b of what the eigenpairs leave, with standard errors.
+    """Trace t and Frobenius norm f with standard errors, and the spectrum in short.
 
-    The trace is exact (N second directional derivatives), or it is that of the eigenpairs found and of the deflated
-    rest.
+    That is the eigenpairs, the Ritz values of a sketch of what they leave, and t_b and f_b of what both leave. The
+    trace is exact (N second directional derivatives), or the sum of these.
     """
     values = eigenpairs["value"].values
-    rest = sketched_rest(
+    sketch, rest = sketched_rest(
         objective.hessian(),
         vectors,
         settings["n_sketch"],
@@ -38,11 +43,12 @@ def estimate(
         seed,
         progress=counted(announce, "reference samples"),
     )
+    known = np.concatenate([values, sketch.values])
     if settings["exact_trace"]:
         total, error = trace.exact(objective).mean, 0.0
     else:
-        total, error = values.sum() + rest["trace"], rest["trace_standard_error"]
-    frobenius = float(np.hypot(np.linalg.norm(values), rest["frobenius_norm"]))
+        total, error = known.sum() + rest["trace"], rest["trace_standard_error"]
+    frobenius = float(np.hypot(np.linalg.norm(known), rest["frobenius_norm"]))
     scalars = {
         "trace": float(total),
         "trace_standard_error": float(error),
@@ -50,16 +56,53 @@ def estimate(
         "frobenius_standard_error": rest["frobenius_standard_error"]
         * rest["frobenius_norm"]
         / frobenius,
-        "rest_trace": float(total - values.sum()),
+        "rest_trace": float(total - known.sum()),
         "rest_frobenius_norm": rest["frobenius_norm"],
     }
     return xr.Dataset(
-        {name: ((), value) for name, value in scalars.items()},
+        {name: ((), value) for name, value in scalars.items()}
+        | {"ritz_value": ("ritz", sketch.values), "ritz_residual": ("ritz", sketch.residuals)},
         attrs={
             "reference_kind": "exact" if settings["exact_trace"] else "deflated Rademacher",
             "n_parameters": objective.n_parameters,
         },
     )
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """Ritz pairs of PHP, P the projection off vectors V already known, in the space of a sketch.
+
+    Attributes:
+        values: (s,) Ritz values θ, ascending.
+        residuals: (s,) norms ‖PHy − θy‖ of their vectors y, from products made for this purpose.
+        basis: (N, s) orthonormal basis W of the space, orthogonal to V.
+    """
+
+    values: np.ndarray
+    residuals: np.ndarray
+    basis: Tensor
+
+
+def sketch_beside(H: Operator, V: Tensor, n_sketch: int, generator: torch.Generator) -> Sketch:
+    """Ritz pairs of what the orthonormal columns V (N, k) leave of H, by randomised subspace iteration.
+
+    Finds the largest of both signs without promising any: the residuals say how good they are. (Halko, Martinsson and
+    Tropp 2011, "Finding structure with randomness".) At most N − k of them; (SKETCH_ROUNDS + 1)·n_sketch products.
+    """
+    n, k = V.shape
+    n_sketch = min(n_sketch, n - k)
+    if n_sketch == 0:
+        return Sketch(np.empty(0), np.empty(0), V[:, :0])
+    W = gaussian(n, n_sketch, generator, H.dtype, H.device)
+    for _ in range(SKETCH_ROUNDS):
+        # Householder QR: the basis is orthonormal even where the sketch has not full rank.
+        W = torch.linalg.qr(torch.cat([V, H @ W], dim=1).double())[0][:, k:].to(H.dtype)
+    HW = H @ W
+    HW = (HW - V @ (V.T @ HW)).double()
+    values, Y = torch.linalg.eigh(W.double().T @ HW)
+    residuals = (HW @ Y - (W.double() @ Y) * values).norm(dim=0)
+    return Sketch(values.cpu().numpy(), residuals.cpu().numpy(), W)
 
 
 def sketched_rest(
@@ -69,33 +112,27 @@ def sketched_rest(
     n_samples: int,
     seed: int,
     progress: Progress | None = None,
-) -> dict[str, float]:
-    """Trace and Frobenius norm of H deflated by the vectors, with standard errors, by few samples.
+) -> tuple[Sketch, dict[str, float]]:
+    """A sketch of what the vectors leave of H, and trace and Frobenius norm of what both leave, with standard errors.
 
-    W spans what a random sketch HS adds to the vectors V (as in Hutch++). With P and P' the projections off V and off
-    both, tr(PHP) = tr(W'HW) + tr(P'HP') and ‖PHP‖² = 2‖PHW‖² − ‖W'HW‖² + ‖P'HP'‖²: what W sees is computed, the
-    last terms are sampled.
+    With P and P' the projections off the vectors and off both, tr(PHP) = Σθ + tr(P'HP') and
+    ‖PHP‖² = Σθ² + 2Σ‖PHy − θy‖² + ‖P'HP'‖²: the last terms are sampled, the residuals count as part of the rest.
     """
-    n, k = vectors.shape
-    n_sketch = min(n_sketch, n - k)
     V = orthonormalise(vectors.double()).to(H.dtype)
-    W = V[:, :0]
-    if n_sketch > 0:
-        sketch = H @ gaussian(n, n_sketch, seeds.generator(seed, "sketch"), H.dtype, H.device)
-        # Householder QR: the basis is orthonormal even where the sketch has not full rank.
-        W = torch.linalg.qr(torch.cat([V, sketch], dim=1).double())[0][:, k:].to(H.dtype)
-    HW = H @ W if n_sketch > 0 else W
-    HW = (HW - V @ (V.T @ HW)).double()
-    inner = W.double().T @ HW
-    known = 2 * HW.square().sum() - inner.square().sum()
+    sketch = sketch_beside(H, V, n_sketch, seeds.generator(seed, "sketch"))
     rest = deflated_rest(
-        H, torch.cat([V, W], dim=1), n_samples, seeds.generator(seed, "reference"), progress
+        H,
+        torch.cat([V, sketch.basis], dim=1),
+        n_samples,
+        seeds.generator(seed, "reference"),
+        progress,
     )
-    frobenius = float((known + rest["frobenius_norm"] ** 2).sqrt())
+    frobenius = float(
+        np.hypot(np.sqrt(2) * np.linalg.norm(sketch.residuals), rest["frobenius_norm"])
+    )
     # d√x = dx/(2√x), twice
     shrink = rest["frobenius_norm"] / frobenius if frobenius else 0.0
-    return rest | {
-        "trace": float(inner.trace()) + rest["trace"],
+    return sketch, rest | {
         "frobenius_norm": frobenius,
         "frobenius_standard_error": rest["frobenius_standard_error"] * shrink,
     }

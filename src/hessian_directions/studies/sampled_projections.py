@@ -34,12 +34,12 @@ def study(
 ) -> xr.Dataset:
     """All samples of M beside the reference trace, and the visibility of the saddle in three ways.
 
-    The spectrum that visibility is drawn from is that of the eigenpairs, each once, and the rest by its trace t_b and
-    Frobenius norm f_b. `lowest_twentieth` tests it: the share of the samples whose κ₋ lies below the 5 % quantile that
-    this spectrum predicts.
+    The spectrum that visibility is drawn from is that of the eigenpairs and of the reference's Ritz values, each once,
+    and the rest by its trace t_b and Frobenius norm f_b. `lowest_twentieth` tests it: the share of the samples whose κ₋
+    lies below the 5 % quantile that this spectrum predicts.
     """
     matrices = np.concatenate([part["projected_hessian"].values for part in samples])
-    values = eigenpairs["value"].values
+    values = np.concatenate([eigenpairs["value"].values, reference["ritz_value"].values])
     rest = float(reference["rest_trace"]), float(reference["rest_frobenius_norm"])
     from_spectrum = visibility.sample_from_spectrum(
         values, *rest, n_spectrum_samples, seeds.generator(seed, "spectrum")
@@ -74,7 +74,7 @@ def study(
 def _discrete_spectrum(
     values: np.ndarray, rest_trace: float, rest_frobenius: float, n: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The found eigenvalues, and two values that share the rest's count, trace and Frobenius norm."""
+    """The known eigenvalues, and two values that share the rest's count, trace and Frobenius norm."""
     count = n - len(values)
     if count <= 0:
         return values, np.ones(len(values))
