@@ -471,8 +471,12 @@ def projections(n_samples: int = 400, n_parameters: int = 2_000, seed: int = 0) 
         "critical_dimension": _critical_dimension(values),
     }
     return xr.Dataset(
-        {"projected_hessian": (("sample", "row", "column"), projected)}
+        {
+            "projected_hessian": (("sample", "row", "column"), projected),
+            "spectrum_quantile": ("level", np.linspace(-values.sum(), 2 * values.sum(), 81)),
+        }
         | {name: ((), value) for name, value in scalars.items()},
+        coords={"level": np.geomspace(1e-4, 1, 81)},
         attrs={"reference_kind": "deflated Rademacher"},
     )
 

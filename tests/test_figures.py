@@ -12,7 +12,6 @@ import fabricate
 import matplotlib
 import numpy as np
 import pytest
-import xarray as xr
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
@@ -28,6 +27,8 @@ from hessian_directions.figures import (
     trace_convergence,
     trace_cost,
 )
+from hessian_directions.principal_curvatures import principal_curvatures
+from hessian_directions.proportions import wilson
 
 LABELS = {
     "approximator2": "Approximator, 2 inner layers",
@@ -262,13 +263,16 @@ def test_constant_surface(value, tmp_path):
     assert saved(module("slices").draw({"mlp": surfaces}, LABELS), tmp_path / "figure.pdf")
 
 
-def test_visibility_of_zero_is_an_arrow_at_the_end_of_the_axis():
+def test_share_of_sampled_slices_rises_by_one_in_n_and_has_an_interval_where_none_lies():
     dataset = fabricate.projections(n_samples=50)
-    dataset["visibility_direct"] = dataset["visibility_direct_low"] = xr.DataArray(0.0)
     ax = module("visibility_networks").draw({"mlp": dataset}, LABELS).axes[0]
-    arrows = [line for line in ax.lines if line.get_marker() == "<"]
-    assert len(arrows) == 1
-    assert arrows[0].get_xdata()[0] == pytest.approx(ax.get_xlim()[0])
+    sampled = ax.lines[0]
+    smallest = principal_curvatures(dataset["projected_hessian"].values)[0]
+    np.testing.assert_allclose(sampled.get_xdata(), np.sort(smallest))
+    np.testing.assert_allclose(sampled.get_ydata(), np.arange(1, 51) / 50)
+    band = ax.collections[0].get_paths()[0].vertices
+    left = band[band[:, 0] < smallest.min()]
+    assert left[:, 1].max() == pytest.approx(wilson(0, 50)[1])
 
 
 # What is drawn

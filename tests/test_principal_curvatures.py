@@ -58,6 +58,19 @@ def test_densities_are_those_of_the_gaussian_limit():
         assert np.abs(empirical - cumulative).max() < 2.7 / math.sqrt(n)
 
 
+@pytest.mark.parametrize(("trace", "frobenius"), [(0.0, 1.0), (5.0, 2.0), (-40.0, 31.6)])
+def test_distribution_is_the_integral_of_the_density(trace, frobenius):
+    def density(x: float) -> float:
+        return float(pc.density_smallest(x, trace, frobenius))
+
+    for y in (-6.0, -2.0, 0.0, 1.5):
+        x = trace + y * frobenius
+        integral = integrate.quad(density, trace - 30 * frobenius, x, epsabs=1e-13, limit=200)[0]
+        assert float(pc.distribution_smallest(x, trace, frobenius)) == pytest.approx(
+            integral, abs=1e-9
+        )
+
+
 def test_density_is_never_negative_far_out():
     x = np.linspace(-60, 60, 1001)
     assert (pc.density_largest(x, 0.0, 1.0) >= 0).all()

@@ -75,6 +75,19 @@ def density_smallest(x: ArrayLike, trace: float, frobenius_norm: float) -> Float
     return density_largest(2 * trace - np.asarray(x, dtype=np.float64), trace, frobenius_norm)
 
 
+def distribution_smallest(x: ArrayLike, trace: float, frobenius_norm: float) -> Floats:
+    """Probability that κ₋ lies below x in the Gaussian limit, the integral of its density.
+
+    With y = (x − t)/f:  P(Z − R < y) = Φ(y) + exp(−y²/4)/√2 · Φ(−y/√2), since R exceeds Z − y with
+    probability exp(−(Z − y)²/2) where Z > y, and always where not.
+
+    Arguments as for `density_largest`; the result has the same shape, without unit.
+    """
+    y = (np.asarray(x, dtype=np.float64) - trace) / frobenius_norm
+    above = np.exp(-(y**2) / 4) / math.sqrt(2) * special.ndtr(-y / math.sqrt(2))
+    return np.asarray(special.ndtr(y) + above)
+
+
 def visibility(r: ArrayLike) -> Floats:
     """Probability that one random slice shows a saddle, κ₋ < 0 < κ₊, in the Gaussian limit.
 

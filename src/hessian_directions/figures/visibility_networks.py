@@ -4,81 +4,82 @@ from collections.abc import Mapping
 
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hessian_directions.figures.drawing import (
     BLUE,
-    DOUBLE,
     VERMILION,
-    errors,
+    label_left,
     legend_below,
     line_handle,
     log_axis,
+    panel_grid,
     require,
     styled,
+    title_panels,
 )
-
-METHODS = {
-    "direct": ("sampled projections", VERMILION, "o", -0.2),
-    "spectrum": ("from the spectrum", BLUE, "s", 0.0),
-    "formula": (r"Gaussian limit, $\mathrm{e}^{-r^2/4}/\sqrt{2}$", "black", "x", 0.2),
-}
+from hessian_directions.principal_curvatures import distribution_smallest, principal_curvatures
+from hessian_directions.proportions import wilson
 
 
 @styled
 def draw(projections: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure:
-    """P(κ₋ < 0 < κ₊) per network: directly sampled, from the spectrum, and by the formula.
+    """Share of slices whose κ₋ lies below a value: sampled, from the spectrum, in the Gaussian limit.
 
-    A probability of zero or below the axis stands as an arrow at its end.
+    At zero it is the share that shows the saddle, or that shows a maximum. Axes reach down to the
+    smallest share that the spectrum was asked for.
 
     Args:
-        projections: Per network, visibility_direct and visibility_spectrum with _low and _high,
-            visibility_formula, r.
+        projections: Per network, projected_hessian (sample, row, column), spectrum_quantile
+            (level), trace, frobenius_norm, r.
         labels: Printed names of the networks.
     """
     require(projections)
-    figure = Figure(figsize=(DOUBLE * 0.75, 0.9 + 0.42 * len(projections)), layout="constrained")
-    ax = figure.subplots()
-    smallest = [0.5]
-    for dataset in projections.values():
-        for method in ("direct", "spectrum"):
-            for bound in ("_low", ""):
-                value = float(dataset[f"visibility_{method}{bound}"])
-                smallest.append(value if value > 0 else float(dataset["visibility_direct_high"]))
-    floor = 10 ** np.floor(np.log10(max(min(smallest), 1e-6)) - 0.3)
-    for method, (_, colour, marker, shift) in METHODS.items():
-        for row, dataset in enumerate(projections.values()):
-            value = float(dataset[f"visibility_{method}"])
-            at = max(value, floor)
-            if f"visibility_{method}_low" in dataset:
-                low, high = (
-                    float(dataset[f"visibility_{method}_{end}"]) for end in ("low", "high")
-                )
-                xerr = errors([at], [max(low, floor)], [max(high, floor)])
-                ax.errorbar([at], [row + shift], xerr=xerr, fmt=marker, color=colour)
-            else:
-                ax.plot([at], [row + shift], marker, ms=4.5, mew=1.2, color=colour)
-            if value < floor:
-                ax.plot([at], [row + shift], "<", color=colour, ms=5, clip_on=False)
-    ax.axvline(1 / np.sqrt(2), color="0.6", linewidth=0.7, linestyle=":")
-    ax.set_xlim(floor, 1)
-    log_axis(ax, "x")
-    ax.set_ylim(len(projections) - 0.5, -0.5)
-    ax.set_yticks(
-        range(len(projections)),
-        [
-            f"{labels.get(name, name)}\n$r={float(dataset['r']):.1f}$"
-            for name, dataset in projections.items()
-        ],
-    )
-    ax.tick_params(axis="y", length=0)
-    ax.set_xlabel(r"probability that a random slice shows a saddle, $P(\kappa_-<0<\kappa_+)$")
+    figure, axes = panel_grid(len(projections), 3, 1.9)
+    for ax, dataset in zip(axes, projections.values(), strict=True):
+        _draw_network(ax, dataset)
+    label_left(axes, r"share of slices below $\kappa_-$")
+    title_panels(axes, [labels.get(name, name) for name in projections])
     legend_below(
         figure,
         [
-            line_handle(name, color=colour, marker=marker, ls="", mew=1.0)
-            for name, colour, marker, _ in METHODS.values()
+            line_handle("sampled slices, 95 % interval", color=VERMILION),
+            line_handle("from the spectrum", color=BLUE),
+            line_handle("Gaussian limit", color="black", ls=(0, (4, 2))),
         ],
         3,
     )
     return figure
+
+
+def _draw_network(ax: Axes, dataset: xr.Dataset) -> None:
+    smallest = np.sort(
+        principal_curvatures(dataset["projected_hessian"].dropna("sample").values)[0]
+    )
+    n = smallest.size
+    low, high = min(smallest[0], 0.0), max(smallest[-1], 0.0)
+    x = np.linspace(low - 0.1 * (high - low), high, 400)
+    level = dataset["level"].values
+    # From each sample to the next the share is that of the samples so far.
+    steps = np.concatenate([x[:1], smallest])
+    bounds = np.array([wilson(k, n) for k in range(n + 1)])
+    ax.fill_between(
+        steps,
+        np.maximum(bounds[:, 0], level[0]),
+        bounds[:, 1],
+        step="post",
+        color=VERMILION,
+        alpha=0.25,
+        linewidth=0,
+    )
+    ax.step(smallest, np.arange(1, n + 1) / n, where="post", color=VERMILION)
+    ax.plot(dataset["spectrum_quantile"], level, color=BLUE)
+    limit = distribution_smallest(x, float(dataset["trace"]), float(dataset["frobenius_norm"]))
+    ax.plot(x, limit, color="black", linestyle=(0, (4, 2)))
+    ax.axvline(0, color="black", linewidth=0.6)
+    ax.set_xlim(x[0], x[-1])
+    ax.set_ylim(level[0], 1.1)
+    log_axis(ax, "y")
+    ax.set_xlabel(r"principal curvature $\kappa_-$")
+    ax.text(0.96, 0.06, f"$r={float(dataset['r']):.1f}$", ha="right", transform=ax.transAxes)

@@ -11,6 +11,9 @@ from hessian_directions.objective import Objective
 from hessian_directions.principal_curvatures import critical_dimension, principal_curvatures
 from hessian_directions.studies.announcing import Announce, counted
 
+# Shares of slices at which the κ₋ that the spectrum predicts is kept: what a figure of its distribution needs.
+LEVELS = np.geomspace(1e-4, 1.0, 81)
+
 
 def sample(
     objective: Objective, settings: Mapping[str, Any], seed: int, announce: Announce
@@ -36,7 +39,7 @@ def study(
 
     The spectrum that visibility is drawn from is that of the eigenpairs and of the reference's Ritz values, each once,
     and the rest by its trace t_b and Frobenius norm f_b. `lowest_twentieth` tests it: the share of the samples whose κ₋
-    lies below the 5 % quantile that this spectrum predicts.
+    lies below the 5 % quantile that this spectrum predicts; `spectrum_quantile` holds its quantiles at many levels.
     """
     matrices = np.concatenate([part["projected_hessian"].values for part in samples])
     values = np.concatenate([eigenpairs["value"].values, reference["ritz_value"].values])
@@ -46,8 +49,8 @@ def study(
     )
     formula = visibility.formula(values, *rest)
     # The lower tail of κ₋ in more samples than those few, or none, that show a saddle.
-    lowest_twentieth = np.quantile(principal_curvatures(from_spectrum)[0], 0.05)
-    below = visibility.share_below(matrices, lowest_twentieth)
+    predicted = principal_curvatures(from_spectrum)[0]
+    below = visibility.share_below(matrices, float(np.quantile(predicted, 0.05)))
     scalars: dict[str, float] = {
         "r": float(reference["trace"] / reference["frobenius_norm"]),
         "visibility_formula": formula.probability,
@@ -66,9 +69,12 @@ def study(
         scalars[f"visibility_{name}_low"] = share.low
         scalars[f"visibility_{name}_high"] = share.high
     return reference.assign(
-        {"projected_hessian": (("sample", "row", "column"), matrices)}
+        {
+            "projected_hessian": (("sample", "row", "column"), matrices),
+            "spectrum_quantile": ("level", np.quantile(predicted, LEVELS)),
+        }
         | {name: ((), value) for name, value in scalars.items()}
-    )
+    ).assign_coords(level=LEVELS)
 
 
 def _discrete_spectrum(
