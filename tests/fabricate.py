@@ -468,7 +468,6 @@ def projections(n_samples: int = 400, n_parameters: int = 2_000, seed: int = 0) 
         "lowest_twentieth": 0.04,
         "lowest_twentieth_low": 0.02,
         "lowest_twentieth_high": 0.06,
-        "critical_dimension": _critical_dimension(values),
     }
     return xr.Dataset(
         {

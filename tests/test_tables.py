@@ -70,7 +70,7 @@ def test_visibility() -> None:
     determinants = np.linalg.det(sampled["projected_hessian"].values)
     assert row["visibility_direct"] == pytest.approx((determinants < 0).mean())
     assert row["visibility_direct_low"] < row["visibility_direct"] < row["visibility_direct_high"]
-    for name in ("visibility_spectrum", "lowest_twentieth_high", "tail", "critical_dimension"):
+    for name in ("visibility_spectrum", "lowest_twentieth_high", "tail"):
         assert row[name] == float(sampled[name])
 
 

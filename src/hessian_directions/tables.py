@@ -90,7 +90,6 @@ def visibility(projections: Datasets) -> pd.DataFrame:
         "lowest_twentieth",
         "lowest_twentieth_low",
         "lowest_twentieth_high",
-        "critical_dimension",
     ]
     return _table(
         [

@@ -8,7 +8,7 @@ import xarray as xr
 
 from hessian_directions import seeds, visibility
 from hessian_directions.objective import Objective
-from hessian_directions.principal_curvatures import critical_dimension, principal_curvatures
+from hessian_directions.principal_curvatures import principal_curvatures
 from hessian_directions.studies.announcing import Announce, counted
 
 # Shares of slices at which the κ₋ that the spectrum predicts is kept: what a figure of its distribution needs.
@@ -59,9 +59,6 @@ def study(
         "lowest_twentieth": below.probability,
         "lowest_twentieth_low": below.low,
         "lowest_twentieth_high": below.high,
-        "critical_dimension": critical_dimension(
-            *_discrete_spectrum(values, *rest, reference.attrs["n_parameters"])
-        ),
     }
     for name, sampled in (("direct", matrices), ("spectrum", from_spectrum)):
         share = visibility.share_of_saddles(sampled)
@@ -75,16 +72,3 @@ def study(
         }
         | {name: ((), value) for name, value in scalars.items()}
     ).assign_coords(level=LEVELS)
-
-
-def _discrete_spectrum(
-    values: np.ndarray, rest_trace: float, rest_frobenius: float, n: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """The known eigenvalues, and two values that share the rest's count, trace and Frobenius norm."""
-    count = n - len(values)
-    if count <= 0:
-        return values, np.ones(len(values))
-    mean = rest_trace / count
-    spread = np.sqrt(max(rest_frobenius**2 / count - mean**2, 0.0))
-    eigenvalues = np.concatenate([values, [mean - spread, mean + spread]])
-    return eigenvalues, np.concatenate([np.ones(len(values)), [count / 2, count / 2]])
