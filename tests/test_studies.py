@@ -120,12 +120,15 @@ def test_the_rest_of_a_dominant_pair_keeps_its_digits(
     largest = vectors[:, -1:]
     stretched = (hessian + 1e6 * values[-1] * largest @ largest.T).float()
     expected = float(values[:-1].norm())
+    V = largest.float()
     for n_sketch in (0, 8):
-        sketch, rest = reference_trace.sketched_rest(stretched, largest.float(), n_sketch, 400, 0)
-        known = np.linalg.norm(sketch.values)
-        assert np.hypot(known, rest["frobenius_norm"]) == pytest.approx(expected, rel=0.1)
-        trace = sketch.values.sum() + rest["trace"]
-        assert trace == pytest.approx(float(values[:-1].sum()), rel=0.1)
+        sketch = reference_trace.sketch_beside(stretched, V, n_sketch, seeds.generator(0, "sketch"))
+        beside = torch.cat([V, sketch.basis], dim=1)
+        rest = reference_trace.deflated_rest(stretched, beside, 400, seeds.generator(0, "rest"))
+        squares = np.square(sketch.values).sum() + 2 * np.square(sketch.residuals).sum()
+        assert np.sqrt(squares + rest["frobenius_norm"] ** 2) == pytest.approx(expected, rel=0.1)
+        trace, exact = sketch.values.sum() + rest["trace"], float(values[:-1].sum())
+        assert abs(trace - exact) < 4 * rest["trace_standard_error"] < 0.4 * exact
 
 
 def test_sketch_finds_the_outliers_of_a_spectrum_like_that_of_a_trained_network() -> None:

@@ -1,5 +1,6 @@
 """Trace and Frobenius norm of a network's Hessian, independent of the samples they are compared with."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -34,30 +35,42 @@ def estimate(
     That is the eigenpairs, the Ritz values of a sketch of what they leave, and t_b and f_b of what both leave. The
     trace is exact (N second directional derivatives), or the sum of these.
     """
-    values = eigenpairs["value"].values
-    sketch, rest = sketched_rest(
-        objective.hessian(),
-        vectors,
+    H = objective.hessian()
+    V = orthonormalise(vectors.double()).to(H.dtype)
+    sketch = sketch_beside(
+        H,
+        V,
         settings["n_sketch"],
-        settings["n_reference"],
-        seed,
-        progress=counted(announce, "reference samples"),
+        seeds.generator(seed, "sketch"),
+        counted(announce, "products of the sketch"),
     )
-    known = np.concatenate([values, sketch.values])
+    rest = deflated_rest(
+        H,
+        torch.cat([V, sketch.basis], dim=1),
+        settings["n_reference"],
+        seeds.generator(seed, "reference"),
+        counted(announce, "reference samples"),
+    )
+    known = np.concatenate([eigenpairs["value"].values, sketch.values])
     if settings["exact_trace"]:
         total, error = trace.exact(objective).mean, 0.0
     else:
         total, error = known.sum() + rest["trace"], rest["trace_standard_error"]
-    frobenius = float(np.hypot(np.linalg.norm(known), rest["frobenius_norm"]))
+    # Residuals are what joins the sketch to the rest, above the diagonal and below.
+    rest_frobenius = np.hypot(
+        math.sqrt(2) * np.linalg.norm(sketch.residuals), rest["frobenius_norm"]
+    )
+    frobenius = np.hypot(np.linalg.norm(known), rest_frobenius)
     scalars = {
         "trace": float(total),
         "trace_standard_error": float(error),
-        "frobenius_norm": frobenius,
+        "frobenius_norm": float(frobenius),
+        # d√(a² + b²) = b·db/√(a² + b²): only the rest is sampled
         "frobenius_standard_error": rest["frobenius_standard_error"]
         * rest["frobenius_norm"]
-        / frobenius,
+        / float(frobenius),
         "rest_trace": float(total - known.sum()),
-        "rest_frobenius_norm": rest["frobenius_norm"],
+        "rest_frobenius_norm": float(rest_frobenius),
     }
     return xr.Dataset(
         {name: ((), value) for name, value in scalars.items()}
@@ -84,58 +97,37 @@ class Sketch:
     basis: Tensor
 
 
-def sketch_beside(H: Operator, V: Tensor, n_sketch: int, generator: torch.Generator) -> Sketch:
+def sketch_beside(
+    H: Operator,
+    V: Tensor,
+    n_sketch: int,
+    generator: torch.Generator,
+    progress: Progress | None = None,
+) -> Sketch:
     """Ritz pairs of what the orthonormal columns V (N, k) leave of H, by randomised subspace iteration.
 
     Finds the largest of both signs without promising any: the residuals say how good they are. (Halko, Martinsson and
     Tropp 2011, "Finding structure with randomness".) At most N − k of them; (SKETCH_ROUNDS + 1)·n_sketch products.
+
+    Whatever the sketch, with P and P' the projections off V and off both, tr(PHP) = Σθ + tr(P'HP') and
+    ‖PHP‖_F² = Σθ² + 2Σ‖PHy − θy‖² + ‖P'HP'‖_F².
     """
     n, k = V.shape
     n_sketch = min(n_sketch, n - k)
     if n_sketch == 0:
         return Sketch(np.empty(0), np.empty(0), V[:, :0])
     W = gaussian(n, n_sketch, generator, H.dtype, H.device)
-    for _ in range(SKETCH_ROUNDS):
+    clock = Clock((SKETCH_ROUNDS + 1) * n_sketch, progress)
+    for i in range(SKETCH_ROUNDS):
         # Householder QR: the basis is orthonormal even where the sketch has not full rank.
         W = torch.linalg.qr(torch.cat([V, H @ W], dim=1).double())[0][:, k:].to(H.dtype)
+        clock((i + 1) * n_sketch)
     HW = H @ W
+    clock((SKETCH_ROUNDS + 1) * n_sketch)
     HW = (HW - V @ (V.T @ HW)).double()
     values, Y = torch.linalg.eigh(W.double().T @ HW)
     residuals = (HW @ Y - (W.double() @ Y) * values).norm(dim=0)
     return Sketch(values.cpu().numpy(), residuals.cpu().numpy(), W)
-
-
-def sketched_rest(
-    H: Operator,
-    vectors: Tensor,
-    n_sketch: int,
-    n_samples: int,
-    seed: int,
-    progress: Progress | None = None,
-) -> tuple[Sketch, dict[str, float]]:
-    """A sketch of what the vectors leave of H, and trace and Frobenius norm of what both leave, with standard errors.
-
-    With P and P' the projections off the vectors and off both, tr(PHP) = Σθ + tr(P'HP') and
-    ‖PHP‖² = Σθ² + 2Σ‖PHy − θy‖² + ‖P'HP'‖²: the last terms are sampled, the residuals count as part of the rest.
-    """
-    V = orthonormalise(vectors.double()).to(H.dtype)
-    sketch = sketch_beside(H, V, n_sketch, seeds.generator(seed, "sketch"))
-    rest = deflated_rest(
-        H,
-        torch.cat([V, sketch.basis], dim=1),
-        n_samples,
-        seeds.generator(seed, "reference"),
-        progress,
-    )
-    frobenius = float(
-        np.hypot(np.sqrt(2) * np.linalg.norm(sketch.residuals), rest["frobenius_norm"])
-    )
-    # d√x = dx/(2√x), twice
-    shrink = rest["frobenius_norm"] / frobenius if frobenius else 0.0
-    return sketch, rest | {
-        "frobenius_norm": frobenius,
-        "frobenius_standard_error": rest["frobenius_standard_error"] * shrink,
-    }
 
 
 def deflated_rest(
