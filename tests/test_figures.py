@@ -27,7 +27,7 @@ from hessian_directions.figures import (
     trace_convergence,
     trace_cost,
 )
-from hessian_directions.principal_curvatures import principal_curvatures
+from hessian_directions.principal_curvatures import distribution_smallest, principal_curvatures
 from hessian_directions.proportions import wilson
 
 LABELS = {
@@ -273,6 +273,27 @@ def test_share_of_sampled_slices_rises_by_one_in_n_and_has_an_interval_where_non
     band = ax.collections[0].get_paths()[0].vertices
     left = band[band[:, 0] < smallest.min()]
     assert left[:, 1].max() == pytest.approx(wilson(0, 50)[1])
+    between = np.sort(smallest)[[19, 20]]
+    inside = band[(band[:, 0] >= between[0]) & (band[:, 0] <= between[1])]
+    for bound in wilson(20, 50):
+        assert np.isclose(inside[:, 1], bound).any()
+    assert ax.get_xlim()[0] < 0
+
+
+def test_distribution_of_slices_is_drawn_beside_the_spectrum_s_and_the_limit_s():
+    dataset = fabricate.projections(n_samples=400)
+    sampled, spectrum, limit, _ = (
+        module("visibility_networks").draw({"mlp": dataset}, LABELS).axes[0].lines
+    )
+    np.testing.assert_array_equal(spectrum.get_xdata(), dataset["spectrum_quantile"])
+    np.testing.assert_array_equal(spectrum.get_ydata(), dataset["level"])
+    # What the spectrum predicts lies close to what its own slices show.
+    at = np.interp(sampled.get_xdata(), spectrum.get_xdata(), spectrum.get_ydata())
+    assert np.abs(at - sampled.get_ydata()).max() < 0.1
+    t, f = float(dataset["trace"]), float(dataset["frobenius_norm"])
+    np.testing.assert_allclose(
+        limit.get_ydata(), distribution_smallest(limit.get_xdata(), t, f), atol=1e-12
+    )
 
 
 # What is drawn

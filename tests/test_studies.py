@@ -12,6 +12,7 @@ from hessian_directions import seeds, visibility
 from hessian_directions.data.dataset import Dataset, Split
 from hessian_directions.errors import ConfigurationError
 from hessian_directions.objective import Objective
+from hessian_directions.principal_curvatures import principal_curvatures
 from hessian_directions.studies import (
     problem,
     reference_trace,
@@ -78,6 +79,32 @@ def test_projections_have_the_mean_and_the_variance_of_gaussian_ones(
     assert 0 < abs(float(dataset["frobenius_norm"]) - frobenius) < 4 * error
 
 
+@pytest.mark.parametrize("n_sketch", [0, 5])
+def test_reference_adds_up_and_its_errors_are_those_of_repeated_estimates(
+    objective: Objective, hessian: Tensor, n_sketch: int
+) -> None:
+    values, vectors = torch.linalg.eigh(hessian)
+    found = xr.Dataset({"value": ("pair", values[[0, -1]].numpy())})
+    settings = {"n_reference": 50, "n_sketch": n_sketch, "exact_trace": False}
+    runs = [
+        reference_trace.estimate(objective, found, vectors[:, [0, -1]], settings, seed, print)
+        for seed in range(60)
+    ]
+    for run in runs[:3]:
+        known = np.concatenate([found["value"], run["ritz_value"]])
+        assert float(run["trace"]) == pytest.approx(known.sum() + float(run["rest_trace"]))
+        squares = np.square(known).sum() + float(run["rest_frobenius_norm"]) ** 2
+        assert float(run["frobenius_norm"]) ** 2 == pytest.approx(squares)
+    for name, error, exact in (
+        ("trace", "trace_standard_error", hessian.trace()),
+        ("frobenius_norm", "frobenius_standard_error", hessian.norm()),
+    ):
+        scores = [(float(run[name]) - float(exact)) / float(run[error]) for run in runs]
+        # The scatter of 60 scores is known to a tenth.
+        assert np.std(scores) == pytest.approx(1, abs=0.4)
+        assert abs(np.mean(scores)) < 4 / len(scores) ** 0.5
+
+
 @pytest.mark.parametrize(
     ("n_pairs", "n_ritz", "fits"), [(0, 0, False), (10, 0, True), (1, 9, True)]
 )
@@ -93,7 +120,6 @@ def test_lower_tail_tests_the_spectrum(n_pairs: int, n_ritz: int, fits: bool) ->
             "rest_frobenius_norm": np.linalg.norm(rest),
             "ritz_value": ("ritz", outliers[n_pairs : n_pairs + n_ritz]),
         },
-        attrs={"n_parameters": 1010},
     )
     found = xr.Dataset({"value": ("pair", outliers[:n_pairs])})
     matrices = visibility.sample_from_spectrum(
@@ -101,6 +127,12 @@ def test_lower_tail_tests_the_spectrum(n_pairs: int, n_ritz: int, fits: bool) ->
     )
     samples = xr.Dataset({"projected_hessian": (("sample", "row", "column"), matrices)})
     dataset = sampled_projections.study([samples], reference, found, 200_000, 0)
+    # The kept quantiles are those that the one at 5 % is counted by.
+    quantile = dataset["spectrum_quantile"]
+    assert (np.diff(quantile) > 0).all()
+    at_twentieth = np.interp(0.05, dataset["level"], quantile)
+    below = (principal_curvatures(matrices)[0] < at_twentieth).mean()
+    assert below == pytest.approx(float(dataset["lowest_twentieth"]), abs=2e-3)
     low, high = (float(dataset[f"lowest_twentieth_{end}"]) for end in ("low", "high"))
     assert (low < 0.05 < high) == fits
     assert fits or high < 0.01
@@ -153,7 +185,8 @@ def test_sketch_finds_the_outliers_of_a_spectrum_like_that_of_a_trained_network(
 def test_norm_beside_a_sketch_is_that_of_the_whole(hessian: Tensor) -> None:
     """Σθ², the residuals and the sampled rest add up, however poor the sketch."""
     n = len(hessian)
-    V = torch.linalg.eigh(hessian)[1][:, -1:]
+    V = torch.randn(n, 2, generator=seeds.generator(0, "any"), dtype=torch.float64)
+    V = torch.linalg.qr(V)[0]
     P = torch.eye(n, dtype=torch.float64) - V @ V.T
     sketch = reference_trace.sketch_beside(hessian, V, 3, seeds.generator(0, "sketch"))
     Q = torch.cat([V, sketch.basis], dim=1)

@@ -42,7 +42,7 @@ def formula(
     """Visibility in the Gaussian limit from the spectrum, with its two conditions.
 
     Args:
-        eigenvalues: (k,) eigenvalues known one by one: all of them, or the converged ones.
+        eigenvalues: (k,) eigenvalues known one by one: all of them, or the outliers.
         rest_trace: Trace of the deflated rest.
         rest_frobenius: Frobenius norm of the deflated rest.
 
@@ -104,8 +104,9 @@ def sample_from_spectrum(
     matrix by its Bartlett decomposition: a million slices of a synthetic saddle take a second.
 
     Args:
-        eigenvalues: (k,) converged eigenvalues, each with multiplicity one: the outliers. (Not the
-            nodes of a single Lanczos probe, whose weights at isolated eigenvalues are χ², not 1.)
+        eigenvalues: (k,) the outliers, each with multiplicity one: converged eigenvalues, or Ritz
+            values with small residuals. (Not the nodes of a single Lanczos probe, whose weights at
+            isolated eigenvalues are χ², not 1.)
         rest_trace: t_b, trace of the rest after deflation of these.
         rest_frobenius: f_b, Frobenius norm of the rest; without dominant members it acts by these
             two numbers alone.

@@ -39,7 +39,7 @@ def draw(projections: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Fi
     figure, axes = panel_grid(len(projections), 3, 1.9)
     for ax, dataset in zip(axes, projections.values(), strict=True):
         _draw_network(ax, dataset)
-    label_left(axes, r"share of slices below $\kappa_-$")
+    label_left(axes, r"share of slices with smaller $\kappa_-$")
     title_panels(axes, [labels.get(name, name) for name in projections])
     legend_below(
         figure,
@@ -58,12 +58,12 @@ def _draw_network(ax: Axes, dataset: xr.Dataset) -> None:
         principal_curvatures(dataset["projected_hessian"].dropna("sample").values)[0]
     )
     n = smallest.size
-    low, high = min(smallest[0], 0.0), max(smallest[-1], 0.0)
-    x = np.linspace(low - 0.1 * (high - low), high, 400)
+    low, high = min(smallest[0], 0.0), max(np.quantile(smallest, 0.9), 0.0)
+    x = np.linspace(low - 0.1 * (high - low), high + 0.1 * (high - low), 400)
     level = dataset["level"].values
     # From each sample to the next the share is that of the samples so far.
-    steps = np.concatenate([x[:1], smallest])
-    bounds = np.array([wilson(k, n) for k in range(n + 1)])
+    steps = np.concatenate([x[:1], smallest, [max(x[-1], smallest[-1])]])
+    bounds = np.array([wilson(min(k, n), n) for k in range(n + 2)])
     ax.fill_between(
         steps,
         np.maximum(bounds[:, 0], level[0]),
