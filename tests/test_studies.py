@@ -14,6 +14,7 @@ from hessian_directions.errors import ConfigurationError
 from hessian_directions.objective import Objective
 from hessian_directions.principal_curvatures import principal_curvatures
 from hessian_directions.studies import (
+    extreme_curvature,
     problem,
     reference_trace,
     sampled_projections,
@@ -60,6 +61,25 @@ def test_projections_deflated_by_everything_are_exact(
     np.testing.assert_allclose(dataset["ritz_value"], values[1:-1], atol=1e-9 * float(values[-1]))
     for left in ("ritz_residual", "rest_trace", "rest_frobenius_norm"):
         np.testing.assert_allclose(dataset[left], 0, atol=1e-9 * trace)
+
+
+def test_exact_curvature_along_eigenvectors_is_that_of_float64(
+    objective: Objective, hessian: Tensor
+) -> None:
+    """Products in float32 round; the second look at what they found must not."""
+    settings = {"k_smallest": 1, "k_largest": 2, "tolerance": 1e-3, "max_products": 200}
+    found, vectors = extreme_curvature.analyze(
+        objective.to(dtype=torch.float32),
+        settings | {"surface_steps": [1e-2]},
+        seeds.generator(0, "eigenpairs"),
+    )
+    assert vectors.dtype == torch.float32
+    V = vectors.double()
+    exact = (V * (hessian @ V)).sum(0)
+    np.testing.assert_allclose(found["exact_curvature"], exact, rtol=1e-12)
+    np.testing.assert_allclose(
+        found["value"], torch.linalg.eigvalsh(hessian)[[0, -2, -1]], rtol=1e-4
+    )
 
 
 @pytest.mark.parametrize("n_sketch", [0, 5])
