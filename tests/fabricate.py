@@ -461,6 +461,7 @@ def projections(n_samples: int = 400, n_parameters: int = 2_000, seed: int = 0) 
     seen = _shows_saddle(projected).mean()
     low, high = _wilson(seen * n_samples, n_samples)
     spectrum_seen = min(1.0, seen * 1.1 + 1e-3)
+    levels = np.concatenate([np.geomspace(1e-4, 0.1, 61), np.linspace(0.11, 1.0, 90)])
     r = values.sum() / np.linalg.norm(values)
     scalars = {
         "visibility_direct": seen,
@@ -484,10 +485,10 @@ def projections(n_samples: int = 400, n_parameters: int = 2_000, seed: int = 0) 
     return xr.Dataset(
         {
             "projected_hessian": (("sample", "row", "column"), projected),
-            "spectrum_quantile": ("level", _smallest_quantiles(values, np.geomspace(1e-4, 1, 81))),
+            "spectrum_quantile": ("level", _smallest_quantiles(values, levels)),
         }
         | {name: ((), value) for name, value in scalars.items()},
-        coords={"level": np.geomspace(1e-4, 1, 81)},
+        coords={"level": levels},
         attrs={"reference_kind": "deflated Rademacher"},
     )
 

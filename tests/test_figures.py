@@ -287,9 +287,9 @@ def test_distribution_of_slices_is_drawn_beside_the_spectrum_s_and_the_limit_s()
     )
     np.testing.assert_array_equal(spectrum.get_xdata(), dataset["spectrum_quantile"])
     np.testing.assert_array_equal(spectrum.get_ydata(), dataset["level"])
-    # What the spectrum predicts lies close to what its own slices show.
+    # Kolmogorov and Smirnov's distance of 400 slices to the spectrum that they were drawn from, at the level 0.01
     at = np.interp(sampled.get_xdata(), spectrum.get_xdata(), spectrum.get_ydata())
-    assert np.abs(at - sampled.get_ydata()).max() < 0.1
+    assert np.abs(at - sampled.get_ydata()).max() < 1.63 / 400**0.5
     t, f = float(dataset["trace"]), float(dataset["frobenius_norm"])
     np.testing.assert_allclose(
         limit.get_ydata(), distribution_smallest(limit.get_xdata(), t, f), atol=1e-12

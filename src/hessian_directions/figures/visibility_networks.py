@@ -54,9 +54,7 @@ def draw(projections: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Fi
 
 
 def _draw_network(ax: Axes, dataset: xr.Dataset) -> None:
-    smallest = np.sort(
-        principal_curvatures(dataset["projected_hessian"].dropna("sample").values)[0]
-    )
+    smallest = np.sort(principal_curvatures(dataset["projected_hessian"].values)[0])
     n = smallest.size
     low, high = min(smallest[0], 0.0), max(np.quantile(smallest, 0.9), 0.0)
     x = np.linspace(low - 0.1 * (high - low), high + 0.1 * (high - low), 400)

@@ -75,10 +75,7 @@ def estimate(
     return xr.Dataset(
         {name: ((), value) for name, value in scalars.items()}
         | {"ritz_value": ("ritz", sketch.values), "ritz_residual": ("ritz", sketch.residuals)},
-        attrs={
-            "reference_kind": "exact" if settings["exact_trace"] else "deflated Rademacher",
-            "n_parameters": objective.n_parameters,
-        },
+        attrs={"reference_kind": "exact" if settings["exact_trace"] else "deflated Rademacher"},
     )
 
 

@@ -11,8 +11,9 @@ from hessian_directions.objective import Objective
 from hessian_directions.principal_curvatures import principal_curvatures
 from hessian_directions.studies.announcing import Announce, counted
 
-# Shares of slices at which the κ₋ that the spectrum predicts is kept: what a figure of its distribution needs.
-LEVELS = np.geomspace(1e-4, 1.0, 81)
+# Shares of slices at which the κ₋ that the spectrum predicts is kept: what a figure of its distribution needs, close
+# enough for straight lines between them in its lower tail as well as in its body.
+LEVELS = np.concatenate([np.geomspace(1e-4, 0.1, 61), np.linspace(0.11, 1.0, 90)])
 
 
 def sample(
