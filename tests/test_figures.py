@@ -378,6 +378,10 @@ def test_preparation_is_paid_once():
     assert fixed > 0
     n_samples = float(dataset["n_samples"].sel(estimator="hutch_plus_plus"))
     assert fixed + n_samples * each_sample == pytest.approx(total)
+    # Seconds of other estimators, noise of the machine, have no part in it.
+    seconds = {"hutch_plus_plus": 7.0, "hutchinson": 1e3}
+    shared_out = trace_cost.cost_parts(dataset, "hutch_plus_plus", seconds)
+    assert shared_out == pytest.approx((7 * fixed / total, 7 * each_sample / total))
     assert trace_cost.cost_parts(dataset, "directional", None)[0] == 0
 
 

@@ -85,17 +85,22 @@ def draw(
 def cost_parts(
     dataset: xr.Dataset, estimator: str, seconds: Mapping[str, float] | None
 ) -> tuple[float, float]:
-    """Cost of an estimator's preparation and of one of its samples, in passes or in seconds."""
+    """Cost of an estimator's preparation and of one of its samples, in passes or in seconds.
 
-    def cost(key: str) -> tuple[float, float]:
-        total = float(dataset["passes"].sel(estimator=key)) if seconds is None else seconds[key]
-        return total, float(dataset["n_samples"].sel(estimator=key))
+    Both parts are products, so seconds are shared out as passes are: a difference of measured
+    seconds would be the noise of the machine where the preparation is short.
+    """
 
-    total, n_samples = cost(estimator)
+    def passes_and_samples(key: str) -> tuple[float, float]:
+        chosen = dataset.sel(estimator=key)
+        return float(chosen["passes"]), float(chosen["n_samples"])
+
+    passes, n_samples = passes_and_samples(estimator)
+    total = passes if seconds is None else seconds[estimator]
     if estimator not in PREPARED or "hutchinson" not in dataset["estimator"].values:
         return 0.0, total / n_samples
-    plain, n_plain = cost("hutchinson")
-    fixed = max(total - n_samples * plain / n_plain, 0.0)
+    plain, n_plain = passes_and_samples("hutchinson")
+    fixed = total * max(1 - n_samples * plain / n_plain / passes, 0.0)
     return fixed, (total - fixed) / n_samples
 
 
