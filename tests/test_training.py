@@ -291,6 +291,41 @@ def test_a_killed_run_resumes_to_the_same_bits(name, tmp_path):
     assert list(tmp_path.iterdir()) == [state]
 
 
+def test_a_run_killed_within_an_epoch_resumes_to_the_same_bits(tmp_path):
+    """An epoch of a large network takes an hour: what is lost is a minute."""
+    settings = RESUMABLE["sgd"]
+    calls = 0
+
+    def killed_at(step):
+        nonlocal calls
+        calls = 0
+
+        def loss(outputs, targets):
+            nonlocal calls
+            calls += outputs.requires_grad
+            if calls == step:
+                raise KilledError
+            return cross_entropy(outputs, targets)
+
+        return loss
+
+    def run(model, loss=cross_entropy, **options):
+        return train(model, loss, classes(), None, settings, seed=4, **options)
+
+    whole, resumed = resnet(), resnet()
+    expected = run(whole)
+    kept = {"state_path": tmp_path / "state.pt", "state_every": 0}
+    for step in (2, 3, 11, 6):  # steps of a run, not of an epoch
+        with pytest.raises(KilledError):
+            run(resnet(), killed_at(step), **kept)
+    result = run(resumed, killed_at(-1), **kept)
+    steps = settings["epochs"] * math.ceil(len(classes()) / settings["batch_size"])
+    assert calls == steps - (1 + 2 + 10 + 5)  # what was done before is not done again
+    assert torch.equal(theta(whole), theta(resumed))
+    for key, values in expected.history.items():
+        assert np.array_equal(values, result.history[key])
+
+
 @pytest.mark.parametrize("other", ["seed", "settings", "weights", "data"])
 def test_one_fixed_cache_file_for_every_network(other, tmp_path):
     """loss-landscape-anim's mistake: the state of another run is not continued."""

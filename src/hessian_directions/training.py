@@ -24,6 +24,7 @@ from hessian_directions import seeds
 from hessian_directions.artifacts import atomic_path, to_json
 from hessian_directions.data.dataset import Split
 from hessian_directions.errors import ConfigurationError, NonFiniteError
+from hessian_directions.unit_stride import UnitStride
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Progress = Callable[[Mapping[str, float]], None]
@@ -298,17 +299,17 @@ def train(
             saved = Path(state_path)
             run.resume(saved)
         last_saved = time.monotonic()
-        if run.epoch == 0:
+        if run.epoch == run.step == 0:
             run.record(progress)
             run.take_snapshot()
         while run.epoch < settings.epochs and not run.reached:
-            run.pass_over_samples()
+            for _ in run.pass_over_samples():
+                if saved is not None and time.monotonic() - last_saved >= state_every:
+                    run.save(saved)
+                    last_saved = time.monotonic()
             run.take_snapshot()
             if run.epoch % settings.history_every == 0 or run.epoch == settings.epochs:
                 run.record(progress)
-            if saved is not None and time.monotonic() - last_saved >= state_every:
-                run.save(saved)
-                last_saved = time.monotonic()
         return run.finish()
 
 
@@ -408,6 +409,9 @@ class _Run:
         )
         self.snapshot_epochs = set(settings.snapshot_epochs())
         self.epoch = 0
+        self.step = 0  # of the epoch that is under way
+        self.losses = torch.zeros(self.n_batches, device=self.theta.device)
+        self.order_state = self.generator.get_state()  # as the epoch began
         self.reached = False
         self.latest_rate = settings.rate(0)
         self.history: list[dict[str, float]] = []
@@ -419,45 +423,52 @@ class _Run:
             "buffers": self._copy_of_buffers(),
         }
 
-    def pass_over_samples(self) -> None:
-        losses = []
-        for step, (inputs, targets) in enumerate(self._batches()):
-            share = (self.epoch * self.n_batches + step) / (self.settings.epochs * self.n_batches)
-            self.latest_rate = self.settings.rate(share)
+    def pass_over_samples(self) -> Iterator[None]:
+        """The rest of an epoch; yields after each step, where the state can be kept."""
+        batches = self._batches()
+        while self.step < self.n_batches:
+            inputs, targets = batches[self.step]
+            if self.settings.augmentation == "flip_crop":
+                inputs = flip_crop(inputs, self.generator)
+            steps = self.epoch * self.n_batches + self.step
+            self.latest_rate = self.settings.rate(steps / (self.settings.epochs * self.n_batches))
             self.optimizer.param_groups[0]["lr"] = self.latest_rate
             self.theta.grad.zero_()  # type: ignore[union-attr]
-            loss = self._loss(inputs, targets)
+            with UnitStride():
+                loss = self._loss(inputs, targets)
             loss.backward()
-            losses.append(loss.detach() * (len(inputs) / len(self.inputs)))
+            self.losses[self.step] = loss.detach() * (len(inputs) / len(self.inputs))
             if self.judge_every_pass:
                 self._judge(loss.item())
             self.optimizer.step()
+            self.step += 1
+            yield
         self.epoch += 1
-        self._require_finite(float(sum(losses)))
+        self.step = 0
+        self._require_finite(float(self.losses.sum()))
+        self.order_state = self.generator.get_state()
 
-    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def _batches(self) -> list[tuple[Tensor, Tensor]]:
+        """All batches of the epoch under way, whether it begins here or goes on."""
         if self.n_batches == 1:
-            batches = [(self.inputs, self.targets)]
-        else:
-            order = torch.randperm(len(self.inputs), generator=self.generator)
-            order = order.to(self.theta.device)
-            inputs = (
-                self.inputs.permute(0, 2, 3, 1)[order].permute(0, 3, 1, 2)
-                if self.inputs.dim() == 4
-                else self.inputs[order]
+            return [(self.inputs, self.targets)]
+        state = self.generator.get_state()
+        self.generator.set_state(self.order_state)
+        order = torch.randperm(len(self.inputs), generator=self.generator).to(self.theta.device)
+        if self.step:
+            self.generator.set_state(state)
+        inputs = (
+            self.inputs.permute(0, 2, 3, 1)[order].permute(0, 3, 1, 2)
+            if self.inputs.dim() == 4
+            else self.inputs[order]
+        )
+        return list(
+            zip(
+                inputs.tensor_split(self.n_batches),
+                self.targets[order].tensor_split(self.n_batches),
+                strict=True,
             )
-            batches = list(
-                zip(
-                    inputs.tensor_split(self.n_batches),
-                    self.targets[order].tensor_split(self.n_batches),
-                    strict=True,
-                )
-            )
-        for images, targets in batches:
-            if self.settings.augmentation == "flip_crop":
-                yield flip_crop(images, self.generator), targets
-            else:
-                yield images, targets
+        )
 
     def _loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
         with self._autocast():
@@ -559,6 +570,9 @@ class _Run:
         state = {
             "identity": self.identity,
             "epoch": self.epoch,
+            "step": self.step,
+            "losses": self.losses,
+            "order_state": self.order_state,
             "latest_rate": self.latest_rate,
             "reached": self.reached,
             "theta": self.theta.detach(),
@@ -587,6 +601,8 @@ class _Run:
         if state.get("identity") != self.identity:
             return
         self.epoch, self.latest_rate = state["epoch"], state["latest_rate"]
+        self.step, self.order_state = state["step"], state["order_state"]
+        self.losses.copy_(state["losses"])
         self.reached = state["reached"]
         self._put(state["theta"], state["buffers"])
         self.optimizer.load_state_dict(state["optimizer"])
