@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hessian_directions.double_backward import DoubleBackward, carried_out
+from hessian_directions.double_backward import DoubleBackward, FoldingError
+from hessian_directions.folding import Folding, foldings
+from hessian_directions.program import Program
 
 
 def draw(*shape: int) -> Tensor:
@@ -21,7 +23,7 @@ def derivatives(function: Callable[..., Tensor], inputs: list[Tensor], fast: boo
     """The value, its gradient, and the gradient of a random combination of the gradient."""
     if fast:
         with DoubleBackward():
-            value = carried_out(function(*inputs))
+            value = function(*inputs)
     else:
         value = function(*inputs)
     scalar = (value * draw(*value.shape).detach()).sum().square()
@@ -45,13 +47,17 @@ def assert_same(function: Callable[..., Tensor], *inputs: Tensor) -> None:
         ({"stride": (1, 2), "padding": (2, 0), "dilation": (2, 1)}, 1),
         ({"padding": 1}, 2),
         ({"padding": 1, "stride": 3}, 4),
+        ({"stride": 2, "kernel": 1}, 1),
+        ({"stride": (2, 3), "kernel": 1}, 2),
         ({"padding": "same"}, 1),
         ({"padding": "valid"}, 1),
     ],
 )
 @pytest.mark.parametrize("biased", [False, True])
 def test_convolution(options: dict[str, Any], groups: int, biased: bool) -> None:
-    x, kernel, bias = draw(2, 4, 6, 7), draw(8, 4 // groups, 3, 3), draw(8)
+    options = dict(options)
+    size = options.pop("kernel", 3)
+    x, kernel, bias = draw(2, 4, 6, 7), draw(8, 4 // groups, size, size), draw(8)
 
     def convolve(x: Tensor, kernel: Tensor, *bias: Tensor) -> Tensor:
         return functional.conv2d(x, kernel, *bias, groups=groups, **options)
@@ -123,55 +129,173 @@ def test_activations(function: Callable[[Tensor], Tensor]) -> None:
     torch.testing.assert_close(curvature, expected_curvature)
 
 
-def _convolutions(function: Callable[[], Any]) -> list[str]:
-    seen = []
+class Watch(TorchDispatchMode):
+    """The convolutions and normalisations that are computed."""
 
-    class Watch(TorchDispatchMode):
-        def __torch_dispatch__(
-            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-        ) -> Any:
-            if "conv" in str(func) or "batch_norm" in str(func):
-                seen.append(str(func))
-            return func(*args, **(kwargs or {}))
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
 
-    with Watch(), DoubleBackward():
-        function()
-    return seen
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if "conv" in str(func) or "batch_norm" in str(func):
+            self.seen.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+class Normalised(nn.Module):
+    """A convolution with its normalisation, and what a program does with it between and after."""
+
+    def __init__(
+        self, between: Callable[[Tensor], Any] = lambda y: y, after: Callable[..., Tensor] = max
+    ) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 5, 3, padding=1)
+        self.norm = nn.BatchNorm2d(5)
+        self.between, self.after = between, after
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            nn.init.uniform_(getattr(self.norm, name), 0.5, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.convolution(x)
+        changed = self.between(y)
+        z = self.norm(y if changed is None else changed)
+        return z if self.after is max else self.after(y, z)
+
+
+def program_of(model: nn.Module) -> tuple[Program, dict[str, Tensor]]:
+    program = Program(model.double().eval(), [name for name, _ in model.named_parameters()])
+    leaves = {name: p.detach().clone().requires_grad_() for name, p in model.named_parameters()}
+    return program, leaves
+
+
+def proven(model: nn.Module) -> dict[int, Folding]:
+    program, leaves = program_of(model)
+    return foldings(program, lambda: program(leaves, draw(2, 3, 4, 4).detach()))
 
 
 def test_a_normalisation_costs_no_pass_of_its_own() -> None:
-    model = nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.ReLU()).eval()
-    assert _convolutions(lambda: model(torch.ones(1, 3, 4, 4))) == ["aten.convolution.default"]
+    model = nn.Sequential(Normalised(), nn.ReLU())
+    program, leaves = program_of(model)
+    with DoubleBackward(proven(model), program.tensor), Watch() as watch:
+        program(leaves, draw(2, 3, 4, 4))
+    assert watch.seen == ["aten.convolution.default"]
 
 
-def test_a_convolution_that_two_layers_read() -> None:
-    mean, variance = torch.zeros(5).double(), torch.ones(5).double()
+@pytest.mark.parametrize("strides", [(1, 2), (2, 1)])
+def test_a_folded_network_has_the_same_two_derivatives(strides: tuple[int, int]) -> None:
+    model = nn.Sequential(
+        *(nn.Conv2d(3, 4, 3, strides[0], bias=False), nn.BatchNorm2d(4), nn.ReLU()),
+        *(nn.Conv2d(4, 2, 1, strides[1]), nn.BatchNorm2d(2, affine=False), nn.Tanh()),
+        *(nn.BatchNorm2d(2), nn.Conv2d(2, 2, 1), nn.Flatten()),
+    )
+    program, leaves = program_of(model)
+    found = foldings(program, lambda: program(leaves, draw(2, 3, 7, 7).detach()))
+    assert sorted(found) == [0, 1]
 
-    def layer(x: Tensor, kernel: Tensor, g: Tensor) -> Tensor:
-        y = functional.conv2d(x, kernel)
-        return (
-            functional.batch_norm(y, mean, variance, g, g) + y + torch.cat([y[:, 1:], y[:, :1]], 1)
-        )
+    def second(folds: dict[int, Folding] | None) -> list[Tensor]:
+        x = draw(2, 3, 7, 7).detach()
+        if folds is None:
+            value = program(leaves, x)
+        else:
+            with DoubleBackward(folds, program.tensor):
+                value = program(leaves, x)
+        inputs = list(leaves.values())
+        slopes = torch.autograd.grad(value.square().sum(), inputs, create_graph=True)
+        combination = sum((slope * draw(*slope.shape).detach()).sum() for slope in slopes)
+        return [value, *slopes, *torch.autograd.grad(combination, inputs)]
 
-    assert_same(layer, draw(2, 3, 4, 4), draw(5, 3, 2, 2), draw(5))
+    for actual, plain in zip(second(found), second(None), strict=True):
+        torch.testing.assert_close(actual, plain, rtol=1e-11, atol=1e-12)
+
+
+class Custom(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient
+
+
+class Blind(torch.autograd.Function):
+    """Nothing of it is left in the graph."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        y = x.sum()
+        ctx.mark_non_differentiable(y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> None:
+        return None
+
+
+kept: list[Tensor] = []
+READERS: dict[str, dict[str, Callable[..., Any]]] = {
+    "in place": {"between": lambda y: (y.sigmoid_(), None)[1]},
+    "in place, in part": {"between": lambda y: (y[:, :1].zero_(), None)[1]},
+    "activation in place": {"between": lambda y: (functional.relu(y, inplace=True), None)[1]},
+    "in place through .data": {"between": lambda y: (y.data.mul_(2), None)[1]},
+    "in place through a view": {"between": lambda y: (y.view(-1).add_(1), None)[1]},
+    "in place afterwards": {"after": lambda y, z: z * y.add_(1)},
+    "read again": {"after": lambda y, z: z + y},
+    "joined": {"after": lambda y, z: torch.cat([y, z], 1)},
+    "a custom function": {"between": Custom.apply},
+    "a custom function beside": {"after": lambda y, z: z * Custom.apply(y).mean()},
+    "a custom function without a graph": {"after": lambda y, z: z * Blind.apply(y)},
+    "a mask": {"after": lambda y, z: z * (y > 0)},
+    "detached": {"after": lambda y, z: z * y.detach().mean()},
+    "kept": {"between": lambda y: (kept.append(y), None)[1]},
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_nothing_is_folded_that_anything_else_reads(name: str) -> None:
+    assert proven(Normalised(**READERS[name])) == {}
+    kept.clear()
 
 
 def test_a_hook_sees_the_output_of_a_convolution() -> None:
-    model = nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5)).eval().double()
+    model = Normalised()
     seen = []
-    model[0].register_forward_hook(lambda module, inputs, output: seen.append(output + 0))
-    with DoubleBackward():
-        model(draw(1, 3, 4, 4))
-    torch.testing.assert_close(seen[0], functional.conv2d(draw(1, 3, 4, 4), *model[0].parameters()))
+    model.convolution.register_forward_hook(lambda module, inputs, y: seen.append(y + 0))
+    program, leaves = program_of(model)
+    x = draw(1, 3, 4, 4).detach()
+    with DoubleBackward(proven(model), program.tensor):
+        program(leaves, x)
+    parameters = (leaves["convolution.weight"], leaves["convolution.bias"])
+    torch.testing.assert_close(seen[-1], functional.conv2d(x, *parameters, padding=1))
 
 
-def test_shapes_are_known_before_a_convolution_is_carried_out() -> None:
-    def ask() -> None:
-        y = functional.conv2d(torch.ones(2, 3, 7, 8), torch.ones(4, 3, 3, 2), stride=2, padding=1)
-        assert y.shape == (2, 4, 4, 5)
-        assert (y.dim(), y.size(1), len(y), y.dtype) == (4, 4, 2, torch.float32)
+@pytest.mark.parametrize("name", ["in place", "read again", "joined", "a mask", "detached"])
+def test_a_path_that_was_not_proven_is_no_silent_one(name: str) -> None:
+    model = Normalised(**READERS[name])
+    program, leaves = program_of(model)
+    folds = proven(Normalised())
+    with (
+        pytest.raises(FoldingError),
+        DoubleBackward(folds, program.tensor),
+        torch.enable_grad(),
+    ):
+        program(leaves, draw(2, 3, 4, 4).detach())
 
-    assert _convolutions(ask) == []
+
+def test_a_normalisation_that_is_left_out_later_is_no_silent_path() -> None:
+    model = Normalised()
+    program, _ = program_of(model)
+    folds = proven(model)
+    with pytest.raises(FoldingError), DoubleBackward(folds, program.tensor):
+        functional.conv2d(draw(2, 3, 4, 4), program.module.convolution.weight)
+
+
+def test_shapes_do_not_count_as_reading() -> None:
+    model = Normalised(between=lambda y: (y.shape, y.dim(), y.dtype, len(y), None)[-1])
+    program, leaves = program_of(model)
+    with DoubleBackward(proven(model), program.tensor), Watch() as watch:
+        program(leaves, draw(2, 3, 4, 4).detach())
+    assert watch.seen == ["aten.convolution.default"]
 
 
 def test_the_memory_layout_is_kept() -> None:
@@ -180,7 +304,7 @@ def test_the_memory_layout_is_kept() -> None:
 
     x, kernel = laid_out(draw(2, 3, 6, 6)), laid_out(draw(4, 3, 3, 3))
     with DoubleBackward():
-        value = carried_out(functional.relu(functional.conv2d(x, kernel)))
+        value = functional.relu(functional.conv2d(x, kernel))
     slopes = torch.autograd.grad(value.square().sum(), [x, kernel], create_graph=True)
     products = torch.autograd.grad(sum(s.square().sum() for s in slopes), [x, kernel])
     for tensor in (value, *slopes, *products):

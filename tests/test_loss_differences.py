@@ -9,7 +9,8 @@ from hessian_directions import synthetic
 from hessian_directions.directions import gaussian
 from hessian_directions.errors import NonFiniteError
 from hessian_directions.loss_differences import LossCurvature, choose_step, loss_noise
-from hessian_directions.objective import Objective, mean_squared_error
+from hessian_directions.losses import mean_squared_error
+from hessian_directions.objective import Objective
 
 
 def perceptron(activation: nn.Module, dtype: torch.dtype = torch.float64) -> Objective:

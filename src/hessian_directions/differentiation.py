@@ -1,7 +1,8 @@
 """Modes of differentiation: gradients, Hessian-vector products and second directional derivatives.
 
 Every function here takes a scalar function of named parameters. Which mode is right for a network
-is not decided here but by `Objective.self_test`.
+is not decided here but by `Objective.self_test`. How fast the function's own backward pass is, is
+the caller's affair (`double_backward`).
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.func import grad, jvp, vmap
 
-from hessian_directions.double_backward import DoubleBackward, carried_out
 from hessian_directions.taylor import second_derivatives as taylor_mode
+from hessian_directions.unit_stride import UnitStride
 
 Parameters = dict[str, Tensor]
 Function = Callable[[Parameters], Tensor]
@@ -32,7 +33,7 @@ def reverse_over_reverse(
 
     The graph of f and of its gradient is made once, for all directions.
     """
-    leaves, value = _graph(function, parameters, plain=vectorised)
+    leaves, value = _graph(function, parameters)
     slopes = _derivatives([value], leaves, None, create_graph=True)
     # An unused parameter, or one that f is linear in, has a constant slope.
     variable = [name for name, slope in slopes.items() if slope.requires_grad]
@@ -58,7 +59,8 @@ def forward_over_reverse(
     """∇²f v for every v, one after the other: forward mode through the gradient."""
 
     def product(v: Parameters) -> Parameters:
-        return jvp(grad(function), (parameters,), (v,))[1]
+        with UnitStride():
+            return jvp(grad(function), (parameters,), (v,))[1]
 
     if vectorised and len(directions) > 1:
         products = vmap(product)(stack(directions))
@@ -83,9 +85,10 @@ def nested_forward_mode(
         return torch.stack([second(v) for v in directions])
 
 
-# In the order of preference.
+# In the order of preference. The first is given a function with a fast second backward pass.
 PRODUCTS = {
-    "reverse over reverse": reverse_over_reverse,
+    (FAST := "reverse over reverse"): reverse_over_reverse,
+    "plain reverse over reverse": reverse_over_reverse,
     "forward over reverse": forward_over_reverse,
 }
 SECOND_DERIVATIVES = {
@@ -99,15 +102,10 @@ def stack(directions: Sequence[Parameters]) -> Parameters:
     return {name: torch.stack([v[name] for v in directions]) for name in directions[0]}
 
 
-def _graph(
-    function: Function, parameters: Parameters, plain: bool = False
-) -> tuple[Parameters, Tensor]:
+def _graph(function: Function, parameters: Parameters) -> tuple[Parameters, Tensor]:
     leaves = {name: p.detach().requires_grad_() for name, p in parameters.items()}
-    with torch.enable_grad():
-        if plain:
-            return leaves, function(leaves)
-        with DoubleBackward():
-            return leaves, carried_out(function(leaves))
+    with torch.enable_grad(), UnitStride():
+        return leaves, function(leaves)
 
 
 def _derivatives(

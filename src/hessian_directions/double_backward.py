@@ -4,13 +4,17 @@ A Hessian-vector product by reverse over reverse mode differentiates the backwar
 formula for that of a convolution's kernel gradient is a convolution with a kernel as large as the
 image, several times slower than the three kernels that a convolution and its gradients are made of;
 these three are closed under differentiation, and here they are used throughout. A batch
-normalisation in evaluation mode that follows a convolution is folded into its kernel,
-w → γ w / √(variance + ε), so that it costs no pass over the activations.
+normalisation in evaluation mode that alone reads what a convolution returns (`folding`) is folded
+into its kernel, w → γ w / √(variance + ε), so that it costs no pass over the activations.
+
+A network sees nothing but ordinary tensors here: what it does with them beside these three
+functions, PyTorch does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -18,6 +22,10 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
+
+from hessian_directions import unit_stride
+from hessian_directions.folding import Folding
+from hessian_directions.program import Place
 
 # stride, padding, dilation, groups
 Geometry = tuple[list[int], list[int], list[int], int]
@@ -180,104 +188,129 @@ def _over_channels(channel: Tensor, x: Tensor) -> Tensor:
     return channel.view(1, -1, *[1] * (x.ndim - 2))
 
 
-class _Pending(Tensor):
-    """A convolution not yet carried out, so that a batch normalisation can still be folded in."""
-
-    x: Tensor
-    kernel: Tensor
-    bias: Tensor | None
-    geometry: Geometry
-
-    @staticmethod
-    def __new__(
-        cls, x: Tensor, kernel: Tensor, bias: Tensor | None, geometry: Geometry
-    ) -> _Pending:
-        sizes = [
-            (n + 2 * padding - dilation * (k - 1) - 1) // stride + 1
-            for n, k, stride, padding, dilation in zip(x.shape[2:], kernel.shape[2:], *geometry[:3])
-        ]
-        shape = (len(x), len(kernel), *sizes)
-        self = torch.Tensor._make_wrapper_subclass(cls, shape, dtype=x.dtype, device=x.device)
-        self.x, self.kernel, self.bias, self.geometry = x, kernel, bias, geometry
-        return self
-
-    def value(self) -> Tensor:
-        return _Convolution.apply(self.x, self.kernel, self.bias, self.geometry)
-
-    def normalised(self, scale: Tensor, shift: Tensor) -> Tensor:
-        """scale · value + shift, channel by channel, in one convolution."""
-        kernel = self.kernel * scale.view(-1, 1, 1, 1)
-        bias = shift if self.bias is None else shift + scale * self.bias
-        return _Convolution.apply(self.x, kernel, bias, self.geometry)
-
-    @classmethod
-    def __torch_dispatch__(  # type: ignore[override]
-        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        raise RuntimeError(f"{func} meets a convolution that was not carried out.")
+class FoldingError(RuntimeError):
+    """A network reads a convolution whose normalisation was folded in: another path than proven."""
 
 
-# What may be asked of a pending convolution without carrying it out.
-_SHAPE = [Tensor.dim, Tensor.size, Tensor.is_floating_point, Tensor.__len__] + [
+# What may be asked of a tensor without reading what is in it.
+_SHAPE = {Tensor.dim, Tensor.size, Tensor.is_floating_point, Tensor.__len__} | {
     getattr(Tensor, name).__get__ for name in ("shape", "ndim", "dtype", "device", "is_cuda")
-]
+}
 
 
 class DoubleBackward(TorchFunctionMode):
     """Inside this mode convolutions, batch normalisations and ReLUs are the fast ones.
 
-    Call a network as `carried_out(network(inputs))` inside: its last convolution may be pending.
+    Args:
+        foldings: Normalisations to fold, by the number of the convolution before them.
+        tensor: What stands at a place of the network now.
+
+    Raises:
+        FoldingError: At a convolution that anything but its normalisation reads.
     """
+
+    def __init__(
+        self,
+        foldings: Mapping[int, Folding] | None = None,
+        tensor: Callable[[Place], Tensor] | None = None,
+    ) -> None:
+        super().__init__()
+        self._foldings, self._tensor = foldings or {}, tensor
+        self._calls = 0
+        # What stands for a convolution whose normalisation is folded in, while anything holds it.
+        self._standing: dict[int, weakref.ref[Tensor]] = {}
+        # The normalised ones that were not asked for yet, with the arguments to be asked with.
+        self._waiting: dict[int, tuple[Tensor, list[Tensor | None]]] = {}
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        super().__exit__(kind, error, trace)
+        if self._waiting and kind is None:
+            raise FoldingError("A folded normalisation was not asked for.")
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
+        if self._standing and func not in _SHAPE:
+            if func is functional.batch_norm and (done := self._take(*args, **kwargs)) is not None:
+                return done
+            if self._reads_standing(args) or self._reads_standing(tuple(kwargs.values())):
+                raise FoldingError(f"{func} reads a convolution with its normalisation folded in.")
         if func is functional.conv2d:
-            return _convolve(*carried_out(args), **carried_out(kwargs))
+            return self._convolve(*args, **kwargs)
         if func is functional.batch_norm:
             return _normalise(*args, **kwargs)
-        if func is functional.hardsigmoid:
-            return (carried_out(args[0]) + 3).clamp(0, 6) / 6
-        if func not in _SHAPE:
-            # `types` does not tell: it leaves out what stands in lists, as for torch.cat.
-            args, kwargs = carried_out(args), carried_out(kwargs)
+        if func is functional.hardsigmoid and not kwargs.get("inplace") and len(args) < 2:
+            return (args[0] + 3).clamp(0, 6) / 6
         if func in (functional.relu, torch.relu, Tensor.relu) and not (
             kwargs.get("inplace") or len(args) > 1
         ):
             return _ReLU.apply(args[0])
-        return func(*args, **kwargs)
+        return unit_stride.REPLACED.get(func, func)(*args, **kwargs)
 
+    def _convolve(
+        self,
+        x: Tensor,
+        kernel: Tensor,
+        bias: Tensor | None = None,
+        stride: int | tuple[int, ...] = 1,
+        padding: int | tuple[int, ...] | str = 0,
+        dilation: int | tuple[int, ...] = 1,
+        groups: int = 1,
+    ) -> Tensor:
+        folding = self._foldings.get(self._calls)
+        self._calls += 1
+        if isinstance(padding, str) or x.ndim != 4:
+            convolve: Callable[..., Tensor] = unit_stride.conv2d
+            geometry: Any = (stride, padding, dilation, groups)
+        else:
+            pair = unit_stride.pair
+            x, stride = unit_stride.sliced(x, kernel, stride, padding)
+            convolve = _Convolution.apply
+            geometry = ((pair(stride), pair(padding), pair(dilation), groups),)
+        if folding is None or self._tensor is None:
+            return convolve(x, kernel, bias, *geometry)
+        places = (folding.running_mean, folding.running_var, folding.weight, folding.bias)
+        used: list[Any] = [None if place is None else self._tensor(place) for place in places]
+        mean, variance, weight, gain = used
+        scale, shift = _scale_and_shift(mean, variance, weight, gain, folding.eps)
+        shift = shift if bias is None else shift + scale * bias
+        normalised = convolve(x, kernel * scale.view(-1, 1, 1, 1), shift, *geometry)
+        standing = normalised.detach().requires_grad_(normalised.requires_grad)
+        key = id(standing)
+        self._waiting[key] = normalised, used
+        self._standing[key] = weakref.ref(standing, lambda _: self._standing.pop(key, None))
+        return standing
 
-def carried_out(value: Any) -> Any:
-    """The same value with every pending convolution carried out."""
-    if isinstance(value, _Pending):
-        return value.value()
-    if isinstance(value, tuple | list):
-        return type(value)([carried_out(part) for part in value])
-    if isinstance(value, dict):
-        return {key: carried_out(part) for key, part in value.items()}
-    return value
+    def _take(
+        self,
+        x: Tensor,
+        running_mean: Tensor | None,
+        running_var: Tensor | None,
+        weight: Tensor | None = None,
+        bias: Tensor | None = None,
+        training: bool = False,
+        momentum: float = 0.1,
+        eps: float = 1e-5,
+    ) -> Tensor | None:
+        """The normalised convolution, if x stands for it and this is its normalisation."""
+        if not self._stands(x) or id(x) not in self._waiting or training or x._version:
+            return None
+        y, used = self._waiting[id(x)]
+        if any(a is not b for a, b in zip((running_mean, running_var, weight, bias), used)):
+            return None
+        del self._waiting[id(x)]
+        return y
 
+    def _stands(self, value: Any) -> bool:
+        alive = self._standing.get(id(value))
+        return alive is not None and alive() is value
 
-def _convolve(
-    x: Tensor,
-    kernel: Tensor,
-    bias: Tensor | None = None,
-    stride: int | tuple[int, int] = 1,
-    padding: int | tuple[int, int] | str = 0,
-    dilation: int | tuple[int, int] = 1,
-    groups: int = 1,
-) -> Tensor:
-    if isinstance(padding, str) or x.ndim != 4:
-        return functional.conv2d(x, kernel, bias, stride, padding, dilation, groups)
-    geometry = (_pair(stride), _pair(padding), _pair(dilation), groups)
-    return _Pending(x, kernel, bias, geometry)
-
-
-def _pair(value: int | tuple[int, ...]) -> list[int]:
-    pair = [value] if isinstance(value, int) else list(value)
-    return pair * 2 if len(pair) == 1 else pair
+    def _reads_standing(self, values: Any) -> bool:
+        return any(
+            self._stands(value) or (isinstance(value, tuple | list) and self._reads_standing(value))
+            for value in values
+        )
 
 
 def _normalise(
@@ -291,16 +324,23 @@ def _normalise(
     eps: float = 1e-5,
 ) -> Tensor:
     if training or running_mean is None or running_var is None:
-        x = carried_out(x)
         return functional.batch_norm(
             x, running_mean, running_var, weight, bias, training, momentum, eps
         )
+    scale, shift = _scale_and_shift(running_mean, running_var, weight, bias, eps)
+    return _ChannelScale.apply(x, scale) + _over_channels(shift, x)
+
+
+def _scale_and_shift(
+    running_mean: Tensor,
+    running_var: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+) -> tuple[Tensor, Tensor]:
+    """What a normalisation multiplies each channel by, and what it then adds."""
     scale = torch.rsqrt(running_var + eps)
     if weight is not None:
         scale = weight * scale
     shift = -running_mean * scale
-    if bias is not None:
-        shift = bias + shift
-    if isinstance(x, _Pending):
-        return x.normalised(scale, shift)
-    return _ChannelScale.apply(x, scale) + _over_channels(shift, x)
+    return scale, shift if bias is None else bias + shift

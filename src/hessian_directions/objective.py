@@ -1,9 +1,10 @@
 """The loss L(θ) of a network over a fixed set of samples, and its derivatives.
 
-L(θ) = 1/n Σ_i loss(f(x_i; θ), y_i), the mean over samples whatever the batches, in evaluation mode,
-without weight decay. θ ∈ R^N is the flat vector of the trainable parameters in the model's order:
-frozen ones are left out and stay constant, unused ones stay in with derivative zero, shared ones
-count once. Vectors are columns everywhere: a (N, K) tensor holds K vectors.
+L(θ) is what the loss gives for all samples at once, whatever the batches: for most losses
+1/n Σ_i loss(f(x_i; θ), y_i), in evaluation mode, without weight decay. θ ∈ R^N is the flat vector
+of the trainable parameters in the model's order: frozen ones are left out and stay constant, unused
+ones stay in with derivative zero, shared ones count once. Vectors are columns everywhere: a (N, K)
+tensor holds K vectors.
 """
 
 from __future__ import annotations
@@ -11,38 +12,38 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
+import sys
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch.func import vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.conv import _ConvNd
+from torch.utils._pytree import tree_map
 
 from hessian_directions.cost import Cost
 from hessian_directions.differentiation import (
+    FAST,
     PRODUCTS,
     SECOND_DERIVATIVES,
     Parameters,
     gradient,
     stack,
 )
-from hessian_directions.errors import ModelError, NonFiniteError
-from hessian_directions.self_test import PRODUCT, SelfTest, run_self_test
-
-Loss = Callable[[Tensor, Tensor], Tensor]
-Batch = tuple[Tensor, Tensor]
-
-
-def mean_squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Mean over all entries of (outputs − targets)².
-
-    `torch.nn.functional.mse_loss` has no second derivative by forward mode over reverse mode, so
-    the mean of squares is written out; an `Objective` puts it in place of that loss by itself.
-    """
-    return (outputs - targets).square().mean()
+from hessian_directions.double_backward import DoubleBackward, FoldingError
+from hessian_directions.errors import HessianDirectionsError, ModelError, NonFiniteError
+from hessian_directions.losses import BatchLoss, Loss
+from hessian_directions.program import Program, owned_by, private_copy, references
+from hessian_directions.referee import Referee, cast
+from hessian_directions.samples import Batch, Samples, collect, representatives
+from hessian_directions.self_test import PRODUCT, Proof, SelfTest
 
 
 class HessianOperator:
@@ -69,12 +70,15 @@ class HessianOperator:
         """The running cost of the objective that the products belong to."""
         return self.objective.cost
 
-    def __matmul__(self, v: Tensor) -> Tensor:
+    def __matmul__(self, v: ArrayLike | Tensor) -> Tensor:
         return self.objective.hessian_vector_product(v, self.theta)
 
 
 class Objective:
     """L(θ) over all samples, its gradient, Hessian-vector products and second derivatives.
+
+    Before its first number of any kind an objective proves on a few samples that it computes what
+    the network does when PyTorch runs it (`self_test`): it is right, or it raises.
 
     Networks without convolution layers are vectorised over vectors and points: their many small
     matrix products become few large ones.
@@ -86,41 +90,74 @@ class Objective:
     - `values`: (2 m + 2) N + a b,
     - `gradient`: 4 N + 2 a b,
     - `hessian_vector_product`: (2 K + 3 m + 6) N + 4 a b,
-    - `second_directional_derivative`: (2 m + 2) N + 2 (m + 1) a b, vectorised or not.
+    - `second_directional_derivative`: (2 m + 3) N + 2 (m + 1) a b, vectorised or not.
 
     Args:
         model: Any module that maps a batch of inputs to outputs. It is copied, put into evaluation
-            mode, and never changed. Parameters are float32 or float64.
-        loss: `loss(outputs, targets)`, a scalar, the mean over the samples of the batch.
-        inputs: One sample per row. They stay where they are; every batch is moved to the model's
-            device and precision (integers stay integers).
-        targets: One target per row, treated alike.
+            mode, and never changed. Parameters are float32 or float64. Wrappers for several devices
+            and for compilation are taken off.
+        loss: `loss(outputs, targets)`, a scalar: the mean over the samples of a batch, or their sum
+            where its reduction is "sum". Class weights and targets to be ignored are those of
+            PyTorch's cross entropy and negative log-likelihood, as modules or with options given by
+            `functools.partial`; the loss of all samples is then their weighted mean.
+        data: With `targets`, the inputs, one sample per row: a tensor, a NumPy array or a list, or
+            a tuple or dictionary of arrays, which become the arguments of the network's `forward`.
+            Without, a DataLoader, a Dataset or any other iterable of batches (inputs, targets).
+            Every batch is moved to the model's device and precision (integers stay integers).
+        targets: One target per row.
         batch_size: The most samples per pass; on the CPU fewer are taken at once where that keeps
             them in its cache. Results depend on it by rounding alone; memory does.
         vectors_at_once: Vectors or points handled together: they share data and passes.
+        in_memory: True keeps one pass over the batches of `data` in memory, whatever it brought (a
+            loader may shuffle or augment); False reads them anew in every pass, and refuses a pass
+            that brings other samples. None keeps them unless they take more than a quarter of the
+            machine's memory.
 
     Attributes:
-        cost: Passes and seconds so far.
+        cost: Passes and seconds so far; without those of the self-test.
 
     Raises:
         ModelError: There is nothing trainable, or in another precision or on several devices; the
-            numbers of inputs and targets differ; the loss has another reduction than the mean.
+            network cannot be copied; the loss has another reduction.
+        DataError: There are no samples, or not as many inputs as targets.
     """
 
     def __init__(
         self,
         model: nn.Module,
         loss: Loss,
-        inputs: Tensor,
-        targets: Tensor,
+        data: Any,
+        targets: Any = None,
         batch_size: int = 256,
         vectors_at_once: int = 16,
+        in_memory: bool | None = None,
     ) -> None:
-        if len(inputs) != len(targets) or len(inputs) == 0:
-            raise ModelError(f"{len(inputs)} inputs do not go with {len(targets)} targets.")
         if batch_size < 1 or vectors_at_once < 1:
             raise ModelError("batch_size and vectors_at_once must be at least 1.")
-        trainable = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        with torch.inference_mode(False), torch.no_grad():
+            twin = private_copy(model)
+            names = [name for name, p in twin.named_parameters() if p.requires_grad]
+            if references(loss, owned_by(model)):
+                raise ModelError(
+                    "The loss refers to the network itself, of which a copy is studied: return "
+                    "what it needs from the network."
+                )
+            samples = collect(data, targets, batch_size, in_memory)
+            self._set_up(twin, names, BatchLoss(loss), samples, batch_size, vectors_at_once)
+            foreign = [weakref.ref(parameter) for parameter in model.parameters()]
+            self._proof = self._new_proof(twin, foreign)
+
+    def _set_up(
+        self,
+        model: nn.Module,
+        names: Sequence[str],
+        loss: BatchLoss,
+        samples: Samples,
+        batch_size: int,
+        vectors_at_once: int,
+    ) -> None:
+        parameters = dict(model.named_parameters())
+        trainable = {name: parameters[name] for name in names}
         kinds = {(p.dtype, p.device) for p in trainable.values()}
         if len(kinds) != 1:
             raise ModelError(
@@ -132,18 +169,38 @@ class Objective:
         self.batch_size = batch_size
         self.vectors_at_once = vectors_at_once
         self.cost = Cost()
-        self._model = _evaluation_copy(model)
-        self._loss = _twice_differentiable(loss)
+        self._program = Program(model, names)
+        self._loss = loss.to(self._dtype, self._device)
+        self._samples = samples
         self._samples_at_once: int | None = None
-        self._inputs = inputs.detach()
-        self._targets = targets.detach()
         self._shapes = {name: parameter.shape for name, parameter in trainable.items()}
-        self._places = _places(self._model, self._shapes)
-        self._theta = torch.cat([p.detach().reshape(-1) for p in trainable.values()])
+        self._theta = torch.cat([p.detach().reshape(-1) for p in trainable.values()]).clone()
+        self._weight = self._loss.total_weight(samples)
         # Many small matrix products gain from vectorisation over directions; convolutions lose
         # their memory layout in it and take the directions one after the other.
-        self._vectorised = not any(isinstance(m, _ConvNd) for m in self._model.modules())
-        self._report: SelfTest | None = None
+        self._has_convolutions = any(isinstance(m, _ConvNd) for m in model.modules())
+        self._vectorised = not self._has_convolutions
+
+    def _new_proof(self, model: nn.Module, foreign: Iterable[weakref.ref[Any]]) -> Proof:
+        """The self-test over samples that represent all, which are read when it begins."""
+        chosen = representatives(self._samples)
+        few: list[Samples] = []
+
+        def samples() -> Samples:
+            if not few:
+                few.append(self._samples.take(chosen))
+            return few[0]
+
+        def probe(dtype: torch.dtype) -> Objective:
+            return self._with(copy.deepcopy(model).to(dtype), self._loss, samples())
+
+        def referee(dtype: torch.dtype) -> Referee:
+            batch = next(samples().batches(len(chosen)))
+            loss = self._loss.to(dtype, self.device).original
+            twin = copy.deepcopy(model).to(dtype)
+            return Referee(twin, list(self._shapes), loss, cast(batch, dtype, self.device), foreign)
+
+        return Proof(probe, referee, self.dtype)
 
     @property
     def theta(self) -> Tensor:
@@ -156,7 +213,7 @@ class Objective:
 
     @property
     def n_samples(self) -> int:
-        return len(self._inputs)
+        return self._samples.count
 
     @property
     def dtype(self) -> torch.dtype:
@@ -170,42 +227,37 @@ class Objective:
         self, dtype: torch.dtype | None = None, device: torch.device | str | None = None
     ) -> Objective:
         """A copy in another precision or on another device, with a cost of its own."""
-        loss = self._loss
-        if isinstance(loss, nn.Module):
-            loss = copy.deepcopy(loss).to(dtype=dtype, device=device)
-        model = copy.deepcopy(self._model).to(dtype=dtype, device=device)
-        return self._with(model, loss, self._inputs, self._targets)
+        model = copy.deepcopy(self._program.module).to(dtype=dtype, device=device)
+        return self._with(model, self._loss, self._samples)
 
-    def subset(self, indices: Tensor | Sequence[int]) -> Objective:
+    def subset(self, indices: ArrayLike | Tensor) -> Objective:
         """The objective over the samples with these indices, with a cost of its own."""
-        indices = torch.as_tensor(indices)
-        inputs = self._inputs[indices.to(self._inputs.device)]
-        targets = self._targets[indices.to(self._targets.device)]
-        return self._with(self._model, self._loss, inputs, targets)
+        chosen = torch.as_tensor(np.asarray(indices) if isinstance(indices, range) else indices)
+        samples = self._samples.take(chosen.reshape(-1).tolist())
+        return self._with(self._program.module, self._loss, samples)
 
-    def _with(self, model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor) -> Objective:
+    def _with(self, model: nn.Module, loss: BatchLoss, samples: Samples) -> Objective:
         """An objective like this one; the self-test of the one holds for the other."""
-        trainable = copy.deepcopy(model)
-        for name, parameter in trainable.named_parameters():
-            parameter.requires_grad_(name in self._shapes)
-        other = Objective(trainable, loss, inputs, targets, self.batch_size, self.vectors_at_once)
-        other._report, other._vectorised = self._report, self._vectorised
+        other = copy.copy(self)
+        other._set_up(
+            model, list(self._shapes), loss, samples, self.batch_size, self.vectors_at_once
+        )
         return other
 
     # --- value and derivatives ------------------------------------------------------------------
 
-    def value(self, theta: Tensor | None = None) -> Tensor:
+    def value(self, theta: ArrayLike | Tensor | None = None) -> Tensor:
         """L(θ), shape ()."""
-        theta = self._theta if theta is None else theta
-        self._check_vector(theta, "theta", (1,))
+        theta = self._theta if theta is None else self._vectors(theta, "theta", (1,))
         return self.values(theta[:, None])[0]
 
-    def values(self, thetas: Tensor) -> Tensor:
+    def values(self, thetas: ArrayLike | Tensor) -> Tensor:
         """L at K points: (N, K) → (K,).
 
         Raises NonFiniteError, naming the first such point, where the loss is infinite or NaN.
         """
-        self._check_vector(thetas, "thetas", (2,))
+        thetas = self._vectors(thetas, "thetas", (2,))
+        self._prove(Proof.of_values)
         with self._pass("value", thetas.shape[1]), torch.no_grad():
             result = torch.cat(
                 [self._values(points) for points in thetas.split(self.vectors_at_once, 1)]
@@ -218,20 +270,23 @@ class Objective:
                 )
         return result
 
-    def gradient(self, theta: Tensor | None = None) -> Tensor:
+    def gradient(self, theta: ArrayLike | Tensor | None = None) -> Tensor:
         """∇L(θ), shape (N,)."""
         parameters = self._parameters_at(theta)
+        self._prove(Proof.of_gradients)
         with self._pass("gradient", 1):
             result = self._gradient(parameters)
         return self._finite(result, "gradient")
 
-    def hessian_vector_product(self, v: Tensor, theta: Tensor | None = None) -> Tensor:
+    def hessian_vector_product(
+        self, v: ArrayLike | Tensor, theta: ArrayLike | Tensor | None = None
+    ) -> Tensor:
         """∇²L(θ) v: (N,) → (N,), or (N, K) → (N, K).
 
         Differentiates the gradient along v (Pearlmutter 1994), by default in reverse mode over
         reverse mode: all vectors of a call share one forward and one backward pass per batch.
         """
-        self._check_vector(v, "v")
+        v = self._vectors(v, "v")
         parameters = self._parameters_at(theta)
         mode = self.self_test().product_mode
         vectors = v.reshape(self.n_parameters, -1)
@@ -245,13 +300,15 @@ class Objective:
             )
         return self._finite(result, "Hessian-vector product").reshape(v.shape)
 
-    def second_directional_derivative(self, v: Tensor, theta: Tensor | None = None) -> Tensor:
+    def second_directional_derivative(
+        self, v: ArrayLike | Tensor, theta: ArrayLike | Tensor | None = None
+    ) -> Tensor:
         """v'∇²L(θ)v = d²L(θ + tv)/dt² at t = 0: (N,) → (), or (N, K) → (K,).
 
         Exact, by default in Taylor mode: without a Hessian-vector product and without a backward
         pass. At a kink of the network (ReLU) it is the derivative beside the kink.
         """
-        self._check_vector(v, "v")
+        v = self._vectors(v, "v")
         parameters = self._parameters_at(theta)
         report = self.self_test()
         vectors = v.reshape(self.n_parameters, -1)
@@ -266,82 +323,111 @@ class Objective:
             )
         return self._finite(result, "second directional derivative").reshape(v.shape[1:])
 
-    def hessian(self, theta: Tensor | None = None) -> HessianOperator:
+    def hessian(self, theta: ArrayLike | Tensor | None = None) -> HessianOperator:
         """The Hessian at θ as an operator; its products cost passes, nothing is stored."""
-        return HessianOperator(self, theta)
+        at = None if theta is None else self._vectors(theta, "theta", (1,))
+        return HessianOperator(self, at)
 
     def self_test(self) -> SelfTest:
-        """Find the modes of differentiation that are right for this network, and take them.
+        """Prove this objective against plain PyTorch, and take the modes that are right.
 
-        What is tested stands in `self_test.run_self_test`. It runs once, by itself before the first
-        second derivative at the latest, on six samples in float64; its passes are not part of
-        `cost`. Subsets and copies share the result.
+        What is tested stands in `self_test.Proof`. It runs once, on at most twelve samples that
+        represent all (of every class, ignored ones too), in float64 where the network can; by
+        itself before the first number: values before the first value, gradients before the first
+        gradient, products before the first second derivative. Its passes are not part of `cost`
+        but of the report's. Subsets and copies share the result.
 
         Raises:
-            ModelError: Two passes, or two ways to split the samples into batches, disagree.
-            DifferentiationError: No mode of Hessian-vector products is right.
+            ModelError: The network is random in evaluation mode, mixes the samples of a batch,
+                changes its own parameters, or is not followed for another reason; the loss is
+                neither a mean nor a sum over samples.
+            DifferentiationError: The gradient is not the slope of the loss, or no mode of
+                Hessian-vector products is right.
         """
-        if self._report is None:
-            chosen = torch.linspace(0, self.n_samples - 1, min(self.n_samples, 6)).long()
-            probe = self.subset(chosen).to(dtype=torch.float64)
-            with kernels(self.device):
-                self._report = run_self_test(probe)
-            self._vectorised = probe._vectorised
-        return self._report
+        self._prove(Proof.of_products)
+        assert self._proof.report is not None
+        return self._proof.report
+
+    def _prove(self, stage: Callable[[Proof], Any]) -> None:
+        with surroundings(self.device):
+            stage(self._proof)
+        if not self._proof.vectorised:
+            self._vectorised = False
 
     # --- one chunk of vectors, all batches ------------------------------------------------------
 
     def _values(self, points: Tensor) -> Tensor:
         columns = self._unflatten(points)
+        unchanged = [p._version for column in columns for p in column.values()]
+        together = stack(columns) if self._vectorised and len(columns) > 1 else None
         total = points.new_zeros(len(columns), dtype=torch.float64)
-        for batch in self._batches():
-            loss = partial(self._share_of_loss, batch=batch)
-            if self._vectorised and len(columns) > 1:
-                try:
-                    total += vmap(loss)(stack(columns))
-                    continue
-                except torch.OutOfMemoryError:
-                    raise
-                except RuntimeError:  # the network branches on its data, for instance
-                    self._vectorised = False
-            total += torch.stack([loss(column) for column in columns])
+        with torch.no_grad():
+            for batch in self._batches():
+                loss = partial(self._share_of_loss, batch=batch)
+                if together is not None:
+                    try:
+                        total += vmap(loss)(together)
+                        continue
+                    except torch.OutOfMemoryError:
+                        raise
+                    except RuntimeError:  # the network branches on its parameters, for instance
+                        self._vectorised, together = False, None
+                total += torch.stack([loss(column) for column in columns])
+        if unchanged != [p._version for column in columns for p in column.values()]:
+            raise ModelError("The network changes its own parameters in a forward pass.")
+        self._program.restore()
         return total.to(self.dtype)
 
     def _gradient(self, parameters: Parameters) -> Tensor:
         total = self._zeros(1)
+        fast = self._proof.gradient_mode == FAST and not self._vectorised
         for batch in self._batches():
-            _add(total[0], gradient(partial(self._share_of_loss, batch=batch), parameters))
+            _add(total[0], self._folded(gradient, fast, batch, parameters))
         return _flatten(total)[:, 0]
 
     def _products(self, parameters: Parameters, vectors: Tensor, mode: str) -> Tensor:
         directions = self._unflatten(vectors)
         total = self._zeros(len(directions))
+        fast = mode == FAST and not self._vectorised
         for batch in self._batches():
-            loss = partial(self._share_of_loss, batch=batch)
-            products = PRODUCTS[mode](loss, parameters, directions, self._vectorised)
+            arguments = (parameters, directions, self._vectorised)
+            products = self._folded(PRODUCTS[mode], fast, batch, *arguments)
             for part, product in zip(total, products):
                 _add(part, product)
+        self._program.restore()
         return _flatten(total)
+
+    def _folded(self, mode: Callable[..., Any], fast: bool, batch: Batch, *arguments: Any) -> Any:
+        """A mode of the batch's loss; without folding where a network takes an unproven path."""
+        loss = partial(self._share_of_loss, batch=batch, fast=fast)
+        try:
+            return mode(loss, *arguments)
+        except FoldingError:
+            self._proof.foldings = {}
+            return mode(loss, *arguments)
 
     def _second_derivatives(self, parameters: Parameters, vectors: Tensor, mode: str) -> Tensor:
         directions = self._unflatten(vectors)
         total = vectors.new_zeros(len(directions), dtype=torch.float64)
         derivatives = SECOND_DERIVATIVES[mode]
+        together = stack(directions) if self._vectorised and len(directions) > 1 else None
         for batch in self._batches():
             loss = partial(self._share_of_loss, batch=batch)
-            if self._vectorised and len(directions) > 1:
+            if together is not None:
                 along = partial(derivatives, loss, parameters)
-                total += vmap(lambda v, along=along: along([v])[0])(stack(directions))
+                total += vmap(lambda v, along=along: along([v])[0])(together)
             else:
                 total += derivatives(loss, parameters, directions)
+        self._program.restore()
         return total.to(self.dtype)
 
-    def _batches(self) -> Iterator[Batch]:
-        if self._samples_at_once is None:
+    def _batches(self, size: int | None = None) -> Iterator[Batch]:
+        """Inputs and targets; batches of which the loss ignores every target are left out."""
+        if size is None and self._samples_at_once is None:
             self._samples_at_once = self._choose_samples_at_once()
-        for start in range(0, self.n_samples, self._samples_at_once):
-            part = slice(start, start + self._samples_at_once)
-            yield self._cast(self._inputs[part]), self._cast(self._targets[part])
+        for inputs, targets in self._samples.batches(size or self._samples_at_once or 1):
+            if self._loss.weight(targets):
+                yield self._cast(inputs), cast(targets, self.dtype, self.device)
 
     def _choose_samples_at_once(self) -> int:
         """On the CPU, as many samples as keep the largest result of a layer in the cache.
@@ -352,26 +438,26 @@ class Objective:
         """
         if self.device.type != "cpu":
             return self.batch_size
-        few, largest = self._cast(self._inputs[:2]), 1
+        few, largest = self._cast(self._samples.take([0, -1]).inputs), 1
 
         def watch(module: nn.Module, inputs: object, output: object) -> None:
             nonlocal largest
             if isinstance(output, Tensor):
-                largest = max(largest, output.numel() // len(few))
+                largest = max(largest, output.numel() // 2)
 
-        handles = [m.register_forward_hook(watch) for m in self._model.modules()]
+        modules = self._program.module.modules()
+        handles = [module.register_forward_hook(watch) for module in modules]
         try:
-            with kernels(self.device), torch.no_grad():
-                self._model(few)
+            with torch.no_grad():
+                self._program(self._unflatten(self._theta[:, None])[0], few)
         finally:
             for handle in handles:
                 handle.remove()
         numbers = 2**20 if self.dtype == torch.float32 else 2**17
         return min(self.batch_size, max(8, numbers // largest))
 
-    def _cast(self, batch: Tensor) -> Tensor:
-        dtype = self.dtype if batch.is_floating_point() else None
-        return self._laid_out(batch.to(device=self.device, dtype=dtype))
+    def _cast(self, inputs: Any) -> Any:
+        return tree_map(self._laid_out, cast(inputs, self.dtype, self.device))
 
     def _laid_out(self, x: Tensor) -> Tensor:
         """The memory layout that convolutions are fastest in: ResNet-56 in float32 takes 0.46 s in
@@ -380,19 +466,22 @@ class Objective:
         channels_last = x.ndim == 4 and self.dtype == torch.float32 and self.device.type == "cpu"
         return x.contiguous(memory_format=torch.channels_last) if channels_last else x
 
-    def _share_of_loss(self, parameters: Parameters, batch: Batch) -> Tensor:
-        """The batch's part of the mean over all samples."""
+    def _share_of_loss(self, parameters: Parameters, batch: Batch, fast: bool = False) -> Tensor:
+        """The batch's part of the loss of all samples; `fast`: also in a second backward pass."""
         inputs, targets = batch
-        everywhere = {place: parameters[name] for place, name in self._places.items()}
-        outputs = functional_call(self._model, everywhere, (inputs,), tie_weights=False)
-        return self._loss(outputs, targets) * (len(inputs) / self.n_samples)
+        share = self._loss.weight(targets) / self._weight
+        self._program.acts_in_place = self._proof.acts_in_place
+        mode: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+        if fast:
+            mode = DoubleBackward(self._proof.foldings, self._program.tensor)
+        with mode:
+            return self._loss.function(self._program(parameters, inputs), targets) * share
 
     # --- flat vectors ---------------------------------------------------------------------------
 
-    def _parameters_at(self, theta: Tensor | None) -> Parameters:
-        theta = self._theta if theta is None else theta
-        self._check_vector(theta, "theta", (1,))
-        return self._unflatten(theta[:, None])[0]
+    def _parameters_at(self, theta: ArrayLike | Tensor | None) -> Parameters:
+        at = self._theta if theta is None else self._vectors(theta, "theta", (1,))
+        return self._unflatten(at[:, None])[0]
 
     def _unflatten(self, vectors: Tensor) -> list[Parameters]:
         """(N, K) → K times parameters by name."""
@@ -402,13 +491,17 @@ class Objective:
                 name: self._laid_out(part.view(shape))
                 for (name, shape), part in zip(self._shapes.items(), row.split(sizes))
             }
-            for row in vectors.detach().T.contiguous()
+            # A copy: whatever the network does to its parameters, the caller's stay.
+            for row in vectors.detach().T.clone(memory_format=torch.contiguous_format)
         ]
 
     def _zeros(self, count: int) -> list[Parameters]:
         return self._unflatten(self._theta.new_zeros(self.n_parameters, count))
 
-    def _check_vector(self, v: Tensor, name: str, dims: tuple[int, ...] = (1, 2)) -> None:
+    def _vectors(self, v: ArrayLike | Tensor, name: str, dims: tuple[int, ...] = (1, 2)) -> Tensor:
+        """Checked; NumPy arrays and lists in the objective's precision, on its device."""
+        if not isinstance(v, Tensor):
+            v = torch.as_tensor(np.asarray(v), dtype=self.dtype, device=self.device)
         n = self.n_parameters
         if v.ndim not in dims or v.shape[0] != n or v.numel() == 0:
             expected = " or ".join({1: f"({n},)", 2: f"({n}, K)"}[d] for d in dims)
@@ -418,6 +511,8 @@ class Objective:
                 f"{name} is {v.dtype} on {v.device}, but the objective is {self.dtype} on "
                 f"{self.device}."
             )
+        with torch.inference_mode(False):
+            return v.detach().clone() if v.is_inference() else v.detach()
 
     def _finite(self, result: Tensor, what: str) -> Tensor:
         if not torch.isfinite(result).all():
@@ -426,14 +521,42 @@ class Objective:
 
     @contextlib.contextmanager
     def _pass(self, kind: str, count: int) -> Iterator[None]:
-        """`count` passes over all samples: their kernels and their cost."""
+        """`count` passes over all samples: their surroundings, their cost, and what they leave."""
         start = time.perf_counter()
-        with kernels(self.device):
-            yield
+        try:
+            with surroundings(self.device):
+                yield
+        except (HessianDirectionsError, torch.OutOfMemoryError, MemoryError):
+            raise
+        except Exception as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ModelError(
+                f"The {kind.replace('_', ' ')} over {self.n_samples} samples failed: {reason}"
+            ) from error
+        finally:
+            self._program.restore()
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)  # else the time of the launches alone
         passes = {f"{kind} {str(self.dtype).removeprefix('torch.')}": count}
         self.cost = self.cost + Cost(passes, time.perf_counter() - start)
+
+
+@contextlib.contextmanager
+def surroundings(device: torch.device) -> Iterator[None]:
+    """What the caller has switched on or off around an analysis is not part of it.
+
+    Graphs are recorded, nothing is cast by itself, compiled pieces run as they were written, and
+    kernels are those that have second derivatives and are as precise as their number format.
+    """
+    with contextlib.ExitStack() as stack_of_contexts:
+        enter = stack_of_contexts.enter_context
+        enter(torch.inference_mode(False))
+        enter(torch.enable_grad())
+        enter(torch.autocast(device.type, enabled=False))
+        if "torch._dynamo" in sys.modules:
+            enter(torch.compiler.set_stance("force_eager"))
+        enter(kernels(device))
+        yield
 
 
 @contextlib.contextmanager
@@ -457,38 +580,6 @@ def kernels(device: torch.device) -> Iterator[None]:
 
 
 # --- small helpers ------------------------------------------------------------------------------
-
-
-def _evaluation_copy(model: nn.Module) -> nn.Module:
-    model = copy.deepcopy(model).eval().requires_grad_(False)
-    for module in model.modules():
-        if getattr(module, "inplace", False) is True:
-            module.inplace = False  # type: ignore[assignment]
-    return model
-
-
-def _places(model: nn.Module, names: Iterable[str]) -> dict[str, str]:
-    """Every place that holds one of these parameters → its name; shared modules are one place.
-
-    `functional_call` finds shared parameters itself, but leaves a shared module changed behind.
-    """
-    parameters = dict(model.named_parameters())
-    name_of = {id(parameters[name]): name for name in names}
-    return {
-        f"{prefix}.{attribute}" if prefix else attribute: name_of[id(parameter)]
-        for prefix, module in model.named_modules()
-        for attribute, parameter in module._parameters.items()
-        if id(parameter) in name_of
-    }
-
-
-def _twice_differentiable(loss: Loss) -> Loss:
-    reduction = getattr(loss, "reduction", "mean")
-    if reduction != "mean":
-        raise ModelError(f"The loss has reduction {reduction!r}, but 'mean' is needed.")
-    if isinstance(loss, nn.MSELoss) or loss is nn.functional.mse_loss:
-        return mean_squared_error
-    return loss
 
 
 def _add(total: Parameters, part: Parameters) -> None:

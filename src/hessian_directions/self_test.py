@@ -1,33 +1,75 @@
-"""Which modes of differentiation are right for a network: found out before anything is estimated.
+"""What an objective may return, and by which mode: proven on few samples before the first number.
+
+Every way in which an objective computes is compared with a referee that shares nothing with it
+(`referee`): values with the loss over whole samples, gradients with PyTorch's and with differences
+of losses, products with differences of gradients. So the user's program is followed or refused.
 
 Modes can be missing (PyTorch 2.13: no forward mode through the gradient of SiLU, no second backward
 pass of hardsigmoid) and silently wrong (forward mode over forward mode through layer, instance and
-batch normalisation), so every network is tested on a few samples in float64.
+batch normalisation); a network may cut its graph, change tensors in place, mix the samples of a
+batch, keep weights elsewhere than in its parameters.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor
 
-from hessian_directions.differentiation import PRODUCTS, SECOND_DERIVATIVES, Parameters
-from hessian_directions.errors import DifferentiationError, ModelError, NonFiniteError
+from hessian_directions.cost import Cost
+from hessian_directions.differentiation import FAST, PRODUCTS, SECOND_DERIVATIVES
+from hessian_directions.errors import (
+    DifferentiationError,
+    HessianDirectionsError,
+    ModelError,
+    NonFiniteError,
+)
+from hessian_directions.folding import Folding, foldings
+from hessian_directions.referee import Referee
 
 if TYPE_CHECKING:
     from hessian_directions.objective import Objective
 
+T = TypeVar("T")
+
 # How a second directional derivative is named that is computed as v'(Hv).
 PRODUCT = "Hessian-vector product"
 
-# Relative deviations allowed in float64: between two exact ways, and between an exact way and
-# central differences of gradients.
-_TOLERANCE = 1e-8
-_DIFFERENCE_TOLERANCE = 1e-5
+
+@dataclass(frozen=True)
+class Tolerances:
+    """Relative deviations allowed where the network computes in a precision.
+
+    Attributes:
+        exact: Between two exact ways.
+        differences: Between an exact way and differences.
+        epsilon: Spacing of the numbers near 1.
+    """
+
+    exact: float
+    differences: float
+    epsilon: float
+
+
+TOLERANCES = {
+    torch.float64: Tolerances(1e-8, 1e-4, 2.0**-52),
+    torch.float32: Tolerances(1e-3, 3e-2, 2.0**-23),
+}
+
+# Steps of differences, in units of √ε_machine·max(1, ‖θ‖) along a unit vector: short ones cross no
+# kinks, long ones are not lost in rounding.
+STEPS = (1.0, 10.0, 100.0, 1e3, 1e4)
+
+# A point near the network, off the kinks that lie exactly at it, and one where its loss is no longer
+# small: random displacements relative to ‖θ‖.
+NEAR, FAR = 1e-3, 0.5
 
 
 @dataclass(frozen=True)
@@ -36,17 +78,23 @@ class SelfTest:
 
     Attributes:
         product_mode: How Hessian-vector products are computed: "reverse over reverse" or, where
-            that is missing or wrong, "forward over reverse".
+            that is missing or wrong, "plain reverse over reverse" or "forward over reverse".
         second_derivative_mode: How second directional derivatives are computed: "Taylor mode" or,
             where that is missing or wrong, "nested forward mode" or "Hessian-vector product".
         deviations: Relative deviations, by what was compared.
         fallbacks: Why a mode was passed over, by mode; empty when the first choices passed.
+        n_samples: Samples that it looked at.
+        precision: In which the network computes even when it is asked for float64.
+        cost: Passes over those samples and seconds; part of no other cost.
     """
 
     product_mode: str
     second_derivative_mode: str
     deviations: dict[str, float]
     fallbacks: dict[str, str]
+    n_samples: int
+    precision: str
+    cost: Cost = field(compare=False)
 
     def describe(self) -> str:
         """One line for logs and artifacts."""
@@ -54,119 +102,454 @@ class SelfTest:
         fallbacks = "".join(f"; {mode} not taken: {why}" for mode, why in self.fallbacks.items())
         return (
             f"Hessian-vector products by {self.product_mode}, second directional derivatives by "
-            f"{self.second_derivative_mode}; deviations in float64: {deviations}{fallbacks}"
+            f"{self.second_derivative_mode}; deviations in {self.precision} on {self.n_samples} "
+            f"samples: {deviations}{fallbacks}"
         )
 
 
-def run_self_test(probe: Objective) -> SelfTest:
-    """Test an objective in float64 with few samples, which is used up by it.
+class Proof:
+    """The self-test of an objective, as far as it was needed so far; its copies share it.
 
-    Two passes must agree, and so must one batch and two ragged ones. Then, along two random
-    directions u and v, the first mode of Hessian-vector products is taken that
-
-    - is symmetric, u'(Hv) = v'(Hu), and
-    - agrees in u'(Hu) and v'(Hv) with a mode of second directional derivatives (which is then taken
-      too), or else with central differences of the gradient (then v'(Hv) is taken).
-
-    Agreement along random directions leaves room for an antisymmetric error alone, and symmetry
-    leaves none.
-
-    Raises:
-        ModelError: Two passes disagree, or two ways to split the samples into batches.
-        NonFiniteError: The gradient is not finite.
-        DifferentiationError: No mode of Hessian-vector products is right.
+    Args:
+        probe: Makes an objective over few samples that represent all, in a precision.
+        referee: Makes the referee over the same samples, in a precision.
+        own_precision: That of the network.
     """
-    parameters = probe._parameters_at(None)
-    deviations = _repeatability(probe, parameters)
-    generator = torch.Generator().manual_seed(0)
-    vectors = torch.randn(probe.n_parameters, 2, generator=generator, dtype=torch.float64)
-    vectors = (vectors / vectors.norm(dim=0)).to(probe.device)
-    fallbacks: dict[str, str] = {}
-    for mode in PRODUCTS:
-        product = partial(probe._products, parameters, vectors, mode)
-        products = _attempt(probe, product, mode, fallbacks)
-        if products is None:
-            continue
-        cross = vectors.T @ products
-        asymmetry = abs(float(cross[0, 1] - cross[1, 0])) / _size(cross)
-        deviations[f"symmetry of {mode}"] = asymmetry
-        if asymmetry > _TOLERANCE:
-            fallbacks[mode] = f"is not symmetric by {asymmetry:.1e}"
-            continue
-        for second_mode in SECOND_DERIVATIVES:
-            second = partial(probe._second_derivatives, parameters, vectors, second_mode)
-            curvatures = _attempt(probe, second, second_mode, fallbacks)
+
+    def __init__(
+        self,
+        probe: Callable[[torch.dtype], Objective],
+        referee: Callable[[torch.dtype], Referee],
+        own_precision: torch.dtype,
+    ) -> None:
+        self._make_probe, self._make_referee = probe, referee
+        self._own_precision = own_precision
+        self.vectorised = True
+        self.acts_in_place = False
+        self.gradient_mode = FAST
+        self.foldings: dict[int, Folding] = {}
+        self.report: SelfTest | None = None
+        self.deviations: dict[str, float] = {}
+        self.fallbacks: dict[str, str] = {}
+        self._done: set[str] = set()
+        self._failed: dict[str, HessianDirectionsError] = {}
+        self._seconds = 0.0
+
+    def of_values(self) -> None:
+        """Before the first value.
+
+        Raises:
+            ModelError: The network or the loss does not run, two passes disagree, two ways to split
+                the samples into batches disagree, or values are not those of the referee.
+        """
+        self._once("values", self._prove_values)
+
+    def of_gradients(self) -> None:
+        """Before the first gradient.
+
+        Raises:
+            DifferentiationError: Gradients are not those of the referee, or these are not the
+                slopes of its losses.
+        """
+        self.of_values()
+        self._once("gradients", self._prove_gradients)
+
+    def of_products(self) -> SelfTest:
+        """Before the first second derivative.
+
+        Raises:
+            DifferentiationError: No mode of Hessian-vector products is right.
+        """
+        self.of_gradients()
+        self._once("products", self._prove_products)
+        assert self.report is not None
+        return self.report
+
+    def _once(self, stage: str, prove: Callable[[], None]) -> None:
+        if stage in self._failed:
+            raise self._failed[stage]
+        if stage in self._done:
+            return
+        start = time.perf_counter()
+        try:
+            prove()
+        except HessianDirectionsError as error:
+            self._failed[stage] = error
+            raise
+        finally:
+            self._seconds += time.perf_counter() - start
+        self._done.add(stage)
+        if stage == "products":
+            self._report()
+
+    # --- values ---------------------------------------------------------------------------------
+
+    def _prove_values(self) -> None:
+        self._set_precision()
+        probe, referee, theta = self._probe, self._referee, self._theta
+        first, second = referee.value(theta), referee.value(theta)
+        self.deviations["two passes"] = abs(second - first) / (abs(first) or 1.0)
+        if abs(second - first) > self._allowed_between(first, abs(first)):
+            raise ModelError(
+                "Two passes over the same samples disagree: the network is random in evaluation "
+                "mode."
+            )
+        far = theta + self._random(seed=1) * (FAR * self._length)
+        expected = torch.tensor([first, referee.value(far)], dtype=torch.float64)
+        if not bool(expected.isfinite().any()):
+            return  # nothing can be compared, and nothing is returned but that
+        points = torch.stack([theta, far], 1)
+        reason = ""
+        for acts_in_place in (False, True):
+            for vectorised in (True, False) if probe._vectorised else (False,):
+                self.acts_in_place = acts_in_place
+                probe._vectorised = vectorised
+                values, reason = self._attempt(lambda: probe._values(points).double())
+                deviation = self._value_deviation(values, expected)
+                if deviation is not None and deviation <= 1:
+                    break
+            else:
+                continue
+            break
+        else:
+            got = "" if values is None else f"{values.tolist()} for {expected.tolist()}"
+            raise ModelError(
+                "The network does not give its loss when its parameters are put in from outside "
+                f"({reason or got}): it keeps weights elsewhere than in its parameters, or other "
+                "state from pass to pass."
+            )
+        assert values is not None
+        self.vectorised = probe._vectorised
+        finite = expected.isfinite()
+        self.deviations["values"] = _deviation(values[finite], expected[finite])
+        self._compare_with_single_samples(far if expected[1].isfinite() else theta)
+
+    def _compare_with_single_samples(self, theta: Tensor) -> None:
+        """A loss that is put together from batches must not depend on which."""
+        probe = self._probe
+        if probe.n_samples == 1:
+            return
+        parameters = probe._parameters_at(theta)
+
+        def singly() -> Tensor:
+            with torch.no_grad():
+                shares = [probe._share_of_loss(parameters, batch) for batch in probe._batches(1)]
+            return torch.stack(shares).double()
+
+        whole = float(probe._values(theta[:, None]))
+        shares, reason = self._attempt(singly)
+        if shares is None:
+            raise ModelError(
+                "The loss depends on how the samples are split into batches: a batch of one sample "
+                f"fails ({reason})."
+            )
+        deviation = abs(float(shares.sum()) - whole)
+        self.deviations["two batches"] = deviation / (float(shares.abs().sum()) or 1.0)
+        if not deviation <= self._allowed_between(whole, float(shares.abs().sum())):
+            total = float(shares.sum()) * probe.n_samples
+            hint = (
+                ": it is a sum, not a mean over samples, which is to be said by reduction='sum'"
+                if abs(total - whole) <= self._allowed_between(whole, abs(whole))
+                else ": it is not a mean over samples, or the network mixes the samples of a batch"
+            )
+            raise ModelError(f"The loss depends on how the samples are split into batches{hint}.")
+
+    def _set_precision(self) -> None:
+        """float64 where the network can; its own precision where it keeps constants in it."""
+        precision, reason = torch.float64, ""
+        while True:
+            self._referee = self._make_referee(precision)
+            self._probe = self._make_probe(precision)
+            self._probe._proof = self
+            self._theta = self._probe.theta
+            changed, reason = self._attempt(
+                lambda: self._referee.changes_its_parameters(self._theta)
+            )
+            if changed is not None or precision == self._own_precision:
+                break
+            precision = self._own_precision
+        if changed is None:
+            raise ModelError(f"The network or its loss does not run on its samples: {reason}.")
+        if changed:
+            raise ModelError("The network changes its own parameters in a forward pass.")
+        computes_in = self._referee.rounds_to(self._theta)
+        if computes_in not in TOLERANCES:
+            raise ModelError(
+                f"The network computes in {computes_in} on its way, which is too coarse for "
+                "curvature: let it compute in float32."
+            )
+        self._tolerances = TOLERANCES[computes_in]
+        self.precision = str(computes_in).removeprefix("torch.")
+        self._length = max(1.0, float(self._theta.norm()))
+
+    def _allowed_between(self, value: float, scale: float) -> float:
+        """Between two values of the loss, which its last subtraction rounds as its outputs are."""
+        rounding = 64 * self._tolerances.epsilon * self._referee.largest_output
+        return 0.1 * self._tolerances.exact * max(abs(value), scale) + rounding
+
+    def _value_deviation(self, values: Tensor | None, expected: Tensor) -> float | None:
+        """The largest deviation in units of what is allowed."""
+        if values is None:
+            return None
+        largest = 0.0
+        for value, wanted in zip(values.tolist(), expected.tolist()):
+            if math.isfinite(wanted):
+                deviation = abs(value - wanted) / (
+                    self._allowed_between(wanted, abs(wanted)) or 1e-300
+                )
+                largest = max(largest, deviation if math.isfinite(deviation) else math.inf)
+        return largest
+
+    # --- gradients ------------------------------------------------------------------------------
+
+    def _prove_gradients(self) -> None:
+        probe, referee, u = self._probe, self._referee, self._random(seed=2)
+        self._near = self._point_nearby()
+        step = self._step(STEPS[0])
+        try:
+            sides = [referee.gradient(self._near + sign * step * u) for sign in (1, -1)]
+        except HessianDirectionsError:
+            raise
+        except Exception as error:
+            hint = " (use_reentrant=False helps)" if "heckpoint" in str(error) else ""
+            raise DifferentiationError(
+                f"PyTorch has no gradient of this network: {_first_line(error)}{hint}."
+            ) from error
+        (ahead, slope_ahead), (behind, slope_behind) = sides
+        if not bool(torch.isfinite(slope_ahead).all()):
+            raise NonFiniteError(f"The gradient over {probe.n_samples} samples is not finite.")
+        self._first_differences = (slope_ahead - slope_behind) / (2 * step)
+        self.foldings = self._foldings()
+        at = probe._parameters_at(self._near + step * u)
+        for mode in (FAST, "plain"):
+            self.gradient_mode = mode
+            gradient, reason = self._attempt(partial(probe._gradient, at))
+            if gradient is None and self.foldings:
+                self.foldings = {}
+                gradient, reason = self._attempt(partial(probe._gradient, at))
+            deviation = math.inf if gradient is None else _deviation(gradient, slope_ahead)
+            if deviation <= self._tolerances.exact:
+                self.deviations["gradients"] = deviation
+                break
+            self.fallbacks[f"gradients by {mode}"] = reason or f"deviate by {deviation:.1e}"
+        else:
+            raise DifferentiationError(
+                f"The gradient is not PyTorch's: {self.fallbacks['gradients by plain']}."
+            )
+        if mode == FAST:
+            self.fallbacks.pop(f"gradients by {FAST}", None)
+        slope = float((slope_ahead + slope_behind) @ u) / 2
+        size = float(((slope_ahead + slope_behind) / 2 * u).norm())
+        self._compare_with_losses(slope, size, u, {step: (ahead, behind)})
+
+    def _compare_with_losses(
+        self, slope: float, size: float, u: Tensor, known: dict[float, tuple[float, float]]
+    ) -> None:
+        """v'∇L against (L(θ+hv) − L(θ−hv))/2h, at the steps where this means something.
+
+        `size` is what a slope along a random direction is like. A kink between the two points
+        moves the difference by a small part of it. Where the loss is flat to rounding nothing is
+        seen, and nothing is wrong.
+        """
+        referee, allowed = self._referee, self._tolerances.differences
+        smallest, noise = math.inf, math.nan
+        for multiple in STEPS:
+            step = self._step(multiple)
+            ahead, behind = known.get(step) or [
+                referee.value(self._near + sign * step * u) for sign in (1, -1)
+            ]
+            deviation = abs((ahead - behind) / (2 * step) - slope)
+            rounding = self._tolerances.epsilon * max(abs(ahead), abs(behind)) / step
+            smallest = min(smallest, deviation / (size or 1e-300))
+            if deviation <= allowed * size + 4 * rounding and rounding <= 0.01 * size:
+                self.deviations["differences of losses"] = deviation / size
+                return
+            if multiple != STEPS[-1]:
+                continue
+            noise = self._noise(u)
+            if deviation <= allowed * size + 16 * max(noise / step, rounding):
+                self.deviations["differences of losses"] = deviation / (size or 1.0)
+                return
+        amount = (
+            f"they differ by {smallest:.1e} of it" if size else "it is zero, the loss is not flat"
+        )
+        raise DifferentiationError(
+            f"The gradient of this network is not the slope of its loss ({amount}): its graph is "
+            "cut (no_grad, detach, .data, NumPy), or a custom backward pass is not the derivative "
+            "of its forward pass."
+        )
+
+    def _noise(self, u: Tensor) -> float:
+        """Scatter of the referee's losses at points too close for the loss to change smoothly."""
+        spacing = 16 * self._tolerances.epsilon * self._length
+        values = torch.tensor(
+            [self._referee.value(self._near + i * spacing * u) for i in range(7)],
+            dtype=torch.float64,
+        )
+        return float(values.diff(n=3).square().mean().div(20).sqrt())
+
+    def _point_nearby(self) -> Tensor:
+        """A point off the kinks at the network itself; it, if the loss there is not finite."""
+        displacement = self._random(seed=3) * self._length
+        for share in (NEAR, 1e-3 * NEAR):
+            point = self._theta + share * displacement
+            if math.isfinite(self._referee.value(point)):
+                return point
+        return self._theta
+
+    def _foldings(self) -> dict[int, Folding]:
+        """From a pass over two samples."""
+        probe = self._probe
+        if probe._vectorised:
+            return {}
+        leaves = {n: p.requires_grad_() for n, p in probe._parameters_at(self._near).items()}
+        batch = next(iter(probe._batches(2)))
+
+        def call() -> None:
+            with torch.enable_grad():
+                probe._share_of_loss(leaves, batch)
+
+        found: list[dict[int, Folding]] = []
+        self._attempt(lambda: found.append(foldings(probe._program, call)))
+        return found[0] if found else {}
+
+    # --- products -------------------------------------------------------------------------------
+
+    def _prove_products(self) -> None:
+        """Find the modes that are right.
+
+        Along two random directions u and v, the first mode of Hessian-vector products is taken that
+
+        - agrees in Hu with differences of the referee's gradients, or with the referee's own double
+          backward pass where kinks or rounding let these tell nothing, and
+        - is symmetric, u'(Hv) = v'(Hu);
+
+        and then the first mode of second directional derivatives that agrees with it. That a wrong
+        linear map agrees along a random direction has probability zero.
+        """
+        probe, parameters = self._probe, self._probe._parameters_at(self._near)
+        vectors = torch.stack([self._random(seed=2), self._random(seed=4)], 1)
+        fallbacks: dict[str, str] = {}
+        for mode in PRODUCTS:
+            products, reason = self._attempt(
+                partial(probe._products, parameters, vectors, mode), unvectorise=True
+            )
+            if products is None:
+                fallbacks[mode] = reason
+                continue
+            cross = vectors.T @ products
+            asymmetry = abs(float(cross[0, 1] - cross[1, 0])) / _size(cross)
+            self.deviations[f"symmetry of {mode}"] = asymmetry
+            if not asymmetry <= self._tolerances.exact:
+                fallbacks[mode] = f"is not symmetric by {asymmetry:.1e}"
+                continue
+            wrong = self._compare_with_gradients(products[:, 0], mode)
+            if wrong:
+                fallbacks[mode] = wrong
+                continue
+            self._modes = mode, self._second_mode(mode, cross, parameters, vectors, fallbacks)
+            self.fallbacks |= fallbacks
+            return
+        reasons = "; ".join(f"{mode}: {why}" for mode, why in fallbacks.items())
+        raise DifferentiationError(f"No mode of Hessian-vector products is right ({reasons}).")
+
+    def _second_mode(
+        self,
+        product_mode: str,
+        cross: Tensor,
+        parameters: dict[str, Tensor],
+        vectors: Tensor,
+        fallbacks: dict[str, str],
+    ) -> str:
+        for mode in SECOND_DERIVATIVES:
+            curvatures, reason = self._attempt(
+                partial(self._probe._second_derivatives, parameters, vectors, mode),
+                unvectorise=True,
+            )
             if curvatures is None:
+                fallbacks[mode] = reason
                 continue
             deviation = float((curvatures - cross.diagonal()).norm()) / _size(cross)
-            deviations[f"{second_mode} and {mode}"] = deviation
-            if deviation <= _TOLERANCE:
-                fallbacks.pop(second_mode, None)
-                return SelfTest(mode, second_mode, deviations, fallbacks)
-            fallbacks[second_mode] = f"deviates from {mode} by {deviation:.1e}"
-        deviation = _deviation(products, _gradient_differences(probe, vectors))
-        deviations[f"differences of gradients and {mode}"] = deviation
-        if deviation <= _DIFFERENCE_TOLERANCE:
-            return SelfTest(mode, PRODUCT, deviations, fallbacks)
-        fallbacks[mode] = f"deviates from differences of gradients by {deviation:.1e}"
-    reasons = "; ".join(f"{mode}: {why}" for mode, why in fallbacks.items())
-    raise DifferentiationError(f"No mode of Hessian-vector products is right ({reasons}).")
+            self.deviations[f"{mode} and {product_mode}"] = deviation
+            if deviation <= self._tolerances.exact:
+                return mode
+            fallbacks[mode] = f"deviates from {product_mode} by {deviation:.1e}"
+        return PRODUCT
 
+    def _compare_with_gradients(self, product: Tensor, mode: str) -> str:
+        """Why a product along the first direction is wrong; empty where it is right."""
+        u, size = self._random(seed=2), _size(product)
+        name, allowed = f"differences of gradients and {mode}", self._tolerances.differences
+        tried: list[Tensor] = []
+        for multiple in STEPS:
+            step = self._step(multiple)
+            if multiple == STEPS[0]:
+                difference = self._first_differences
+            else:
+                sides = [
+                    self._referee.gradient(self._near + sign * step * u)[1] for sign in (1, -1)
+                ]
+                difference = (sides[0] - sides[1]) / (2 * step)
+            deviation = _deviation(product, difference)
+            if deviation <= allowed:
+                self.deviations[name] = deviation
+                return ""
+            tried.append(difference)
+        settled = min(_deviation(a, b) for a, b in itertools.pairwise(tried))
+        self.deviations[name] = deviation = min(_deviation(product, d) for d in tried)
+        if settled <= 0.1 * deviation:
+            return f"deviates from differences of gradients by {deviation:.1e}"
+        # Kinks too dense, or a gradient too small, for differences to tell anything.
+        exact, reason = self._attempt(lambda: self._referee.product(self._near, u))
+        if exact is None:
+            return f"cannot be compared with PyTorch's own product: {reason}"
+        deviation = float((product - exact).norm()) / size
+        self.deviations[f"PyTorch's own product and {mode}"] = deviation
+        return "" if deviation <= self._tolerances.exact else f"deviates by {deviation:.1e}"
 
-def _repeatability(probe: Objective, parameters: Parameters) -> dict[str, float]:
-    """Deviations between two passes, and between one batch and two ragged ones."""
-    probe._samples_at_once = probe.n_samples
-    slope = probe._gradient(parameters)
-    if not torch.isfinite(slope).all():
-        raise NonFiniteError(f"The gradient over {probe.n_samples} samples is not finite.")
-    deviations = {"two passes": _deviation(slope, probe._gradient(parameters))}
-    if deviations["two passes"] > _TOLERANCE:
-        raise ModelError(
-            "Two passes over the same samples disagree: the network is random in evaluation mode."
+    # --- shared ---------------------------------------------------------------------------------
+
+    def _report(self) -> None:
+        """What was found; lets go of what was needed for it."""
+        self.report = SelfTest(
+            *self._modes,
+            self.deviations,
+            self.fallbacks,
+            self._probe.n_samples,
+            self.precision,
+            self._referee.cost + Cost(self._probe.cost.passes, self._seconds),
         )
-    probe._samples_at_once = max(1, 2 * probe.n_samples // 3)
-    deviations["two batches"] = _deviation(slope, probe._gradient(parameters))
-    if deviations["two batches"] > _TOLERANCE:
-        raise ModelError(
-            "The loss depends on how the samples are split into batches: it is not a mean over "
-            "samples, or the network mixes the samples of a batch."
-        )
-    probe._samples_at_once = probe.n_samples
-    return deviations
+        self.vectorised = self._probe._vectorised
+        del self._probe, self._referee, self._near, self._first_differences
+        del self._make_probe, self._make_referee
 
+    def _step(self, multiple: float) -> float:
+        return multiple * math.sqrt(self._tolerances.epsilon) * self._length
 
-def _attempt(
-    probe: Objective, function: Callable[[], Tensor], mode: str, fallbacks: dict[str, str]
-) -> Tensor | None:
-    """The result, unvectorised where vectorisation fails; None where the mode is missing."""
-    try:
+    def _random(self, seed: int) -> Tensor:
+        """A random unit vector."""
+        generator = torch.Generator().manual_seed(seed)
+        v = torch.randn(self._probe.n_parameters, generator=generator, dtype=torch.float64)
+        return (v / v.norm()).to(self._theta)
+
+    def _attempt(
+        self, function: Callable[[], T], unvectorise: bool = False
+    ) -> tuple[T | None, str]:
+        """The result, or None and why it failed; unvectorised where vectorisation fails."""
         try:
-            return function()
-        except torch.OutOfMemoryError:
+            return function(), ""
+        except (torch.OutOfMemoryError, MemoryError, HessianDirectionsError):
             raise
-        except RuntimeError:
-            if not probe._vectorised:
-                raise
-            probe._vectorised = False
-            return function()
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError as error:
-        fallbacks[mode] = str(error).splitlines()[0][:160]
-        return None
+        except Exception as error:
+            if unvectorise and self._probe._vectorised:
+                self._probe._vectorised = False
+                return self._attempt(function)
+            return None, _first_line(error)
 
 
-def _gradient_differences(probe: Objective, vectors: Tensor) -> Tensor:
-    """Central differences of the gradient along unit vectors, (N, K)."""
-    theta = probe.theta
-    step = 1e-6 * max(1.0, float(theta.norm()))
-    columns = []
-    for v in vectors.T:
-        ahead, behind = (
-            probe._gradient(probe._parameters_at(theta + sign * step * v)) for sign in (1, -1)
-        )
-        columns.append((ahead - behind) / (2 * step))
-    return torch.stack(columns, 1)
+def _first_line(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return (lines[0] if lines else type(error).__name__)[:160].rstrip(".")
 
 
 def _size(a: Tensor) -> float:

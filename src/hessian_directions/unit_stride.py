@@ -35,10 +35,7 @@ def conv2d(
     groups: int = 1,
 ) -> Tensor:
     """`torch.nn.functional.conv2d`."""
-    unpadded = padding == "valid" if isinstance(padding, str) else pair(padding) == [0, 0]
-    if unpadded and is_strided_point(kernel, stride):
-        down, right = pair(stride)
-        x, stride = x[..., ::down, ::right], 1
+    x, stride = sliced(x, kernel, stride, padding)
     return functional.conv2d(x, kernel, bias, stride, padding, dilation, groups)
 
 
@@ -73,6 +70,20 @@ REPLACED: dict[Callable[..., Any], Callable[..., Any]] = {
     functional.conv2d: conv2d,
     functional.conv_transpose2d: conv_transpose2d,
 }
+
+
+def sliced(
+    x: Tensor,
+    kernel: Tensor,
+    stride: int | tuple[int, ...],
+    padding: int | tuple[int, ...] | str,
+) -> tuple[Tensor, int | tuple[int, ...]]:
+    """Input and stride of a convolution; of a 1×1 one without padding the pixels it reads, and 1."""
+    unpadded = padding == "valid" if isinstance(padding, str) else pair(padding) == [0, 0]
+    if not (unpadded and is_strided_point(kernel, stride)):
+        return x, stride
+    down, right = pair(stride)
+    return x[..., ::down, ::right], 1
 
 
 def is_strided_point(kernel: Tensor, stride: int | tuple[int, ...]) -> bool:

@@ -14,8 +14,9 @@ from hessian_directions.data import registry as data
 from hessian_directions.data.cache import folder as cache_folder
 from hessian_directions.data.dataset import Dataset, Split, index_ranges
 from hessian_directions.errors import ConfigurationError, DeviceError
+from hessian_directions.losses import Loss, mean_squared_error
 from hessian_directions.models import registry as models
-from hessian_directions.objective import Loss, Objective, mean_squared_error
+from hessian_directions.objective import Objective
 from hessian_directions.seeds import derive
 
 LOSSES: dict[str, Loss] = {

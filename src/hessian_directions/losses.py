@@ -1,0 +1,139 @@
+"""Losses, and what their value over a batch is a mean over.
+
+The loss of all samples is put together from batches: a mean over samples by the number of samples
+of each, a mean weighted by class (or without the targets to be ignored) by the weights of each, a
+sum by adding. A loss that is none of these is found out by the self-test.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils._pytree import tree_leaves
+
+from hessian_directions.errors import DataError, ModelError
+from hessian_directions.samples import Samples
+
+Loss = Callable[[Any, Any], Tensor]
+
+# Their mean over classes given as numbers is weighted, and leaves out the targets to be ignored.
+_CLASSIFYING = {nn.CrossEntropyLoss, nn.NLLLoss, functional.cross_entropy, functional.nll_loss}
+_SQUARED = {nn.MSELoss, functional.mse_loss}
+
+
+def mean_squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Mean over all entries of (outputs − targets)².
+
+    `torch.nn.functional.mse_loss` has no second derivative by forward mode over reverse mode, so
+    the mean of squares is written out; an `Objective` puts it in place of that loss by itself.
+    """
+    return (outputs - targets).square().mean()
+
+
+def summed_squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Sum over all entries of (outputs − targets)², for the same reason."""
+    return (outputs - targets).square().sum()
+
+
+class BatchLoss:
+    """loss(outputs, targets) of a batch, and the weight of that batch in the loss of all samples.
+
+    Args:
+        loss: A function, a module or a `functools.partial` of one. It is copied where it holds
+            tensors.
+
+    Attributes:
+        original: The loss as it was given.
+        total: Whether it is a sum over samples, not a mean.
+
+    Raises:
+        ModelError: Its reduction is "none" or is given in a form that is obsolete.
+    """
+
+    def __init__(self, loss: Loss) -> None:
+        self.original = copy.deepcopy(loss) if isinstance(loss, nn.Module) else loss
+        kind, options = _kind_and_options(loss)
+        reduction = options.get("reduction", "mean")
+        if reduction not in ("mean", "sum", "batchmean") or options.keys() & {
+            "size_average",
+            "reduce",
+        }:
+            raise ModelError(
+                f"The loss has reduction {reduction!r}, but 'mean' or 'sum' is needed."
+            )
+        self.total = reduction == "sum"
+        self._weight: Tensor | None = None
+        self._ignored: int | None = None
+        if kind in _CLASSIFYING:
+            self._weight = options.get("weight")
+            self._ignored = options.get("ignore_index", -100)
+        self._squared = kind in _SQUARED and not options.keys() - {"reduction"}
+
+    def to(self, dtype: torch.dtype | None, device: torch.device | str | None) -> BatchLoss:
+        """With its tensors in another precision or on another device."""
+
+        def move(value: Any) -> Any:
+            if not isinstance(value, Tensor):
+                return value
+            return value.to(device, dtype if value.is_floating_point() else None)
+
+        other = copy.copy(self)
+        if isinstance(self.original, nn.Module):
+            other.original = copy.deepcopy(self.original).to(dtype=dtype, device=device)
+        elif isinstance(self.original, partial):
+            given = {key: move(value) for key, value in self.original.keywords.items()}
+            other.original = partial(self.original.func, *self.original.args, **given)
+        return other
+
+    @property
+    def function(self) -> Loss:
+        """The loss, written out where PyTorch's own is not twice differentiable by every mode."""
+        if self._squared:
+            return summed_squared_error if self.total else mean_squared_error
+        return self.original
+
+    def total_weight(self, samples: Samples) -> float:
+        """What the loss of all samples is divided by; reads no samples where none decide it.
+
+        Raises:
+            DataError: All targets are to be ignored, or of classes without weight.
+        """
+        if self.total:
+            return 1.0
+        if self._ignored is None:
+            return float(samples.count)
+        total = sum(self.weight(targets) for _, targets in samples.batches(1 << 20))
+        if not total:
+            raise DataError("The loss ignores every target.")
+        return total
+
+    def weight(self, targets: Any) -> float:
+        """What the mean over a batch is divided by, up to a factor that all batches share."""
+        if self.total:
+            return 1.0
+        n_samples = len(tree_leaves(targets)[0])
+        if self._ignored is None or not isinstance(targets, Tensor) or targets.is_floating_point():
+            return float(n_samples)
+        valid = targets != self._ignored
+        per_sample = max(targets[0].numel(), 1)
+        if self._weight is None:
+            return float(valid.sum()) / per_sample
+        weight = self._weight.detach().to(targets.device, torch.float64)
+        return float(weight[targets[valid]].sum()) / per_sample
+
+
+def _kind_and_options(loss: Loss) -> tuple[Any, Mapping[str, Any]]:
+    """The plain loss and what it is given."""
+    if isinstance(loss, partial):
+        return loss.func, loss.keywords
+    if isinstance(loss, nn.Module):
+        names = ("reduction", "weight", "ignore_index")
+        options = {name: getattr(loss, name) for name in names if hasattr(loss, name)}
+        return type(loss), options
+    return loss, {"reduction": getattr(loss, "reduction", "mean")}

@@ -1,0 +1,226 @@
+"""A user's network as a function of its parameters: a private copy, in evaluation mode.
+
+What a copy cannot be a faithful copy of is refused here; what it computes is compared with the
+network by the self-test.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from types import CodeType, FunctionType, MethodType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hessian_directions.errors import ModelError
+
+Place = tuple[str, str]
+
+
+class Program:
+    """The network as inputs → outputs, at parameters that are put in from outside.
+
+    Parameters stay in place until others come or `restore` is called: what is computed again in a
+    backward pass (activation checkpointing) finds them.
+
+    Args:
+        model: A private copy in evaluation mode (`private_copy`); copied once more.
+        names: The parameters that are put in, in the model's order.
+    """
+
+    def __init__(self, model: nn.Module, names: Sequence[str]) -> None:
+        self.module = _deep_copy(model)
+        self._original = dict(self.module.named_parameters())
+        name_of = {id(self._original[name]): name for name in names}
+        self._places = [
+            (module, attribute, name_of[id(parameter)])
+            for module in self.module.modules()
+            for attribute, parameter in module._parameters.items()
+            if id(parameter) in name_of
+        ]
+        self._recurrent = [m for m in self.module.modules() if isinstance(m, nn.RNNBase)]
+        self._acting_in_place = [
+            m for m in self.module.modules() if getattr(m, "inplace", False) is True
+        ]
+        self._call = convention(self.module)
+        self.acts_in_place = False
+
+    @property
+    def acts_in_place(self) -> bool:
+        """Whether modules change their inputs where the user asked them to; else they never do."""
+        return self._in_place
+
+    @acts_in_place.setter
+    def acts_in_place(self, value: bool) -> None:
+        self._in_place = value
+        for module in self._acting_in_place:
+            module.inplace = value  # type: ignore[assignment]
+
+    def __call__(self, parameters: Mapping[str, Tensor], inputs: Any) -> Any:
+        self._put(parameters)
+        return self._call(inputs)
+
+    def restore(self) -> None:
+        """Let go of the parameters that were put in."""
+        self._put(self._original)
+
+    def places(self) -> dict[int, Place]:
+        """Where each tensor that the network holds now stands, by its identity."""
+        return {
+            id(tensor): (path, attribute)
+            for path, module in self.module.named_modules(remove_duplicate=False)
+            for attribute, tensor in [*module._parameters.items(), *module._buffers.items()]
+            if tensor is not None
+        }
+
+    def tensor(self, place: Place) -> Tensor:
+        """What stands at a place now."""
+        return getattr(self.module.get_submodule(place[0]), place[1])
+
+    def _put(self, parameters: Mapping[str, Tensor]) -> None:
+        for module, attribute, name in self._places:
+            module._parameters[attribute] = parameters[name]  # type: ignore[assignment]
+        for module in self._recurrent:  # these keep a list of their own
+            module._flat_weights = [getattr(module, name) for name in module._flat_weights_names]
+
+
+def private_copy(model: nn.Module) -> nn.Module:
+    """The network without wrappers for devices and compilers, copied, in evaluation mode.
+
+    Raises:
+        ModelError: It cannot be copied, or a copy would go on reading the original.
+    """
+    model = _unwrapped(model)
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise ModelError(f"{_described(name)} is scripted: give the module that it came from.")
+        if getattr(module, "max_norm", None) is not None:
+            raise ModelError(
+                f"{_described(name)} has max_norm: it changes its own weights in every pass."
+            )
+    _refuse_references(model)
+    twin = _deep_copy(model)
+    for module in twin.modules():
+        module._compiled_call_impl = None
+        for name, child in module._modules.items():
+            if child is not None:
+                module._modules[name] = _unwrapped(child)
+    return twin.eval()
+
+
+def references(function: Any, owned: set[int]) -> bool:
+    """Whether a function reaches any of these objects through its closure, defaults or globals."""
+    if isinstance(function, partial):
+        held = [function.func, *function.args, *function.keywords.values()]
+        return any(_is_or_reaches(value, owned) for value in held)
+    if isinstance(function, MethodType):
+        return id(function.__self__) in owned or references(function.__func__, owned)
+    if not isinstance(function, FunctionType):
+        return False
+    cells = [cell.cell_contents for cell in function.__closure__ or () if _is_filled(cell)]
+    names = {name for code in _codes(function.__code__) for name in code.co_names}
+    read = [function.__globals__[name] for name in names if name in function.__globals__]
+    held = [*cells, *read, *(function.__defaults__ or ())]
+    return any(_is_or_reaches(value, owned) for value in held)
+
+
+def owned_by(model: nn.Module) -> set[int]:
+    """Identities of the network's modules that have parameters, and of these."""
+    modules = {id(m) for m in model.modules() if next(m.parameters(), None) is not None}
+    return modules | {id(p) for p in model.parameters()}
+
+
+def _is_or_reaches(value: Any, owned: set[int]) -> bool:
+    if id(value) in owned:
+        return True
+    if isinstance(value, nn.Module):
+        return any(id(p) in owned for p in value.parameters())
+    if isinstance(value, FunctionType | MethodType | partial):
+        # A function that closures refer to, one level deep: what is global is not searched on.
+        inner = value.__closure__ if isinstance(value, FunctionType) else ()
+        cells = [cell.cell_contents for cell in inner or () if _is_filled(cell)]
+        bound = [value.__self__] if isinstance(value, MethodType) else []
+        return any(id(part) in owned for part in cells + bound)
+    return False
+
+
+def _is_filled(cell: Any) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018
+    except ValueError:
+        return False
+    return True
+
+
+def _codes(code: CodeType) -> Iterator[CodeType]:
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _codes(constant)
+
+
+def _refuse_references(model: nn.Module) -> None:
+    """Functions are not copied: one that refers to the network would read the user's weights."""
+    owned = owned_by(model)
+    for name, module in model.named_modules():
+        for attribute, value in vars(module).items():
+            functions = value.values() if isinstance(value, dict) else [value]
+            for function in functions:
+                if isinstance(function, FunctionType | partial) and references(function, owned):
+                    raise ModelError(
+                        f"{_described(name)} holds a function ({attribute}) that refers to the "
+                        "network itself, of which a copy is studied: make it a method."
+                    )
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    """The module inside wrappers that change nothing about its outputs."""
+    while True:
+        if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            model = model.module
+        elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):  # torch.compile
+            model = inner
+        else:
+            return model
+
+
+def _deep_copy(model: nn.Module) -> nn.Module:
+    # What a hook has computed and stored (weight_norm) is no leaf, and cannot be copied as such.
+    computed = {
+        id(value): value.detach().clone()
+        for module in model.modules()
+        for value in vars(module).values()
+        if isinstance(value, Tensor) and not value.is_leaf
+    }
+    try:
+        return copy.deepcopy(model, computed)
+    except (RuntimeError, TypeError, ValueError, AttributeError) as error:
+        raise ModelError(f"The network cannot be copied: {str(error).splitlines()[0]}") from error
+
+
+def convention(module: nn.Module) -> Callable[[Any], Any]:
+    """The network as a function of its inputs: a tuple or a dictionary of them becomes the
+    arguments that its `forward` names, or is handed over whole where that takes one alone.
+    """
+    parameters = list(inspect.signature(module.forward).parameters.values())
+    required = [p for p in parameters if p.default is p.empty and p.kind in (0, 1)]
+    names = {p.name for p in parameters if p.kind != p.VAR_POSITIONAL}
+    anything = any(p.kind == p.VAR_KEYWORD for p in parameters)
+    several = len(required) > 1 or any(p.kind == p.VAR_POSITIONAL for p in parameters)
+
+    def call(inputs: Any) -> Any:
+        if isinstance(inputs, dict) and (inputs.keys() <= names or (anything and not required)):
+            return module(**inputs)
+        if isinstance(inputs, tuple) and (several or len(required) + 1 < len(inputs)):
+            return module(*inputs)
+        return module(inputs)
+
+    return call
+
+
+def _described(name: str) -> str:
+    return f"The network's {name!r}" if name else "The network"

@@ -1,0 +1,183 @@
+"""The loss as PyTorch computes it: the user's network, run eagerly over whole samples.
+
+Nothing here is shared with the ways in which an objective computes: no function mode, no parameters
+put in from outside, no batches, no directions, no layout of memory, and on a CPU none of oneDNN's
+kernels. Derivatives are `torch.autograd.grad`'s.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import warnings
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
+
+from hessian_directions.cost import Cost
+from hessian_directions.errors import ModelError
+from hessian_directions.program import convention
+
+
+class Referee:
+    """L(θ) and ∇L(θ) over a few samples, θ flat in the order of the trainable parameters.
+
+    Args:
+        model: A network in evaluation mode; copied, so that its parameters can be set.
+        names: Its trainable parameters.
+        loss: loss(outputs, targets) over all the samples at once.
+        batch: Inputs and targets.
+        foreign: The user's own parameters, which no loss may read.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        names: Sequence[str],
+        loss: Callable[[Any, Any], Any],
+        batch: tuple[Any, Any],
+        foreign: Iterable[weakref.ref[Any]] = (),
+    ) -> None:
+        self._model = copy.deepcopy(model)
+        parameters = dict(self._model.named_parameters())
+        self._parameters = [parameters[name] for name in names]
+        self._call = convention(self._model)
+        self._loss, self._batch = loss, batch
+        self._foreign = {id(tensor): tensor for tensor in (alive() for alive in foreign)}
+        self.values = self.gradients = 0
+        # The largest output: the loss is rounded as this is.
+        self.largest_output = 0.0
+
+    @property
+    def cost(self) -> Cost:
+        """Passes so far, by kind."""
+        passes = {"referee's value": self.values, "referee's gradient": self.gradients}
+        return Cost({kind: count for kind, count in passes.items() if count})
+
+    def value(self, theta: Tensor) -> float:
+        """L(θ)."""
+        self.values += 1
+        with self._at(theta), torch.no_grad():
+            return float(self._forward())
+
+    def gradient(self, theta: Tensor) -> tuple[float, Tensor]:
+        """L(θ) and ∇L(θ); what the loss does not depend on has derivative zero."""
+        self.gradients += 1
+        with self._at(theta):
+            loss = self._forward()
+            self._refuse_foreign(loss)
+            slopes = self._derivatives(loss) if loss.requires_grad else None
+        return float(loss.detach()), self._flat(slopes)
+
+    def product(self, theta: Tensor, v: Tensor) -> Tensor:
+        """∇²L(θ)v by plain reverse mode over reverse mode."""
+        self.gradients += 2
+        with self._at(theta):
+            loss = self._forward()
+            slope = self._flat(self._derivatives(loss, create_graph=True))
+            along = slope @ v
+            return self._flat(self._derivatives(along) if along.requires_grad else None)
+
+    def changes_its_parameters(self, theta: Tensor) -> bool:
+        """Whether a forward pass leaves other parameters than it found."""
+        self.value(theta)
+        return not torch.equal(self._flat([p.detach() for p in self._parameters]), theta)
+
+    def rounds_to(self, theta: Tensor) -> torch.dtype:
+        """The lowest precision that numbers are cast to on their way through the network."""
+        with _Casts() as casts:
+            self.value(theta)
+        return casts.lowest or theta.dtype
+
+    def _forward(self) -> Tensor:
+        inputs, targets = self._batch
+        outputs = self._call(inputs)
+        if isinstance(outputs, Tensor) and outputs.numel():
+            self.largest_output = float(outputs.detach().abs().max())
+        loss = self._loss(outputs, targets)
+        if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.is_floating_point():
+            what = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
+            raise ModelError(f"The loss of a batch is {what}, but one real number is needed.")
+        return loss.reshape(())
+
+    def _derivatives(self, scalar: Tensor, create_graph: bool = False) -> Sequence[Tensor | None]:
+        return torch.autograd.grad(
+            scalar, self._parameters, allow_unused=True, create_graph=create_graph
+        )
+
+    def _flat(self, parts: Sequence[Tensor | None] | None) -> Tensor:
+        parts = [None] * len(self._parameters) if parts is None else parts
+        return torch.cat(
+            [
+                (torch.zeros_like(parameter) if part is None else part).reshape(-1)
+                for part, parameter in zip(parts, self._parameters)
+            ]
+        )
+
+    @contextlib.contextmanager
+    def _at(self, theta: Tensor) -> Iterator[None]:
+        parts = theta.split([parameter.numel() for parameter in self._parameters])
+        with torch.no_grad():
+            for parameter, part in zip(self._parameters, parts):
+                parameter.copy_(part.view_as(parameter))
+        with torch.enable_grad(), contextlib.ExitStack() as native:
+            if theta.dtype == torch.float32:  # in float64 there are no others
+                native.enter_context(warnings.catch_warnings(action="ignore"))
+                native.enter_context(torch.backends.mkldnn.flags(enabled=False))
+            yield
+
+    def _refuse_foreign(self, loss: Tensor) -> None:
+        for leaf in _leaves(loss):
+            if id(leaf) in self._foreign:
+                raise ModelError(
+                    "The loss reads the network's own parameters by another way than its outputs: "
+                    "it would not follow them; return what it needs from the network."
+                )
+
+
+class _Casts(TorchDispatchMode):
+    """Notes casts from a real number to one of lower precision."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lowest: torch.dtype | None = None
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        source = args[0] if args else None
+        if (
+            func in (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)
+            and isinstance(source, Tensor)
+            and isinstance(result, Tensor)
+            and source.is_floating_point()
+            and result.is_floating_point()
+        ):
+            if func is torch.ops.aten.copy_.default:
+                source = args[1]
+            kinds = [kind for kind in (self.lowest, result.dtype) if kind is not None]
+            if result.dtype.itemsize < source.dtype.itemsize:
+                self.lowest = min(kinds, key=lambda kind: kind.itemsize)
+        return result
+
+
+def cast(batch: Any, dtype: torch.dtype, device: torch.device) -> Any:
+    """A tree of tensors on a device, its real numbers in a precision; integers stay integers."""
+    return tree_map(lambda t: t.to(device, dtype if t.is_floating_point() else None), batch)
+
+
+def _leaves(result: Tensor) -> Iterator[Tensor]:
+    """The tensors that a graph ends in."""
+    waiting, seen = [result.grad_fn], set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if (leaf := getattr(node, "variable", None)) is not None:
+            yield leaf
+        waiting.extend(following for following, _ in node.next_functions)

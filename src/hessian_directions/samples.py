@@ -1,0 +1,264 @@
+"""The samples that a loss is a mean over: arrays in memory, or batches that are read anew each pass.
+
+Inputs and targets are trees: a tensor, or a tuple or dictionary of tensors, one sample a row each.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
+
+from hessian_directions.errors import DataError, ModelError
+
+Batch = tuple[Any, Any]
+
+
+class Samples(Protocol):
+    """Inputs and targets, a batch at a time, the same in every pass."""
+
+    @property
+    def count(self) -> int: ...
+    def batches(self, size: int) -> Iterator[Batch]:
+        """All samples, at most `size` of them at once."""
+        ...
+
+    def take(self, indices: Sequence[int]) -> InMemory:
+        """The samples with these indices, in this order."""
+        ...
+
+    def labels(self) -> Tensor | None:
+        """One integer a sample where targets have one, else None."""
+        ...
+
+
+class InMemory:
+    """Trees of tensors; they stay where they are."""
+
+    def __init__(self, inputs: Any, targets: Any) -> None:
+        self.inputs, self.targets = inputs, targets
+        self.count = _count(inputs, targets)
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        for start in range(0, self.count, size):
+            yield self._rows(slice(start, start + size))
+
+    def take(self, indices: Sequence[int]) -> InMemory:
+        chosen = torch.as_tensor(indices, dtype=torch.long)
+        if len(chosen) and not -self.count <= int(chosen.min()) <= int(chosen.max()) < self.count:
+            raise DataError(f"A subset names samples that are not among the {self.count}.")
+        return InMemory(*self._rows(chosen))
+
+    def labels(self) -> Tensor | None:
+        return _labels(self.targets)
+
+    def _rows(self, rows: slice | Tensor) -> Batch:
+        def pick(tensor: Tensor) -> Tensor:
+            return tensor[rows if isinstance(rows, slice) else rows.to(tensor.device)]
+
+        return tree_map(pick, (self.inputs, self.targets))
+
+
+class Streamed:
+    """Batches that are read anew in every pass, each of which must bring the same samples.
+
+    The first pass, at once, counts them and takes their checksum, in which their order does not
+    matter; a later pass that brings others is refused.
+    """
+
+    def __init__(self, source: Iterable[Any]) -> None:
+        self._source = source
+        self.count, self._checksum = 0, 0
+        labels: list[Tensor] | None = []
+        for inputs, targets in self._read():
+            self.count += _count(inputs, targets)
+            self._checksum += _checksum((inputs, targets))
+            of_batch = _labels(targets)
+            labels = None if labels is None or of_batch is None else [*labels, of_batch.cpu()]
+        if not self.count:
+            raise DataError("The data hold no samples.")
+        self._labels = None if labels is None else torch.cat(labels)
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        checksum = 0
+        for batch in self._read():
+            checksum += _checksum(batch)
+            yield from InMemory(*batch).batches(size)
+        if checksum != self._checksum:
+            raise DataError(
+                "Two passes over the data bring different samples: they are augmented or chosen "
+                "at random; fix them, or keep one pass with in_memory=True."
+            )
+
+    def take(self, indices: Sequence[int]) -> InMemory:
+        wanted = [int(i) % self.count for i in torch.as_tensor(indices).reshape(-1)]
+        found: dict[int, Batch] = {}
+        first = 0
+        for inputs, targets in self._read():
+            here = InMemory(inputs, targets)
+            for i in {i for i in wanted if first <= i < first + here.count}:
+                found[i] = next(here.take([i - first]).batches(1))
+            first += here.count
+        return InMemory(*_joined([found[i] for i in wanted]))
+
+    def labels(self) -> Tensor | None:
+        return self._labels
+
+    def _read(self) -> Iterator[Batch]:
+        return (_pair(batch) for batch in self._source)
+
+
+def collect(
+    data: Any, targets: Any = None, batch_size: int = 256, in_memory: bool | None = None
+) -> Samples:
+    """Samples from whatever people have.
+
+    Args:
+        data: With `targets`, the inputs: an array, or a tuple or dictionary of arrays (tensors,
+            NumPy arrays, lists). Without, a DataLoader, a Dataset, or any other iterable of batches
+            (inputs, targets).
+        batch_size: Samples read at once from a Dataset.
+        in_memory: True keeps one pass over batches as it came (of a loader that shuffles or
+            augments, too), False reads them anew in every pass; None keeps them unless they take
+            more than a quarter of the machine's memory.
+
+    Raises:
+        DataError: There are no samples, or a batch is no pair.
+        ModelError: Inputs and targets differ in number.
+    """
+    if targets is not None:
+        return InMemory(_arrays(data), _long(_arrays(targets)))
+    if isinstance(data, Tensor | np.ndarray):
+        raise DataError("The inputs come without targets.")
+    if isinstance(data, torch.utils.data.Dataset):
+        data = torch.utils.data.DataLoader(data, batch_size)
+    if not isinstance(data, Iterable):
+        raise DataError(f"{type(data).__name__} is neither arrays nor batches of samples.")
+    once = iter(data) is data
+    if in_memory is False:
+        if once:
+            raise DataError("The data can be read only once, so that they must be in memory.")
+        return Streamed(data)
+    kept, size, limit = [], 0, _memory() // 4
+    for batch in data:
+        kept.append(_pair(batch))
+        size += sum(leaf.numel() * leaf.element_size() for leaf in tree_leaves(kept[-1]))
+        if size > limit and in_memory is None and not once:
+            return Streamed(data)
+    if not kept:
+        raise DataError("The data hold no samples.")
+    return InMemory(*_joined(kept))
+
+
+def representatives(samples: Samples, most: int = 12, least: int = 6) -> list[int]:
+    """Indices of few samples that represent all: of every class, ignored ones too, where possible.
+
+    Of more than `most` labels the first, the last and others between are taken; where there are no
+    labels, or few, samples from all over the data are added.
+    """
+    labels = samples.labels()
+    chosen: list[int] = []
+    if labels is not None:
+        values = labels.unique()
+        picked = values[torch.linspace(0, len(values) - 1, min(len(values), most)).long()]
+        chosen = [int((labels == value).nonzero()[0]) for value in picked]
+    spread = torch.linspace(0, samples.count - 1, min(samples.count, most)).long().tolist()
+    for i in sorted(spread, key=spread.index):
+        if len(chosen) < least and i not in chosen:
+            chosen.append(i)
+    return chosen
+
+
+def _count(inputs: Any, targets: Any) -> int:
+    counts = [
+        {len(leaf) if leaf.ndim else -1 for leaf in tree_leaves(part)} for part in (inputs, targets)
+    ]
+    together = set.union(*counts)
+    if len(together) != 1 or together & {0, -1}:
+        several = [" and ".join(map(str, sorted(count))) or "no" for count in counts]
+        raise ModelError(f"{several[0]} inputs do not go with {several[1]} targets.")
+    return together.pop()
+
+
+def _labels(targets: Any) -> Tensor | None:
+    """Targets that are integers; of several for one sample (pixels) the smallest."""
+    leaves = tree_leaves(targets)
+    if len(leaves) != 1 or leaves[0].is_floating_point() or leaves[0].is_complex():
+        return None
+    return leaves[0].flatten(1).amin(1) if leaves[0].ndim > 1 else leaves[0]
+
+
+def _pair(batch: Any) -> Batch:
+    """A batch as it comes from a loader, where lists are what collation makes of tuples."""
+    if not isinstance(batch, tuple | list) or len(batch) != 2:
+        raise DataError(
+            f"A batch is a {type(batch).__name__}, but a pair (inputs, targets) is needed."
+        )
+    inputs, targets = (_arrays(part, lists_are_tuples=True) for part in batch)
+    return inputs, _long(targets)
+
+
+def _arrays(value: Any, lists_are_tuples: bool = False) -> Any:
+    def again(part: Any) -> Any:
+        return _arrays(part, lists_are_tuples)
+
+    if isinstance(value, Tensor):
+        return value.detach()
+    if isinstance(value, Mapping):
+        return {key: again(part) for key, part in value.items()}
+    holds_arrays = isinstance(value, list) and any(
+        isinstance(part, Tensor | np.ndarray | Mapping | tuple) for part in value
+    )
+    if isinstance(value, tuple) or (lists_are_tuples and holds_arrays):
+        return tuple(again(part) for part in value)
+    if isinstance(value, list) and value and all(isinstance(part, Tensor) for part in value):
+        return torch.stack([part.detach() for part in value])
+    try:
+        array = np.asarray(value)
+        return torch.from_numpy(array if array.flags.writeable else array.copy())
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"Inputs or targets of the type {type(value).__name__} are no array."
+        ) from error
+
+
+def _long(targets: Any) -> Any:
+    """Integers, which NumPy has of many kinds, as the kind in which PyTorch takes classes."""
+    kinds = (torch.int8, torch.int16, torch.int32, torch.uint8)
+    return tree_map(lambda leaf: leaf.long() if leaf.dtype in kinds else leaf, targets)
+
+
+def _joined(batches: Sequence[Batch]) -> Batch:
+    def join(*parts: Tensor) -> Tensor:
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    try:
+        return tree_map(join, *batches)
+    except (RuntimeError, ValueError) as error:
+        raise DataError(f"Batches do not fit together: {str(error).splitlines()[0]}") from error
+
+
+def _checksum(batch: Batch) -> int:
+    """The sum over samples of a checksum of each."""
+    leaves = [leaf.detach().cpu().contiguous() for leaf in tree_leaves(batch)]
+    rows: list[Callable[[int], memoryview]] = [
+        leaf.reshape(len(leaf), -1).view(torch.uint8).numpy().__getitem__ for leaf in leaves
+    ]
+    total = 0
+    for i in range(len(leaves[0])):
+        checksum = 0
+        for row in rows:
+            checksum = zlib.crc32(row(i), checksum)
+        total += checksum
+    return total
+
+
+def _memory() -> int:
+    """Bytes that this machine has."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
