@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hessian_directions.unit_stride import UnitStride
+from hessian_directions.substitutes import Substitutes
 
 # PyTorch's own weight gradient; aborts without AVX-512 (`jit_1x1:avx2`) for 2 to 6 channels.
 CORRUPTS = """
@@ -28,13 +28,13 @@ for _ in range(20):
 SAFE = """
 import torch
 from torch.nn import functional
-from hessian_directions.unit_stride import UnitStride
+from hessian_directions.substitutes import Substitutes
 for channels in range(1, 9):
     for _ in range(20):
         x, y = torch.randn(6, channels, 8, 8), torch.randn(6, 4, 4, 4)
         x, y = (t.contiguous(memory_format=torch.channels_last).requires_grad_() for t in (x, y))
         w = torch.randn(4, channels, 1, 1, requires_grad=True)
-        with UnitStride():
+        with Substitutes():
             down = functional.conv2d(x, w, stride=2)
             up = functional.conv_transpose2d(y, w, stride=2)
         (down.square().sum() + up.square().sum()).backward()
@@ -94,7 +94,7 @@ def test_equal_to_pytorch(
         ]
 
     expected = both()
-    with UnitStride():
+    with Substitutes():
         actual = both()
     for mine, theirs in zip(actual, expected, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-14, atol=1e-14)
@@ -105,7 +105,7 @@ def test_padding_of_the_output_and_padding_by_name() -> None:
     up = {"stride": 3, "padding": 1, "output_padding": 2}
     expected = functional.conv_transpose2d(x, kernel, **up)
     down = functional.conv2d(x, kernel, stride=2, padding="valid")
-    with UnitStride():
+    with Substitutes():
         torch.testing.assert_close(functional.conv_transpose2d(x, kernel, **up), expected)
         torch.testing.assert_close(functional.conv2d(x, kernel, stride=2, padding="valid"), down)
 
@@ -120,7 +120,7 @@ def test_larger_kernels_keep_their_stride() -> None:
             return func(*args, **(kwargs or {}))
 
     x = torch.rand(2, 3, 9, 9)
-    with UnitStride(), Watch():
+    with Substitutes(), Watch():
         for size in (1, 2, 3):
             functional.conv2d(x, torch.rand(4, 3, size, size), stride=2)
     assert strides == [[1, 1], [2, 2], [2, 2]]

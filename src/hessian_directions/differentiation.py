@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.func import grad, jvp, vmap
 
+from hessian_directions.substitutes import Substitutes
 from hessian_directions.taylor import second_derivatives as taylor_mode
-from hessian_directions.unit_stride import UnitStride
 
 Parameters = dict[str, Tensor]
 Function = Callable[[Parameters], Tensor]
@@ -59,7 +59,7 @@ def forward_over_reverse(
     """∇²f v for every v, one after the other: forward mode through the gradient."""
 
     def product(v: Parameters) -> Parameters:
-        with UnitStride():
+        with Substitutes():
             return jvp(grad(function), (parameters,), (v,))[1]
 
     if vectorised and len(directions) > 1:
@@ -81,7 +81,7 @@ def nested_forward_mode(
 
         return jvp(slope, (parameters,), (v,))[1]
 
-    with torch.no_grad():
+    with torch.no_grad(), Substitutes():
         return torch.stack([second(v) for v in directions])
 
 
@@ -104,7 +104,7 @@ def stack(directions: Sequence[Parameters]) -> Parameters:
 
 def _graph(function: Function, parameters: Parameters) -> tuple[Parameters, Tensor]:
     leaves = {name: p.detach().requires_grad_() for name, p in parameters.items()}
-    with torch.enable_grad(), UnitStride():
+    with torch.enable_grad(), Substitutes():
         return leaves, function(leaves)
 
 

@@ -26,6 +26,7 @@ from torch.overrides import TorchFunctionMode
 from hessian_directions import unit_stride
 from hessian_directions.folding import Folding
 from hessian_directions.program import Place
+from hessian_directions.substitutes import SUBSTITUTES
 
 # stride, padding, dilation, groups
 Geometry = tuple[list[int], list[int], list[int], int]
@@ -240,13 +241,11 @@ class DoubleBackward(TorchFunctionMode):
             return self._convolve(*args, **kwargs)
         if func is functional.batch_norm:
             return _normalise(*args, **kwargs)
-        if func is functional.hardsigmoid and not kwargs.get("inplace") and len(args) < 2:
-            return (args[0] + 3).clamp(0, 6) / 6
         if func in (functional.relu, torch.relu, Tensor.relu) and not (
             kwargs.get("inplace") or len(args) > 1
         ):
             return _ReLU.apply(args[0])
-        return unit_stride.REPLACED.get(func, func)(*args, **kwargs)
+        return SUBSTITUTES.get(func, func)(*args, **kwargs)
 
     def _convolve(
         self,

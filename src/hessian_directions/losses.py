@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils._pytree import tree_leaves
 
-from hessian_directions.errors import DataError, ModelError
-from hessian_directions.samples import Samples
+from hessian_directions.errors import ModelError
 
 Loss = Callable[[Any, Any], Tensor]
 
@@ -98,23 +97,8 @@ class BatchLoss:
             return summed_squared_error if self.total else mean_squared_error
         return self.original
 
-    def total_weight(self, samples: Samples) -> float:
-        """What the loss of all samples is divided by; reads no samples where none decide it.
-
-        Raises:
-            DataError: All targets are to be ignored, or of classes without weight.
-        """
-        if self.total:
-            return 1.0
-        if self._ignored is None:
-            return float(samples.count)
-        total = sum(self.weight(targets) for _, targets in samples.batches(1 << 20))
-        if not total:
-            raise DataError("The loss ignores every target.")
-        return total
-
     def weight(self, targets: Any) -> float:
-        """What the mean over a batch is divided by, up to a factor that all batches share."""
+        """What the mean over these is divided by, up to a common factor; 1 for a sum."""
         if self.total:
             return 1.0
         n_samples = len(tree_leaves(targets)[0])

@@ -38,7 +38,7 @@ from hessian_directions.differentiation import (
     stack,
 )
 from hessian_directions.double_backward import DoubleBackward, FoldingError
-from hessian_directions.errors import HessianDirectionsError, ModelError, NonFiniteError
+from hessian_directions.errors import DataError, HessianDirectionsError, ModelError, NonFiniteError
 from hessian_directions.losses import BatchLoss, Loss
 from hessian_directions.program import Program, owned_by, private_copy, references
 from hessian_directions.referee import Referee, cast
@@ -142,8 +142,9 @@ class Objective:
                     "The loss refers to the network itself, of which a copy is studied: return "
                     "what it needs from the network."
                 )
-            samples = collect(data, targets, batch_size, in_memory)
-            self._set_up(twin, names, BatchLoss(loss), samples, batch_size, vectors_at_once)
+            batch_loss = BatchLoss(loss)
+            samples = collect(data, targets, batch_loss.weight, batch_size, in_memory)
+            self._set_up(twin, names, batch_loss, samples, batch_size, vectors_at_once)
             foreign = [weakref.ref(parameter) for parameter in model.parameters()]
             self._proof = self._new_proof(twin, foreign)
 
@@ -175,7 +176,9 @@ class Objective:
         self._samples_at_once: int | None = None
         self._shapes = {name: parameter.shape for name, parameter in trainable.items()}
         self._theta = torch.cat([p.detach().reshape(-1) for p in trainable.values()]).clone()
-        self._weight = self._loss.total_weight(samples)
+        self._weight = samples.weight(self._loss.weight)
+        if not self._weight:
+            raise DataError("The loss ignores every target.")
         # Many small matrix products gain from vectorisation over directions; convolutions lose
         # their memory layout in it and take the directions one after the other.
         self._has_convolutions = any(isinstance(m, _ConvNd) for m in model.modules())
@@ -184,15 +187,17 @@ class Objective:
     def _new_proof(self, model: nn.Module, foreign: Iterable[weakref.ref[Any]]) -> Proof:
         """The self-test over samples that represent all, which are read when it begins."""
         chosen = representatives(self._samples)
-        few: list[Samples] = []
+        taken: list[Samples] = []
 
         def samples() -> Samples:
-            if not few:
-                few.append(self._samples.take(chosen))
-            return few[0]
+            if not taken:
+                taken.append(self._samples.take(chosen))
+            return taken[0]
 
         def probe(dtype: torch.dtype) -> Objective:
-            return self._with(copy.deepcopy(model).to(dtype), self._loss, samples())
+            few = self._with(copy.deepcopy(model).to(dtype), self._loss, samples())
+            few._samples_at_once = few.n_samples
+            return few
 
         def referee(dtype: torch.dtype) -> Referee:
             batch = next(samples().batches(len(chosen)))
@@ -486,14 +491,16 @@ class Objective:
     def _unflatten(self, vectors: Tensor) -> list[Parameters]:
         """(N, K) → K times parameters by name."""
         sizes = [shape.numel() for shape in self._shapes.values()]
-        return [
-            {
-                name: self._laid_out(part.view(shape))
-                for (name, shape), part in zip(self._shapes.items(), row.split(sizes))
-            }
+        with torch.inference_mode(False):
             # A copy: whatever the network does to its parameters, the caller's stay.
-            for row in vectors.detach().T.clone(memory_format=torch.contiguous_format)
-        ]
+            rows = vectors.detach().T.clone(memory_format=torch.contiguous_format)
+            return [
+                {
+                    name: self._laid_out(part.view(shape))
+                    for (name, shape), part in zip(self._shapes.items(), row.split(sizes))
+                }
+                for row in rows
+            ]
 
     def _zeros(self, count: int) -> list[Parameters]:
         return self._unflatten(self._theta.new_zeros(self.n_parameters, count))

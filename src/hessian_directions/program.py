@@ -167,6 +167,8 @@ def _refuse_references(model: nn.Module) -> None:
     """Functions are not copied: one that refers to the network would read the user's weights."""
     owned = owned_by(model)
     for name, module in model.named_modules():
+        if _unwrapped(module) is not module:  # its wrapper refers to it, and is taken off
+            continue
         for attribute, value in vars(module).items():
             functions = value.values() if isinstance(value, dict) else [value]
             for function in functions:

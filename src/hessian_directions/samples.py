@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from hessian_directions.errors import DataError, ModelError
 
 Batch = tuple[Any, Any]
+Weigh = Callable[[Any], float]
 
 
 class Samples(Protocol):
@@ -31,6 +32,10 @@ class Samples(Protocol):
 
     def take(self, indices: Sequence[int]) -> InMemory:
         """The samples with these indices, in this order."""
+        ...
+
+    def weight(self, weigh: Weigh) -> float:
+        """What a loss weighs all targets with."""
         ...
 
     def labels(self) -> Tensor | None:
@@ -55,6 +60,9 @@ class InMemory:
             raise DataError(f"A subset names samples that are not among the {self.count}.")
         return InMemory(*self._rows(chosen))
 
+    def weight(self, weigh: Weigh) -> float:
+        return weigh(self.targets)
+
     def labels(self) -> Tensor | None:
         return _labels(self.targets)
 
@@ -68,17 +76,18 @@ class InMemory:
 class Streamed:
     """Batches that are read anew in every pass, each of which must bring the same samples.
 
-    The first pass, at once, counts them and takes their checksum, in which their order does not
-    matter; a later pass that brings others is refused.
+    The first pass, at once, counts and weighs them and takes their checksum, in which their order
+    does not matter; a later pass that brings others is refused.
     """
 
-    def __init__(self, source: Iterable[Any]) -> None:
+    def __init__(self, source: Iterable[Any], weigh: Weigh) -> None:
         self._source = source
-        self.count, self._checksum = 0, 0
+        self.count, self._checksum, self._weight = 0, 0, 0.0
         labels: list[Tensor] | None = []
         for inputs, targets in self._read():
             self.count += _count(inputs, targets)
             self._checksum += _checksum((inputs, targets))
+            self._weight += weigh(targets)
             of_batch = _labels(targets)
             labels = None if labels is None or of_batch is None else [*labels, of_batch.cpu()]
         if not self.count:
@@ -107,6 +116,9 @@ class Streamed:
             first += here.count
         return InMemory(*_joined([found[i] for i in wanted]))
 
+    def weight(self, weigh: Weigh) -> float:
+        return self._weight  # of the loss that the first pass was made for
+
     def labels(self) -> Tensor | None:
         return self._labels
 
@@ -115,7 +127,7 @@ class Streamed:
 
 
 def collect(
-    data: Any, targets: Any = None, batch_size: int = 256, in_memory: bool | None = None
+    data: Any, targets: Any, weigh: Weigh, batch_size: int = 256, in_memory: bool | None = None
 ) -> Samples:
     """Samples from whatever people have.
 
@@ -123,6 +135,7 @@ def collect(
         data: With `targets`, the inputs: an array, or a tuple or dictionary of arrays (tensors,
             NumPy arrays, lists). Without, a DataLoader, a Dataset, or any other iterable of batches
             (inputs, targets).
+        weigh: What the loss weighs targets with.
         batch_size: Samples read at once from a Dataset.
         in_memory: True keeps one pass over batches as it came (of a loader that shuffles or
             augments, too), False reads them anew in every pass; None keeps them unless they take
@@ -144,13 +157,13 @@ def collect(
     if in_memory is False:
         if once:
             raise DataError("The data can be read only once, so that they must be in memory.")
-        return Streamed(data)
+        return Streamed(data, weigh)
     kept, size, limit = [], 0, _memory() // 4
     for batch in data:
         kept.append(_pair(batch))
         size += sum(leaf.numel() * leaf.element_size() for leaf in tree_leaves(kept[-1]))
         if size > limit and in_memory is None and not once:
-            return Streamed(data)
+            return Streamed(data, weigh)
     if not kept:
         raise DataError("The data hold no samples.")
     return InMemory(*_joined(kept))
@@ -209,7 +222,7 @@ def _arrays(value: Any, lists_are_tuples: bool = False) -> Any:
         return _arrays(part, lists_are_tuples)
 
     if isinstance(value, Tensor):
-        return value.detach()
+        return value.clone() if value.is_inference() else value.detach()
     if isinstance(value, Mapping):
         return {key: again(part) for key, part in value.items()}
     holds_arrays = isinstance(value, list) and any(

@@ -311,9 +311,8 @@ class Proof:
         except HessianDirectionsError:
             raise
         except Exception as error:
-            hint = " (use_reentrant=False helps)" if "heckpoint" in str(error) else ""
             raise DifferentiationError(
-                f"PyTorch has no gradient of this network: {_first_line(error)}{hint}."
+                f"PyTorch has no gradient of this network: {_first_line(error)}."
             ) from error
         (ahead, slope_ahead), (behind, slope_behind) = sides
         if not bool(torch.isfinite(slope_ahead).all()):
@@ -375,8 +374,8 @@ class Proof:
         )
         raise DifferentiationError(
             f"The gradient of this network is not the slope of its loss ({amount}): its graph is "
-            "cut (no_grad, detach, .data, NumPy), or a custom backward pass is not the derivative "
-            "of its forward pass."
+            "cut (no_grad, detach, .data, NumPy, checkpointing with use_reentrant=True), or a "
+            "custom backward pass or a hook gives no derivative."
         )
 
     def _noise(self, u: Tensor) -> float:

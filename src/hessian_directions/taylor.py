@@ -22,6 +22,8 @@ from torch.func import grad, jvp
 from torch.nn import functional
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
+from hessian_directions import substitutes
+
 Parameters = dict[str, Tensor]
 Coefficient = Tensor | None
 
@@ -75,7 +77,10 @@ class Jet(Tensor):
         result = None if function is None else _apply(name, function, args, kwargs)
         if not (isinstance(target, Jet) and isinstance(result, Jet)):
             raise MissingRuleError(f"Taylor mode cannot carry out {name} in place.")
+        if target.primal._is_view():
+            raise MissingRuleError(f"Taylor mode cannot carry out {name} in place on a view.")
         target.primal, target.first, target.second = result.primal, result.first, result.second
+        target.__class__ = Jet  # a convolution that is no longer one
         return target
 
     @classmethod
@@ -491,13 +496,18 @@ def _absolute(x: Jet) -> Any:
 
 
 @_rule("hardsigmoid")
-def _hardsigmoid(x: Jet) -> Any:
-    return (x + 3).clamp(0, 6) / 6
+def _hardsigmoid(x: Any) -> Any:
+    return substitutes.hardsigmoid(x)
 
 
 @_rule("hardswish")
 def _hardswish(x: Jet) -> Any:
     return x * _hardsigmoid(x)
+
+
+@_rule("_weight_norm")
+def _weight_norm(v: Any, g: Any, dim: int = 0) -> Any:
+    return substitutes.weight_norm(v, g, dim)
 
 
 @_rule("glu")

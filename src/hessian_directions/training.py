@@ -24,7 +24,7 @@ from hessian_directions import seeds
 from hessian_directions.artifacts import atomic_path, to_json
 from hessian_directions.data.dataset import Split
 from hessian_directions.errors import ConfigurationError, NonFiniteError
-from hessian_directions.unit_stride import UnitStride
+from hessian_directions.substitutes import Substitutes
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Progress = Callable[[Mapping[str, float]], None]
@@ -434,7 +434,7 @@ class _Run:
             self.latest_rate = self.settings.rate(steps / (self.settings.epochs * self.n_batches))
             self.optimizer.param_groups[0]["lr"] = self.latest_rate
             self.theta.grad.zero_()  # type: ignore[union-attr]
-            with UnitStride():
+            with Substitutes():
                 loss = self._loss(inputs, targets)
             loss.backward()
             self.losses[self.step] = loss.detach() * (len(inputs) / len(self.inputs))

@@ -6,23 +6,8 @@ have 2 to 6 channels: PyTorch 2.13 and 2.14 corrupt the heap and die later, or c
 `tests/test_unit_stride.py` holds the smallest reproduction. The slice is exact and as fast.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from typing import Any
-
 from torch import Tensor
 from torch.nn import functional
-from torch.overrides import TorchFunctionMode
-
-
-class UnitStride(TorchFunctionMode):
-    """Inside this mode no 1×1 convolution, transposed or not, has a stride."""
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        return REPLACED.get(func, func)(*args, **(kwargs or {}))
 
 
 def conv2d(
@@ -64,12 +49,6 @@ def conv_transpose2d(
         y = functional.pad(y.unsqueeze(dim % y.ndim + 1), after).flatten(dim - 1, dim)
         y = y.narrow(dim, cut, length)
     return y if bias is None else y + bias.reshape(-1, 1, 1)
-
-
-REPLACED: dict[Callable[..., Any], Callable[..., Any]] = {
-    functional.conv2d: conv2d,
-    functional.conv_transpose2d: conv_transpose2d,
-}
 
 
 def sliced(
