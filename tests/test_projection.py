@@ -1,4 +1,6 @@
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ import xarray as xr
 from matrices import generator
 from torch import nn
 
-from hessian_directions import projection, synthetic
+from hessian_directions import directions, projection, synthetic
 from hessian_directions.directions import gaussian, orthonormalise, unit
 from hessian_directions.errors import ArtifactError, ConfigurationError
 from hessian_directions.objective import Objective
@@ -269,3 +271,26 @@ def test_projected_hessian(k):
     single = projection.projected_hessian(H.float(), V)
     assert single.dtype == torch.float64
     torch.testing.assert_close(single, M, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", [torch.tensor, np.array, list])
+def test_grids_and_directions_may_be_of_any_kind(kind: Callable[..., Any]) -> None:
+    """A grid by torch.linspace was a TypeError."""
+    objective = network()
+    V = torch.randn(objective.n_parameters, 2, dtype=torch.float64)
+    points = [-1.0, 0.0, 0.5]
+    given = {list: V.tolist(), np.array: V.numpy(), torch.tensor: V}[kind]
+    expected = projection.surface(objective, V, points, points)
+    xr.testing.assert_equal(
+        projection.surface(objective, given, kind(points), kind(points)), expected
+    )
+    rows = projection.surface_rows(objective, given, kind(points), points, kind([0, 2]))
+    assert np.array_equal(rows["alpha"], [-1.0, 0.5])
+    lines = projection.profile(objective, given, kind(points))
+    xr.testing.assert_equal(lines, projection.profile(objective, V, points))
+    H = objective.hessian()
+    assert torch.equal(projection.projected_hessian(H, given), projection.projected_hessian(H, V))
+    for function in (directions.unit, directions.lengths, directions.orthonormalise):
+        assert torch.equal(function(given), function(V))
+    with pytest.raises(ValueError, match="shape"):
+        projection.profile(objective, V[:3], points)

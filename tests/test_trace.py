@@ -1,5 +1,6 @@
 import itertools
 import math
+import warnings
 from types import SimpleNamespace
 
 import pytest
@@ -385,3 +386,46 @@ def test_smallest_matrices(n):
     assert trace.hutchinson(H, 2000, generator(), "gaussian", chunk=2000).mean == pytest.approx(
         n * (n + 1) / 2, rel=0.15
     )
+
+
+@pytest.mark.parametrize(
+    ("activation", "kinks"),
+    [
+        (nn.ReLU(), ["Relu"]),
+        (nn.Hardswish(), ["Hardswish"]),
+        (nn.MaxPool1d(2), ["MaxPool2DWithIndices"]),
+        (nn.Softplus(), []),
+        (nn.ELU(), []),
+        (nn.GELU(), []),
+    ],
+)
+def test_differences_of_losses_warn_of_kinks(activation: nn.Module, kinks: list[str]) -> None:
+    """They measured 232.1 ± 4.2 for a trace of 199.65, and the README showed them first."""
+    model = nn.Sequential(nn.Linear(4, 6), activation, nn.LazyLinear(3)).double()
+    model(INPUTS[:2, :4].double())
+    objective = Objective(model, nn.functional.cross_entropy, INPUTS[:, :4].double(), TARGETS)
+    assert objective.kinks() == kinks
+    v = torch.ones(objective.n_parameters, 2, dtype=torch.float64)
+    for estimator in (trace.finite_difference, trace.quadratic_fit):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            estimator(objective, directions=v, step=1e-3)
+        said = [str(w.message) for w in caught if w.category is trace.KinkWarning]
+        assert len(said) == bool(kinks)
+        assert all(kinks[0] in line and "trace.directional" in line for line in said)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        trace.directional(objective, directions=v)
+
+
+def test_directions_may_be_lists_or_numpy_arrays() -> None:
+    objective = network()
+    V = torch.randn(objective.n_parameters, 3, dtype=torch.float64)
+    expected = trace.directional(objective, directions=V).mean
+    for directions in (V.numpy(), V.tolist(), [list(row) for row in V]):
+        assert trace.directional(objective, directions=directions).mean == expected
+        assert trace.hutchinson(objective.hessian(), directions=directions).n_samples == 3
+        deflated = trace.deflated(objective, directions, directions=directions)
+        assert math.isclose(
+            deflated.mean, trace.deflated(objective, V, directions=V).mean, rel_tol=1e-12
+        )

@@ -9,7 +9,10 @@ from collections.abc import Callable
 from typing import Literal
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
+
+from hessian_directions.arrays import as_tensor
 
 Distribution = Literal["gaussian", "rademacher"]
 
@@ -82,7 +85,7 @@ def draw(
     raise ValueError(f'the distribution is {distribution!r}, not "gaussian" or "rademacher".')
 
 
-def unit(v: Tensor) -> Tensor:
+def unit(v: ArrayLike | Tensor) -> Tensor:
     """Divide each direction by its Euclidean length.
 
     Args:
@@ -91,18 +94,19 @@ def unit(v: Tensor) -> Tensor:
     Raises:
         ValueError: A direction has length zero or is not finite.
     """
+    v = as_tensor(v)
     length = lengths(v)
     if not bool(((length > 0) & length.isfinite()).all()):
         raise ValueError("a direction of length zero, or one that is not finite, has no unit form.")
     return v / length.to(v.dtype)
 
 
-def lengths(v: Tensor) -> Tensor:
+def lengths(v: ArrayLike | Tensor) -> Tensor:
     """Euclidean length of each direction, accumulated in float64: (N,) -> (), (N, K) -> (K,)."""
-    return torch.linalg.vector_norm(v, dim=0, dtype=torch.float64)
+    return torch.linalg.vector_norm(as_tensor(v), dim=0, dtype=torch.float64)
 
 
-def filter_normalised(direction: Tensor, model: nn.Module) -> Tensor:
+def filter_normalised(direction: ArrayLike | Tensor, model: nn.Module) -> Tensor:
     """Give every filter of a direction the length of the same filter of the network.
 
     d_j ← d_j · ‖θ_j‖/‖d_j‖ for the filters j of each weight (slices along its first axis: output
@@ -120,6 +124,7 @@ def filter_normalised(direction: Tensor, model: nn.Module) -> Tensor:
     Raises:
         ValueError: The direction has not as many entries as the model has trainable parameters.
     """
+    direction = as_tensor(direction)
     parameters = [p.detach() for p in model.parameters() if p.requires_grad]
     n_parameters = sum(p.numel() for p in parameters)
     if direction.shape[0] != n_parameters:
@@ -142,7 +147,7 @@ def filter_normalised(direction: Tensor, model: nn.Module) -> Tensor:
     return scaled.reshape(direction.shape)
 
 
-def orthonormalise(V: Tensor) -> Tensor:
+def orthonormalise(V: ArrayLike | Tensor) -> Tensor:
     """Orthonormal basis of the span of the columns of V, each turned towards its own column.
 
     Q of V = QR by Householder reflections (orthonormal to rounding whatever the condition of V),
@@ -158,6 +163,7 @@ def orthonormalise(V: Tensor) -> Tensor:
     Raises:
         ValueError: The columns are linearly dependent to rounding.
     """
+    V = as_tensor(V)
     n, k = V.shape
     if k == 0:
         return V.clone()

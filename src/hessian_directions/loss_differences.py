@@ -7,8 +7,10 @@ where the objective has float32.
 import math
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
+from hessian_directions.arrays import as_tensor
 from hessian_directions.cost import Cost
 from hessian_directions.directions import lengths
 from hessian_directions.errors import NonFiniteError
@@ -80,7 +82,9 @@ def in_float64(objective: Objective) -> Objective:
     return objective if objective.dtype == torch.float64 else objective.to(dtype=torch.float64)
 
 
-def choose_step(objective: Objective, directions: Tensor, cap: float | None = None) -> float:
+def choose_step(
+    objective: Objective, directions: ArrayLike | Tensor, cap: float | None = None
+) -> float:
     """Step ε at which second differences of the loss err least along these directions.
 
     With D(ε) = (L(θ+εv) − 2L(θ) + L(θ−εv))/ε² the relative error of a step is estimated as
@@ -110,7 +114,7 @@ def choose_step(objective: Objective, directions: Tensor, cap: float | None = No
         NonFiniteError: The loss is not finite at any step.
     """
     objective = in_float64(objective)
-    V = directions.to(objective.device, torch.float64)
+    V = as_tensor(directions, torch.float64, objective.device)
     theta, centre = objective.theta[:, None], objective.value()
     noise = loss_noise(objective, V[:, 0])
 
@@ -145,7 +149,7 @@ def choose_step(objective: Objective, directions: Tensor, cap: float | None = No
     return step if relative < 0.5 else min(tried, key=lambda rung: rung[1])[2]
 
 
-def loss_noise(objective: Objective, direction: Tensor) -> float:
+def loss_noise(objective: Objective, direction: ArrayLike | Tensor) -> float:
     """Standard deviation σ of the rounding errors of L(θ), from values at nine nearby points.
 
     Third differences Δ³ over points too close for the loss to change smoothly between them are
@@ -161,7 +165,7 @@ def loss_noise(objective: Objective, direction: Tensor) -> float:
         σ in units of the loss. Cost: nine forward passes.
     """
     theta = objective.theta[:, None]
-    v = direction[:, None].to(theta)
+    v = as_tensor(direction, theta.dtype, theta.device)[:, None]
     # 1e-11 of the weights' length: far above their rounding, far below any curvature.
     spacing = 1e-11 * _reach(theta, v)
     values = objective.values(theta + spacing * torch.arange(9.0).to(theta) * v)

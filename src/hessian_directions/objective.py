@@ -359,6 +359,15 @@ class Objective:
         if not self._proof.vectorised:
             self._vectorised = False
 
+    def kinks(self) -> list[str]:
+        """The operations of network and loss whose slope jumps ("Relu", "MaxPool", …), by name.
+
+        There the loss has no second derivative, and its differences do not converge to the one
+        beside the kinks (`trace.finite_difference`).
+        """
+        self._prove(Proof.of_values)
+        return self._proof.kinks
+
     # --- one chunk of vectors, all batches ------------------------------------------------------
 
     def _values(self, points: Tensor) -> Tensor:

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 import xarray as xr
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor
 
+from hessian_directions.arrays import Floats, as_floats, as_tensor
 from hessian_directions.directions import lengths
 from hessian_directions.errors import ArtifactError, ConfigurationError, NonFiniteError
 from hessian_directions.objective import Objective
@@ -25,7 +26,7 @@ CHUNK = 16
 # What the shards of one surface have in common.
 SHARED_ATTRIBUTES = ("n_rows", "length_alpha", "length_beta", "cosine", "normalisation")
 
-Floats = NDArray[np.float64]
+Array = ArrayLike | Tensor
 
 
 def grid(radius: float, n_points: int) -> Floats:
@@ -47,9 +48,9 @@ def grid(radius: float, n_points: int) -> Floats:
 
 def surface(
     objective: Objective,
-    directions: Tensor,
-    alphas: ArrayLike,
-    betas: ArrayLike,
+    directions: Array,
+    alphas: Array,
+    betas: Array,
     normalisation: str = "gaussian",
     progress: Progress | None = None,
 ) -> xr.DataArray:
@@ -74,7 +75,7 @@ def surface(
         ConfigurationError: The coordinates do not ascend or do not contain 0.
         ValueError: The directions are not two vectors of N entries.
     """
-    rows = range(np.size(alphas))
+    rows = range(len(as_floats(alphas).reshape(-1)))
     return gather(
         [surface_rows(objective, directions, alphas, betas, rows, normalisation, progress)]
     )
@@ -82,10 +83,10 @@ def surface(
 
 def surface_rows(
     objective: Objective,
-    directions: Tensor,
-    alphas: ArrayLike,
-    betas: ArrayLike,
-    rows: Sequence[int],
+    directions: Array,
+    alphas: Array,
+    betas: Array,
+    rows: Array | range,
     normalisation: str = "gaussian",
     progress: Progress | None = None,
 ) -> xr.DataArray:
@@ -99,12 +100,13 @@ def surface_rows(
         whole surface), length_alpha, length_beta, cosine and normalisation.
     """
     along_alpha, along_beta = _coordinates(alphas, "alphas"), _coordinates(betas, "betas")
+    directions = as_tensor(directions)
     if directions.shape != (objective.n_parameters, 2):
         raise ValueError(
             f"the directions have the shape {tuple(directions.shape)}, "
             f"not ({objective.n_parameters}, 2)."
         )
-    picked = along_alpha[np.asarray(rows, dtype=int)]
+    picked = along_alpha[np.asarray(rows if isinstance(rows, range) else as_tensor(rows).cpu())]
     eta, delta = directions.to(objective.device, objective.dtype).T
     theta, clock = objective.theta, Clock(len(picked) * len(along_beta), progress)
     values = [
@@ -154,8 +156,8 @@ def gather(shards: Sequence[xr.DataArray]) -> xr.DataArray:
 
 def profile(
     objective: Objective,
-    directions: Tensor,
-    alphas: ArrayLike,
+    directions: Array,
+    alphas: Array,
     normalisation: str = "unit",
     progress: Progress | None = None,
 ) -> xr.DataArray:
@@ -174,6 +176,12 @@ def profile(
         ConfigurationError: The coordinates do not ascend or do not contain 0.
     """
     along = _coordinates(alphas, "alphas")
+    directions = as_tensor(directions)
+    if directions.ndim != 2 or directions.shape[0] != objective.n_parameters:
+        raise ValueError(
+            f"the directions have the shape {tuple(directions.shape)}, "
+            f"not ({objective.n_parameters}, K)."
+        )
     V = directions.to(objective.device, objective.dtype).T
     theta, clock = objective.theta, Clock(len(V) * len(along), progress)
     values = [_line(objective, theta, v, along, clock, i * len(along)) for i, v in enumerate(V)]
@@ -186,7 +194,7 @@ def profile(
     )
 
 
-def projected_hessian(H: Operator, directions: Tensor) -> Tensor:
+def projected_hessian(H: Operator, directions: Array) -> Tensor:
     """V'HV, the Hessian of the slice along the columns of V, symmetrised against rounding.
 
     Args:
@@ -196,13 +204,14 @@ def projected_hessian(H: Operator, directions: Tensor) -> Tensor:
     Returns:
         (K, K), float64, on the CPU. Cost: K products with H.
     """
-    product = H @ directions.to(H.device, H.dtype)
-    M = directions.to(H.device, torch.float64).T @ product.double()
+    V = as_tensor(directions)
+    product = H @ V.to(H.device, H.dtype)
+    M = V.to(H.device, torch.float64).T @ product.double()
     return ((M + M.T) / 2).cpu()
 
 
-def _coordinates(points: ArrayLike, name: str) -> Floats:
-    coordinates = np.asarray(points, dtype=np.float64)
+def _coordinates(points: Array, name: str) -> Floats:
+    coordinates = as_floats(points)
     if coordinates.ndim != 1 or (np.diff(coordinates) <= 0).any():
         raise ConfigurationError(f"The {name} of a slice must ascend.")
     if not (coordinates == 0).any():

@@ -23,6 +23,13 @@ from hessian_directions.cost import Cost
 from hessian_directions.errors import ModelError
 from hessian_directions.program import convention
 
+# How autograd names operations whose slope jumps. (ELU's is continuous, its derivative jumps.)
+KINKS = (
+    *("abs", "max", "min", "amax", "amin", "clamp", "threshold", "adaptivemaxpool", "multimargin"),
+    *("relu", "leakyrelu", "prelu", "rrelu", "hardtanh", "hardsigmoid", "hardswish"),
+    *("hardshrink", "softshrink", "multilabelmargin"),
+)
+
 
 class Referee:
     """L(θ) and ∇L(θ) over a few samples, θ flat in the order of the trainable parameters.
@@ -48,7 +55,7 @@ class Referee:
         self._parameters = [parameters[name] for name in names]
         self._call = convention(self._model)
         self._loss, self._batch = loss, batch
-        self._foreign = {id(tensor): tensor for tensor in (alive() for alive in foreign)}
+        self._foreign = [t for t in (alive() for alive in foreign) if t is not None]
         self.values = self.gradients = 0
         # The largest output: the loss is rounded as this is.
         self.largest_output = 0.0
@@ -82,6 +89,15 @@ class Referee:
             slope = self._flat(self._derivatives(loss, create_graph=True))
             along = slope @ v
             return self._flat(self._derivatives(along) if along.requires_grad else None)
+
+    def kinks(self, theta: Tensor) -> list[str]:
+        """The operations between parameters and loss whose slope jumps, by name."""
+        self.values += 1
+        with self._at(theta):
+            names = {
+                type(node).__name__.partition("Backward")[0] for node in _nodes(self._forward())
+            }
+        return sorted(name for name in names if name.lower().startswith(KINKS))
 
     def changes_its_parameters(self, theta: Tensor) -> bool:
         """Whether a forward pass leaves other parameters than it found."""
@@ -132,8 +148,10 @@ class Referee:
             yield
 
     def _refuse_foreign(self, loss: Tensor) -> None:
-        for leaf in _leaves(loss):
-            if id(leaf) in self._foreign:
+        foreign = {id(tensor) for tensor in self._foreign}
+        for node in _nodes(loss):
+            leaf = getattr(node, "variable", None)
+            if leaf is not None and id(leaf) in foreign:
                 raise ModelError(
                     "The loss reads the network's own parameters by another way than its outputs: "
                     "it would not follow them; return what it needs from the network."
@@ -170,14 +188,13 @@ def cast(batch: Any, dtype: torch.dtype, device: torch.device) -> Any:
     return tree_map(lambda t: t.to(device, dtype if t.is_floating_point() else None), batch)
 
 
-def _leaves(result: Tensor) -> Iterator[Tensor]:
-    """The tensors that a graph ends in."""
+def _nodes(result: Tensor) -> Iterator[Any]:
+    """The steps of a graph."""
     waiting, seen = [result.grad_fn], set()
     while waiting:
         node = waiting.pop()
         if node is None or node in seen:
             continue
         seen.add(node)
-        if (leaf := getattr(node, "variable", None)) is not None:
-            yield leaf
+        yield node
         waiting.extend(following for following, _ in node.next_functions)

@@ -128,6 +128,7 @@ class Proof:
         self.acts_in_place = False
         self.gradient_mode = FAST
         self.foldings: dict[int, Folding] = {}
+        self.kinks: list[str] = []
         self.report: SelfTest | None = None
         self.deviations: dict[str, float] = {}
         self.fallbacks: dict[str, str] = {}
@@ -222,6 +223,7 @@ class Proof:
         self.vectorised = probe._vectorised
         finite = expected.isfinite()
         self.deviations["values"] = _deviation(values[finite], expected[finite])
+        self.kinks = referee.kinks(theta)
         self._compare_with_single_samples(far if expected[1].isfinite() else theta)
 
     def _compare_with_single_samples(self, theta: Tensor) -> None:

@@ -4,8 +4,9 @@ For entries with mean 0, variance 1 and no correlation E[v'Hv] = tr H, so the me
 estimates the trace, with variance 2‖H‖_F²/S for Gaussian entries and 2(‖H‖_F² − Σ H_ii²)/S for
 Rademacher ones (Hutchinson 1990). The estimators differ in how they get v'Hv:
 
-- `finite_difference`, `quadratic_fit`: from loss values alone;
 - `directional`: the exact second directional derivative;
+- `finite_difference`, `quadratic_fit`: from loss values alone, which measure something else where a
+  network has kinks (ReLU): they warn;
 - `hutchinson`: a Hessian-vector product;
 - `hutch_plus_plus`, `deflated`: a part of the trace exactly, the rest by any of the above.
 
@@ -18,13 +19,16 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, TypedDict, Unpack
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
+from hessian_directions.arrays import as_tensor
 from hessian_directions.cost import Cost
 from hessian_directions.directions import Distribution, draw, orthonormalise
 from hessian_directions.errors import NonFiniteError
@@ -32,6 +36,10 @@ from hessian_directions.loss_differences import LossCurvature
 from hessian_directions.objective import Objective
 from hessian_directions.operators import Operator
 from hessian_directions.progress import Clock, Progress
+
+
+class KinkWarning(UserWarning):
+    """Differences of losses are taken where the slope of the loss jumps."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +65,9 @@ class Estimate:
         return self.samples.numel()
 
 
-def estimate_from_samples(samples: Tensor, cost: Cost, step: float = math.nan) -> Estimate:
+def estimate_from_samples(
+    samples: ArrayLike | Tensor, cost: Cost, step: float = math.nan
+) -> Estimate:
     """Mean and standard error of independent samples, of one run or of several shards.
 
     Args:
@@ -68,7 +78,7 @@ def estimate_from_samples(samples: Tensor, cost: Cost, step: float = math.nan) -
     Raises:
         ValueError: Fewer than two samples, which have no standard error.
     """
-    samples = samples.detach().to("cpu", torch.float64)
+    samples = as_tensor(samples, torch.float64, "cpu")
     if samples.numel() < 2:
         raise ValueError("a standard error needs at least two samples.")
     mean, standard_error = _mean_and_standard_error(samples)
@@ -105,7 +115,7 @@ class SamplingOptions(TypedDict, total=False):
     chunk: Directions held at once, 16 unless told: they share forward and backward passes.
     """
 
-    directions: Tensor | None
+    directions: ArrayLike | Tensor | None
     stop: StandardError | None
     progress: Progress | None
     chunk: int
@@ -220,7 +230,8 @@ def finite_difference(
     Loss values are taken in float64 (see `LossCurvature`); cost: 2S + 1 forward passes and about
     fifty for the choice of ε. On networks with kinks (ReLU) the second difference converges to the
     curvature of the loss averaged over ±ε, to which every kink crossed adds its jump divided by ε:
-    that is not the trace of the almost-everywhere Hessian, whatever ε.
+    that is not the trace of the almost-everywhere Hessian, whatever ε. A warning says so; where it
+    matters, `directional` needs no products either.
 
     Args:
         objective: Loss and its parameters.
@@ -237,6 +248,7 @@ def finite_difference(
     Raises:
         NonFiniteError: A loss is not finite.
     """
+    _warn_of_kinks(objective)
     curvature = LossCurvature(objective, step)
     return _estimate(curvature, n_samples, generator, distribution, **options)
 
@@ -255,6 +267,7 @@ def quadratic_fit(
     As `finite_difference`, with `n_points` points on [−ε, ε] instead of three: at n_points − 1
     forward passes a direction it averages rounding noise and kinks, not truncation.
     """
+    _warn_of_kinks(objective)
     curvature = LossCurvature(objective, step, n_points)
     return _estimate(curvature, n_samples, generator, distribution, **options)
 
@@ -293,7 +306,7 @@ def hutchinson(
 
 def deflated(
     source: Operator | Objective,
-    vectors: Tensor | WithVectors,
+    vectors: ArrayLike | Tensor | WithVectors,
     n_samples: int | None = None,
     generator: torch.Generator | None = None,
     distribution: Distribution = "rademacher",
@@ -324,9 +337,9 @@ def deflated(
     """
     computed = _curvature_of(source)
     sampled = computed if sampling is None else sampling
-    found = vectors if isinstance(vectors, Tensor) else vectors.vectors
+    found = getattr(vectors, "vectors", vectors)
     # Orthonormal to the precision of the trace, not to that in which the vectors were stored.
-    Q = orthonormalise(found.to(computed.device, torch.float64))
+    Q = orthonormalise(as_tensor(found, torch.float64, computed.device))
     before = computed.cost
     exact_part = 0.0
     if Q.shape[1] > 0:
@@ -449,6 +462,7 @@ def _chunks(
     if given is not None:
         if n_samples is not None or generator is not None:
             raise ValueError("give either directions, or n_samples and a generator, not both.")
+        given = as_tensor(given)
         if given.ndim != 2 or given.shape[0] != n:
             raise ValueError(f"the directions have the shape {tuple(given.shape)}, not ({n}, S).")
         total = given.shape[1]
@@ -483,6 +497,16 @@ def _collect(
         if stop is not None and stop.reached(samples):
             break
     return samples
+
+
+def _warn_of_kinks(objective: Objective) -> None:
+    if kinks := objective.kinks():
+        warnings.warn(
+            f"The loss has kinks ({', '.join(kinks)}): its differences measure them beside the "
+            "trace, at any step. trace.directional does not.",
+            KinkWarning,
+            stacklevel=3,
+        )
 
 
 def _curvature_of(source: Operator | Objective) -> Curvature:

@@ -1,5 +1,6 @@
 """The trace by every estimator on the same network and, where it can be, along the same directions."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -52,17 +53,22 @@ def compare(
     before = precise.cost
     step = choose_step(precise, shared[:, :PILOTS])
     choice = precise.cost - before
-    estimates = {
-        "finite_difference": trace.finite_difference(
+    with warnings.catch_warnings():
+        # What kinks do to differences is what is studied.
+        warnings.simplefilter("ignore", trace.KinkWarning)
+        differences = trace.finite_difference(
             precise, directions=paired, step=step, progress=counted(announce, "loss differences")
-        ),
-        "quadratic_fit": trace.quadratic_fit(
+        )
+        fits = trace.quadratic_fit(
             precise,
             directions=shared,
             step=step,
             n_points=settings["fit_points"],
             progress=counted(announce, "quadratic fits"),
-        ),
+        )
+    estimates = {
+        "finite_difference": differences,
+        "quadratic_fit": fits,
         "directional": trace.directional(
             objective, directions=paired, progress=counted(announce, "directional derivatives")
         ),
