@@ -860,6 +860,59 @@ def test_data_that_are_none() -> None:
         Objective(model, loss, x[:0], y[:0])
     with pytest.raises(DataError, match="not among"):
         Objective(model, loss, x, y).subset([17])
+    for indices in ([], [0.5], [True, False], "all", [[1], [2, 3]]):
+        with pytest.raises(DataError, match=r"needs indices|no array"):
+            Objective(model, loss, x, y).subset(indices)  # type: ignore[arg-type]
+
+
+def test_a_subset_by_a_mask() -> None:
+    model, x, y = data_problem()
+    objective = Objective(model, functional.cross_entropy, x, y)
+    mask = y == 1
+    expected = objective.subset(mask.nonzero().reshape(-1)).value()
+    for given in (mask, mask.numpy(), mask.tolist()):
+        assert torch.equal(objective.subset(given).value(), expected)
+
+
+def test_outputs_that_are_a_tuple_or_a_dictionary_and_a_loss_of_one_entry() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(50, 3)
+
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            y = self.layer(x.flatten(1))
+            return {"logits": y, "features": y.tanh()}
+
+    def loss(outputs: dict[str, Tensor], targets: Tensor) -> Tensor:
+        entropy = functional.cross_entropy(outputs["logits"], targets)
+        return (entropy + outputs["features"].square().mean()).reshape(1)
+
+    model = built(Net)
+    objective = Objective(model, loss, images(), classes(), batch_size=5)
+    plain = Plain(model, lambda o, t: loss(o, t)[0], images(), classes())
+    v = torch.ones(objective.n_parameters, dtype=torch.float64)
+    value, slope, product = plain.derivatives(objective.theta, v)
+    torch.testing.assert_close(objective.values(objective.theta[:, None])[0], value)
+    torch.testing.assert_close(objective.gradient(), slope, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(objective.hessian() @ v, product, rtol=1e-8, atol=1e-11)
+
+
+def test_networks_that_cannot_be_copied_or_run_are_one_sentence() -> None:
+    loss = functional.cross_entropy
+    lazy = nn.Sequential(nn.Flatten(), nn.LazyLinear(3))
+    with pytest.raises(ModelError, match="no shape yet"):
+        Objective(lazy, loss, images().float(), classes())
+    tokens = torch.arange(N_SAMPLES)[:, None] % 5
+    sparse = built(lambda: nn.Sequential(nn.Embedding(5, 3, sparse=True), nn.Flatten()))
+    objective = Objective(sparse, loss, tokens, classes())
+    assert objective.value() > 0
+    with pytest.raises(HessianDirectionsError):
+        objective.gradient()
+    locked = built(lambda: nn.Sequential(nn.Flatten(), nn.Linear(50, 3)))
+    locked.lock = __import__("threading").Lock()
+    with pytest.raises(ModelError, match="cannot be copied"):
+        Objective(locked, loss, images(), classes())
 
 
 # --- the self-test itself -------------------------------------------------------------------------

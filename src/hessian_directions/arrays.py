@@ -9,6 +9,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from hessian_directions.errors import DataError
+
 Floats = NDArray[np.float64]
 
 
@@ -19,12 +21,19 @@ def as_tensor(
 
     A list of vectors or a matrix as a list is read as NumPy reads it; numbers without a precision
     of their own get NumPy's, float64.
+
+    Raises:
+        DataError: They are no array of numbers.
     """
     if not isinstance(value, Tensor):
-        if isinstance(value, list | tuple) and any(isinstance(part, Tensor) for part in value):
-            value = torch.stack([torch.as_tensor(part) for part in value])
-        else:
-            value = torch.from_numpy(np.array(value))
+        try:
+            if isinstance(value, list | tuple) and any(isinstance(part, Tensor) for part in value):
+                value = torch.stack([torch.as_tensor(part) for part in value])
+            else:
+                value = torch.from_numpy(np.array(value))
+        except (TypeError, ValueError, RuntimeError) as error:
+            kind = type(value).__name__
+            raise DataError(f"This {kind} is no array of numbers.") from error
     return value.detach().to(device, dtype)
 
 

@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
@@ -28,6 +27,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.conv import _ConvNd
 from torch.utils._pytree import tree_map
 
+from hessian_directions.arrays import as_tensor
 from hessian_directions.cost import Cost
 from hessian_directions.differentiation import (
     FAST,
@@ -236,10 +236,16 @@ class Objective:
         return self._with(model, self._loss, self._samples)
 
     def subset(self, indices: ArrayLike | Tensor) -> Objective:
-        """The objective over the samples with these indices, with a cost of its own."""
-        chosen = torch.as_tensor(np.asarray(indices) if isinstance(indices, range) else indices)
-        samples = self._samples.take(chosen.reshape(-1).tolist())
-        return self._with(self._program.module, self._loss, samples)
+        """The objective over the samples with these indices, with a cost of its own.
+
+        A mask of all samples chooses those where it is true.
+        """
+        chosen = as_tensor(list(indices) if isinstance(indices, range) else indices).reshape(-1)
+        if chosen.dtype == torch.bool and len(chosen) == self.n_samples:
+            chosen = chosen.nonzero().reshape(-1)
+        if chosen.dtype not in (torch.int64, torch.int32) or not len(chosen):
+            raise DataError("A subset needs indices of samples, or a mask of all of them.")
+        return self._with(self._program.module, self._loss, self._samples.take(chosen.tolist()))
 
     def _with(self, model: nn.Module, loss: BatchLoss, samples: Samples) -> Objective:
         """An objective like this one; the self-test of the one holds for the other."""
@@ -489,7 +495,8 @@ class Objective:
         if fast:
             mode = DoubleBackward(self._proof.foldings, self._program.tensor)
         with mode:
-            return self._loss.function(self._program(parameters, inputs), targets) * share
+            loss = self._loss.function(self._program(parameters, inputs), targets)
+            return loss.reshape(()) * share if loss.ndim else loss * share
 
     # --- flat vectors ---------------------------------------------------------------------------
 
@@ -517,7 +524,7 @@ class Objective:
     def _vectors(self, v: ArrayLike | Tensor, name: str, dims: tuple[int, ...] = (1, 2)) -> Tensor:
         """Checked; NumPy arrays and lists in the objective's precision, on its device."""
         if not isinstance(v, Tensor):
-            v = torch.as_tensor(np.asarray(v), dtype=self.dtype, device=self.device)
+            v = as_tensor(v, self.dtype, self.device)
         n = self.n_parameters
         if v.ndim not in dims or v.shape[0] != n or v.numel() == 0:
             expected = " or ".join({1: f"({n},)", 2: f"({n}, K)"}[d] for d in dims)

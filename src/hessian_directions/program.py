@@ -102,6 +102,8 @@ def private_copy(model: nn.Module) -> nn.Module:
             raise ModelError(
                 f"{_described(name)} has max_norm: it changes its own weights in every pass."
             )
+    if any(nn.parameter.is_lazy(parameter) for parameter in model.parameters()):
+        raise ModelError("The network has parameters that have no shape yet: call it once.")
     _refuse_references(model)
     twin = _deep_copy(model)
     for module in twin.modules():

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from hessian_directions.cost import Cost
 from hessian_directions.errors import ModelError
@@ -113,8 +113,9 @@ class Referee:
     def _forward(self) -> Tensor:
         inputs, targets = self._batch
         outputs = self._call(inputs)
-        if isinstance(outputs, Tensor) and outputs.numel():
-            self.largest_output = float(outputs.detach().abs().max())
+        for leaf in tree_leaves(outputs):
+            if isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.numel():
+                self.largest_output = max(self.largest_output, float(leaf.detach().abs().max()))
         loss = self._loss(outputs, targets)
         if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.is_floating_point():
             what = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
