@@ -12,7 +12,7 @@ import copy
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,22 @@ KINKS = (
     *("relu", "leakyrelu", "prelu", "rrelu", "hardtanh", "hardsigmoid", "hardswish"),
     *("hardshrink", "softshrink", "multilabelmargin"),
 )
+
+
+class FirstPass(NamedTuple):
+    """What a network is seen to do in one pass.
+
+    Attributes:
+        value: L(θ).
+        changes_its_parameters: Whether it leaves other parameters than it found.
+        rounds_to: The lowest precision that numbers are cast to on their way through it.
+        kinks: The operations between parameters and loss whose slope jumps, by name.
+    """
+
+    value: float
+    changes_its_parameters: bool
+    rounds_to: torch.dtype
+    kinks: list[str]
 
 
 class Referee:
@@ -90,25 +106,19 @@ class Referee:
             along = slope @ v
             return self._flat(self._derivatives(along) if along.requires_grad else None)
 
-    def kinks(self, theta: Tensor) -> list[str]:
-        """The operations between parameters and loss whose slope jumps, by name."""
+    def first_pass(self, theta: Tensor) -> FirstPass:
+        """L(θ), and what the network is seen to do on the way."""
         self.values += 1
-        with self._at(theta):
-            names = {
-                type(node).__name__.partition("Backward")[0] for node in _nodes(self._forward())
-            }
-        return sorted(name for name in names if name.lower().startswith(KINKS))
-
-    def changes_its_parameters(self, theta: Tensor) -> bool:
-        """Whether a forward pass leaves other parameters than it found."""
-        self.value(theta)
-        return not torch.equal(self._flat([p.detach() for p in self._parameters]), theta)
-
-    def rounds_to(self, theta: Tensor) -> torch.dtype:
-        """The lowest precision that numbers are cast to on their way through the network."""
-        with _Casts() as casts:
-            self.value(theta)
-        return casts.lowest or theta.dtype
+        with self._at(theta), _Casts() as casts:
+            loss = self._forward()
+        names = {type(node).__name__.partition("Backward")[0] for node in _nodes(loss)}
+        left = self._flat([p.detach() for p in self._parameters])
+        return FirstPass(
+            value=float(loss.detach()),
+            changes_its_parameters=not torch.equal(left, theta),
+            rounds_to=casts.lowest or theta.dtype,
+            kinks=sorted(name for name in names if name.lower().startswith(KINKS)),
+        )
 
     def _forward(self) -> Tensor:
         inputs, targets = self._batch

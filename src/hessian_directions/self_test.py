@@ -186,9 +186,9 @@ class Proof:
     # --- values ---------------------------------------------------------------------------------
 
     def _prove_values(self) -> None:
-        self._set_precision()
+        first = self._first_pass()
         probe, referee, theta = self._probe, self._referee, self._theta
-        first, second = referee.value(theta), referee.value(theta)
+        second = referee.value(theta)
         self.deviations["two passes"] = abs(second - first) / (abs(first) or 1.0)
         if abs(second - first) > self._allowed_between(first, abs(first)):
             raise ModelError(
@@ -223,7 +223,6 @@ class Proof:
         self.vectorised = probe._vectorised
         finite = expected.isfinite()
         self.deviations["values"] = _deviation(values[finite], expected[finite])
-        self.kinks = referee.kinks(theta)
         self._compare_with_single_samples(far if expected[1].isfinite() else theta)
 
     def _compare_with_single_samples(self, theta: Tensor) -> None:
@@ -256,33 +255,30 @@ class Proof:
             )
             raise ModelError(f"The loss depends on how the samples are split into batches{hint}.")
 
-    def _set_precision(self) -> None:
-        """float64 where the network can; its own precision where it keeps constants in it."""
-        precision, reason = torch.float64, ""
-        while True:
+    def _first_pass(self) -> float:
+        """The loss, in float64 where the network can, else in its own precision."""
+        for precision in dict.fromkeys((torch.float64, self._own_precision)):
             self._referee = self._make_referee(precision)
             self._probe = self._make_probe(precision)
             self._probe._proof = self
             self._theta = self._probe.theta
-            changed, reason = self._attempt(
-                lambda: self._referee.changes_its_parameters(self._theta)
-            )
-            if changed is not None or precision == self._own_precision:
+            seen, reason = self._attempt(lambda: self._referee.first_pass(self._theta))
+            if seen is not None:
                 break
-            precision = self._own_precision
-        if changed is None:
+        else:
             raise ModelError(f"The network or its loss does not run on its samples: {reason}.")
-        if changed:
+        if seen.changes_its_parameters:
             raise ModelError("The network changes its own parameters in a forward pass.")
-        computes_in = self._referee.rounds_to(self._theta)
-        if computes_in not in TOLERANCES:
+        if seen.rounds_to not in TOLERANCES:
             raise ModelError(
-                f"The network computes in {computes_in} on its way, which is too coarse for "
+                f"The network computes in {seen.rounds_to} on its way, which is too coarse for "
                 "curvature: let it compute in float32."
             )
-        self._tolerances = TOLERANCES[computes_in]
-        self.precision = str(computes_in).removeprefix("torch.")
+        self._tolerances = TOLERANCES[seen.rounds_to]
+        self.precision = str(seen.rounds_to).removeprefix("torch.")
+        self.kinks = seen.kinks
         self._length = max(1.0, float(self._theta.norm()))
+        return seen.value
 
     def _allowed_between(self, value: float, scale: float) -> float:
         """Between two values of the loss, which its last subtraction rounds as its outputs are."""
