@@ -169,23 +169,20 @@ def collect(
     return InMemory(*_joined(kept))
 
 
-def representatives(samples: Samples, most: int = 12, least: int = 6) -> list[int]:
+def representatives(samples: Samples, count: int = 12) -> list[int]:
     """Indices of few samples that represent all: of every class, ignored ones too, where possible.
 
-    Of more than `most` labels the first, the last and others between are taken; where there are no
-    labels, or few, samples from all over the data are added.
+    Of more than `count` labels the first, the last and others between are taken; where there are
+    fewer, samples from all over the data are added.
     """
     labels = samples.labels()
     chosen: list[int] = []
     if labels is not None:
         values = labels.unique()
-        picked = values[torch.linspace(0, len(values) - 1, min(len(values), most)).long()]
+        picked = values[torch.linspace(0, len(values) - 1, min(len(values), count)).long()]
         chosen = [int((labels == value).nonzero()[0]) for value in picked]
-    spread = torch.linspace(0, samples.count - 1, min(samples.count, most)).long().tolist()
-    for i in sorted(spread, key=spread.index):
-        if len(chosen) < least and i not in chosen:
-            chosen.append(i)
-    return chosen
+    spread = torch.linspace(0, samples.count - 1, min(samples.count, count)).long().tolist()
+    return [*chosen, *(i for i in spread if i not in chosen)][:count]
 
 
 def _count(inputs: Any, targets: Any) -> int:

@@ -550,8 +550,9 @@ def _first_line(error: Exception) -> str:
 
 
 def _size(a: Tensor) -> float:
-    """‖a‖, or 1 where it is zero."""
-    return float(a.norm()) or 1.0
+    """‖a‖, or 1 where it is zero to rounding of anything."""
+    size = float(a.norm())
+    return size if size > 1e-30 else 1.0
 
 
 def _deviation(a: Tensor, b: Tensor) -> float:
