@@ -202,8 +202,11 @@ def _deep_copy(model: nn.Module) -> nn.Module:
     }
     try:
         return copy.deepcopy(model, computed)
-    except (RuntimeError, TypeError, ValueError, AttributeError) as error:
-        raise ModelError(f"The network cannot be copied: {str(error).splitlines()[0]}") from error
+    except (torch.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:  # whatever a part of a network raises when it is copied or pickled
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"The network cannot be copied: {reason}") from error
 
 
 def convention(module: nn.Module) -> Callable[[Any], Any]:

@@ -177,6 +177,13 @@ class Proof:
         except HessianDirectionsError as error:
             self._failed[stage] = error
             raise
+        except (torch.OutOfMemoryError, MemoryError):
+            raise
+        except Exception as error:  # somewhere else than on the first pass
+            self._failed[stage] = ModelError(
+                f"The self-test of {stage} failed: {_first_line(error)}."
+            )
+            raise self._failed[stage] from error
         finally:
             self._seconds += time.perf_counter() - start
         self._done.add(stage)
