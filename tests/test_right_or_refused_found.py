@@ -85,3 +85,73 @@ def test_whatever_the_self_test_meets_is_an_error_of_ours() -> None:
 
     with pytest.raises(ModelError, match="too far out"):
         objective_of(Through(here_alone), *samples(6)).value()
+
+
+# --- in place on what the user handed over --------------------------------------------------------
+
+
+class _Clamped(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.clamp_(-0.5, 0.5)
+
+
+class _Doubled(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mul_(2)
+
+
+class _DoubledThroughData(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        x.data.mul_(2)
+        return x
+
+
+@pytest.mark.parametrize(
+    "first", [nn.ELU(inplace=True), nn.ReLU(inplace=True), _Clamped(), _Doubled(), _DoubledThroughData()]
+)
+@pytest.mark.parametrize("vectors_at_once", [1, 16])
+def test_inputs_changed_in_place_are_the_networks_own(
+    first: nn.Module, vectors_at_once: int
+) -> None:
+    model, (inputs, targets) = nn.Sequential(first, nn.Linear(4, 3)).double(), samples()
+    before = inputs.clone()
+    loss = functional.cross_entropy(model(inputs.clone()), targets)
+    slope = slope_of(model, inputs.clone(), targets)
+    objective = objective_of(
+        model, inputs, targets, batch_size=3, vectors_at_once=vectors_at_once
+    )
+    V = torch.randn(objective.n_parameters, 3, dtype=torch.float64)
+    for _ in range(2):
+        torch.testing.assert_close(objective.value(), loss.detach())
+        torch.testing.assert_close(objective.gradient(), slope)
+        values = objective.values(objective.theta[:, None].repeat(1, 3))
+        torch.testing.assert_close(values, loss.detach().repeat(3))
+        products = objective.hessian_vector_product(V)
+        second = objective.second_directional_derivative(V)
+        torch.testing.assert_close(second, (V * products).sum(0))
+    assert torch.equal(inputs, before)
+
+
+def test_a_rare_sample_is_not_changed_in_place_either() -> None:
+    inputs, targets = samples(200)
+    inputs.clamp_(-0.4, 0.4)
+    inputs[137] = 5.0  # no sample of the self-test
+    before = inputs.clone()
+    objective_of(nn.Sequential(_Clamped(), nn.Linear(4, 3)), inputs, targets).gradient()
+    assert torch.equal(inputs, before)
+
+
+def test_a_loss_that_changes_its_targets_in_place() -> None:
+    inputs, _ = samples()
+    targets = torch.randn(8, 3, dtype=torch.float64)
+    before, model = targets.clone(), nn.Linear(4, 3).double()
+
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        return functional.mse_loss(outputs, targets.mul_(0.5))
+
+    expected = functional.mse_loss(model(inputs), targets / 2).detach()
+    objective = Objective(model, loss, inputs, targets, batch_size=3)
+    for _ in range(2):
+        torch.testing.assert_close(objective.value(), expected)
+        objective.gradient()
+    assert torch.equal(targets, before)

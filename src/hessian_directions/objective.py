@@ -488,7 +488,8 @@ class Objective:
 
     def _share_of_loss(self, parameters: Parameters, batch: Batch, fast: bool = False) -> Tensor:
         """The batch's part of the loss of all samples; `fast`: also in a second backward pass."""
-        inputs, targets = batch
+        # Batches are parts of the user's arrays, which a network in place would change.
+        inputs, targets = tree_map(Tensor.clone, batch) if self._proof.copies_samples else batch
         share = self._loss.weight(targets) / self._weight
         self._program.acts_in_place = self._proof.acts_in_place
         mode: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()

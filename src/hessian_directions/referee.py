@@ -75,6 +75,8 @@ class Referee:
         self.values = self.gradients = 0
         # The largest output: the loss is rounded as this is.
         self.largest_output = 0.0
+        # Whether a pass has changed its inputs or targets, as operations in place do.
+        self.changes_its_samples = False
 
     @property
     def cost(self) -> Cost:
@@ -121,7 +123,9 @@ class Referee:
         )
 
     def _forward(self) -> Tensor:
-        inputs, targets = self._batch
+        batch = tree_map(Tensor.clone, self._batch)
+        fresh = [leaf._version for leaf in tree_leaves(batch)]
+        inputs, targets = batch
         outputs = self._call(inputs)
         for leaf in tree_leaves(outputs):
             if isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.numel():
@@ -130,6 +134,12 @@ class Referee:
         if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.is_floating_point():
             what = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
             raise ModelError(f"The loss of a batch is {what}, but one real number is needed.")
+        leaves = tree_leaves(batch)
+        # What is changed through .data has no version, but another content.
+        if fresh != [leaf._version for leaf in leaves] or not all(
+            map(torch.equal, leaves, tree_leaves(self._batch))
+        ):
+            self.changes_its_samples = True
         return loss.reshape(())
 
     def _derivatives(self, scalar: Tensor, create_graph: bool = False) -> Sequence[Tensor | None]:

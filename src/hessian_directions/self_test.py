@@ -126,6 +126,7 @@ class Proof:
         self._own_precision = own_precision
         self.vectorised = True
         self.acts_in_place = False
+        self.copies_samples = True
         self.gradient_mode = FAST
         self.foldings: dict[int, Folding] = {}
         self.kinks: list[str] = []
@@ -231,6 +232,7 @@ class Proof:
         finite = expected.isfinite()
         self.deviations["values"] = _deviation(values[finite], expected[finite])
         self._compare_with_single_samples(far if expected[1].isfinite() else theta)
+        self.copies_samples = referee.changes_its_samples
 
     def _compare_with_single_samples(self, theta: Tensor) -> None:
         """A loss that is put together from batches must not depend on which."""
