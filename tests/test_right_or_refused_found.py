@@ -155,3 +155,40 @@ def test_a_loss_that_changes_its_targets_in_place() -> None:
         torch.testing.assert_close(objective.value(), expected)
         objective.gradient()
     assert torch.equal(targets, before)
+
+
+# --- weights that are changed, but not at the network's own ---------------------------------------
+
+
+class _Positive(nn.Module):
+    """Weights that are kept positive in the forward pass, and are so where the network stands."""
+
+    def __init__(self, floor: float = 0.1) -> None:
+        super().__init__()
+        self.weight, self.floor = nn.Parameter(torch.rand(3, 4) + 0.2), floor
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.weight.data.clamp_(min=self.floor)
+        return x @ self.weight.T
+
+
+def test_weights_that_are_clamped_in_the_forward_pass_are_refused() -> None:
+    with pytest.raises(ModelError, match="changes its own parameters"):
+        objective_of(_Positive()).value()
+
+
+@pytest.mark.parametrize("n_points", [1, 2])
+def test_weights_that_are_clamped_far_away_are_refused_there(n_points: int) -> None:
+    objective = objective_of(_Positive(floor=-9.0))
+    objective.self_test()
+    there = objective.theta - 20
+    V = torch.randn(12, 2, dtype=torch.float64)
+    for ask in (
+        lambda: objective.values(torch.stack([there, objective.theta], 1)[:, :n_points]),
+        lambda: objective.gradient(there),
+        lambda: objective.hessian_vector_product(V, there),
+        lambda: objective.second_directional_derivative(V, there),
+    ):
+        with pytest.raises(ModelError, match="changes its own parameters"):
+            ask()
+    assert bool(objective.gradient().isfinite().all())

@@ -378,7 +378,7 @@ class Objective:
 
     def _values(self, points: Tensor) -> Tensor:
         columns = self._unflatten(points)
-        unchanged = [p._version for column in columns for p in column.values()]
+        before = _checksum(columns)
         together = stack(columns) if self._vectorised and len(columns) > 1 else None
         total = points.new_zeros(len(columns), dtype=torch.float64)
         with torch.no_grad():
@@ -393,27 +393,28 @@ class Objective:
                     except RuntimeError:  # the network branches on its parameters, for instance
                         self._vectorised, together = False, None
                 total += torch.stack([loss(column) for column in columns])
-        if unchanged != [p._version for column in columns for p in column.values()]:
-            raise ModelError("The network changes its own parameters in a forward pass.")
+        _refuse_changed(before, columns if together is None else [together])
         self._program.restore()
         return total.to(self.dtype)
 
     def _gradient(self, parameters: Parameters) -> Tensor:
-        total = self._zeros(1)
+        total, before = self._zeros(1), _checksum([parameters])
         fast = self._proof.gradient_mode == FAST and not self._vectorised
         for batch in self._batches():
             _add(total[0], self._folded(gradient, fast, batch, parameters))
+        _refuse_changed(before, [parameters])
         return _flatten(total)[:, 0]
 
     def _products(self, parameters: Parameters, vectors: Tensor, mode: str) -> Tensor:
         directions = self._unflatten(vectors)
-        total = self._zeros(len(directions))
+        total, before = self._zeros(len(directions)), _checksum([parameters])
         fast = mode == FAST and not self._vectorised
         for batch in self._batches():
             arguments = (parameters, directions, self._vectorised)
             products = self._folded(PRODUCTS[mode], fast, batch, *arguments)
             for part, product in zip(total, products):
                 _add(part, product)
+        _refuse_changed(before, [parameters])
         self._program.restore()
         return _flatten(total)
 
@@ -429,7 +430,7 @@ class Objective:
     def _second_derivatives(self, parameters: Parameters, vectors: Tensor, mode: str) -> Tensor:
         directions = self._unflatten(vectors)
         total = vectors.new_zeros(len(directions), dtype=torch.float64)
-        derivatives = SECOND_DERIVATIVES[mode]
+        derivatives, before = SECOND_DERIVATIVES[mode], _checksum([parameters])
         together = stack(directions) if self._vectorised and len(directions) > 1 else None
         for batch in self._batches():
             loss = partial(self._share_of_loss, batch=batch)
@@ -438,6 +439,7 @@ class Objective:
                 total += vmap(lambda v, along=along: along([v])[0])(together)
             else:
                 total += derivatives(loss, parameters, directions)
+        _refuse_changed(before, [parameters])
         self._program.restore()
         return total.to(self.dtype)
 
@@ -609,6 +611,26 @@ def kernels(device: torch.device) -> Iterator[None]:
 def _add(total: Parameters, part: Parameters) -> None:
     for name, tensor in total.items():
         tensor.add_(part[name])
+
+
+def _checksum(columns: Sequence[Parameters]) -> list[int]:
+    """Of the bits of parameters, by name; of columns the sum, which is that of their stack, too."""
+    total = [0] * len(columns[0])
+    for column in columns:
+        for i, p in enumerate(column.values()):
+            bits = torch.int64 if p.dtype == torch.float64 else torch.int32
+            total[i] += int(p.detach().view(bits).sum())
+    return [number % 2**64 for number in total]
+
+
+def _refuse_changed(before: list[int], columns: Sequence[Parameters]) -> None:
+    """Raise where a pass has left other parameters than it was given.
+
+    The self-test looks for this at two points; a constraint that a network imposes on its weights
+    (`weight.data.clamp_(0)`) may act at others alone, where PyTorch's gradient is not the slope.
+    """
+    if _checksum(columns) != before:
+        raise ModelError("The network changes its own parameters in a forward pass.")
 
 
 def _flatten(columns: Sequence[Parameters]) -> Tensor:

@@ -205,6 +205,8 @@ class Proof:
             )
         far = theta + self._random(seed=1) * (FAR * self._length)
         expected = torch.tensor([first, referee.value(far)], dtype=torch.float64)
+        if referee.changes_its_parameters(far):
+            raise ModelError("The network changes its own parameters in a forward pass.")
         if not bool(expected.isfinite().any()):
             return  # nothing can be compared, and nothing is returned but that
         points = torch.stack([theta, far], 1)
