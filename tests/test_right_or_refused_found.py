@@ -192,3 +192,46 @@ def test_weights_that_are_clamped_far_away_are_refused_there(n_points: int) -> N
         with pytest.raises(ModelError, match="changes its own parameters"):
             ask()
     assert bool(objective.gradient().isfinite().all())
+
+
+# --- graphs of which a small part is cut ----------------------------------------------------------
+
+
+class _PartlyDetached(nn.Module):
+    """A share of what the network does leaves no graph."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.first, self.last, self.share = nn.Linear(4, 6), nn.Linear(6, 3), share
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(x).tanh()
+        return self.last(y + self.share * y.detach().sin())
+
+
+@pytest.mark.parametrize("share", [1e-2, 1e-3, 1e-4, 1e-5])
+def test_a_small_part_of_the_graph_that_is_cut(share: float) -> None:
+    with pytest.raises(DifferentiationError, match="not the slope"):
+        objective_of(_PartlyDetached(share)).gradient()
+
+
+class _WrongByLittle(torch.autograd.Function):
+    """A first derivative that is right, and whose own is not by a factor."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.square()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        wrong = x * (1 - 1e-4) + 1e-4 * x.detach()
+        return 2 * wrong * gradient
+
+
+def test_a_second_derivative_that_is_wrong_by_little() -> None:
+    objective = objective_of(Through(lambda x: _WrongByLittle.apply(x)))
+    objective.gradient()
+    with pytest.raises(DifferentiationError, match="No mode"):
+        objective.self_test()

@@ -114,13 +114,16 @@ class Referee:
         with self._at(theta), _Casts() as casts:
             loss = self._forward()
         names = {type(node).__name__.partition("Backward")[0] for node in _nodes(loss)}
-        left = self._flat([p.detach() for p in self._parameters])
         return FirstPass(
             value=float(loss.detach()),
-            changes_its_parameters=not torch.equal(left, theta),
+            changes_its_parameters=not self.stands_at(theta),
             rounds_to=casts.lowest or theta.dtype,
             kinks=sorted(name for name in names if name.lower().startswith(KINKS)),
         )
+
+    def stands_at(self, theta: Tensor) -> bool:
+        """Whether the network still has these parameters, after passes with them."""
+        return torch.equal(self._flat([p.detach() for p in self._parameters]), theta)
 
     def _forward(self) -> Tensor:
         batch = tree_map(Tensor.clone, self._batch)

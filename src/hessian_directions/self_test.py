@@ -50,17 +50,19 @@ class Tolerances:
     Attributes:
         exact: Between two exact ways.
         differences: Between an exact way and differences.
+        closely: The same, where a second look tells kinks from a part of a graph that is cut.
         epsilon: Spacing of the numbers near 1.
     """
 
     exact: float
     differences: float
+    closely: float
     epsilon: float
 
 
 TOLERANCES = {
-    torch.float64: Tolerances(1e-8, 1e-4, 2.0**-52),
-    torch.float32: Tolerances(1e-3, 3e-2, 2.0**-23),
+    torch.float64: Tolerances(1e-8, 1e-4, 1e-6, 2.0**-52),
+    torch.float32: Tolerances(1e-3, 3e-2, 3e-2, 2.0**-23),
 }
 
 # Steps of differences, in units of √ε_machine·max(1, ‖θ‖) along a unit vector: short ones cross no
@@ -205,7 +207,7 @@ class Proof:
             )
         far = theta + self._random(seed=1) * (FAR * self._length)
         expected = torch.tensor([first, referee.value(far)], dtype=torch.float64)
-        if referee.changes_its_parameters(far):
+        if not referee.stands_at(far):
             raise ModelError("The network changes its own parameters in a forward pass.")
         if not bool(expected.isfinite().any()):
             return  # nothing can be compared, and nothing is returned but that
@@ -371,6 +373,8 @@ class Proof:
             smallest = min(smallest, deviation / (size or 1e-300))
             if deviation <= allowed * size + 4 * rounding and rounding <= 0.01 * size:
                 self.deviations["differences of losses"] = deviation / size
+                if deviation > self._tolerances.closely * size + 4 * rounding:
+                    self._look_closely(smallest)
                 return
             if multiple != STEPS[-1]:
                 continue
@@ -378,14 +382,35 @@ class Proof:
             if deviation <= allowed * size + 16 * max(noise / step, rounding):
                 self.deviations["differences of losses"] = deviation / (size or 1.0)
                 return
-        amount = (
+        raise _not_the_slope(
             f"they differ by {smallest:.1e} of it" if size else "it is zero, the loss is not flat"
         )
-        raise DifferentiationError(
-            f"The gradient of this network is not the slope of its loss ({amount}): its graph is "
-            "cut (no_grad, detach, .data, NumPy, checkpointing with use_reentrant=True), or a "
-            "custom backward pass or a hook gives no derivative."
-        )
+
+    def _look_closely(self, smallest: float) -> None:
+        """Whether a small deviation is that of a kink, or of a small part of the graph that is cut.
+
+        A kink moves differences along one line, and by less the nearer they are to it; a slope that
+        is not the loss's own differs on every line from what the differences agree on.
+        """
+        referee = self._referee
+        for seed in range(5, 8):
+            u, v = self._random(seed), self._random(seed + 3)
+            near = self._near + NEAR * self._length * v
+            _, gradient = referee.gradient(near)
+            slope, size = float(gradient @ u), float((gradient * u).norm())
+            tried: list[tuple[float, float]] = []
+            for multiple in STEPS[:3]:
+                step = self._step(multiple)
+                ahead, behind = (referee.value(near + sign * step * u) for sign in (1, -1))
+                rounding = self._tolerances.epsilon * max(abs(ahead), abs(behind)) / step
+                tried.append(((ahead - behind) / (2 * step) - slope, rounding))
+            if not any(
+                max(abs(a), abs(b)) > self._tolerances.closely * size + 16 * rounding
+                and abs(a - b) <= 0.1 * min(abs(a), abs(b))
+                for (a, rounding), (b, _) in itertools.pairwise(tried)
+            ):
+                return
+        raise _not_the_slope(f"they differ by {smallest:.1e} of it")
 
     def _noise(self, u: Tensor) -> float:
         """Scatter of the referee's losses at points too close for the loss to change smoothly."""
@@ -499,10 +524,10 @@ class Proof:
                 ]
                 difference = (sides[0] - sides[1]) / (2 * step)
             deviation = _deviation(product, difference)
-            if deviation <= allowed:
+            tried.append(difference)
+            if deviation <= allowed and not self._is_settled(product, tried):
                 self.deviations[name] = deviation
                 return ""
-            tried.append(difference)
         settled = min(_deviation(a, b) for a, b in itertools.pairwise(tried))
         self.deviations[name] = deviation = min(_deviation(product, d) for d in tried)
         if settled <= 0.1 * deviation:
@@ -514,6 +539,18 @@ class Proof:
         deviation = float((product - exact).norm()) / size
         self.deviations[f"PyTorch's own product and {mode}"] = deviation
         return "" if deviation <= self._tolerances.exact else f"deviates by {deviation:.1e}"
+
+    def _is_settled(self, product: Tensor, tried: list[Tensor]) -> bool:
+        """Whether a small deviation is one from something that the differences agree on."""
+        if _deviation(product, tried[-1]) <= self._tolerances.closely:
+            return False
+        if len(tried) == 1:
+            step = self._step(STEPS[1])
+            u = self._random(seed=2)
+            sides = [self._referee.gradient(self._near + sign * step * u)[1] for sign in (1, -1)]
+            tried = [*tried, (sides[0] - sides[1]) / (2 * step)]
+        deviations = [_deviation(product, difference) for difference in tried[-2:]]
+        return _deviation(*tried[-2:]) <= 0.1 * min(deviations)
 
     # --- shared ---------------------------------------------------------------------------------
 
@@ -553,6 +590,14 @@ class Proof:
                 self._probe._vectorised = False
                 return self._attempt(function)
             return None, _first_line(error)
+
+
+def _not_the_slope(amount: str) -> DifferentiationError:
+    return DifferentiationError(
+        f"The gradient of this network is not the slope of its loss ({amount}): its graph is cut "
+        "(no_grad, detach, .data, NumPy, checkpointing with use_reentrant=True), or a custom "
+        "backward pass or a hook gives no derivative."
+    )
 
 
 def _first_line(error: Exception) -> str:
