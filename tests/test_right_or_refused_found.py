@@ -107,7 +107,8 @@ class _DoubledThroughData(nn.Module):
 
 
 @pytest.mark.parametrize(
-    "first", [nn.ELU(inplace=True), nn.ReLU(inplace=True), _Clamped(), _Doubled(), _DoubledThroughData()]
+    "first",
+    [nn.ELU(inplace=True), nn.ReLU(inplace=True), _Clamped(), _Doubled(), _DoubledThroughData()],
 )
 @pytest.mark.parametrize("vectors_at_once", [1, 16])
 def test_inputs_changed_in_place_are_the_networks_own(
@@ -117,9 +118,7 @@ def test_inputs_changed_in_place_are_the_networks_own(
     before = inputs.clone()
     loss = functional.cross_entropy(model(inputs.clone()), targets)
     slope = slope_of(model, inputs.clone(), targets)
-    objective = objective_of(
-        model, inputs, targets, batch_size=3, vectors_at_once=vectors_at_once
-    )
+    objective = objective_of(model, inputs, targets, batch_size=3, vectors_at_once=vectors_at_once)
     V = torch.randn(objective.n_parameters, 3, dtype=torch.float64)
     for _ in range(2):
         torch.testing.assert_close(objective.value(), loss.detach())
@@ -235,3 +234,54 @@ def test_a_second_derivative_that_is_wrong_by_little() -> None:
     objective.gradient()
     with pytest.raises(DifferentiationError, match="No mode"):
         objective.self_test()
+
+
+# --- gradients that PyTorch changes on purpose ----------------------------------------------------
+
+
+def _tokens() -> tuple[Tensor, Tensor]:
+    return torch.arange(40).view(10, 4) % 5, torch.arange(10) % 3
+
+
+@pytest.mark.parametrize("options", [{"padding_idx": 0}, {"scale_grad_by_freq": True}], ids=str)
+def test_embeddings_whose_gradient_is_no_slope(options: dict[str, Any]) -> None:
+    embedding = nn.Embedding(5, 3, **options)
+    model = nn.Sequential(embedding, nn.Flatten(), nn.Linear(12, 3))
+    with pytest.raises(ModelError, match=next(iter(options))):
+        objective_of(model, *_tokens())
+    embedding.requires_grad_(False)
+    assert bool(objective_of(model, *_tokens()).gradient().isfinite().all())
+
+
+def test_a_bag_leaves_its_padding_out() -> None:
+    class Bag(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.bag = nn.EmbeddingBag(5, 3, padding_idx=0)
+
+        def forward(self, tokens: Tensor) -> Tensor:
+            return self.bag(tokens)
+
+    model = Bag().double()
+    slope = slope_of(model, *_tokens())
+    torch.testing.assert_close(objective_of(model, *_tokens()).gradient(), slope)
+
+
+def test_few_samples_are_all_tested() -> None:
+    """One of nine takes another path, on which the graph is cut."""
+
+    class Rare(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.layer(x)
+            return torch.where(x[:, :1] > 4, y.detach().sin(), y)
+
+    inputs, targets = samples(9)
+    for rare in range(9):
+        one = inputs.clone()
+        one[rare, 0] = 5
+        with pytest.raises(DifferentiationError, match="not the slope"):
+            objective_of(Rare(), one, targets).gradient()

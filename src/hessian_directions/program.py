@@ -102,6 +102,11 @@ def private_copy(model: nn.Module) -> nn.Module:
             raise ModelError(
                 f"{_described(name)} has max_norm: it changes its own weights in every pass."
             )
+        if (option := _misleading_option(module)) is not None:
+            raise ModelError(
+                f"{_described(name)} has {option}: the gradient that PyTorch gives it is not the "
+                "slope of the loss; take the option off, or freeze its weights."
+            )
     if any(nn.parameter.is_lazy(parameter) for parameter in model.parameters()):
         raise ModelError("The network has parameters that have no shape yet: call it once.")
     _refuse_references(model)
@@ -112,6 +117,17 @@ def private_copy(model: nn.Module) -> nn.Module:
             if child is not None:
                 module._modules[name] = _unwrapped(child)
     return twin.eval()
+
+
+def _misleading_option(module: nn.Module) -> str | None:
+    """An option that changes the gradient and not the loss."""
+    if not isinstance(module, nn.Embedding | nn.EmbeddingBag) or not module.weight.requires_grad:
+        return None
+    if module.scale_grad_by_freq:
+        return "scale_grad_by_freq"
+    # A bag leaves padding out of its results, too.
+    padded = isinstance(module, nn.Embedding) and module.padding_idx is not None
+    return "padding_idx" if padded else None
 
 
 def references(function: Any, owned: set[int]) -> bool:
