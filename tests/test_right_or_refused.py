@@ -492,7 +492,7 @@ def test_a_penalty_that_reads_the_network_beside_its_outputs() -> None:
             weights = sum(p.square().sum() for p in self.networks["mine"].parameters())
             return functional.cross_entropy(outputs, targets) + 1e-3 * weights
 
-    assert_refused("by another way", model, Penalised(), inputs, targets, values_too=False)
+    assert_refused("by another way", model, Penalised(), inputs, targets)
 
 
 # --- networks that are no function of their inputs and parameters ---------------------------------
@@ -915,6 +915,237 @@ def test_networks_that_cannot_be_copied_or_run_are_one_sentence() -> None:
         Objective(locked, loss, images(), classes())
 
 
+class Buffered:
+    """A loader that fills one buffer again and again."""
+
+    def __iter__(self) -> Any:
+        buffer = torch.empty(5, 2, 5, 5, dtype=torch.float64)
+        for start in range(0, 17, 5):
+            x = images(17)[start : start + 5]
+            buffer[: len(x)] = x
+            yield buffer[: len(x)], classes(17)[start : start + 5]
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_a_loader_that_fills_one_buffer_again(in_memory: bool) -> None:
+    model, x, y = data_problem()
+    expected = Objective(model, functional.cross_entropy, x, y).value()
+    given = Objective(model, functional.cross_entropy, Buffered(), in_memory=in_memory).value()
+    torch.testing.assert_close(given, expected, rtol=1e-12, atol=0)
+
+
+def test_arrays_that_their_owner_changes_afterwards() -> None:
+    model, x, y = data_problem()
+    for array in (x, y):
+        objective = Objective(model, functional.cross_entropy, x, y)
+        array.mul_(1)
+        with pytest.raises(DataError, match="changed in place after"):
+            objective.value()
+    changed = x.numpy()
+    objective = Objective(model, functional.cross_entropy, changed, y.numpy())
+    expected = objective.value()
+    changed *= 2
+    assert torch.equal(objective.value(), expected)
+
+
+def test_arrays_of_unusual_layouts() -> None:
+    model, x, y = data_problem()
+    expected = Objective(model, functional.cross_entropy, x.flip(0), y.flip(0)).value()
+    backwards = x.numpy()[::-1], y.numpy()[::-1]
+    swapped = tuple(a.astype(a.dtype.newbyteorder()) for a in backwards)
+    for inputs, targets in (backwards, swapped):
+        assert torch.equal(
+            Objective(model, functional.cross_entropy, inputs, targets).value(), expected
+        )
+    with pytest.raises(DataError, match="make them dense"):
+        Objective(model, functional.cross_entropy, x.to_sparse(), y)
+
+
+def test_optional_arguments_of_a_network() -> None:
+    class Masked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(50, 3)
+
+        def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+            x = x.flatten(1)
+            return self.layer(x if mask is None else x * mask)
+
+    model = built(Masked)
+    mask = (images().flatten(1) > 0).double()
+    assert_right(model, functional.cross_entropy, (images(), mask), classes())
+    assert_right(model, functional.cross_entropy, images(), classes())
+
+
+# --- what networks keep ---------------------------------------------------------------------------
+
+
+def test_networks_that_keep_their_activations() -> None:
+    class Net(Between):
+        def forward(self, x: Tensor) -> Tensor:
+            self.kept = {"list": [self.convolution(x)]}
+            return super().forward(x)
+
+    model = built(lambda: Net(lambda y: None))
+    model(images())  # with its graph
+    objective = Objective(model, functional.cross_entropy, images(), classes())
+    for ask in (lambda o: o.value(), lambda o: o.gradient(), lambda o: o.hessian() @ o.theta):
+        ask(objective)
+        assert ask(objective.to(dtype=torch.float32)).isfinite().all()
+        assert ask(objective.subset([0, 1, 5])).isfinite().all()
+
+
+class Cached(nn.Module):
+    """Keeps what it computes from its weights, as LeViT keeps its attention biases."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.bias = nn.Conv2d(2, 3, 3), nn.Parameter(torch.randn(3))
+        self.cache: dict[str, Tensor] = {}
+
+    def train(self, mode: bool = True) -> "Cached":
+        if mode:
+            self.cache = {}
+        return super().train(mode)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if "bias" not in self.cache:
+            self.cache["bias"] = self.bias.sin()
+        return self.layer(x).mean((2, 3)) + self.cache["bias"]
+
+
+def test_networks_that_keep_what_they_computed_from_their_weights() -> None:
+    model = built(Cached).eval()
+    with torch.no_grad():
+        model(images())  # a cache without a graph
+    objective = Objective(model, functional.cross_entropy, images(), classes(), batch_size=5)
+    expected = Objective(built(Cached), functional.cross_entropy, images(), classes())
+    for theta in (objective.theta, 2 * objective.theta):
+        torch.testing.assert_close(objective.value(theta), expected.value(theta))
+        torch.testing.assert_close(objective.gradient(theta), expected.gradient(theta))
+    slope = objective.gradient()
+    assert slope[-3:].norm() > 0
+    assert slope[:3].norm() > 0
+
+
+def test_two_copies_of_a_network_do_not_share_what_they_keep() -> None:
+    class Counting(Between):
+        calls = 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls += 1
+            return super().forward(x) * (1 + (self.calls > 40))
+
+    model = built(lambda: Counting(lambda y: None))
+    objective = Objective(model, functional.cross_entropy, images(), classes())
+    objective.value()
+    assert model.calls == 0
+
+
+def test_autocast_within_a_network() -> None:
+    class Net(Between):
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                return super().forward(x).float()
+
+    model = built(lambda: Net(lambda y: None)).float()
+    objective = Objective(model, functional.cross_entropy, images().float(), classes())
+    with pytest.raises(ModelError, match="bfloat16"):
+        objective.value()
+
+
+def test_networks_that_squeeze_their_outputs() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(50, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(x.flatten(1)).squeeze()
+
+    targets = (classes(16) == 1).double()
+    loss = nn.BCEWithLogitsLoss()
+    assert_right(built(Net), loss, images(16), targets)  # batches of 5, 5, 4 and 2
+
+
+# --- losses of which few samples tell nothing -----------------------------------------------------
+
+
+def test_a_masked_mean() -> None:
+    targets = torch.randn(600, 3, generator=torch.Generator().manual_seed(8)).double()
+    targets[[17, 311, 599], 0] = torch.nan
+    model, inputs, targets = problems(targets)
+
+    def masked(outputs: Tensor, targets: Tensor) -> Tensor:
+        known = ~targets.isnan()
+        return (outputs[known] - targets[known]).square().mean()
+
+    assert_refused("split into batches", model, masked, inputs, targets)
+
+
+def test_losses_that_are_small_beside_their_outputs() -> None:
+    model, inputs, targets = problems(classes())
+
+    def summed(outputs: Tensor, targets: Tensor) -> Tensor:
+        return 1e-16 * functional.cross_entropy(outputs, targets, reduction="sum")
+
+    assert_refused("reduction='sum'", model, summed, inputs, targets)
+
+    def mean(outputs: Tensor, targets: Tensor) -> Tensor:
+        return 1e-16 * functional.cross_entropy(outputs, targets)
+
+    objective = Objective(model, mean, inputs, targets)
+    unscaled = Objective(model, functional.cross_entropy, inputs, targets)
+    expected = 1e-16 * (unscaled.hessian() @ unscaled.theta)
+    torch.testing.assert_close(objective.hessian() @ objective.theta, expected, rtol=1e-9, atol=0)
+
+
+def test_a_network_that_is_trained_to_the_end() -> None:
+    """Its loss of 1e-12 is rounded as its outputs of 30 are, and it is not refused."""
+    model, inputs, targets = problems(classes())
+    with torch.no_grad():
+        model[-1].weight.zero_()
+        model[-1].bias.zero_()
+        model[1].weight.zero_()
+    logits = 30 * functional.one_hot(targets, 3).double() + 0.1 * inputs.flatten(1)[:, :3]
+    layer = built(lambda: nn.Linear(3, 3))
+    with torch.no_grad():
+        layer.weight.copy_(torch.eye(3))
+    objective = Objective(layer, functional.cross_entropy, logits, targets)
+    assert 0 < float(objective.value()) < 1e-10
+    assert objective.gradient().norm() > 0
+    assert (objective.hessian() @ objective.theta).norm() > 0
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1e9])
+def test_a_graph_that_is_cut_before_weights_of_another_size(scale: float) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(50, 4), nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last((self.first(x.flatten(1) / scale).tanh()).detach())
+
+    model = built(Net)
+    with torch.no_grad():
+        model.first.weight.mul_(scale)
+    assert_refused("not the slope", model, values_too=False)
+
+
+def test_a_graph_that_is_cut_beside_a_far_larger_gradient() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.small, self.large = nn.Linear(50, 3), nn.Linear(50, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            small = self.small(x.flatten(1)).tanh()
+            return self.large(1e3 * x.flatten(1)) + 1e-4 * small.detach()
+
+    assert_refused("not the slope", built(Net), values_too=False)
+
+
 # --- the self-test itself -------------------------------------------------------------------------
 
 
@@ -925,7 +1156,7 @@ def test_the_self_test_looks_at_every_class_and_costs_little() -> None:
     report = objective.self_test()
     assert report.n_samples == 12
     assert report.cost.passes["referee's gradient"] == 2
-    assert report.cost.passes["referee's value"] <= 4
+    assert report.cost.passes["referee's value"] <= 8
     assert objective.cost.passes == {}
     assert "on 12 samples" in report.describe()
 

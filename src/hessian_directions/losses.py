@@ -23,6 +23,7 @@ Loss = Callable[[Any, Any], Tensor]
 
 # Their mean over classes given as numbers is weighted, and leaves out the targets to be ignored.
 _CLASSIFYING = {nn.CrossEntropyLoss, nn.NLLLoss, functional.cross_entropy, functional.nll_loss}
+KNOWN = {"torch.nn.functional", "torch.nn.modules.loss"}
 _SQUARED = {nn.MSELoss, functional.mse_loss}
 
 
@@ -49,6 +50,7 @@ class BatchLoss:
 
     Attributes:
         original: The loss as it was given.
+        is_known: Whether it is one of PyTorch's, of which it is known what its mean is over.
         total: Whether it is a sum over samples, not a mean.
 
     Raises:
@@ -67,6 +69,7 @@ class BatchLoss:
                 f"The loss has reduction {reduction!r}, but 'mean' or 'sum' is needed."
             )
         self.total = reduction == "sum"
+        self.is_known = getattr(kind, "__module__", "") in KNOWN or kind is mean_squared_error
         self._weight: Tensor | None = None
         self._ignored: int | None = None
         if kind in _CLASSIFYING:

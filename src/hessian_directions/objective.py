@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.func import vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.conv import _ConvNd
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from hessian_directions.arrays import as_tensor
 from hessian_directions.cost import Cost
@@ -170,6 +170,8 @@ class Objective:
         self.batch_size = batch_size
         self.vectors_at_once = vectors_at_once
         self.cost = Cost()
+        # Not run itself: what a network keeps of a pass is in no copy of it.
+        self._pristine = model
         self._program = Program(model, names)
         self._loss = loss.to(self._dtype, self._device)
         self._samples = samples
@@ -205,7 +207,21 @@ class Objective:
             twin = copy.deepcopy(model).to(dtype)
             return Referee(twin, list(self._shapes), loss, cast(batch, dtype, self.device), foreign)
 
-        return Proof(probe, referee, self.dtype)
+        def splits() -> tuple[float, float] | None:
+            if self._loss.is_known or self.n_samples <= len(chosen):
+                return None
+            sizes = [len(tree_leaves(targets)[0]) for _, targets in self._batches()]
+            return self._value_in_batches(max(sizes)), self._value_in_batches(max(sizes) * 2 // 3)
+
+        return Proof(probe, referee, self.dtype, splits)
+
+    def _value_in_batches(self, size: int) -> float:
+        """The loss of all samples, at most half of them at once."""
+        parameters, total = self._parameters_at(None), 0.0
+        for batch in self._batches(max(1, min(size, self.n_samples // 2))):
+            total += float(self._share_of_loss(parameters, batch).detach())
+        self._program.restore()
+        return total
 
     @property
     def theta(self) -> Tensor:
@@ -232,7 +248,7 @@ class Objective:
         self, dtype: torch.dtype | None = None, device: torch.device | str | None = None
     ) -> Objective:
         """A copy in another precision or on another device, with a cost of its own."""
-        model = copy.deepcopy(self._program.module).to(dtype=dtype, device=device)
+        model = copy.deepcopy(self._pristine).to(dtype=dtype, device=device)
         return self._with(model, self._loss, self._samples)
 
     def subset(self, indices: ArrayLike | Tensor) -> Objective:
@@ -245,7 +261,7 @@ class Objective:
             chosen = chosen.nonzero().reshape(-1)
         if chosen.dtype not in (torch.int64, torch.int32) or not len(chosen):
             raise DataError("A subset needs indices of samples, or a mask of all of them.")
-        return self._with(self._program.module, self._loss, self._samples.take(chosen.tolist()))
+        return self._with(self._pristine, self._loss, self._samples.take(chosen.tolist()))
 
     def _with(self, model: nn.Module, loss: BatchLoss, samples: Samples) -> Objective:
         """An objective like this one; the self-test of the one holds for the other."""
@@ -269,7 +285,7 @@ class Objective:
         """
         thetas = self._vectors(thetas, "thetas", (2,))
         self._prove(Proof.of_values)
-        with self._pass("value", thetas.shape[1]), torch.no_grad():
+        with self._pass("value", thetas.shape[1]):
             result = torch.cat(
                 [self._values(points) for points in thetas.split(self.vectors_at_once, 1)]
             )
@@ -381,18 +397,19 @@ class Objective:
         before = _checksum(columns)
         together = stack(columns) if self._vectorised and len(columns) > 1 else None
         total = points.new_zeros(len(columns), dtype=torch.float64)
-        with torch.no_grad():
+        # No parameter asks for a graph; a network that differentiates by itself may.
+        with torch.enable_grad():
             for batch in self._batches():
                 loss = partial(self._share_of_loss, batch=batch)
                 if together is not None:
                     try:
-                        total += vmap(loss)(together)
+                        total += vmap(loss)(together).detach()
                         continue
                     except torch.OutOfMemoryError:
                         raise
                     except RuntimeError:  # the network branches on its parameters, for instance
                         self._vectorised, together = False, None
-                total += torch.stack([loss(column) for column in columns])
+                total += torch.stack([loss(column).detach() for column in columns])
         _refuse_changed(before, columns if together is None else [together])
         self._program.restore()
         return total.to(self.dtype)
@@ -447,7 +464,8 @@ class Objective:
         """Inputs and targets; batches of which the loss ignores every target are left out."""
         if size is None and self._samples_at_once is None:
             self._samples_at_once = self._choose_samples_at_once()
-        for inputs, targets in self._samples.batches(size or self._samples_at_once or 1):
+        size = size or self._samples_at_once or 1
+        for inputs, targets in self._samples.batches(size, self._proof.smallest_batch):
             if self._loss.weight(targets):
                 yield self._cast(inputs), cast(targets, self.dtype, self.device)
 
@@ -470,8 +488,7 @@ class Objective:
         modules = self._program.module.modules()
         handles = [module.register_forward_hook(watch) for module in modules]
         try:
-            with torch.no_grad():
-                self._program(self._unflatten(self._theta[:, None])[0], few)
+            self._program(self._unflatten(self._theta[:, None])[0], few)
         finally:
             for handle in handles:
                 handle.remove()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from types import CodeType, FunctionType, MethodType
 from typing import Any
@@ -20,12 +20,16 @@ from hessian_directions.errors import ModelError
 
 Place = tuple[str, str]
 
+# Attributes of every module that are not what it keeps of a pass.
+_OF_MODULES = vars(nn.Module()).keys() - {"_buffers", "training"}
+
 
 class Program:
     """The network as inputs → outputs, at parameters that are put in from outside.
 
-    Parameters stay in place until others come or `restore` is called: what is computed again in a
-    backward pass (activation checkpointing) finds them.
+    Parameters, and what the modules keep of a pass (activations, caches), stay in place until
+    others come or `restore` is called: what is computed again in a backward pass (activation
+    checkpointing) finds them. Every pass starts from the modules as they were given.
 
     Args:
         model: A private copy in evaluation mode (`private_copy`); copied once more.
@@ -47,6 +51,7 @@ class Program:
             m for m in self.module.modules() if getattr(m, "inplace", False) is True
         ]
         self._call = convention(self.module)
+        self._attributes = [(module, *_attributes(module)) for module in self.module.modules()]
         self.acts_in_place = False
 
     @property
@@ -61,11 +66,13 @@ class Program:
             module.inplace = value  # type: ignore[assignment]
 
     def __call__(self, parameters: Mapping[str, Tensor], inputs: Any) -> Any:
+        self._forget()
         self._put(parameters)
         return self._call(inputs)
 
     def restore(self) -> None:
-        """Let go of the parameters that were put in."""
+        """Let go of the parameters that were put in, and of what the modules kept of a pass."""
+        self._forget()
         self._put(self._original)
 
     def places(self) -> dict[int, Place]:
@@ -81,11 +88,32 @@ class Program:
         """What stands at a place now."""
         return getattr(self.module.get_submodule(place[0]), place[1])
 
+    def _forget(self) -> None:
+        for module, attributes, containers in self._attributes:
+            now = vars(module)
+            for name in now.keys() - attributes.keys() - _OF_MODULES:
+                del now[name]
+            now.update(attributes)
+            for container, contents in containers:
+                if isinstance(container, list):
+                    container[:] = contents
+                else:
+                    container.clear()
+                    container.update(contents)
+        self.acts_in_place = self._in_place
+
     def _put(self, parameters: Mapping[str, Tensor]) -> None:
         for module, attribute, name in self._places:
             module._parameters[attribute] = parameters[name]  # type: ignore[assignment]
         for module in self._recurrent:  # these keep a list of their own
             module._flat_weights = [getattr(module, name) for name in module._flat_weights_names]
+
+
+def _attributes(module: nn.Module) -> tuple[dict[str, Any], list[tuple[Any, Any]]]:
+    """What a module holds beside parameters, modules and hooks, and what its containers hold."""
+    attributes = {name: value for name, value in vars(module).items() if name not in _OF_MODULES}
+    held = [value for value in attributes.values() if isinstance(value, list | dict | set)]
+    return attributes, [(container, copy.copy(container)) for container in held]
 
 
 def private_copy(model: nn.Module) -> nn.Module:
@@ -102,11 +130,6 @@ def private_copy(model: nn.Module) -> nn.Module:
             raise ModelError(
                 f"{_described(name)} has max_norm: it changes its own weights in every pass."
             )
-        if (option := _misleading_option(module)) is not None:
-            raise ModelError(
-                f"{_described(name)} has {option}: the gradient that PyTorch gives it is not the "
-                "slope of the loss; take the option off, or freeze its weights."
-            )
     if any(nn.parameter.is_lazy(parameter) for parameter in model.parameters()):
         raise ModelError("The network has parameters that have no shape yet: call it once.")
     _refuse_references(model)
@@ -116,18 +139,20 @@ def private_copy(model: nn.Module) -> nn.Module:
         for name, child in module._modules.items():
             if child is not None:
                 module._modules[name] = _unwrapped(child)
-    return twin.eval()
+    # Networks that keep what they computed from their weights (attention biases) drop it in train().
+    return twin.train().eval()
 
 
-def _misleading_option(module: nn.Module) -> str | None:
-    """An option that changes the gradient and not the loss."""
-    if not isinstance(module, nn.Embedding | nn.EmbeddingBag) or not module.weight.requires_grad:
-        return None
-    if module.scale_grad_by_freq:
-        return "scale_grad_by_freq"
-    # A bag leaves padding out of its results, too.
-    padded = isinstance(module, nn.Embedding) and module.padding_idx is not None
-    return "padding_idx" if padded else None
+def misleading_option(model: nn.Module) -> str | None:
+    """What makes PyTorch's gradient of a network another than the slope of its loss, by design."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.weight.requires_grad:
+            # A bag leaves padding out of its results, too.
+            padded = isinstance(module, nn.Embedding) and module.padding_idx is not None
+            if padded or module.scale_grad_by_freq:
+                option = "padding_idx" if padded else "scale_grad_by_freq"
+                return f"{_described(name)} has {option}"
+    return None
 
 
 def references(function: Any, owned: set[int]) -> bool:
@@ -209,13 +234,12 @@ def _unwrapped(model: nn.Module) -> nn.Module:
 
 
 def _deep_copy(model: nn.Module) -> nn.Module:
-    # What a hook has computed and stored (weight_norm) is no leaf, and cannot be copied as such.
-    computed = {
-        id(value): value.detach().clone()
-        for module in model.modules()
-        for value in vars(module).values()
-        if isinstance(value, Tensor) and not value.is_leaf
-    }
+    # What was computed and stored (by weight_norm, a hook, a cache) cannot be copied with its graph.
+    held = [value for module in model.modules() for value in vars(module).values()]
+    computed: dict[int, Any] = {}
+    for value in _held(held):
+        if not value.is_leaf:
+            computed[id(value)] = value.detach().clone()
     try:
         return copy.deepcopy(model, computed)
     except (torch.OutOfMemoryError, MemoryError):
@@ -225,20 +249,33 @@ def _deep_copy(model: nn.Module) -> nn.Module:
         raise ModelError(f"The network cannot be copied: {reason}") from error
 
 
+def _held(values: Iterable[Any]) -> Iterator[Tensor]:
+    """The tensors among values, and in lists, tuples, sets and dictionaries of them."""
+    waiting, seen = list(values), set()
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple | set | dict) and id(value) not in seen:
+            seen.add(id(value))
+            waiting.extend(value.values() if isinstance(value, dict) else value)
+
+
 def convention(module: nn.Module) -> Callable[[Any], Any]:
     """The network as a function of its inputs: a tuple or a dictionary of them becomes the
     arguments that its `forward` names, or is handed over whole where that takes one alone.
     """
     parameters = list(inspect.signature(module.forward).parameters.values())
     required = [p for p in parameters if p.default is p.empty and p.kind in (0, 1)]
+    positional = [p for p in parameters if p.kind in (0, 1)]
     names = {p.name for p in parameters if p.kind != p.VAR_POSITIONAL}
     anything = any(p.kind == p.VAR_KEYWORD for p in parameters)
-    several = len(required) > 1 or any(p.kind == p.VAR_POSITIONAL for p in parameters)
+    several = len(positional) > 1 or any(p.kind == p.VAR_POSITIONAL for p in parameters)
 
     def call(inputs: Any) -> Any:
         if isinstance(inputs, dict) and (inputs.keys() <= names or (anything and not required)):
             return module(**inputs)
-        if isinstance(inputs, tuple) and (several or len(required) + 1 < len(inputs)):
+        if isinstance(inputs, tuple) and several:
             return module(*inputs)
         return module(inputs)
 

@@ -51,7 +51,8 @@ class Referee:
     """L(θ) and ∇L(θ) over a few samples, θ flat in the order of the trainable parameters.
 
     Args:
-        model: A network in evaluation mode; copied, so that its parameters can be set.
+        model: A network in evaluation mode that has not run yet. Every pass runs a copy of its own:
+            what a network keeps from one pass to the next has no part in the loss.
         names: Its trainable parameters.
         loss: loss(outputs, targets) over all the samples at once.
         batch: Inputs and targets.
@@ -66,15 +67,10 @@ class Referee:
         batch: tuple[Any, Any],
         foreign: Iterable[weakref.ref[Any]] = (),
     ) -> None:
-        self._model = copy.deepcopy(model)
-        parameters = dict(self._model.named_parameters())
-        self._parameters = [parameters[name] for name in names]
-        self._call = convention(self._model)
+        self._pristine, self._names = model, names
         self._loss, self._batch = loss, batch
         self._foreign = [t for t in (alive() for alive in foreign) if t is not None]
         self.values = self.gradients = 0
-        # The largest output: the loss is rounded as this is.
-        self.largest_output = 0.0
         # Whether a pass has changed its inputs or targets, as operations in place do.
         self.changes_its_samples = False
 
@@ -87,15 +83,14 @@ class Referee:
     def value(self, theta: Tensor) -> float:
         """L(θ)."""
         self.values += 1
-        with self._at(theta), torch.no_grad():
-            return float(self._forward())
+        with self._at(theta):
+            return float(self._forward().detach())
 
     def gradient(self, theta: Tensor) -> tuple[float, Tensor]:
         """L(θ) and ∇L(θ); what the loss does not depend on has derivative zero."""
         self.gradients += 1
         with self._at(theta):
             loss = self._forward()
-            self._refuse_foreign(loss)
             slopes = self._derivatives(loss) if loss.requires_grad else None
         return float(loss.detach()), self._flat(slopes)
 
@@ -111,28 +106,28 @@ class Referee:
     def first_pass(self, theta: Tensor) -> FirstPass:
         """L(θ), and what the network is seen to do on the way."""
         self.values += 1
-        with self._at(theta), _Casts() as casts:
+        with self._at(theta), _Watch(self._foreign) as watch:
             loss = self._forward()
+        self._refuse_foreign(watch.reads_foreign)
         names = {type(node).__name__.partition("Backward")[0] for node in _nodes(loss)}
         return FirstPass(
             value=float(loss.detach()),
             changes_its_parameters=not self.stands_at(theta),
-            rounds_to=casts.lowest or theta.dtype,
+            rounds_to=watch.lowest or theta.dtype,
             kinks=sorted(name for name in names if name.lower().startswith(KINKS)),
         )
 
     def stands_at(self, theta: Tensor) -> bool:
-        """Whether the network still has these parameters, after passes with them."""
-        return torch.equal(self._flat([p.detach() for p in self._parameters]), theta)
+        """Whether the network still had these parameters, to the bit, after the last pass."""
+        bits = torch.int64 if theta.dtype == torch.float64 else torch.int32
+        left = self._flat([p.detach() for p in self._parameters])
+        return torch.equal(left.view(bits), theta.view(bits))
 
     def _forward(self) -> Tensor:
         batch = tree_map(Tensor.clone, self._batch)
         fresh = [leaf._version for leaf in tree_leaves(batch)]
         inputs, targets = batch
         outputs = self._call(inputs)
-        for leaf in tree_leaves(outputs):
-            if isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.numel():
-                self.largest_output = max(self.largest_output, float(leaf.detach().abs().max()))
         loss = self._loss(outputs, targets)
         if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.is_floating_point():
             what = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
@@ -161,6 +156,10 @@ class Referee:
 
     @contextlib.contextmanager
     def _at(self, theta: Tensor) -> Iterator[None]:
+        model = copy.deepcopy(self._pristine)
+        parameters = dict(model.named_parameters())
+        self._parameters = [parameters[name] for name in self._names]
+        self._call = convention(model)
         parts = theta.split([parameter.numel() for parameter in self._parameters])
         with torch.no_grad():
             for parameter, part in zip(self._parameters, parts):
@@ -171,40 +170,42 @@ class Referee:
                 native.enter_context(torch.backends.mkldnn.flags(enabled=False))
             yield
 
-    def _refuse_foreign(self, loss: Tensor) -> None:
-        foreign = {id(tensor) for tensor in self._foreign}
-        for node in _nodes(loss):
-            leaf = getattr(node, "variable", None)
-            if leaf is not None and id(leaf) in foreign:
-                raise ModelError(
-                    "The loss reads the network's own parameters by another way than its outputs: "
-                    "it would not follow them; return what it needs from the network."
-                )
+    def _refuse_foreign(self, read: bool) -> None:
+        if read:
+            raise ModelError(
+                "The loss reads the network's own parameters by another way than its outputs: it "
+                "would not follow them; return what it needs from the network."
+            )
 
 
-class _Casts(TorchDispatchMode):
-    """Notes casts from a real number to one of lower precision."""
+class _Watch(TorchDispatchMode):
+    """Notes casts from a real number to one of lower precision, and who reads these tensors."""
 
-    def __init__(self) -> None:
+    def __init__(self, foreign: Sequence[Tensor]) -> None:
         super().__init__()
         self.lowest: torch.dtype | None = None
+        self.reads_foreign = False
+        self._foreign = {t.untyped_storage()._cdata for t in foreign if t.requires_grad}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        read = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        if func is not torch.ops.aten.detach.default:  # how tensors are copied, too
+            storages = {leaf.untyped_storage()._cdata for leaf in read if is_strided(leaf)}
+            self.reads_foreign |= bool(storages & self._foreign)
         result = func(*args, **(kwargs or {}))
-        source = args[0] if args else None
-        if (
-            func in (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)
-            and isinstance(source, Tensor)
-            and isinstance(result, Tensor)
-            and source.is_floating_point()
-            and result.is_floating_point()
-        ):
-            if func is torch.ops.aten.copy_.default:
-                source = args[1]
-            kinds = [kind for kind in (self.lowest, result.dtype) if kind is not None]
-            if result.dtype.itemsize < source.dtype.itemsize:
-                self.lowest = min(kinds, key=lambda kind: kind.itemsize)
+        if func in (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default):
+            source = read[-1]
+            if (
+                source.is_floating_point()
+                and result.is_floating_point()
+                and result.dtype.itemsize < (self.lowest or source.dtype).itemsize
+            ):
+                self.lowest = result.dtype
         return result
+
+
+def is_strided(tensor: Tensor) -> bool:
+    return tensor.layout == torch.strided
 
 
 def cast(batch: Any, dtype: torch.dtype, device: torch.device) -> Any:

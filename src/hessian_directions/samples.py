@@ -5,8 +5,9 @@ Inputs and targets are trees: a tensor, or a tuple or dictionary of tensors, one
 
 from __future__ import annotations
 
+import array
+import hashlib
 import os
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -20,14 +21,19 @@ from hessian_directions.errors import DataError, ModelError
 Batch = tuple[Any, Any]
 Weigh = Callable[[Any], float]
 
+_DIFFERENT = (
+    "Two passes over the data bring different samples: they are augmented or chosen at random; fix "
+    "them, or keep one pass with in_memory=True."
+)
+
 
 class Samples(Protocol):
     """Inputs and targets, a batch at a time, the same in every pass."""
 
     @property
     def count(self) -> int: ...
-    def batches(self, size: int) -> Iterator[Batch]:
-        """All samples, at most `size` of them at once."""
+    def batches(self, size: int, smallest: int = 1) -> Iterator[Batch]:
+        """All samples, at most `size` of them at once and, where possible, at least `smallest`."""
         ...
 
     def take(self, indices: Sequence[int]) -> InMemory:
@@ -49,15 +55,22 @@ class InMemory:
     def __init__(self, inputs: Any, targets: Any) -> None:
         self.inputs, self.targets = inputs, targets
         self.count = _count(inputs, targets)
+        self._versions = self._present_versions()
 
-    def batches(self, size: int) -> Iterator[Batch]:
-        for start in range(0, self.count, size):
-            yield self._rows(slice(start, start + size))
+    def batches(self, size: int, smallest: int = 1) -> Iterator[Batch]:
+        self._refuse_changes()
+        start = 0
+        while start < self.count:
+            left = self.count - start
+            # Rather a little less in the last batch but one than too little in the last.
+            short = smallest - (left - size) if 0 < left - size < smallest < size else 0
+            yield self._rows(slice(start, start + size - short))
+            start += size - short
 
     def take(self, indices: Sequence[int]) -> InMemory:
+        self._refuse_changes()
         chosen = torch.as_tensor(indices, dtype=torch.long)
-        if len(chosen) and not -self.count <= int(chosen.min()) <= int(chosen.max()) < self.count:
-            raise DataError(f"A subset names samples that are not among the {self.count}.")
+        _refuse_strangers(chosen.tolist(), self.count)
         return InMemory(*self._rows(chosen))
 
     def weight(self, weigh: Weigh) -> float:
@@ -65,6 +78,13 @@ class InMemory:
 
     def labels(self) -> Tensor | None:
         return _labels(self.targets)
+
+    def _present_versions(self) -> list[int]:
+        return [leaf._version for leaf in tree_leaves((self.inputs, self.targets))]
+
+    def _refuse_changes(self) -> None:
+        if self._versions != self._present_versions():
+            raise DataError("Inputs or targets were changed in place after they were handed over.")
 
     def _rows(self, rows: slice | Tensor) -> Batch:
         def pick(tensor: Tensor) -> Tensor:
@@ -76,45 +96,48 @@ class InMemory:
 class Streamed:
     """Batches that are read anew in every pass, each of which must bring the same samples.
 
-    The first pass, at once, counts and weighs them and takes their checksum, in which their order
-    does not matter; a later pass that brings others is refused.
+    The first pass, at once, counts and weighs them and takes a checksum of each; a later pass that
+    brings others is refused. Their order does not matter: the first pass numbers them.
     """
 
     def __init__(self, source: Iterable[Any], weigh: Weigh) -> None:
         self._source = source
-        self.count, self._checksum, self._weight = 0, 0, 0.0
+        self.count, self._weight = 0, 0.0
+        self._checksums = array.array("Q")
         labels: list[Tensor] | None = []
         for inputs, targets in self._read():
             self.count += _count(inputs, targets)
-            self._checksum += _checksum((inputs, targets))
+            self._checksums.extend(_checksums((inputs, targets)))
             self._weight += weigh(targets)
             of_batch = _labels(targets)
             labels = None if labels is None or of_batch is None else [*labels, of_batch.cpu()]
         if not self.count:
             raise DataError("The data hold no samples.")
+        self._sum = sum(self._checksums)
         self._labels = None if labels is None else torch.cat(labels)
 
-    def batches(self, size: int) -> Iterator[Batch]:
-        checksum = 0
+    def batches(self, size: int, smallest: int = 1) -> Iterator[Batch]:
+        total = 0
         for batch in self._read():
-            checksum += _checksum(batch)
-            yield from InMemory(*batch).batches(size)
-        if checksum != self._checksum:
-            raise DataError(
-                "Two passes over the data bring different samples: they are augmented or chosen "
-                "at random; fix them, or keep one pass with in_memory=True."
-            )
+            total += sum(_checksums(batch))
+            yield from InMemory(*batch).batches(size, smallest)
+        if total != self._sum:
+            raise DataError(_DIFFERENT)
 
     def take(self, indices: Sequence[int]) -> InMemory:
-        wanted = [int(i) % self.count for i in torch.as_tensor(indices).reshape(-1)]
-        found: dict[int, Batch] = {}
-        first = 0
-        for inputs, targets in self._read():
-            here = InMemory(inputs, targets)
-            for i in {i for i in wanted if first <= i < first + here.count}:
-                found[i] = next(here.take([i - first]).batches(1))
-            first += here.count
-        return InMemory(*_joined([found[i] for i in wanted]))
+        chosen = [int(i) for i in torch.as_tensor(indices).reshape(-1)]
+        _refuse_strangers(chosen, self.count)
+        wanted = [self._checksums[i] for i in chosen]
+        missing, found = set(wanted), {}
+        for batch in self._read():
+            here = InMemory(*batch)
+            for i, checksum in enumerate(_checksums(batch)):
+                if checksum in missing:
+                    missing.remove(checksum)
+                    found[checksum] = next(here.take([i]).batches(1))
+        if missing:
+            raise DataError(_DIFFERENT)
+        return InMemory(*_joined([found[checksum] for checksum in wanted]))
 
     def weight(self, weigh: Weigh) -> float:
         return self._weight  # of the loss that the first pass was made for
@@ -160,7 +183,9 @@ def collect(
         return Streamed(data, weigh)
     kept, size, limit = [], 0, _memory() // 4
     for batch in data:
-        kept.append(_pair(batch))
+        # A copy, unless they are there all at once: a loader may fill the same memory again.
+        pair = _pair(batch)
+        kept.append(pair if isinstance(data, list | tuple) else tree_map(torch.clone, pair))
         size += sum(leaf.numel() * leaf.element_size() for leaf in tree_leaves(kept[-1]))
         if size > limit and in_memory is None and not once:
             return Streamed(data, weigh)
@@ -219,6 +244,8 @@ def _arrays(value: Any, lists_are_tuples: bool = False) -> Any:
         return _arrays(part, lists_are_tuples)
 
     if isinstance(value, Tensor):
+        if value.layout != torch.strided:
+            raise DataError(f"Inputs or targets are {value.layout}: make them dense.")
         return value.clone() if value.is_inference() else value.detach()
     if isinstance(value, Mapping):
         return {key: again(part) for key, part in value.items()}
@@ -230,8 +257,9 @@ def _arrays(value: Any, lists_are_tuples: bool = False) -> Any:
     if isinstance(value, list) and value and all(isinstance(part, Tensor) for part in value):
         return torch.stack([part.detach() for part in value])
     try:
-        array = np.asarray(value)
-        return torch.from_numpy(array if array.flags.writeable else array.copy())
+        # A copy, which its owner cannot change, in the order of bytes that this machine has.
+        numbers = np.array(value, order="C")
+        return torch.from_numpy(numbers.astype(numbers.dtype.newbyteorder("="), copy=False))
     except (TypeError, ValueError) as error:
         raise DataError(
             f"Inputs or targets of the type {type(value).__name__} are no array."
@@ -254,19 +282,22 @@ def _joined(batches: Sequence[Batch]) -> Batch:
         raise DataError(f"Batches do not fit together: {str(error).splitlines()[0]}") from error
 
 
-def _checksum(batch: Batch) -> int:
-    """The sum over samples of a checksum of each."""
+def _checksums(batch: Batch) -> list[int]:
+    """One of each sample."""
     leaves = [leaf.detach().cpu().contiguous() for leaf in tree_leaves(batch)]
-    rows: list[Callable[[int], memoryview]] = [
-        leaf.reshape(len(leaf), -1).view(torch.uint8).numpy().__getitem__ for leaf in leaves
-    ]
-    total = 0
+    rows = [leaf.reshape(len(leaf), -1).view(torch.uint8).numpy() for leaf in leaves]
+    checksums = []
     for i in range(len(leaves[0])):
-        checksum = 0
+        checksum = hashlib.blake2b(digest_size=8)
         for row in rows:
-            checksum = zlib.crc32(row(i), checksum)
-        total += checksum
-    return total
+            checksum.update(row[i])
+        checksums.append(int.from_bytes(checksum.digest(), "little"))
+    return checksums
+
+
+def _refuse_strangers(indices: Sequence[int], count: int) -> None:
+    if len(indices) and not -count <= min(indices) <= max(indices) < count:
+        raise DataError(f"A subset names samples that are not among the {count}.")
 
 
 def _memory() -> int:

@@ -32,6 +32,7 @@ from hessian_directions.errors import (
     NonFiniteError,
 )
 from hessian_directions.folding import Folding, foldings
+from hessian_directions.program import misleading_option
 from hessian_directions.referee import Referee
 
 if TYPE_CHECKING:
@@ -65,13 +66,13 @@ TOLERANCES = {
     torch.float32: Tolerances(1e-3, 3e-2, 3e-2, 2.0**-23),
 }
 
-# Steps of differences, in units of √ε_machine·max(1, ‖θ‖) along a unit vector: short ones cross no
-# kinks, long ones are not lost in rounding.
+# Steps of differences, in units of √ε_machine along a vector as large as the parameters: short ones
+# cross no kinks, long ones are not lost in rounding.
 STEPS = (1.0, 10.0, 100.0, 1e3, 1e4)
 
 # A point near the network, off the kinks that lie exactly at it, and one where its loss is no longer
-# small: random displacements relative to ‖θ‖.
-NEAR, FAR = 1e-3, 0.5
+# small: random displacements relative to the parameters.
+NEAR, FAR = 1e-3, 1.0
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,8 @@ class Proof:
         probe: Makes an objective over few samples that represent all, in a precision.
         referee: Makes the referee over the same samples, in a precision.
         own_precision: That of the network.
+        splits: The loss of all samples in its own precision, put together from two kinds of
+            batches; None where the few samples tell as much.
     """
 
     def __init__(
@@ -123,12 +126,15 @@ class Proof:
         probe: Callable[[torch.dtype], Objective],
         referee: Callable[[torch.dtype], Referee],
         own_precision: torch.dtype,
+        splits: Callable[[], tuple[float, float] | None],
     ) -> None:
+        self._splits = splits
         self._make_probe, self._make_referee = probe, referee
         self._own_precision = own_precision
         self.vectorised = True
         self.acts_in_place = False
         self.copies_samples = True
+        self.smallest_batch = 1
         self.gradient_mode = FAST
         self.foldings: dict[int, Folding] = {}
         self.kinks: list[str] = []
@@ -200,73 +206,86 @@ class Proof:
         probe, referee, theta = self._probe, self._referee, self._theta
         second = referee.value(theta)
         self.deviations["two passes"] = abs(second - first) / (abs(first) or 1.0)
-        if abs(second - first) > self._allowed_between(first, abs(first)):
+        if abs(second - first) > 0.1 * self._tolerances.exact * abs(first):
             raise ModelError(
                 "Two passes over the same samples disagree: the network is random in evaluation "
                 "mode."
             )
-        far = theta + self._random(seed=1) * (FAR * self._length)
-        expected = torch.tensor([first, referee.value(far)], dtype=torch.float64)
+        far = theta + FAR * self._random(seed=1)
+        expected = [first, referee.value(far)]
+        self._losses = first, expected[1]
         if not referee.stands_at(far):
             raise ModelError("The network changes its own parameters in a forward pass.")
-        if not bool(expected.isfinite().any()):
+        if not any(map(math.isfinite, expected)):
             return  # nothing can be compared, and nothing is returned but that
         points = torch.stack([theta, far], 1)
-        reason = ""
-        for acts_in_place in (False, True):
-            for vectorised in (True, False) if probe._vectorised else (False,):
-                self.acts_in_place = acts_in_place
-                probe._vectorised = vectorised
-                values, reason = self._attempt(lambda: probe._values(points).double())
-                deviation = self._value_deviation(values, expected)
-                if deviation is not None and deviation <= 1:
-                    break
-            else:
-                continue
-            break
+        ways = [
+            (acts_in_place, vectorised)
+            for acts_in_place in (False, True)
+            for vectorised in ((True, False) if probe._vectorised else (False,))
+        ]
+        reasons = []
+        for self.acts_in_place, probe._vectorised in ways:
+            values, reason = self._attempt(lambda: probe._values(points).tolist())
+            if values is not None and all(
+                self._agree(value, wanted) for value, wanted in zip(values, expected)
+            ):
+                break
+            reasons.append(reason or f"{values} for {expected}")
         else:
-            got = "" if values is None else f"{values.tolist()} for {expected.tolist()}"
             raise ModelError(
                 "The network does not give its loss when its parameters are put in from outside "
-                f"({reason or got}): it keeps weights elsewhere than in its parameters, or other "
+                f"({reasons[-1]}): it keeps weights elsewhere than in its parameters, or other "
                 "state from pass to pass."
             )
-        assert values is not None
         self.vectorised = probe._vectorised
-        finite = expected.isfinite()
-        self.deviations["values"] = _deviation(values[finite], expected[finite])
-        self._compare_with_single_samples(far if expected[1].isfinite() else theta)
+        self.deviations["values"] = max(
+            abs(value - wanted) / (abs(wanted) or 1.0)
+            for value, wanted in zip(values, expected)
+            if math.isfinite(wanted)
+        )
+        self._compare_with_single_samples(far if math.isfinite(expected[1]) else theta)
         self.copies_samples = referee.changes_its_samples
+        self._compare_splits()
+
+    def _compare_splits(self) -> None:
+        """What few samples do not show of a loss: that it leaves some of them out, for instance."""
+        values = self._splits()
+        if values is None or not all(map(math.isfinite, values)):
+            return
+        deviation = abs(values[0] - values[1]) / (max(map(abs, values)) or 1.0)
+        self.deviations["two splits of all samples"] = deviation
+        if deviation > 0.1 * TOLERANCES[self._own_precision].exact:
+            raise depends_on_batches(is_sum=False)
 
     def _compare_with_single_samples(self, theta: Tensor) -> None:
-        """A loss that is put together from batches must not depend on which."""
+        """A loss that is put together from batches must not depend on which.
+
+        Batches of one, or of two where a network (that squeezes its outputs) takes no less.
+        """
         probe = self._probe
         if probe.n_samples == 1:
             return
         parameters = probe._parameters_at(theta)
 
-        def singly() -> Tensor:
-            with torch.no_grad():
-                shares = [probe._share_of_loss(parameters, batch) for batch in probe._batches(1)]
-            return torch.stack(shares).double()
+        def in_batches_of(size: int) -> Tensor:
+            shares = [probe._share_of_loss(parameters, batch) for batch in probe._batches(size)]
+            return torch.stack(shares).detach().double()
 
         whole = float(probe._values(theta[:, None]))
-        shares, reason = self._attempt(singly)
+        shares, reason = self._attempt(lambda: in_batches_of(1))
+        if shares is None and probe.n_samples > 3:
+            self.smallest_batch = 2
+            shares, _ = self._attempt(lambda: in_batches_of(2))
         if shares is None:
             raise ModelError(
                 "The loss depends on how the samples are split into batches: a batch of one sample "
                 f"fails ({reason})."
             )
-        deviation = abs(float(shares.sum()) - whole)
-        self.deviations["two batches"] = deviation / (float(shares.abs().sum()) or 1.0)
-        if not deviation <= self._allowed_between(whole, float(shares.abs().sum())):
-            total = float(shares.sum()) * probe.n_samples
-            hint = (
-                ": it is a sum, not a mean over samples, which is to be said by reduction='sum'"
-                if abs(total - whole) <= self._allowed_between(whole, abs(whole))
-                else ": it is not a mean over samples, or the network mixes the samples of a batch"
-            )
-            raise ModelError(f"The loss depends on how the samples are split into batches{hint}.")
+        total, size = float(shares.sum()), float(shares.abs().sum())
+        self.deviations["two batches"] = abs(total - whole) / (size or 1.0)
+        if not self._agree(total, whole, size):
+            raise depends_on_batches(is_sum=self._agree(total * len(shares), whole))
 
     def _first_pass(self) -> float:
         """The loss, in float64 where the network can, else in its own precision."""
@@ -282,39 +301,61 @@ class Proof:
             raise ModelError(f"The network or its loss does not run on its samples: {reason}.")
         if seen.changes_its_parameters:
             raise ModelError("The network changes its own parameters in a forward pass.")
+        self._seen = seen
+        self._tolerances = TOLERANCES.get(seen.rounds_to, TOLERANCES[torch.float32])
+        self.precision = str(seen.rounds_to).removeprefix("torch.")
+        self.kinks = seen.kinks
+        self._scale = _scale(self._theta, probe_sizes(self._probe))
+        self._refuse_coarse_casts()
+        return seen.value
+
+    def _refuse_coarse_casts(self) -> None:
+        """Casts to less than float32; autocast makes them in float32 alone."""
+        seen = self._seen
+        if self._own_precision != self._theta.dtype:
+            own = self._theta.to(self._own_precision)
+            again, _ = self._attempt(
+                lambda: self._make_referee(self._own_precision).first_pass(own)
+            )
+            seen = again or seen
         if seen.rounds_to not in TOLERANCES:
             raise ModelError(
                 f"The network computes in {seen.rounds_to} on its way, which is too coarse for "
                 "curvature: let it compute in float32."
             )
-        self._tolerances = TOLERANCES[seen.rounds_to]
-        self.precision = str(seen.rounds_to).removeprefix("torch.")
-        self.kinks = seen.kinks
-        self._length = max(1.0, float(self._theta.norm()))
-        return seen.value
 
-    def _allowed_between(self, value: float, scale: float) -> float:
-        """Between two values of the loss, which its last subtraction rounds as its outputs are."""
-        rounding = 64 * self._tolerances.epsilon * self._referee.largest_output
-        return 0.1 * self._tolerances.exact * max(abs(value), scale) + rounding
+    def _agree(self, value: float, wanted: float, size: float = 0.0) -> bool:
+        """Whether two ways to the loss at θ differ by rounding alone; nothing finite agrees with
+        what is not finite, which is not compared.
 
-    def _value_deviation(self, values: Tensor | None, expected: Tensor) -> float | None:
-        """The largest deviation in units of what is allowed."""
-        if values is None:
-            return None
-        largest = 0.0
-        for value, wanted in zip(values.tolist(), expected.tolist()):
-            if math.isfinite(wanted):
-                deviation = abs(value - wanted) / (
-                    self._allowed_between(wanted, abs(wanted)) or 1e-300
-                )
-                largest = max(largest, deviation if math.isfinite(deviation) else math.inf)
-        return largest
+        Where a loss is small (at the end of training) it is rounded as where it is not.
+        """
+        if not math.isfinite(wanted):
+            return True
+        deviation = abs(value - wanted)
+        if deviation <= 0.1 * self._tolerances.exact * max(abs(wanted), size):
+            return True
+        return deviation <= 64 * self._rounding()
+
+    def _rounding(self) -> float:
+        """Of the loss where it is no longer small, as the numbers are that it is computed from.
+
+        Networks may explode there, to where nothing near the own parameters is computed from.
+        """
+        own, far = self._losses
+        if not math.isfinite(far):
+            return self._tolerances.epsilon * abs(own)
+        return self._tolerances.epsilon * min(abs(far), max(1e3 * abs(own), 100.0))
 
     # --- gradients ------------------------------------------------------------------------------
 
     def _prove_gradients(self) -> None:
         probe, referee, u = self._probe, self._referee, self._random(seed=2)
+        if option := misleading_option(probe._pristine):
+            raise DifferentiationError(
+                f"{option}: the gradient that PyTorch gives it is not the slope of the loss; take "
+                "the option off, or freeze its weights."
+            )
         self._near = self._point_nearby()
         step = self._step(STEPS[0])
         try:
@@ -337,8 +378,9 @@ class Proof:
             if gradient is None and self.foldings:
                 self.foldings = {}
                 gradient, reason = self._attempt(partial(probe._gradient, at))
-            deviation = math.inf if gradient is None else _deviation(gradient, slope_ahead)
-            if deviation <= self._tolerances.exact:
+            deviation = math.inf if gradient is None else self._apart(gradient, slope_ahead)
+            # PyTorch's backward pass of hardsigmoid has 1/6 in float32.
+            if deviation <= 10 * self._tolerances.exact:
                 self.deviations["gradients"] = deviation
                 break
             self.fallbacks[f"gradients by {mode}"] = reason or f"deviate by {deviation:.1e}"
@@ -348,19 +390,40 @@ class Proof:
             )
         if mode == FAST:
             self.fallbacks.pop(f"gradients by {FAST}", None)
-        slope = float((slope_ahead + slope_behind) @ u) / 2
-        size = float(((slope_ahead + slope_behind) / 2 * u).norm())
-        self._compare_with_losses(slope, size, u, {step: (ahead, behind)})
+        gradient = (slope_ahead + slope_behind) / 2
+        self._compare_with_losses(gradient, u, {step: (ahead, behind)})
+        for weights in self._weights_of_tensors(gradient):
+            self._compare_with_losses(gradient, weights * u, {})
+
+    def _weights_of_tensors(self, gradient: Tensor) -> list[Tensor]:
+        """Directions along which no tensor's part of the gradient hides behind another's.
+
+        The first gives all tensors with a gradient equal parts in the slope, the second moves those
+        without one.
+        """
+        sizes = probe_sizes(self._probe)
+        parts = [float(part.norm()) for part in (gradient * self._scale).split(sizes)]
+        least = min((part for part in parts if part), default=0.0)
+        weights = []
+        if least and len(parts) > 1:
+            weights.append([least / part if part else 0.0 for part in parts])
+        if 0.0 in parts and least:
+            weights.append([0.0 if part else 1.0 for part in parts])
+        return [
+            torch.cat([gradient.new_full((n,), w) for n, w in zip(sizes, chosen)])
+            for chosen in weights
+        ]
 
     def _compare_with_losses(
-        self, slope: float, size: float, u: Tensor, known: dict[float, tuple[float, float]]
+        self, gradient: Tensor, u: Tensor, known: dict[float, tuple[float, float]]
     ) -> None:
-        """v'∇L against (L(θ+hv) − L(θ−hv))/2h, at the steps where this means something.
+        """u'∇L against (L(θ+hu) − L(θ−hu))/2h, at the steps where this means something.
 
-        `size` is what a slope along a random direction is like. A kink between the two points
-        moves the difference by a small part of it. Where the loss is flat to rounding nothing is
-        seen, and nothing is wrong.
+        A kink between the two points moves the difference by a small part of what a slope along a
+        random direction is like, ‖g_i u_i‖. Where the loss is flat to rounding nothing is seen, and
+        nothing is wrong.
         """
+        slope, size = float(gradient @ u), float((gradient * u).norm())
         referee, allowed = self._referee, self._tolerances.differences
         smallest, noise = math.inf, math.nan
         for multiple in STEPS:
@@ -378,7 +441,7 @@ class Proof:
                 return
             if multiple != STEPS[-1]:
                 continue
-            noise = self._noise(u)
+            noise = self._rounding()
             if deviation <= allowed * size + 16 * max(noise / step, rounding):
                 self.deviations["differences of losses"] = deviation / (size or 1.0)
                 return
@@ -395,7 +458,7 @@ class Proof:
         referee = self._referee
         for seed in range(5, 8):
             u, v = self._random(seed), self._random(seed + 3)
-            near = self._near + NEAR * self._length * v
+            near = self._near + NEAR * v
             _, gradient = referee.gradient(near)
             slope, size = float(gradient @ u), float((gradient * u).norm())
             tried: list[tuple[float, float]] = []
@@ -412,18 +475,9 @@ class Proof:
                 return
         raise _not_the_slope(f"they differ by {smallest:.1e} of it")
 
-    def _noise(self, u: Tensor) -> float:
-        """Scatter of the referee's losses at points too close for the loss to change smoothly."""
-        spacing = 16 * self._tolerances.epsilon * self._length
-        values = torch.tensor(
-            [self._referee.value(self._near + i * spacing * u) for i in range(7)],
-            dtype=torch.float64,
-        )
-        return float(values.diff(n=3).square().mean().div(20).sqrt())
-
     def _point_nearby(self) -> Tensor:
         """A point off the kinks at the network itself; it, if the loss there is not finite."""
-        displacement = self._random(seed=3) * self._length
+        displacement = self._random(seed=3)
         for share in (NEAR, 1e-3 * NEAR):
             point = self._theta + share * displacement
             if math.isfinite(self._referee.value(point)):
@@ -511,7 +565,7 @@ class Proof:
 
     def _compare_with_gradients(self, product: Tensor, mode: str) -> str:
         """Why a product along the first direction is wrong; empty where it is right."""
-        u, size = self._random(seed=2), _size(product)
+        u = self._random(seed=2)
         name, allowed = f"differences of gradients and {mode}", self._tolerances.differences
         tried: list[Tensor] = []
         for multiple in STEPS:
@@ -523,34 +577,34 @@ class Proof:
                     self._referee.gradient(self._near + sign * step * u)[1] for sign in (1, -1)
                 ]
                 difference = (sides[0] - sides[1]) / (2 * step)
-            deviation = _deviation(product, difference)
+            deviation = self._apart(product, difference)
             tried.append(difference)
             if deviation <= allowed and not self._is_settled(product, tried):
                 self.deviations[name] = deviation
                 return ""
-        settled = min(_deviation(a, b) for a, b in itertools.pairwise(tried))
-        self.deviations[name] = deviation = min(_deviation(product, d) for d in tried)
+        settled = min(self._apart(a, b) for a, b in itertools.pairwise(tried))
+        self.deviations[name] = deviation = min(self._apart(product, d) for d in tried)
         if settled <= 0.1 * deviation:
             return f"deviates from differences of gradients by {deviation:.1e}"
         # Kinks too dense, or a gradient too small, for differences to tell anything.
         exact, reason = self._attempt(lambda: self._referee.product(self._near, u))
         if exact is None:
             return f"cannot be compared with PyTorch's own product: {reason}"
-        deviation = float((product - exact).norm()) / size
+        deviation = self._apart(product, exact)
         self.deviations[f"PyTorch's own product and {mode}"] = deviation
         return "" if deviation <= self._tolerances.exact else f"deviates by {deviation:.1e}"
 
     def _is_settled(self, product: Tensor, tried: list[Tensor]) -> bool:
         """Whether a small deviation is one from something that the differences agree on."""
-        if _deviation(product, tried[-1]) <= self._tolerances.closely:
+        if self._apart(product, tried[-1]) <= self._tolerances.closely:
             return False
         if len(tried) == 1:
             step = self._step(STEPS[1])
             u = self._random(seed=2)
             sides = [self._referee.gradient(self._near + sign * step * u)[1] for sign in (1, -1)]
             tried = [*tried, (sides[0] - sides[1]) / (2 * step)]
-        deviations = [_deviation(product, difference) for difference in tried[-2:]]
-        return _deviation(*tried[-2:]) <= 0.1 * min(deviations)
+        deviations = [self._apart(product, difference) for difference in tried[-2:]]
+        return self._apart(*tried[-2:]) <= 0.1 * min(deviations)
 
     # --- shared ---------------------------------------------------------------------------------
 
@@ -566,16 +620,20 @@ class Proof:
         )
         self.vectorised = self._probe._vectorised
         del self._probe, self._referee, self._near, self._first_differences
-        del self._make_probe, self._make_referee
+        del self._make_probe, self._make_referee, self._splits
 
     def _step(self, multiple: float) -> float:
-        return multiple * math.sqrt(self._tolerances.epsilon) * self._length
+        return multiple * math.sqrt(self._tolerances.epsilon)
 
     def _random(self, seed: int) -> Tensor:
-        """A random unit vector."""
+        """A random vector whose entries are as large as those of the parameters around them."""
         generator = torch.Generator().manual_seed(seed)
         v = torch.randn(self._probe.n_parameters, generator=generator, dtype=torch.float64)
-        return (v / v.norm()).to(self._theta)
+        return v.to(self._theta) * self._scale
+
+    def _apart(self, a: Tensor, b: Tensor) -> float:
+        """The relative deviation of gradients, or of products, in units of the parameters."""
+        return _deviation(a * self._scale, b * self._scale)
 
     def _attempt(
         self, function: Callable[[], T], unvectorise: bool = False
@@ -592,6 +650,34 @@ class Proof:
             return None, _first_line(error)
 
 
+def depends_on_batches(is_sum: bool) -> ModelError:
+    """What is said of a loss that cannot be put together from batches."""
+    why = (
+        "it is a sum, not a mean over samples, which is to be said by reduction='sum'"
+        if is_sum
+        else "it is not a mean over samples, or the network mixes the samples of a batch"
+    )
+    return ModelError(f"The loss depends on how the samples are split into batches: {why}.")
+
+
+def probe_sizes(probe: Objective) -> list[int]:
+    return [shape.numel() for shape in probe._shapes.values()]
+
+
+def _scale(theta: Tensor, sizes: list[int]) -> Tensor:
+    """(N,) how large the entries of each tensor are: their root mean square.
+
+    Where it is zero, as that of a bias at the start, that of all; 1 where all are.
+    """
+
+    def root_mean_square(part: Tensor) -> float:
+        return float(part.norm()) / math.sqrt(len(part))
+
+    usual = root_mean_square(theta) or 1.0
+    parts = theta.split(sizes)
+    return torch.cat([torch.full_like(part, root_mean_square(part) or usual) for part in parts])
+
+
 def _not_the_slope(amount: str) -> DifferentiationError:
     return DifferentiationError(
         f"The gradient of this network is not the slope of its loss ({amount}): its graph is cut "
@@ -606,9 +692,8 @@ def _first_line(error: Exception) -> str:
 
 
 def _size(a: Tensor) -> float:
-    """‖a‖, or 1 where it is zero to rounding of anything."""
-    size = float(a.norm())
-    return size if size > 1e-30 else 1.0
+    """‖a‖, or 1 where it is zero."""
+    return float(a.norm()) or 1.0
 
 
 def _deviation(a: Tensor, b: Tensor) -> float:
