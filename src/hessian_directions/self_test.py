@@ -70,9 +70,9 @@ TOLERANCES = {
 # cross no kinks, long ones are not lost in rounding.
 STEPS = (1.0, 10.0, 100.0, 1e3, 1e4)
 
-# A point near the network, off the kinks that lie exactly at it, and one where its loss is no longer
-# small: random displacements relative to the parameters.
-NEAR, FAR = 1e-3, 1.0
+# How far a point near the network lies, off the kinks that lie exactly at it: a random displacement
+# relative to the parameters.
+NEAR = 1e-3
 
 
 @dataclass(frozen=True)
@@ -211,7 +211,7 @@ class Proof:
                 "Two passes over the same samples disagree: the network is random in evaluation "
                 "mode."
             )
-        far = theta + FAR * self._random(seed=1)
+        far = self._random(seed=1)  # where the loss is as large as that of no trained network
         expected = [first, referee.value(far)]
         self._losses = first, expected[1]
         if not referee.stands_at(far):
@@ -378,7 +378,9 @@ class Proof:
             if gradient is None and self.foldings:
                 self.foldings = {}
                 gradient, reason = self._attempt(partial(probe._gradient, at))
-            deviation = math.inf if gradient is None else self._apart(gradient, slope_ahead)
+            deviation = math.inf
+            if gradient is not None:
+                deviation = self._apart(gradient, slope_ahead, rounded=True)
             # PyTorch's backward pass of hardsigmoid has 1/6 in float32.
             if deviation <= 10 * self._tolerances.exact:
                 self.deviations["gradients"] = deviation
@@ -525,7 +527,7 @@ class Proof:
                 fallbacks[mode] = reason
                 continue
             cross = vectors.T @ products
-            asymmetry = abs(float(cross[0, 1] - cross[1, 0])) / _size(cross)
+            asymmetry = abs(float(cross[0, 1] - cross[1, 0])) / self._size(cross)
             self.deviations[f"symmetry of {mode}"] = asymmetry
             if not asymmetry <= self._tolerances.exact:
                 fallbacks[mode] = f"is not symmetric by {asymmetry:.1e}"
@@ -556,7 +558,7 @@ class Proof:
             if curvatures is None:
                 fallbacks[mode] = reason
                 continue
-            deviation = float((curvatures - cross.diagonal()).norm()) / _size(cross)
+            deviation = float((curvatures - cross.diagonal()).norm()) / self._size(cross)
             self.deviations[f"{mode} and {product_mode}"] = deviation
             if deviation <= self._tolerances.exact:
                 return mode
@@ -565,46 +567,47 @@ class Proof:
 
     def _compare_with_gradients(self, product: Tensor, mode: str) -> str:
         """Why a product along the first direction is wrong; empty where it is right."""
-        u = self._random(seed=2)
-        name, allowed = f"differences of gradients and {mode}", self._tolerances.differences
-        tried: list[Tensor] = []
+        name = f"differences of gradients and {mode}"
+        size = float((product * self._scale).norm())
+        tried: list[tuple[Tensor, float]] = []  # differences, and their distance from the product
         for multiple in STEPS:
-            step = self._step(multiple)
-            if multiple == STEPS[0]:
-                difference = self._first_differences
-            else:
-                sides = [
-                    self._referee.gradient(self._near + sign * step * u)[1] for sign in (1, -1)
-                ]
-                difference = (sides[0] - sides[1]) / (2 * step)
-            deviation = self._apart(product, difference)
-            tried.append(difference)
-            if deviation <= allowed and not self._is_settled(product, tried):
-                self.deviations[name] = deviation
+            difference, noise = self._difference(multiple)
+            distance = float(((product - difference) * self._scale).norm())
+            told = noise <= 0.01 * size
+            if told and distance <= self._tolerances.closely * size + noise:
+                self.deviations[name] = distance / size
                 return ""
-        settled = min(self._apart(a, b) for a, b in itertools.pairwise(tried))
-        self.deviations[name] = deviation = min(self._apart(product, d) for d in tried)
-        if settled <= 0.1 * deviation:
-            return f"deviates from differences of gradients by {deviation:.1e}"
+            if distance > 4 * noise:
+                if tried and self._is_settled(tried[-1], (difference, distance)):
+                    return f"deviates from differences of gradients by {distance / (size or 1):.1e}"
+                tried.append((difference, distance))
+            if told and distance <= self._tolerances.differences * size and len(tried) > 1:
+                self.deviations[name] = distance / size
+                return ""
         # Kinks too dense, or a gradient too small, for differences to tell anything.
+        u = self._random(seed=2)
         exact, reason = self._attempt(lambda: self._referee.product(self._near, u))
         if exact is None:
             return f"cannot be compared with PyTorch's own product: {reason}"
-        deviation = self._apart(product, exact)
+        deviation = self._apart(product, exact, rounded=True)
         self.deviations[f"PyTorch's own product and {mode}"] = deviation
         return "" if deviation <= self._tolerances.exact else f"deviates by {deviation:.1e}"
 
-    def _is_settled(self, product: Tensor, tried: list[Tensor]) -> bool:
-        """Whether a small deviation is one from something that the differences agree on."""
-        if self._apart(product, tried[-1]) <= self._tolerances.closely:
-            return False
-        if len(tried) == 1:
-            step = self._step(STEPS[1])
-            u = self._random(seed=2)
-            sides = [self._referee.gradient(self._near + sign * step * u)[1] for sign in (1, -1)]
-            tried = [*tried, (sides[0] - sides[1]) / (2 * step)]
-        deviations = [self._apart(product, difference) for difference in tried[-2:]]
-        return self._apart(*tried[-2:]) <= 0.1 * min(deviations)
+    def _difference(self, multiple: float) -> tuple[Tensor, float]:
+        """Central differences of the referee's gradients, and their noise in units of θ."""
+        step, u = self._step(multiple), self._random(seed=2)
+        noise = 16 * self._rounding() / step
+        if multiple == STEPS[0]:
+            return self._first_differences, noise
+        ahead, behind = (
+            self._referee.gradient(self._near + sign * step * u)[1] for sign in (1, -1)
+        )
+        return (ahead - behind) / (2 * step), noise
+
+    def _is_settled(self, before: tuple[Tensor, float], after: tuple[Tensor, float]) -> bool:
+        """Whether differences agree on something else than the product, as kinks do not."""
+        apart = float(((before[0] - after[0]) * self._scale).norm())
+        return apart <= 0.1 * min(before[1], after[1])
 
     # --- shared ---------------------------------------------------------------------------------
 
@@ -631,9 +634,21 @@ class Proof:
         v = torch.randn(self._probe.n_parameters, generator=generator, dtype=torch.float64)
         return v.to(self._theta) * self._scale
 
-    def _apart(self, a: Tensor, b: Tensor) -> float:
-        """The relative deviation of gradients, or of products, in units of the parameters."""
-        return _deviation(a * self._scale, b * self._scale)
+    def _apart(self, a: Tensor, b: Tensor, rounded: bool = False) -> float:
+        """The relative deviation of gradients, or of products, in units of the parameters.
+
+        Between two exact ways what both round to is not held against them.
+        """
+        a, b = a * self._scale, b * self._scale
+        larger = torch.maximum(a.abs(), b.abs())
+        return float((a - b).norm()) / (self._size(larger) if rounded else _size(larger))
+
+    def _size(self, a: Tensor) -> float:
+        """‖a‖ of numbers in units of the parameters, not less than rounding leaves exact.
+
+        In these units derivatives are rounded as the loss is.
+        """
+        return max(_size(a), 64 * self._rounding() / self._tolerances.exact)
 
     def _attempt(
         self, function: Callable[[], T], unvectorise: bool = False
@@ -694,8 +709,3 @@ def _first_line(error: Exception) -> str:
 def _size(a: Tensor) -> float:
     """‖a‖, or 1 where it is zero."""
     return float(a.norm()) or 1.0
-
-
-def _deviation(a: Tensor, b: Tensor) -> float:
-    """‖a − b‖ relative to the larger of the two."""
-    return float((a - b).norm()) / _size(torch.maximum(a.abs(), b.abs()))
