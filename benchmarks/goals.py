@@ -165,3 +165,14 @@ def summary(table: pd.DataFrame) -> str:
             text += f", goal {row.goal_forwards:g}" if np.isfinite(row.goal_forwards) else ""
         lines.append(text + ("" if row.reached else "  MISSED"))
     return "\n".join(lines)
+
+
+def readme_cells(table: pd.DataFrame) -> dict[str, tuple[str, str]]:
+    """By work: ratios to the fastest peer and our forward passes, a number for each network."""
+    return {
+        str(work): (
+            ", ".join(f"{ratio:.2f}" for ratio in rows["ratio"]),
+            ", ".join(f"{cost:.1f}" for cost in rows["forwards"].dropna()),
+        )
+        for work, rows in table[table["decides"].astype(bool)].groupby("work", sort=False)
+    }

@@ -1,8 +1,9 @@
 """All benchmarks: `python benchmarks/run.py`, or `make benchmarks`, which makes the environment too.
 
 Writes <folder>/<device>.csv, a row as soon as it is there, with <device>.json (what made it) and a
-figure. A run that was interrupted is started again and keeps its rows, unless the code, the
-libraries, the processor or a setting is another one.
+figure; cpu_avx2 in place of cpu where the processor's AVX-512 was left out. A run that was
+interrupted is started again and keeps its rows, unless the code, the libraries, the processor or a
+setting is another one.
 """
 
 import argparse
@@ -25,9 +26,10 @@ from goals import (
     SURFACE,
     TRACE,
     missing,
+    readme_cells,
     summary,
 )
-from machine import ROOT, processor
+from machine import ROOT, instructions, processor, table_name
 from measure_eigenpairs import measure_eigenpairs
 from measure_surface import measure_surface
 from measure_trace import measure_trace
@@ -121,6 +123,8 @@ def provenance(arguments: argparse.Namespace, networks: dict[str, Any]) -> dict[
     )
     made_by["peers"] = {package: importlib.metadata.version(package) for package in PACKAGES}
     made_by["processor"] = processor(arguments.device)
+    if arguments.device == "cpu":
+        made_by["instructions"] = instructions()
     return made_by
 
 
@@ -144,9 +148,10 @@ def main() -> None:
         for name, settings in (NETWORKS | TRAINED).items()
         if not arguments.networks or name in arguments.networks
     }
-    made_by, beside = provenance(arguments, chosen), arguments.folder / f"{arguments.device}.json"
+    name = table_name(arguments.device)
+    made_by, beside = provenance(arguments, chosen), arguments.folder / f"{name}.json"
     same = beside.is_file() and artifacts.read_json(beside) == made_by
-    table = Table(arguments.folder / f"{arguments.device}.csv", same and not arguments.fresh)
+    table = Table(arguments.folder / f"{name}.csv", same and not arguments.fresh)
     artifacts.write_json(beside, made_by)
     busy = os.getloadavg()[0]
     if arguments.device == "cpu" and busy > 0.3:
@@ -165,6 +170,9 @@ def main() -> None:
                 table.add(measure_trace(subject))
     figure = benchmark_ratios.draw(table.rows)
     drawing.save(figure, table.path.with_suffix(".pdf"), table.path.with_suffix(".png"))
+    print("\nCells of the README's table:")
+    for work, (ratios, forwards) in readme_cells(table.rows).items():
+        print(f"  {work:34} | {ratios} | {forwards} |")
     print(f"\n{summary(table.rows)}\n{table.path} after {time.perf_counter() - start:.0f} s")
 
 

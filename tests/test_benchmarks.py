@@ -21,6 +21,7 @@ sys.path.append(str(ROOT / "benchmarks"))
 
 import alternation  # noqa: E402
 import goals  # noqa: E402
+import machine  # noqa: E402
 
 NETWORKS = ("ResNet-20", "ResNet-56", "DenseNet-121")
 LAYOUTS = ("channels-last", "default")
@@ -233,6 +234,31 @@ def test_the_summary_has_a_line_for_each_decision_and_says_what_is_missed():
     trace = next(line for line in lines if goals.TRACE in line)
     assert "0.12 of PyHessian (default), goal 0.50" in trace
     assert "MISSED" not in trace
+
+
+def test_cells_of_the_readme_are_those_that_decide():
+    cells = goals.readme_cells(fabricated(NETWORKS[:2]))
+    assert cells[goals.TRACE] == ("0.12", "")
+    ratios, forwards = cells[goals.PRODUCT]
+    assert re.fullmatch(r"0\.\d\d, 0\.\d\d", ratios)
+    assert re.fullmatch(r"\d\.\d, \d\.\d", forwards)
+
+
+@pytest.mark.parametrize(
+    ("device", "has_avx512", "used", "name"),
+    [
+        ("cpu", True, "AVX512", "cpu"),
+        ("cpu", True, "AVX2", "cpu_avx2"),
+        ("cpu", False, "AVX2", "cpu"),  # its own instruction set
+        ("cuda", True, "AVX2", "cuda"),
+    ],
+)
+def test_tables_without_avx512_have_a_name_of_their_own(
+    monkeypatch, device, has_avx512, used, name
+):
+    monkeypatch.setattr("torch.cpu._is_avx512_supported", lambda: has_avx512)
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: used)
+    assert machine.table_name(device) == name
 
 
 def test_a_table_survives_its_file(tmp_path):

@@ -7,10 +7,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 
 from hessian_directions import artifacts, comparison
+from hessian_directions.comparison import OtherNetworks
 from hessian_directions.errors import ConfigurationError
 
+ROOT = Path(__file__).parent.parent
 LOOSE = {"relative": 0.1, "absolute": 1e-3}
 EXACT = {"relative": 0.0, "absolute": 0.0}
 
@@ -193,6 +196,123 @@ def test_tables_survive_their_files(tmp_path: Path) -> None:
     assert rows["agrees"].all()
 
 
+# Networks that training made otherwise here.
+
+
+def weights(**changes: np.ndarray) -> dict[str, np.ndarray]:
+    return {"weight": np.eye(2, dtype=np.float32), "count": np.array(7)} | changes
+
+
+def population(*norms: float) -> xr.Dataset:
+    return xr.Dataset({"theta_norm": ("member", list(norms))})
+
+
+NEXT = np.nextafter(np.float32(1), np.float32(2))
+
+
+@pytest.mark.parametrize(
+    ("here", "is_other"),
+    [
+        (weights(), False),
+        (weights(weight=np.eye(2, dtype=np.float32) * NEXT), True),
+        (weights(weight=np.eye(2)), True),
+        (weights(weight=np.eye(3, dtype=np.float32)), True),
+        (weights(more=np.zeros(1)), True),
+    ],
+)
+def test_another_network_is_one_of_other_weights(
+    here: dict[str, np.ndarray], is_other: bool
+) -> None:
+    one = population(1.0)
+    others = OtherNetworks.between(
+        {"resnet": weights(), "mlp": weights()}, {"resnet": here, "mlp": weights()}, one, one
+    )
+    assert list(others.networks) == ["resnet"] * is_other
+    assert (others.n_networks, others.members, others.n_members) == (2, 0, 1)
+    assert str(others) == ("1 of 2" if is_other else "")
+
+
+def test_members_of_the_population_are_told_by_their_norm() -> None:
+    """Rounding of the norm itself makes no other member."""
+    here = population(1.0 + 1e-14, 2.0 + 1e-9, 3.0)
+    others = OtherNetworks.between({}, {}, population(1.0, 2.0, 3.0), here)
+    assert str(others) == "1 of 3 in the population"
+    others = OtherNetworks.between({}, {}, population(1.0, 2.0), here)
+    assert others.members == 3
+
+
+OTHERS = OtherNetworks(["resnet"], n_networks=2)
+
+
+def deviating(new: pd.DataFrame, others: OtherNetworks = OTHERS) -> pd.DataFrame:
+    rows = comparison.compare_tables(
+        {"networks": networks()}, {"networks": new}, {"networks": LOOSE}, others
+    )
+    return rows[~rows["agrees"]]
+
+
+def test_numbers_of_other_networks_are_expected_to_deviate() -> None:
+    rows = deviating(networks(trace=[99.0, 99.0]))
+    assert list(rows[["row", "expected"]].itertuples(index=False, name=None)) == [
+        ("resnet", True),
+        ("mlp", False),
+    ]
+    assert not deviating(networks(trace=[99.0, 99.0]), OtherNetworks())["expected"].any()
+    # What agrees needs no reason.
+    rows = comparison.compare_tables(
+        {"networks": networks()}, {"networks": networks()}, {"networks": LOOSE}, OTHERS
+    )
+    assert not rows["expected"].any()
+
+
+@pytest.mark.parametrize(
+    "new",
+    [
+        # No training changes how many parameters there are.
+        networks(n_parameters=[2000, 500]),
+        networks(trace=[math.nan, -2.0]),
+        networks(trace=[math.inf, -2.0]),
+        networks().iloc[1:],
+        networks().drop(columns="trace").assign(more=1.0).iloc[[1, 0]],
+    ],
+)
+def test_what_no_training_explains_is_not_expected(new: pd.DataFrame) -> None:
+    rows = deviating(new)
+    assert len(rows)
+    assert not rows["expected"].any()
+
+
+def test_saddles_and_the_population() -> None:
+    traces = pd.DataFrame({"subject": ["resnet", "saddle 20"], "estimator": "hutchinson"})
+    old = {
+        "traces": traces.assign(mean=1.0),
+        "saddles": pd.DataFrame({"n_positive": [20], "r": [1.0]}),
+        "levels": pd.DataFrame({"factor": ["width"], "level": [8], "gap_loss": [1.0]}),
+    }
+    new = {name: table.copy() for name, table in old.items()}
+    new["traces"]["mean"], new["saddles"]["r"], new["levels"]["gap_loss"] = 9.0, 9.0, 9.0
+    new["levels"]["level"] = 16
+    tolerances = dict.fromkeys(old, LOOSE)
+
+    def expected(others: OtherNetworks) -> list[str]:
+        rows = comparison.compare_tables(old, new, tolerances, others)
+        assert (~rows["agrees"]).sum() == 5  # n_positive alone agrees
+        chosen = rows[rows["expected"]]
+        return [f"{q} {r}".strip() for q, r in zip(chosen["quantity"], chosen["row"])]
+
+    assert expected(OTHERS) == ["traces.mean resnet hutchinson"]
+    assert expected(OtherNetworks(members=1, n_members=8)) == ["levels.gap_loss width"]
+
+
+def test_settings_are_columns_of_the_published_tables() -> None:
+    """A name that no table has would excuse nothing and be noticed by nobody."""
+    columns = set()
+    for path in (ROOT / "results/archive/demo/tables").glob("*.csv"):
+        names = pd.read_csv(path).columns
+        columns |= {*names, *(f"{path.stem}.{name}" for name in names)}
+    assert columns >= comparison.SETTINGS
+
+
 # Verdicts.
 
 
@@ -263,6 +383,43 @@ def test_summary_of_opposite_verdicts() -> None:
     lines = summary(networks(), C1="not reproduced")
     assert "did NOT reproduce everything: 0 of 8 numbers" in lines[-1]
     assert lines[-1].endswith("1 verdicts are opposite or missing.")
+
+
+def summary_of_others(new: pd.DataFrame, **here: str) -> list[str]:
+    numbers = comparison.compare_tables(
+        {"networks": networks()}, {"networks": new}, {"networks": LOOSE}, OTHERS
+    )
+    published = verdicts(C1="reproduced")
+    merged = comparison.compare_verdicts(published, verdicts(**{"C1": "reproduced"} | here))
+    return comparison.summary(numbers, merged, OTHERS).splitlines()
+
+
+def test_summary_of_other_networks() -> None:
+    lines = summary_of_others(networks(trace=[99.0, -2.0]))
+    assert lines[-3:] == [
+        "Training gave other networks here than in the archive: 1 of 2. Processors round "
+        "differently, and training amplifies it.",
+        "1 numbers measured on those networks are outside their tolerance. That is expected.",
+        "This machine reproduced the other 7 published numbers and all verdicts.",
+    ]
+    # Other networks whose numbers agree are said, too.
+    lines = summary_of_others(networks())
+    assert lines[-2].startswith("Training gave other networks here")
+    assert lines[-1] == "This machine reproduced all 8 published numbers and all verdicts."
+
+
+def test_summary_of_other_networks_and_a_number_that_fails() -> None:
+    lines = summary_of_others(networks(trace=[99.0, 99.0]))
+    assert lines[-2] == "  networks.trace mlp: published -2, here 99"
+    assert lines[-1].startswith(
+        "This machine did NOT reproduce everything: 1 of 8 numbers are outside their tolerance "
+        "without that reason, 0 verdicts"
+    )
+
+
+def test_summary_of_other_networks_and_an_opposite_verdict() -> None:
+    lines = summary_of_others(networks(trace=[99.0, -2.0]), C1="not reproduced")
+    assert "did NOT reproduce everything: 0 of 8 numbers" in lines[-1]
 
 
 def test_summary_with_a_warning() -> None:

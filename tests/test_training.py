@@ -1,6 +1,10 @@
 """Training against plain PyTorch loops; repeatable, resumable, and honest about what it kept."""
 
 import math
+import os
+import platform
+import subprocess
+import sys
 from itertools import chain
 
 import numpy as np
@@ -9,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from hessian_directions import checkpoints
+from hessian_directions import checkpoints, training
 from hessian_directions.data.dataset import Split
 from hessian_directions.errors import ConfigurationError, NonFiniteError
 from hessian_directions.models.registry import build
@@ -527,17 +531,71 @@ def test_a_network_without_parameters_is_refused():
         train(nn.Flatten(), squares, regression(), None, {}, seed=0)
 
 
-def test_a_step_in_mixed_precision_is_the_step_to_two_digits():
+def test_a_step_in_mixed_precision_is_the_step_to_two_digits(monkeypatch):
     """Weights and what is reported stay in float32; bfloat16 has eight bits."""
+    monkeypatch.setattr(training, "has_bfloat16", lambda device: True)
     start, steps, losses = theta(mlp()), {}, {}
     for mixed in (False, True):
         model, settings = mlp(), {"learning_rate": 0.1, "mixed_precision": mixed}
         result = train(model, squares, regression(), None, settings, seed=0)
         assert theta(model).dtype == torch.float32
+        assert result.precision == ("bfloat16" if mixed else "float32")
         steps[mixed], losses[mixed] = theta(model) - start, result.history["train_loss"]
     deviation = (steps[True] - steps[False]).norm() / steps[False].norm()
     assert 0 < deviation < 0.02
     assert losses[True] == pytest.approx(losses[False], rel=0.02)
+
+
+def test_without_instructions_for_bfloat16_training_is_in_float32_and_says_so(monkeypatch):
+    monkeypatch.setattr(training, "has_bfloat16", lambda device: False)
+    models = mlp(), mlp()
+    train(models[0], squares, regression(), None, {"epochs": 2}, seed=0)
+    with pytest.warns(UserWarning, match=r"^training\.mixed_precision: .* is in float32$"):
+        result = train(
+            models[1],
+            squares,
+            regression(),
+            None,
+            {"epochs": 2, "mixed_precision": True},
+            seed=0,
+        )
+    assert result.precision == "float32"
+    assert torch.equal(theta(models[0]), theta(models[1]))
+
+
+@pytest.mark.parametrize(
+    ("onednn", "avx512", "avx512_bf16", "expected"),
+    [
+        (True, True, True, True),
+        (True, True, False, False),  # AVX-512 of 2017
+        (False, True, True, False),  # held back by ONEDNN_MAX_CPU_ISA
+        (False, False, False, False),  # AVX2
+        (True, False, False, True),  # ARM
+    ],
+)
+def test_instructions_for_bfloat16(monkeypatch, onednn, avx512, avx512_bf16, expected):
+    for place, name, answer in (
+        (torch.ops.mkldnn, "_is_mkldnn_bf16_supported", onednn),
+        (torch.cpu, "_is_avx512_supported", avx512),
+        (torch.cpu, "_is_avx512_bf16_supported", avx512_bf16),
+    ):
+        monkeypatch.setattr(place, name, lambda answer=answer: answer)
+    assert training.has_bfloat16(torch.device("cpu")) == expected
+
+
+def test_a_machine_without_avx512_has_no_bfloat16():
+    """The question itself, not an answer put in its place."""
+    if platform.machine() not in ("x86_64", "AMD64"):
+        pytest.skip("x86 alone has AVX-512")
+    program = (
+        "import torch; from hessian_directions.training import has_bfloat16; "
+        "print(has_bfloat16(torch.device('cpu')))"
+    )
+    environment = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "False\n"
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

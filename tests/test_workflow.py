@@ -14,6 +14,8 @@ import yaml
 from PIL import Image
 from project import ROOT, TINY, Project
 
+from hessian_directions import artifacts
+
 pytestmark = pytest.mark.workflow
 
 COMPUTING = {
@@ -243,6 +245,28 @@ def test_reproduce_compares_with_the_archive(project: Project) -> None:
     summary = (project.path / RESULTS / "comparison.txt").read_text()
     assert "This machine reproduced all" in summary
     assert project.run("git", "status", "--porcelain").stdout == ""
+
+
+def test_numbers_of_other_networks_do_not_fail(project: Project) -> None:
+    """What `make reproduce` does with them; a number without training fails as before."""
+    archive = project.path / "results/archive/tiny"
+    checkpoint = archive / "networks/classifier/checkpoint.safetensors"
+    weights = artifacts.read_tensors(checkpoint)
+    next(iter(weights.values())).flat[0] += 1e-3
+    artifacts.write_tensors(checkpoint, weights, {})
+    ends = {}
+    for table, column in (("networks", "loss"), ("saddles", "r")):
+        path = archive / f"tables/{table}.csv"
+        numbers = pd.read_csv(path)
+        numbers.loc[1, column] += 1
+        artifacts.write_table(path, numbers)
+        project.snakemake("reproduce", config="source=compute")
+        ends[table] = (project.path / RESULTS / "comparison.txt").read_text().splitlines()[-3:]
+    assert "than in the archive: 1 of 2." in ends["networks"][0]
+    assert ends["networks"][1].startswith("1 numbers measured on those networks are outside")
+    assert ends["networks"][2].startswith("This machine reproduced the other ")
+    assert ends["saddles"][1].startswith("  saddles.r ")
+    assert "did NOT reproduce everything: 1 of" in ends["saddles"][2]
 
 
 def test_slurm_profile(project: Project) -> None:

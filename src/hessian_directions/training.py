@@ -11,8 +11,9 @@ import math
 import os
 import pickle
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,8 @@ class TrainingSettings:
         `target_loss`.
     mixed_precision
         Compute in bfloat16 where that is safe, in the records of the history too. Twice as fast on
-        processors with instructions for it, slower on others.
+        devices with instructions for it; on others, where it takes 2 to 10 times as long, a warning
+        is given and training is in float32.
     """
 
     optimizer: str = "sgd"
@@ -236,6 +238,8 @@ class TrainingResult:
         Whether `target_loss` was reached; true where there is none.
     train
         The training split as it was trained on: with label noise, if any.
+    precision
+        "bfloat16" or "float32": what was computed in, which `mixed_precision` alone does not say.
     """
 
     history: dict[str, np.ndarray]
@@ -244,6 +248,7 @@ class TrainingResult:
     epochs: int
     reached: bool
     train: Split
+    precision: str
 
 
 def train(
@@ -288,6 +293,13 @@ def train(
     device = torch.device(device)
     if settings.augmentation != "none" and train.inputs.dim() != 4:
         raise ConfigurationError(f"training.augmentation: {settings.augmentation} needs images")
+    if settings.mixed_precision and not has_bfloat16(device):
+        warnings.warn(
+            "training.mixed_precision: this device has no instructions for bfloat16 and would take "
+            "several times as long, so training is in float32",
+            stacklevel=2,
+        )
+        settings = replace(settings, mixed_precision=False)
     train = with_label_noise(train, settings.label_noise, seed)
 
     # Dropout and its like draw from the global generators, which are given back as they were.
@@ -311,6 +323,20 @@ def train(
             if run.epoch % settings.history_every == 0 or run.epoch == settings.epochs:
                 run.record(progress)
         return run.finish()
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the device computes in bfloat16 by instructions of its own.
+
+    Measured on one core, training of ResNet-20 and DenseNet-121, seconds over those of float32:
+    0.57 and 0.47 with such instructions, 1.9 and 1.8 with AVX-512 alone, 9.8 and 9.3 with AVX2.
+    """
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if not torch.backends.mkldnn.is_available() or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return False
+    # With AVX-512, oneDNN also says yes where it only imitates bfloat16; ARM has no AVX-512.
+    return torch.cpu._is_avx512_bf16_supported() or not torch.cpu._is_avx512_supported()
 
 
 def evaluate(
@@ -544,6 +570,7 @@ class _Run:
             epochs=self.epoch,
             reached=self.reached or self.settings.target_loss is None,
             train=self.train,
+            precision="bfloat16" if self.settings.mixed_precision else "float32",
         )
 
     def _gathered_snapshots(self) -> Snapshots | None:

@@ -42,9 +42,8 @@ IMAGE_COUNTS = [
 ]
 
 
-HISTORIES = per_network(
-    "history.nc", [network for network in NETWORK_NAMES if is_trained(network)]
-)
+TRAINED = [network for network in NETWORK_NAMES if is_trained(network)]
+HISTORIES = per_network("history.nc", TRAINED)
 # Times of the companion's networks join this profile's own: more sizes, one figure.
 PASSES = per_network("passes.run.json", studied("passes"))
 if COMPANION:

@@ -34,6 +34,13 @@ rule compare_with_archive:
         computed=rules.make_tables.output,
         archived_claims="<archive>/claims.csv",
         computed_claims=rules.decide_claims.output.claims,
+        # Whether the networks that are trained here are those of the archive.
+        archived_checkpoints=expand(
+            "<archive>/networks/{network}/checkpoint.safetensors", network=TRAINED
+        ),
+        computed_checkpoints=per_network("checkpoint.safetensors", TRAINED),
+        archived_population=POPULATION if COMPANION else "<archive>/population.nc",
+        computed_population=POPULATION,
         code=code("compare_with_archive"),
     output:
         comparison="<drawn>/comparison.csv",

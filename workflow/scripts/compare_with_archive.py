@@ -16,11 +16,19 @@ with stage(snakemake) as job:
         {Path(path).stem: pd.read_csv(path) for path in paths}
         for paths in (job.input.archived, job.input.computed)
     )
-    numbers = comparison.compare_tables(archived, computed, job.params.tolerances)
+    others = comparison.OtherNetworks.between(
+        *(
+            {Path(path).parent.name: artifacts.read_tensors(path) for path in paths}
+            for paths in (job.input.archived_checkpoints, job.input.computed_checkpoints)
+        ),
+        artifacts.read_dataset(job.input.archived_population),
+        artifacts.read_dataset(job.input.computed_population),
+    )
+    numbers = comparison.compare_tables(archived, computed, job.params.tolerances, others)
     verdicts = comparison.compare_verdicts(
         pd.read_csv(job.input.archived_claims), pd.read_csv(job.input.computed_claims)
     )
     artifacts.write_table(job.output.comparison, numbers)
     artifacts.write_table(job.output.verdicts, verdicts)
     with artifacts.atomic_path(job.output.summary) as path:
-        path.write_text(comparison.summary(numbers, verdicts) + "\n")
+        path.write_text(comparison.summary(numbers, verdicts, others) + "\n")
