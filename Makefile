@@ -22,8 +22,7 @@ reproduce: $(VENV)/ready
 
 # Every figure, table, claim, the paper and the report from the archive: no training, no curvature job.
 figures: $(VENV)/ready
-	$(SNAKEMAKE) --quiet rules -- figures
-	$(SNAKEMAKE) --quiet all --report results/redrawn/$(PROFILE)/report.html -- figures
+	$(SNAKEMAKE) --quiet rules --report results/redrawn/$(PROFILE)/report.html --report-after-run -- figures
 
 # The workflow's tests share one computed clone and use both cores themselves.
 test: $(VENV)/ready

@@ -11,7 +11,6 @@ from typing import Any, ParamSpec, TypeVar
 
 import matplotlib.style
 import numpy as np
-import seaborn as sns
 import xarray as xr
 from matplotlib import ticker
 from matplotlib.axes import Axes
@@ -220,7 +219,9 @@ def signed_levels(values: Iterable[Any], n_levels: int = 16) -> tuple[Normalize,
 
 def diverging_map() -> Colormap:
     """Blue below zero, red above: perceptually uniform on both sides, safe for the colour-blind."""
-    return sns.color_palette("vlag", as_cmap=True)
+    import seaborn  # which imports much, for one figure
+
+    return seaborn.color_palette("vlag", as_cmap=True)
 
 
 def contour_slice(
