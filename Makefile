@@ -10,6 +10,11 @@ SNAKEMAKE := $(BIN)/snakemake --configfile $(CONFIG)
 export OMP_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 
+# Before packages are installed for nothing: the workflow refuses such a folder.
+ifneq ($(findstring {,$(CURDIR))$(findstring },$(CURDIR)),)
+$(error The folder $(CURDIR) has a brace in its path, which Snakemake cannot handle: rename or move it)
+endif
+
 .PHONY: reproduce figures test test-all lint promote check-gpu benchmarks clean-environment
 
 # Everything from scratch, then this machine's numbers beside the published ones.
