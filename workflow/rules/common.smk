@@ -157,6 +157,9 @@ def code(script, *modules):
     return sorted(files)
 
 
+ONE_THREAD = dict.fromkeys(
+    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"
+)
 # Workers without a job, see workflow/scripts/worker.py. They end with this process.
 idle_workers = []
 
@@ -171,7 +174,7 @@ def run_script(rule, input, output, params, wildcards, log):
             [PYTHON, scripts / "worker.py"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+            env=os.environ | ONE_THREAD,
         )
     job = Snakemake(input, output, params, wildcards, 1, {}, log, config, rule, None)
     pickle.dump((str(scripts / f"{rule}.py"), job), worker.stdin)
