@@ -125,14 +125,14 @@ def test_folder_of_any_name(computed: Project, tmp_path: Path) -> None:
     """`make figures`, and a stage that computes, in an environment below the folder."""
     project = clone_into(computed, tmp_path / STRANGE)
     python = give_environment(project)
-    snakemake = f"{python} -m snakemake --configfile {TINY}"
-    project.run("make", "figures", "PROFILE=tiny", f"SNAKEMAKE={snakemake}")
+    snakemake = f"{python} -m snakemake --configfile {TINY} --config source="
+    project.run("make", "figures", "PROFILE=tiny", f"SNAKEMAKE={snakemake}archive")
     drawn = project.path / "results/redrawn/tiny"
     assert (drawn / "report.html").is_file()
     claims = (project.path / "results/archive/tiny/claims.csv").read_bytes()
     assert (drawn / "claims.csv").read_bytes() == claims
     saddles = "results/computed/tiny/synthetic/saddles.nc"
-    project.run(*snakemake.split(), "--config", "source=compute", "--", saddles)
+    project.run(*f"{snakemake}compute".split(), "--", saddles)
     assert (project.path / saddles).is_file()
 
 
