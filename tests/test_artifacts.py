@@ -404,7 +404,7 @@ def test_one_flipped_bit_is_seen(archive: Path) -> None:
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    with pytest.raises(ArtifactError, match="restore it with git checkout"):
+    with pytest.raises(ArtifactError, match="; delete it, then restore it with: git checkout -- "):
         artifacts.verify_manifest(archive)
 
 

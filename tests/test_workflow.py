@@ -168,6 +168,34 @@ def test_edited_module_reruns_its_stages(
     assert planned & COMPUTING == computing
 
 
+@pytest.mark.parametrize("source", ["archive", "compute"])
+def test_edited_figure_is_redrawn_alone(project: Project, source: str) -> None:
+    config = f"source={source}"
+    if source == "archive":
+        project.snakemake("figures", config=config)
+    path = project.path / "src/hessian_directions/figures/flatness.py"
+    path.write_text(path.read_text() + "\n# An edit.\n")
+    planned = project.planned_jobs("figures", config=config)
+    planned.pop("figures")
+    # `draw_figures` draws nothing: it gathers.
+    planned.pop("draw_figures", None)
+    assert planned == {"draw_figure": 1, "compile_paper": 1}
+
+
+def test_failing_figure_names_itself(project: Project) -> None:
+    path = project.path / "src/hessian_directions/figures/flatness.py"
+    path.write_text(path.read_text() + "\n\ndef draw(population):\n    raise KeyError('oh')\n")
+    done = project.snakemake("figures", options=("--keep-going",), check=False)
+    assert done.returncode != 0
+    assert "draw_figure (figure=flatness) failed" in done.stderr
+    assert "KeyError: 'oh'" in done.stderr
+    # It fails alone: whatever else a worker drew before and after is there.
+    drawn = project.path / "results/redrawn/tiny/figures"
+    archived = project.path / "results/archive/tiny/figures"
+    names = {path.name for path in archived.iterdir()}
+    assert {path.name for path in drawn.iterdir()} == names - {"flatness.pdf", "flatness.png"}
+
+
 def test_core_edit_reruns_all_curvature(project: Project) -> None:
     path = project.path / "src/hessian_directions/objective.py"
     path.write_text(path.read_text() + "\n# An edit.\n")

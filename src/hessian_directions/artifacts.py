@@ -10,6 +10,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -201,16 +202,23 @@ def verify_manifest(root: str | os.PathLike[str]) -> list[str]:
         listed[name] = checksum
     for name, checksum in listed.items():
         if not (root / name).is_file():
-            raise ArtifactError(f"{root / name} is missing, though {root / MANIFEST} lists it")
+            raise ArtifactError(
+                f"{root / name} is missing, though {root / MANIFEST} lists it; {_remedy(root / name)}"
+            )
         if sha256(root / name) != checksum:
+            # While the file is there, git may take it for unchanged and leave it alone.
             raise ArtifactError(
                 f"{root / name} is corrupt: its sha256 is not the one in {root / MANIFEST}; "
-                "restore it with git checkout"
+                f"delete it, then {_remedy(root / name)}"
             )
     for name in _files(root):
         if name not in listed:
             raise ArtifactError(f"{root / name} is not listed in {root / MANIFEST}")
     return list(listed)
+
+
+def _remedy(path: Path) -> str:
+    return f"restore it with: git checkout -- {shlex.quote(str(path))}"
 
 
 def _files(root: Path) -> list[str]:

@@ -1,6 +1,14 @@
 # Configuration, paths, and the source files that each stage depends on.
 
+import os
+import pickle
+import shlex
+import subprocess
+import sys
 from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+from snakemake.iocontainers import Snakemake
 
 from hessian_directions.artifacts import verify_manifest
 from hessian_directions.configuration import (
@@ -18,6 +26,17 @@ if "profile" not in config:
 
 
 ROOT = Path(workflow.basedir)
+
+# Snakemake formats these into its scripts' paths.
+if set("{}\n") & set(f"{ROOT}{Path.cwd()}"):
+    raise SystemExit(
+        f"hessian-directions: the folder {str(ROOT)!r} has a brace or a line break in its path, which Snakemake "
+        "cannot handle; rename or move it"
+    )
+
+# Snakemake puts the interpreter into shell commands as it is; its folder may have a space in its name.
+PYTHON = sys.executable
+sys.executable = shlex.quote(PYTHON)
 
 CONFIGFILE = str((workflow.overwrite_configfiles or ["config/demo.yaml"])[0])
 
@@ -136,6 +155,36 @@ def code(script, *modules):
     for path in (f"workflow/scripts/{script}.py", *modules):
         files.update(source_files(path, "src"))
     return sorted(files)
+
+
+ONE_THREAD = dict.fromkeys(
+    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"
+)
+# Workers without a job, see workflow/scripts/worker.py. They end with this process.
+idle_workers = []
+
+
+def run_script(rule, input, output, params, wildcards, log):
+    """What `script:` does with the rule's script, without importing the same libraries for every job."""
+    scripts = ROOT / "workflow/scripts"
+    try:
+        worker = idle_workers.pop()
+    except IndexError:
+        worker = subprocess.Popen(
+            [PYTHON, scripts / "worker.py"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=os.environ | ONE_THREAD,
+        )
+    job = Snakemake(input, output, params, wildcards, 1, {}, log, config, rule, None)
+    pickle.dump((str(scripts / f"{rule}.py"), job), worker.stdin)
+    worker.stdin.flush()
+    status = worker.stdout.readline()
+    if status:
+        idle_workers.append(worker)
+    if status != b"0\n":
+        of = ", ".join(f"{key}={value}" for key, value in wildcards.items())
+        raise WorkflowError(f"{rule} ({of}) failed" if of else f"{rule} failed")
 
 
 def shards(analysis, network):

@@ -30,9 +30,7 @@ rule compile_paper:
         ),
     log:
         "<logs>/compile_paper/paper.log",
-    conda:
-        "../../environment.yml"
     params:
         configuration=config,
-    script:
-        "../scripts/compile_paper.py"
+    run:
+        run_script(rule, input, output, params, wildcards, log)

@@ -21,14 +21,12 @@ rule draw_figure:
         "<logs>/draw_figure/{figure}.log",
     wildcard_constraints:
         figure=any_of(FIGURES),
-    conda:
-        "../../environment.yml"
     params:
         module=lambda wildcards: FIGURES[wildcards.figure][0],
         labels=LABELS,
         caption=lambda wildcards: CAPTIONS[wildcards.figure]["caption"],
-    script:
-        "../scripts/draw_figure.py"
+    run:
+        run_script(rule, input, output, params, wildcards, log)
 
 
 rule draw_animation:
@@ -52,14 +50,12 @@ rule draw_animation:
         "<logs>/draw_animation/{animation}.log",
     wildcard_constraints:
         animation=any_of(ANIMATIONS),
-    conda:
-        "../../environment.yml"
     params:
         module=lambda wildcards: ANIMATIONS[wildcards.animation][0],
         labels=LABELS,
         caption=lambda wildcards: CAPTIONS[wildcards.animation]["caption"],
-    script:
-        "../scripts/draw_animation.py"
+    run:
+        run_script(rule, input, output, params, wildcards, log)
 
 
 rule draw_figures:
@@ -90,9 +86,7 @@ rule make_tables:
         },
     log:
         "<logs>/make_tables/tables.log",
-    conda:
-        "../../environment.yml"
     params:
         labels=LABELS,
-    script:
-        "../scripts/make_tables.py"
+    run:
+        run_script(rule, input, output, params, wildcards, log)

@@ -20,12 +20,10 @@ rule decide_claims:
         ),
     log:
         "<logs>/decide_claims/claims.log",
-    conda:
-        "../../environment.yml"
     params:
         rules=config["claims"],
-    script:
-        "../scripts/decide_claims.py"
+    run:
+        run_script(rule, input, output, params, wildcards, log)
 
 
 rule compare_with_archive:
@@ -48,9 +46,7 @@ rule compare_with_archive:
         summary="<drawn>/comparison.txt",
     log:
         "<logs>/compare_with_archive/comparison.log",
-    conda:
-        "../../environment.yml"
     params:
         tolerances=config["comparison"],
-    script:
-        "../scripts/compare_with_archive.py"
+    run:
+        run_script(rule, input, output, params, wildcards, log)

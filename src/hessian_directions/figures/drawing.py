@@ -11,9 +11,9 @@ from typing import Any, ParamSpec, TypeVar
 
 import matplotlib.style
 import numpy as np
-import seaborn as sns
 import xarray as xr
 from matplotlib import ticker
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colorbar import Colorbar
@@ -220,7 +220,9 @@ def signed_levels(values: Iterable[Any], n_levels: int = 16) -> tuple[Normalize,
 
 def diverging_map() -> Colormap:
     """Blue below zero, red above: perceptually uniform on both sides, safe for the colour-blind."""
-    return sns.color_palette("vlag", as_cmap=True)
+    import seaborn  # which imports much, for one figure
+
+    return seaborn.color_palette("vlag", as_cmap=True)
 
 
 def contour_slice(
@@ -345,10 +347,24 @@ def save_animation(
     figure.set_layout_engine("none")  # what was laid out once does not move
     last = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
     palette = last.quantize(n_colours)
+    # Nothing below the lines moves (ticks and their labels above all): it is drawn once. The lines and
+    # what lies above them, spines and titles, are drawn for each frame in the order that axes keep.
+    redrawn = []
+    for ax in figure.axes:
+        above = [artist for artist in ax.get_children() if artist.get_zorder() >= Line2D.zorder]
+        redrawn.append((ax, sorted(above, key=Artist.get_zorder)))
+    for _, artists in redrawn:
+        for artist in artists:
+            artist.set_animated(True)
+    canvas.draw()
+    background = canvas.copy_from_bbox(figure.bbox)
     frames = []
     for index in range(n_frames):
         draw_frame(index)
-        canvas.draw()
+        canvas.restore_region(background)
+        for ax, artists in redrawn:
+            for artist in artists:
+                ax.draw_artist(artist)
         picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
         frames.append(picture.quantize(palette=palette, dither=Image.Dither.NONE))
     durations = [max(20, round(1000 * seconds / n_frames))] * n_frames  # ms
