@@ -3,7 +3,9 @@
 import os
 import shutil
 import subprocess
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from project import ROOT, TINY, Project
@@ -16,6 +18,32 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--require-gpu", action="store_true", help="fail, not skip, where there is no GPU"
     )
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """How many random networks were tried, what became of them, and why."""
+    runs = [
+        found
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if "networks" in (found := dict(getattr(report, "user_properties", ())))
+    ]
+    if not runs:
+        return
+    verdicts, reasons = Counter(), Counter()
+    for run in runs:
+        verdicts.update(run["networks"])
+        reasons.update(run["refusals"])
+    kinds = set().union(*(run["kinds of layers"] for run in runs))
+    seconds = sum(run["CPU seconds"] for run in runs)
+    write = terminalreporter.write_line
+    terminalreporter.section("random networks")
+    write(
+        f"{verdicts.total()} tried with {len(kinds)} kinds of layers in {seconds:.0f} CPU seconds: "
+        + ", ".join(f"{count} {what}" for what, count in verdicts.most_common())
+    )
+    for reason, count in reasons.most_common():
+        write(f"{count:5} {reason}")
 
 
 @pytest.fixture(scope="session", autouse=True)
