@@ -99,6 +99,8 @@ class Referee:
         self.gradients += 2
         with self._at(theta):
             loss = self._forward()
+            if not loss.requires_grad:
+                return self._flat(None)
             slope = self._flat(self._derivatives(loss, create_graph=True))
             along = slope @ v
             return self._flat(self._derivatives(along) if along.requires_grad else None)
