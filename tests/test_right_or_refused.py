@@ -559,6 +559,35 @@ def test_weights_that_are_kept_elsewhere_too() -> None:
     assert_refused("keeps weights elsewhere", built(Net))
 
 
+def test_weights_kept_elsewhere_where_parameters_must_be_positive() -> None:
+    """At a point of other signs the loss is no number, and tells nothing."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.spread = nn.Linear(50, 3), nn.Parameter(torch.ones(4))
+            self.kept = [self.layer.weight]
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = functional.linear(x.flatten(1), self.kept[0], self.layer.bias)
+            return y * (1 + self.spread.log().sum())
+
+    assert_refused("keeps weights elsewhere", built(Net))
+
+
+def test_a_network_whose_own_loss_is_no_number() -> None:
+    """Nothing can be compared there: neither is anything returned elsewhere."""
+    model, inputs, targets = problems(classes(17))
+    theta = nn.utils.parameters_to_vector(model.parameters()).detach().clone()
+    nn.init.constant_(model[1].weight, torch.nan)
+    with pytest.raises(HessianDirectionsError, match="not finite at the network's own"):
+        Objective(model, functional.cross_entropy, inputs, targets).value(theta)
+    with pytest.raises(HessianDirectionsError, match="is nan at point 1"):
+        Objective(model, functional.cross_entropy, inputs, targets).value()
+    with pytest.raises(HessianDirectionsError, match="not finite"):
+        Objective(model, functional.cross_entropy, inputs, targets).gradient(theta)
+
+
 def test_a_function_that_refers_to_the_network() -> None:
     model = built(lambda: Between(lambda y: None))
     model.between = lambda y: y * model.head.bias.sum()

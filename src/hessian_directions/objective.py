@@ -295,6 +295,11 @@ class Objective:
                     f"The loss over {self.n_samples} samples is {loss} at point {i + 1} of "
                     f"{len(result)}."
                 )
+        if not self._proof.compared:
+            raise ModelError(
+                "The loss is not finite at the network's own parameters, so that nothing tells "
+                "whether it is right at others: give a network whose loss is finite."
+            )
         return result
 
     def gradient(self, theta: ArrayLike | Tensor | None = None) -> Tensor:

@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -95,9 +97,9 @@ class Referee:
         return float(loss.detach()), self._flat(slopes)
 
     def product(self, theta: Tensor, v: Tensor) -> Tensor:
-        """∇²L(θ)v by plain reverse mode over reverse mode."""
+        """∇²L(θ)v by plain reverse mode over reverse mode; hardsigmoid, which has none, by clamp."""
         self.gradients += 2
-        with self._at(theta):
+        with self._at(theta), _HardSigmoid():
             loss = self._forward()
             if not loss.requires_grad:
                 return self._flat(None)
@@ -208,6 +210,18 @@ class _Watch(TorchDispatchMode):
 
 def is_strided(tensor: Tensor) -> bool:
     return tensor.layout == torch.strided
+
+
+class _HardSigmoid(TorchFunctionMode):
+    """Written out: PyTorch's has no second backward pass."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is not functional.hardsigmoid:
+            return func(*args, **kwargs)
+        x, in_place = args[0], kwargs.get("inplace", len(args) > 1 and args[1])
+        y = (x / 6 + 0.5).clamp(0, 1)
+        return x.copy_(y) if in_place else y
 
 
 def cast(batch: Any, dtype: torch.dtype, device: torch.device) -> Any:

@@ -74,6 +74,13 @@ STEPS = (1.0, 10.0, 100.0, 1e3, 1e4)
 # relative to the parameters.
 NEAR = 1e-3
 
+# How far the point lies at which values are compared: first a point of its own.
+FAR = (None, 0.5, 0.1, 0.01, NEAR)
+
+# How much more than otherwise kinks that lie densely (deep networks whose activations fade) may
+# move all differences of losses.
+DENSE_KINKS = 100
+
 
 @dataclass(frozen=True)
 class SelfTest:
@@ -132,6 +139,8 @@ class Proof:
         self._make_probe, self._make_referee = probe, referee
         self._own_precision = own_precision
         self.vectorised = True
+        # Whether any value could be compared: not where the loss is not finite at the network.
+        self.compared = True
         self.acts_in_place = False
         self.copies_samples = True
         self.smallest_batch = 1
@@ -211,13 +220,14 @@ class Proof:
                 "Two passes over the same samples disagree: the network is random in evaluation "
                 "mode."
             )
-        far = self._random(seed=1)  # where the loss is as large as that of no trained network
-        expected = [first, referee.value(far)]
-        self._losses = first, expected[1]
+        far, at_far = self._far_point()
+        expected = [first, at_far]
+        self._losses = first, at_far
         if not referee.stands_at(far):
             raise ModelError("The network changes its own parameters in a forward pass.")
         if not any(map(math.isfinite, expected)):
-            return  # nothing can be compared, and nothing is returned but that
+            self.compared = False  # nothing is returned but that
+            return
         points = torch.stack([theta, far], 1)
         ways = [
             (acts_in_place, vectorised)
@@ -248,6 +258,19 @@ class Proof:
         self._compare_with_single_samples(at, wanted)
         self.copies_samples = referee.changes_its_samples
         self._compare_splits()
+
+    def _far_point(self) -> tuple[Tensor, float]:
+        """Where the loss is as large as that of no trained network, and the loss there.
+
+        Nearer, where parameters of another sign than their own have none (logarithms, roots).
+        """
+        displacement = self._random(seed=1)
+        for share in FAR:
+            far = displacement if share is None else self._theta + share * displacement
+            loss = self._referee.value(far)
+            if math.isfinite(loss):
+                break
+        return far, loss
 
     def _compare_splits(self) -> None:
         """What few samples do not show of a loss: that it leaves some of them out, for instance."""
@@ -396,9 +419,9 @@ class Proof:
         if mode == FAST:
             self.fallbacks.pop(f"gradients by {FAST}", None)
         gradient = (slope_ahead + slope_behind) / 2
-        self._compare_with_losses(gradient, u, {step: (ahead, behind)})
+        self._compare_with_losses(gradient, torch.ones_like(u), {step: (ahead, behind)})
         for weights in self._weights_of_tensors(gradient):
-            self._compare_with_losses(gradient, weights * u, {})
+            self._compare_with_losses(gradient, weights, {})
 
     def _weights_of_tensors(self, gradient: Tensor) -> list[Tensor]:
         """Directions along which no tensor's part of the gradient hides behind another's.
@@ -420,14 +443,15 @@ class Proof:
         ]
 
     def _compare_with_losses(
-        self, gradient: Tensor, u: Tensor, known: dict[float, tuple[float, float]]
+        self, gradient: Tensor, weights: Tensor, known: dict[float, tuple[float, float]]
     ) -> None:
-        """u'∇L against (L(θ+hu) − L(θ−hu))/2h, at the steps where this means something.
+        """u'∇L against (L(θ+hu) − L(θ−hu))/2h along a weighted random u, where this means something.
 
         A kink between the two points moves the difference by a small part of what a slope along a
         random direction is like, ‖g_i u_i‖. Where the loss is flat to rounding nothing is seen, and
         nothing is wrong.
         """
+        u = weights * self._random(seed=2)
         slope, size = float(gradient @ u), float((gradient * u).norm())
         referee, allowed = self._referee, self._tolerances.differences
         smallest, noise = math.inf, math.nan
@@ -442,7 +466,7 @@ class Proof:
             if deviation <= allowed * size + 4 * rounding and rounding <= 0.01 * size:
                 self.deviations["differences of losses"] = deviation / size
                 if deviation > self._tolerances.closely * size + 4 * rounding:
-                    self._look_closely(smallest)
+                    self._look_closely(smallest, weights)
                 return
             if multiple != STEPS[-1]:
                 continue
@@ -450,11 +474,15 @@ class Proof:
             if deviation <= allowed * size + 16 * max(noise / step, rounding):
                 self.deviations["differences of losses"] = deviation / (size or 1.0)
                 return
+        if size and smallest <= DENSE_KINKS * allowed:
+            self.deviations["differences of losses"] = smallest
+            self._look_closely(smallest, weights)
+            return
         raise _not_the_slope(
             f"they differ by {smallest:.1e} of it" if size else "it is zero, the loss is not flat"
         )
 
-    def _look_closely(self, smallest: float) -> None:
+    def _look_closely(self, smallest: float, weights: Tensor) -> None:
         """Whether a small deviation is that of a kink, or of a small part of the graph that is cut.
 
         A kink moves differences along one line, and by less the nearer they are to it; a slope that
@@ -462,7 +490,7 @@ class Proof:
         """
         referee = self._referee
         for seed in range(5, 8):
-            u, v = self._random(seed), self._random(seed + 3)
+            u, v = weights * self._random(seed), self._random(seed + 3)
             near = self._near + NEAR * v
             _, gradient = referee.gradient(near)
             slope, size = float(gradient @ u), float((gradient * u).norm())
