@@ -79,7 +79,7 @@ FAR = (None, 0.5, 0.1, 0.01, NEAR)
 
 # How much more than otherwise kinks that lie densely (deep networks whose activations fade) may
 # move all differences of losses.
-DENSE_KINKS = 100
+DENSE_KINKS = 1000
 
 
 @dataclass(frozen=True)
