@@ -90,8 +90,8 @@ def test_remedy_restores_what_git_takes_for_unchanged(
         except ArtifactError as error:
             name, _, rest = str(error).partition(" is corrupt: ")
             remedy = rest.partition("; delete it, then restore it with: ")[2]
-        clone.run("git", "checkout", "--", name)
-        assert b"\r\n" in Path(name).read_bytes(), "git checkout alone would do"
+        # Git takes the file for unchanged (unless it was written in the second of its index), so that
+        # git checkout alone leaves it as it is.
         Path(name).unlink()
         clone.run(*shlex.split(remedy))
         mended.append(Path(name).name)
