@@ -506,6 +506,53 @@ def test_dropout_left_on() -> None:
     assert_refused("random in evaluation mode", built(lambda: Net(lambda y: None)))
 
 
+def test_a_network_that_asks_whether_a_graph_is_recorded() -> None:
+    class Net(Between):
+        def forward(self, x: Tensor) -> Tensor:
+            y = super().forward(x)
+            return y if torch.is_grad_enabled() else 2 * y
+
+    assert_refused("no graph is recorded", built(lambda: Net(lambda y: None)))
+
+
+def test_a_network_that_counts_its_passes() -> None:
+    class Net(Between):
+        calls = 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls += 1
+            return super().forward(x) * self.calls
+
+    assert_refused("state from pass to pass", built(lambda: Net(lambda y: None)))
+
+
+def test_a_network_that_branches_on_what_a_batch_has_in_common() -> None:
+    class Net(Between):
+        def forward(self, x: Tensor) -> Tensor:
+            y = super().forward(x)
+            return y.tanh() if float(y.detach().mean()) > 3 else y
+
+    model = built(lambda: Net(lambda y: None))
+    objective = Objective(model, functional.cross_entropy, images(), classes(), batch_size=5)
+    assert objective.value() > 0  # far from the branch
+    theta = objective.theta
+    theta[-3:] += 3.0 - float(copy.deepcopy(model).eval()(images()).mean())  # at it
+    for ask in (objective.value, objective.gradient, lambda at: objective.hessian(at) @ at):
+        with pytest.raises(ModelError, match="split into batches"):
+            ask(theta)
+
+
+def test_a_network_that_differentiates_by_itself() -> None:
+    class Net(Between):
+        def forward(self, x: Tensor) -> Tensor:
+            x = x.clone().requires_grad_()
+            y = super().forward(x)
+            (slope,) = torch.autograd.grad(y.sum(), x, create_graph=True)
+            return y + slope.flatten(1)[:, :3]
+
+    assert_right(built(lambda: Net(lambda y: None)), functional.cross_entropy, images(), classes())
+
+
 def test_normalisation_without_running_statistics() -> None:
     model = built(lambda: Between(lambda y: None))
     model.norm = nn.BatchNorm2d(4, track_running_stats=False).double()

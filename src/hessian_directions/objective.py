@@ -43,7 +43,7 @@ from hessian_directions.losses import BatchLoss, Loss
 from hessian_directions.program import Program, owned_by, private_copy, references
 from hessian_directions.referee import Referee, cast
 from hessian_directions.samples import Batch, Samples, collect, representatives
-from hessian_directions.self_test import PRODUCT, Proof, SelfTest
+from hessian_directions.self_test import PRODUCT, Proof, SelfTest, depends_on_batches
 
 
 class HessianOperator:
@@ -399,6 +399,7 @@ class Objective:
 
     def _values(self, points: Tensor) -> Tensor:
         columns = self._unflatten(points)
+        self._refuse_branches(columns)
         before = _checksum(columns)
         together = stack(columns) if self._vectorised and len(columns) > 1 else None
         total = points.new_zeros(len(columns), dtype=torch.float64)
@@ -419,7 +420,24 @@ class Objective:
         self._program.restore()
         return total.to(self.dtype)
 
+    def _refuse_branches(self, columns: Sequence[Parameters]) -> None:
+        """Raise where a network branches at these points by what a batch has in common.
+
+        Networks that turn tensors into numbers may; the self-test saw two points.
+        """
+        if not self._proof.reads_numbers or self.n_samples == 1:
+            return
+        for column in columns:
+            together, singly = (
+                torch.stack([self._share_of_loss(column, b).detach() for b in batches]).double()
+                for batches in (self._batches(), self._batches(self._proof.smallest_batch))
+            )
+            allowed = 1e-9 if self.dtype == torch.float64 else 1e-4
+            if float((together.sum() - singly.sum()).abs()) > allowed * float(singly.abs().sum()):
+                raise depends_on_batches(is_sum=False)
+
     def _gradient(self, parameters: Parameters) -> Tensor:
+        self._refuse_branches([parameters])
         total, before = self._zeros(1), _checksum([parameters])
         fast = self._proof.gradient_mode == FAST and not self._vectorised
         for batch in self._batches():
@@ -428,6 +446,7 @@ class Objective:
         return _flatten(total)[:, 0]
 
     def _products(self, parameters: Parameters, vectors: Tensor, mode: str) -> Tensor:
+        self._refuse_branches([parameters])
         directions = self._unflatten(vectors)
         total, before = self._zeros(len(directions)), _checksum([parameters])
         fast = mode == FAST and not self._vectorised
@@ -450,6 +469,7 @@ class Objective:
             return mode(loss, *arguments)
 
     def _second_derivatives(self, parameters: Parameters, vectors: Tensor, mode: str) -> Tensor:
+        self._refuse_branches([parameters])
         directions = self._unflatten(vectors)
         total = vectors.new_zeros(len(directions), dtype=torch.float64)
         derivatives, before = SECOND_DERIVATIVES[mode], _checksum([parameters])

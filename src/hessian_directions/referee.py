@@ -41,12 +41,14 @@ class FirstPass(NamedTuple):
         changes_its_parameters: Whether it leaves other parameters than it found.
         rounds_to: The lowest precision that numbers are cast to on their way through it.
         kinks: The operations between parameters and loss whose slope jumps, by name.
+        reads_numbers: Whether it turns tensors into numbers, which it may branch on.
     """
 
     value: float
     changes_its_parameters: bool
     rounds_to: torch.dtype
     kinks: list[str]
+    reads_numbers: bool
 
 
 class Referee:
@@ -88,6 +90,12 @@ class Referee:
         with self._at(theta):
             return float(self._forward().detach())
 
+    def value_again(self, graph: bool) -> float:
+        """The loss once more, by the very network that ran last, with or without a graph."""
+        self.values += 1
+        with self._without_onednn(), torch.set_grad_enabled(graph):
+            return float(self._forward().detach())
+
     def gradient(self, theta: Tensor) -> tuple[float, Tensor]:
         """L(θ) and ∇L(θ); what the loss does not depend on has derivative zero."""
         self.gradients += 1
@@ -119,6 +127,7 @@ class Referee:
             changes_its_parameters=not self.stands_at(theta),
             rounds_to=watch.lowest or theta.dtype,
             kinks=sorted(name for name in names if name.lower().startswith(KINKS)),
+            reads_numbers=watch.reads_numbers,
         )
 
     def stands_at(self, theta: Tensor) -> bool:
@@ -168,8 +177,13 @@ class Referee:
         with torch.no_grad():
             for parameter, part in zip(self._parameters, parts):
                 parameter.copy_(part.view_as(parameter))
-        with torch.enable_grad(), contextlib.ExitStack() as native:
-            if theta.dtype == torch.float32:  # in float64 there are no others
+        with torch.enable_grad(), self._without_onednn():
+            yield
+
+    @contextlib.contextmanager
+    def _without_onednn(self) -> Iterator[None]:
+        with contextlib.ExitStack() as native:
+            if self._parameters[0].dtype == torch.float32:  # in float64 it has no kernels
                 native.enter_context(warnings.catch_warnings(action="ignore"))
                 native.enter_context(torch.backends.mkldnn.flags(enabled=False))
             yield
@@ -182,13 +196,16 @@ class Referee:
             )
 
 
+_READING = {torch.ops.aten._local_scalar_dense.default, torch.ops.aten.is_nonzero.default}
+
+
 class _Watch(TorchDispatchMode):
     """Notes casts from a real number to one of lower precision, and who reads these tensors."""
 
     def __init__(self, foreign: Sequence[Tensor]) -> None:
         super().__init__()
         self.lowest: torch.dtype | None = None
-        self.reads_foreign = False
+        self.reads_foreign = self.reads_numbers = False
         self._foreign = {t.untyped_storage()._cdata for t in foreign if t.requires_grad}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -196,6 +213,7 @@ class _Watch(TorchDispatchMode):
         if func is not torch.ops.aten.detach.default:  # how tensors are copied, too
             storages = {leaf.untyped_storage()._cdata for leaf in read if is_strided(leaf)}
             self.reads_foreign |= bool(storages & self._foreign)
+        self.reads_numbers |= func in _READING
         result = func(*args, **(kwargs or {}))
         if func in (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default):
             source = read[-1]
