@@ -26,7 +26,8 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         found
         for reports in terminalreporter.stats.values()
         for report in reports
-        if "networks" in (found := dict(getattr(report, "user_properties", ())))
+        if getattr(report, "when", "") == "call"
+        and "networks" in (found := dict(getattr(report, "user_properties", ())))
     ]
     if not runs:
         return

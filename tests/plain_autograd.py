@@ -61,9 +61,7 @@ class PlainAutograd:
 
     def __init__(self, case: Case, theta: Tensor | None = None) -> None:
         self._case = case
-        self._built: Built = build(case)
-        self._model: nn.Module = self._built.model.eval()
-        self._parameters = [p for p in self._model.parameters() if p.requires_grad]
+        self._build()
         self.sizes = [p.numel() for p in self._parameters]
         own = torch.cat([p.detach().reshape(-1) for p in self._parameters])
         self.theta = own if theta is None else theta
@@ -72,8 +70,15 @@ class PlainAutograd:
 
     # --- passes ---------------------------------------------------------------------------------
 
+    def _build(self) -> None:
+        self._built: Built = build(self._case)
+        self._model: nn.Module = self._built.model.eval()
+        self._parameters = [p for p in self._model.parameters() if p.requires_grad]
+
     @contextmanager
     def _at(self, theta: Tensor) -> Iterator[None]:
+        if any(inner.name == "stateful" for outer in self._case.layers for inner in outer.walk()):
+            self._build()  # the loss is that of the network as it was handed over
         with torch.no_grad():
             for parameter, part in zip(self._parameters, theta.split(self.sizes)):
                 parameter.copy_(part.view_as(parameter))

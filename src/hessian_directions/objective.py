@@ -78,7 +78,8 @@ class Objective:
     """L(θ) over all samples, its gradient, Hessian-vector products and second derivatives.
 
     Before its first number of any kind an objective proves on a few samples that it computes what
-    the network does when PyTorch runs it (`self_test`): it is right, or it raises.
+    the network does when PyTorch runs it (`self_test`): it is right, or it raises. What a network
+    keeps from pass to pass has no part in the loss: every pass begins with it as it was given.
 
     Networks without convolution layers are vectorised over vectors and points: their many small
     matrix products become few large ones.
