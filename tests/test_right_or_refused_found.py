@@ -287,3 +287,58 @@ def test_few_samples_are_all_tested() -> None:
         one[rare, 0] = 5
         with pytest.raises(DifferentiationError, match="not the slope"):
             objective_of(Rare(), one, targets).gradient()
+
+
+# --- curvature below rounding ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scale", [1.0, 200.0, 300.0, 500.0])
+def test_a_saturated_network_has_products_of_rounding(scale: float) -> None:
+    """Probabilities of 1 and 10⁻⁴⁰: what is left of the curvature is not symmetric."""
+    torch.manual_seed(2)
+    model, (inputs, targets) = nn.Linear(4, 3).double(), samples()
+    with torch.no_grad():
+        model.weight.mul_(scale)
+    objective = objective_of(model, inputs, targets)
+    V = torch.randn(objective.n_parameters, 2, dtype=torch.float64)
+    HV = objective.hessian_vector_product(V)
+    slope = objective.gradient()
+
+    def at(theta: Tensor) -> Tensor:
+        nn.utils.vector_to_parameters(theta, model.parameters())
+        return slope_of(model, inputs, targets)
+
+    h = 1e-6
+    theta = objective.theta
+    differences = torch.stack([(at(theta + h * v) - at(theta - h * v)) / (2 * h) for v in V.T], 1)
+    torch.testing.assert_close(HV, differences, rtol=1e-4, atol=1e-7 * float(slope.norm()))
+    second = objective.second_directional_derivative(V)
+    torch.testing.assert_close(second, (V * HV).sum(0), atol=1e-10, rtol=1e-8)
+
+
+# --- networks that count their passes -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("period", [4, 7, 40])
+def test_what_a_network_does_in_some_later_pass_is_no_part_of_its_loss(period: int) -> None:
+    """As plain PyTorch has it in the first."""
+
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.calls = nn.Linear(4, 3), 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls += 1
+            return self.layer(x if self.calls % period else x.sin())
+
+    inputs, targets = samples()
+    objective = objective_of(Counting(), inputs, targets, batch_size=3)
+    loss = objective.value()
+    model = Counting().double()
+    nn.utils.vector_to_parameters(objective.theta, model.parameters())
+    torch.testing.assert_close(loss, functional.cross_entropy(model(inputs), targets).detach())
+    slope = objective.gradient()
+    for _ in range(period):
+        assert torch.equal(objective.value(), loss)
+        assert torch.equal(objective.gradient(), slope)
