@@ -91,6 +91,9 @@ def outcomes(case: Case) -> dict[str, str]:
                 try:
                     done[call] = answer()
                 except Disagreement as error:
+                    if ask.mixes_elsewhere():
+                        done[call] = "undecided"
+                        continue
                     raise Disagreement(f"{case}: {call}: {error}") from None
     if (after := _fingerprint(built)) != before:
         changed = [key for key in before if before[key] != after.get(key)]
@@ -146,6 +149,16 @@ class _Questions:
         return all(
             "not finite" not in place.gradient.why + place.product(self._V).why
             for place in (self._own, self._moved)
+        )
+
+    def mixes_elsewhere(self) -> bool:
+        """Whether samples of a batch are mixed, and not at the network's own parameters: behind
+        what is flat there, for instance, where no self-test sees it.
+        """
+        points = [self._moved.theta, *self._points.T]
+        elsewhere = [PlainAutograd(self._case, point.clone()) for point in points]
+        return self._own.outputs_are_of_single_samples() and not all(
+            place.outputs_are_of_single_samples() for place in elsewhere
         )
 
     def _both(self, ask: Callable[[Tensor | None], Tensor], judge: Callable[..., str]) -> Any:
