@@ -47,15 +47,12 @@ def foldings(program: Program, call: Callable[[], object]) -> dict[int, Folding]
     with recorder, watch:
         call()
     found = {}
-    for number, convolution in enumerate(recorder.convolutions):
-        if convolution is None:
-            continue
-        output, storage = convolution
+    for number, (output, storage) in enumerate(recorder.convolutions):
         readers = watch.readers[storage]
         normalisation = recorder.normalisations.get(next(iter(readers)) if readers else None)
         if len(readers) == 1 and normalisation is not None and normalisation[0] == number:
             found[number] = (normalisation[1], weakref.ref(output))
-        del output, convolution
+        del output
     recorder.convolutions.clear()
     # Who still holds an output may read it later.
     return {number: folding for number, (folding, alive) in found.items() if alive() is None}
@@ -83,7 +80,7 @@ class _Recorder(TorchFunctionMode):
         super().__init__()
         self._program, self._watch = program, watch
         # Outputs are held, so that no other tensor gets their storage.
-        self.convolutions: list[tuple[Tensor, int] | None] = []
+        self.convolutions: list[tuple[Tensor, int]] = []
         self.normalisations: dict[int | None, tuple[int, Folding]] = {}
         self._calls = 0
 
@@ -111,10 +108,7 @@ class _Recorder(TorchFunctionMode):
         return func(*args, **kwargs)
 
     def _number(self, x: Any) -> int | None:
-        for number, convolution in enumerate(self.convolutions):
-            if convolution is not None and convolution[0] is x:
-                return number
-        return None
+        return next((n for n, (output, _) in enumerate(self.convolutions) if output is x), None)
 
 
 def _normalisation(

@@ -119,8 +119,9 @@ class Objective:
 
     Raises:
         ModelError: There is nothing trainable, or in another precision or on several devices; the
-            network cannot be copied; the loss has another reduction.
-        DataError: There are no samples, or not as many inputs as targets.
+            network cannot be copied; the loss has another reduction; there are not as many inputs
+            as targets.
+        DataError: There are no samples, or the loss ignores them all.
     """
 
     def __init__(
@@ -184,8 +185,7 @@ class Objective:
             raise DataError("The loss ignores every target.")
         # Many small matrix products gain from vectorisation over directions; convolutions lose
         # their memory layout in it and take the directions one after the other.
-        self._has_convolutions = any(isinstance(m, _ConvNd) for m in model.modules())
-        self._vectorised = not self._has_convolutions
+        self._vectorised = not any(isinstance(m, _ConvNd) for m in model.modules())
 
     def _new_proof(self, model: nn.Module, foreign: Iterable[weakref.ref[Any]]) -> Proof:
         """The self-test over samples that represent all, which are read when it begins."""
