@@ -19,14 +19,13 @@ endif
 AVX2 := ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2
 HAS_AVX512 := $(shell grep -c -m 1 -w avx512f /proc/cpuinfo 2>/dev/null)
 CHECKS := $(firstword $(wildcard /lib/*/libc_malloc_debug.so.0 /lib64/libc_malloc_debug.so.0))
-NUMERICAL := $(patsubst %,tests/test_%.py,objective differentiation double_backward taylor unit_stride training \
-  models eigenpairs trace right_or_refused)
+NUMERICAL := $(addprefix tests/,autodiff objectives models spectral traces learning/test_training.py)
 
 .PHONY: reproduce figures test test-all test-avx2 lint promote check-gpu benchmarks clean-environment
 
 # Everything from scratch, then this machine's numbers beside the published ones.
 reproduce: $(VENV)/ready
-	$(BIN)/python -m hessian_directions.announcement $(CONFIG)
+	$(BIN)/python -m hessian_directions.reproduction.announcement $(CONFIG)
 	$(SNAKEMAKE) --config source=compute --quiet rules -- reproduce
 	$(SNAKEMAKE) --config source=compute --quiet all --report results/computed/$(PROFILE)/report.html -- reproduce
 	@cat results/computed/$(PROFILE)/comparison.txt
@@ -66,7 +65,7 @@ lint: $(VENV)/ready
 
 # Computed artifacts become the archive.
 promote: $(VENV)/ready
-	$(BIN)/python -m hessian_directions.promotion $(PROFILE)
+	$(BIN)/python -m hessian_directions.reproduction.promotion $(PROFILE)
 
 # Two minutes on a machine with a GPU: the same numbers there as on the CPU?
 check-gpu: $(VENV)/ready

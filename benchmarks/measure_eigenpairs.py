@@ -13,8 +13,8 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 from subjects import CHANNELS_LAST, SEED, Subject
 from torch import Tensor
 
-from hessian_directions.eigenpairs import extreme_eigenpairs
-from hessian_directions.objective import HessianOperator
+from hessian_directions.objectives.objective import HessianOperator
+from hessian_directions.spectral.eigenpairs import extreme_eigenpairs
 
 RESIDUAL = 1e-3
 

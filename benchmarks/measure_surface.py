@@ -10,7 +10,7 @@ from measure_vectors import FORWARDS, fastest_forward, forward_passes, require_e
 from peers import LossLandscapes
 from subjects import LAYOUTS, SEED, Subject
 
-from hessian_directions import directions, projection
+from hessian_directions.geometry import directions, slices
 
 # Points along each side, and the distance in parameter space between neighbours.
 STEPS = 5
@@ -25,11 +25,11 @@ def measure_surface(subject: Subject, rounds: int) -> list[dict[str, Any]]:
     V = SPACING * directions.unit(V) * float(objective.theta.norm())
 
     # It begins at the network's own weights and shifts every other row by one place.
-    wider = projection.surface(objective, V, np.arange(STEPS), np.arange(STEPS + 1))
+    wider = slices.surface(objective, V, np.arange(STEPS), np.arange(STEPS + 1))
     expected = np.take_along_axis(wider.values, LossLandscapes.places(STEPS), axis=1)
 
     side = np.arange(STEPS)
-    tasks = {"ours": lambda: projection.surface(objective, V, side, side)}
+    tasks = {"ours": lambda: slices.surface(objective, V, side, side)}
     tasks["ours"]()
     for layout in LAYOUTS:
         surface = LossLandscapes(subject, layout).surface(V, STEPS)

@@ -18,10 +18,11 @@ from peers import PyHessian
 from subjects import LAYOUTS, SEED, Subject
 from torch import Tensor
 
-from hessian_directions import directions, trace
-from hessian_directions.eigenpairs import extreme_eigenpairs
-from hessian_directions.objective import Objective
+from hessian_directions.geometry import directions
+from hessian_directions.objectives.objective import Objective
 from hessian_directions.seeds import derive
+from hessian_directions.spectral.eigenpairs import extreme_eigenpairs
+from hessian_directions.traces import estimators
 
 REPETITIONS, BLOCKS = 12, 3
 
@@ -77,22 +78,22 @@ def measure_trace(subject: Subject) -> list[dict[str, Any]]:
     ]
 
 
-def _reference(objective: Objective) -> trace.Estimate:
+def _reference(objective: Objective) -> estimators.Estimate:
     """The trace, by more products than any run that is compared with it."""
     generator = torch.Generator().manual_seed(derive(SEED, "reference"))
     pairs = extreme_eigenpairs(
         objective.hessian(), 2, 12, tolerance=0.05, missed_probability=1, generator=generator
     )
-    return trace.deflated(objective, pairs, n_samples=256, generator=generator)
+    return estimators.deflated(objective, pairs, n_samples=256, generator=generator)
 
 
 def _sketched(
     objective: Objective, rank: int, n_samples: int, generator: torch.Generator
-) -> trace.Estimate:
+) -> estimators.Estimate:
     """tr(Q'HQ) + mean of (Pv)'H(Pv), Q = orth(HS) from `rank` random vectors S, P = I − QQ'."""
     n, dtype, device = objective.n_parameters, objective.dtype, objective.device
     S = directions.rademacher(n, rank, generator, dtype, device)
-    return trace.deflated(objective, objective.hessian() @ S, n_samples, generator)
+    return estimators.deflated(objective, objective.hessian() @ S, n_samples, generator)
 
 
 def _plan(objective: Objective, seconds: float) -> tuple[int, int]:

@@ -10,8 +10,9 @@ from peers import MULTIPLIERS, Peer
 from subjects import LAYOUTS, SEED, Subject
 from torch import Tensor
 
-from hessian_directions import directions, trace
-from hessian_directions.objective import Objective
+from hessian_directions.geometry import directions
+from hessian_directions.objectives.objective import Objective
+from hessian_directions.traces import estimators
 
 # Values of different tools relative to their norm: in float64 on so many images, and in float32.
 EXACT, FEW_IMAGES = 1e-8, 4
@@ -53,7 +54,7 @@ def measure_several(
     objective, V = subject.objective(), _vectors(subject, 16)
     H = objective.hessian()
     ours: Tasks = {
-        PROBES: lambda: trace.hutchinson(H, directions=V),
+        PROBES: lambda: estimators.hutchinson(H, directions=V),
         DERIVATIVES: lambda: objective.second_directional_derivative(V),
     }
     peers = [(peer, fastest_layouts[peer.name]) for peer in MULTIPLIERS]

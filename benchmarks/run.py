@@ -37,9 +37,9 @@ from measure_vectors import measure_several, measure_single
 from peers import PACKAGES
 from subjects import SEED, Subject, trained, untrained
 
-from hessian_directions import artifacts
-from hessian_directions.figures import benchmark_ratios, drawing
-from hessian_directions.source_files import source_files
+from hessian_directions.reporting.figures import benchmark_ratios, drawing
+from hessian_directions.reproduction import artifacts
+from hessian_directions.reproduction.source_files import source_files
 
 # Few images, so that all of it takes a quarter of an hour on two cores.
 NETWORKS: dict[str, dict[str, Any]] = {

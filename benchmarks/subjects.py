@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from hessian_directions.data.dataset import Split
 from hessian_directions.data.digits import digits
+from hessian_directions.learning.training import train
 from hessian_directions.models.registry import build
-from hessian_directions.objective import Objective
-from hessian_directions.training import train
+from hessian_directions.objectives.objective import Objective
 
 CHANNELS_LAST, DEFAULT = "channels-last", "default"
 LAYOUTS = (CHANNELS_LAST, DEFAULT)

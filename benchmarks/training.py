@@ -20,10 +20,10 @@ from subjects import INPUT_SHAPE, N_CLASSES, SEED
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from hessian_directions import artifacts
 from hessian_directions.data.dataset import Split
+from hessian_directions.learning.training import has_bfloat16, train
 from hessian_directions.models.registry import build
-from hessian_directions.training import has_bfloat16, train
+from hessian_directions.reproduction import artifacts
 
 BATCH_SIZE = 64
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}

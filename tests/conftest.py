@@ -60,7 +60,7 @@ def computed(tmp_path_factory: pytest.TempPathFactory) -> Project:
     project = Project.clone(tmp_path_factory.mktemp("computed") / "project")
     project.snakemake("figures", configfile=TINY, config="source=compute")
     project.commit("everything computed")
-    project.run("python", "-m", "hessian_directions.promotion", "tiny")
+    project.run("python", "-m", "hessian_directions.reproduction.promotion", "tiny")
     project.commit("archive")
     return project
 

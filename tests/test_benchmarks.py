@@ -14,9 +14,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from hessian_directions.errors import ArtifactError
-from hessian_directions.figures import benchmark_ratios, drawing
+from hessian_directions.reporting.figures import benchmark_ratios, drawing
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "benchmarks"))
 
 import alternation  # noqa: E402

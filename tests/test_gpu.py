@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from hessian_directions import trace
-from hessian_directions.directions import gaussian
-from hessian_directions.eigenpairs import extreme_eigenpairs
+from hessian_directions.analyses.problem import choose_device
+from hessian_directions.geometry.directions import gaussian
 from hessian_directions.models.registry import build
-from hessian_directions.objective import Objective
-from hessian_directions.studies.problem import choose_device
+from hessian_directions.objectives.objective import Objective
+from hessian_directions.spectral.eigenpairs import extreme_eigenpairs
+from hessian_directions.traces import estimators
 
 
 @pytest.fixture
@@ -59,6 +59,6 @@ def test_estimates_agree(objectives: tuple[Objective, Objective]) -> None:
     ]
     torch.testing.assert_close(pairs[0].values.cpu(), pairs[1].values.cpu(), rtol=1e-3, atol=0)
     estimates = [
-        trace.directional(o, 8, torch.Generator().manual_seed(3)) for o in (on_cpu, on_gpu)
+        estimators.directional(o, 8, torch.Generator().manual_seed(3)) for o in (on_cpu, on_gpu)
     ]
     torch.testing.assert_close(estimates[0].samples, estimates[1].samples, rtol=1e-7, atol=1e-9)

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from project import ROOT, TINY, Project
 
-from hessian_directions.claims import CLAIMS
+from hessian_directions.reporting.claims import CLAIMS
 
 sys.path.append(str(ROOT / "benchmarks"))
 

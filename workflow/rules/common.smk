@@ -10,14 +10,14 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.iocontainers import Snakemake
 
-from hessian_directions.artifacts import verify_manifest
-from hessian_directions.configuration import (
+from hessian_directions.reproduction.artifacts import verify_manifest
+from hessian_directions.reproduction.configuration import (
     analysis_settings,
     require_archived,
     validate,
 )
 from hessian_directions.errors import HessianDirectionsError
-from hessian_directions.source_files import source_files
+from hessian_directions.reproduction.source_files import source_files
 
 # A second `configfile:` would be merged into the user's, key by key.
 if "profile" not in config:

@@ -4,10 +4,10 @@
 rule draw_figure:
     input:
         unpack(lambda wildcards: FIGURES[wildcards.figure][1]),
-        style="src/hessian_directions/figures/style.mplstyle",
+        style="src/hessian_directions/reporting/figures/style.mplstyle",
         code=lambda wildcards: code(
             "draw_figure",
-            f"src/hessian_directions/figures/{FIGURES[wildcards.figure][0]}.py",
+            f"src/hessian_directions/reporting/figures/{FIGURES[wildcards.figure][0]}.py",
         ),
     output:
         pdf="<drawn>/figures/{figure}.pdf",
@@ -32,10 +32,10 @@ rule draw_figure:
 rule draw_animation:
     input:
         unpack(lambda wildcards: ANIMATIONS[wildcards.animation][1]),
-        style="src/hessian_directions/figures/style.mplstyle",
+        style="src/hessian_directions/reporting/figures/style.mplstyle",
         code=lambda wildcards: code(
             "draw_animation",
-            f"src/hessian_directions/figures/{ANIMATIONS[wildcards.animation][0]}.py",
+            f"src/hessian_directions/reporting/figures/{ANIMATIONS[wildcards.animation][0]}.py",
         ),
     output:
         gif=report(

@@ -5,7 +5,7 @@ from typing import Any
 
 import xarray as xr
 
-from hessian_directions import artifacts
+from hessian_directions.reproduction import artifacts
 
 # Inputs that are not artifacts.
 AUXILIARY = {"code", "style", "records"}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from stage import stage
 
-from hessian_directions import artifacts, comparison
+from hessian_directions.reproduction import artifacts, comparison
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake

@@ -7,7 +7,7 @@ import typst
 import yaml
 from stage import stage
 
-from hessian_directions import artifacts
+from hessian_directions.reproduction import artifacts
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake

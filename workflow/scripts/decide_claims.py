@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 import artifact_inputs
 from stage import stage
 
-from hessian_directions import artifacts, claims
+from hessian_directions.reporting import claims
+from hessian_directions.reproduction import artifacts
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake

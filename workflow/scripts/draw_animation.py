@@ -10,5 +10,5 @@ if TYPE_CHECKING:
     from snakemake.script import snakemake
 
 with stage(snakemake) as job:
-    module = importlib.import_module(f"hessian_directions.figures.{job.params.module}")
+    module = importlib.import_module(f"hessian_directions.reporting.figures.{job.params.module}")
     module.animate(**artifact_inputs.load(job.input), labels=job.params.labels, path=job.output.gif)

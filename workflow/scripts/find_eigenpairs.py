@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING
 
 from stage import stage
 
-from hessian_directions import artifacts, seeds
-from hessian_directions.studies import extreme_curvature, problem
+from hessian_directions import seeds
+from hessian_directions.analyses import extreme_curvature, problem
+from hessian_directions.reproduction import artifacts
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake

@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING
 
 from stage import stage
 
-from hessian_directions import checkpoints
-from hessian_directions.studies import problem
-from hessian_directions.training import evaluate
+from hessian_directions.analyses import problem
+from hessian_directions.learning import checkpoints
+from hessian_directions.learning.training import evaluate
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake

@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING
 
 from stage import stage
 
-from hessian_directions import artifacts
-from hessian_directions.studies import measurements, problem
+from hessian_directions.analyses import measurements, problem
+from hessian_directions.reproduction import artifacts
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from hessian_directions import artifacts
 from hessian_directions.errors import HessianDirectionsError
+from hessian_directions.reproduction import artifacts
 
 
 class Stage:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from stage import stage
 
 from hessian_directions import seeds
-from hessian_directions.studies import passes, problem
+from hessian_directions.analyses import passes, problem
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake

@@ -4,9 +4,10 @@ from typing import TYPE_CHECKING
 
 from stage import stage
 
-from hessian_directions import artifacts, seeds
-from hessian_directions.studies import problem, trajectory
-from hessian_directions.training import Snapshots
+from hessian_directions import seeds
+from hessian_directions.analyses import problem, trajectory
+from hessian_directions.learning.training import Snapshots
+from hessian_directions.reproduction import artifacts
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake

@@ -6,9 +6,11 @@ import torch
 import xarray as xr
 from stage import stage
 
-from hessian_directions import artifacts, checkpoints, seeds
-from hessian_directions.studies import problem
-from hessian_directions.training import train
+from hessian_directions import seeds
+from hessian_directions.analyses import problem
+from hessian_directions.learning import checkpoints
+from hessian_directions.learning.training import train
+from hessian_directions.reproduction import artifacts
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake

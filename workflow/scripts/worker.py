@@ -19,7 +19,7 @@ import typst  # noqa: F401
 from matplotlib.figure import Figure
 from snakemake import iocontainers  # noqa: F401
 
-from hessian_directions.figures.drawing import styled
+from hessian_directions.reporting.figures.drawing import styled
 
 
 @styled

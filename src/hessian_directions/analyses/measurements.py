@@ -1,0 +1,65 @@
+"""What a trained network scores: losses, accuracies, the gradient that is left."""
+
+import torch
+import xarray as xr
+from torch import Tensor
+
+from hessian_directions.analyses.problem import Problem
+from hessian_directions.data.dataset import Split
+
+
+def measure(problem: Problem) -> xr.Dataset:
+    """Scalars of one network.
+
+    `loss` and `gradient_norm` are those of the objective that the curvature analyses study; `train_…` and
+    `test_…` are over all images of the split. Regression has no accuracy (NaN), but its fit: inputs, targets
+    and outputs of the test points in order of x.
+    """
+    objective = problem.objective("train")
+    self_test = objective.self_test()
+    scores = {
+        "n_parameters": objective.n_parameters,
+        "n_images": objective.n_samples,
+        "loss": float(objective.value()),
+        "gradient_norm": float(objective.gradient().norm()),
+        "theta_norm": float(objective.theta.norm()),
+    }
+    splits = {"train": problem.dataset.train, "test": problem.dataset.test}
+    outputs = {name: _outputs(problem, split) for name, split in splits.items()}
+    for name, split in splits.items():
+        targets = split.targets.to(problem.device)
+        scores[f"{name}_loss"] = float(problem.loss(outputs[name], _as(outputs[name], targets)))
+        correct = (
+            (outputs[name].argmax(1) == targets).double().mean()
+            if problem.dataset.n_classes
+            else float("nan")
+        )
+        scores[f"{name}_accuracy"] = float(correct)
+    dataset = xr.Dataset(
+        {name: ((), value) for name, value in scores.items()},
+        attrs={"self_test": self_test.describe()},
+    )
+    return dataset if problem.dataset.n_classes else dataset.assign(_fit(splits, outputs["test"]))
+
+
+def _as(outputs: Tensor, targets: Tensor) -> Tensor:
+    return targets.to(outputs.dtype) if targets.is_floating_point() else targets
+
+
+def _outputs(problem: Problem, split: Split) -> Tensor:
+    model = problem.model.to(problem.device, problem.dtype).eval()
+    inputs = split.inputs.to(problem.device, problem.dtype)
+    with torch.no_grad():
+        return torch.cat([model(batch) for batch in inputs.split(problem.batch_size)])
+
+
+def _fit(splits: dict[str, Split], outputs: Tensor) -> dict[str, tuple[str, Tensor]]:
+    x = splits["test"].inputs.flatten()
+    order = x.argsort()
+    return {
+        "x": ("point", x[order]),
+        "target": ("point", splits["test"].targets.flatten()[order]),
+        "output": ("point", outputs.cpu().flatten()[order]),
+        "train_x": ("train_point", splits["train"].inputs.flatten()),
+        "train_target": ("train_point", splits["train"].targets.flatten()),
+    }

@@ -1,0 +1,141 @@
+"""A problem: one network, its loss and its data, put together from configuration."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hessian_directions.data import registry as data
+from hessian_directions.data.cache import folder as cache_folder
+from hessian_directions.data.dataset import Dataset, Split, index_ranges
+from hessian_directions.errors import ConfigurationError, DeviceError
+from hessian_directions.learning import checkpoints
+from hessian_directions.models import registry as models
+from hessian_directions.objectives.losses import Loss, mean_squared_error
+from hessian_directions.objectives.objective import Objective
+from hessian_directions.seeds import derive
+
+LOSSES: dict[str, Loss] = {
+    "cross_entropy": nn.functional.cross_entropy,
+    "mean_squared_error": mean_squared_error,
+}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A network and what it is evaluated on."""
+
+    model: nn.Module
+    loss: Loss
+    dataset: Dataset
+    device: torch.device
+    dtype: torch.dtype
+    batch_size: int
+    n_images: int | None
+
+    def split(self, name: str) -> Split:
+        """The images that curvature is taken over: all, or a balanced choice of `n_images` from the front."""
+        split: Split = getattr(self.dataset, name)
+        n = self.n_images
+        if n is None or n >= len(split):
+            return split
+        if not self.dataset.n_classes:
+            return split.take(range(n))
+        if name == "test":  # a class may have fewer of them than n asks for
+            n = min(n, split.n_balanced)
+        return split.balanced(n)
+
+    def objective(self, split: str = "train") -> Objective:
+        """L(θ) over the images of a split, in the precision of the curvature analyses."""
+        images = self.split(split)
+        model = self.model.to(device=self.device, dtype=self.dtype)
+        return Objective(
+            model,
+            self.loss,
+            images.inputs.to(self.device),
+            images.targets.to(self.device),
+            batch_size=self.batch_size,
+        )
+
+    def vectors(self, array: np.ndarray) -> Tensor:
+        """Directions read from an artifact, on the device and in the precision of the objective."""
+        return torch.from_numpy(array).to(self.device, self.dtype)
+
+    def identity(self) -> dict[str, Any]:
+        """The data's identity with the number of images used; belongs to every artifact."""
+        studied = index_ranges(self.split("train").indices)
+        return dict(self.dataset.identity) | {"studied_indices": studied}
+
+
+def choose_loss(name: str, dataset: Dataset) -> Loss:
+    """The loss of that name; ConfigurationError where the data's targets are not its kind."""
+    fitting = "mean_squared_error" if dataset.n_classes is None else "cross_entropy"
+    if name != fitting:
+        raise ConfigurationError(
+            f"key 'loss' is {name}, but the targets of {dataset.name} need {fitting}"
+        )
+    return LOSSES[name]
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name; DeviceError where it is not there."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise DeviceError(
+            "key 'device' is 'cuda', but this machine has no GPU that PyTorch can use; set it to 'cpu'"
+        )
+    if name == "cuda":
+        # Products of reduced precision would drown small curvatures in rounding.
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
+    return torch.device(name)
+
+
+def load(
+    network: Mapping[str, Any],
+    data_settings: Mapping[str, Any],
+    *,
+    seed: int,
+    device: str,
+    precision: str,
+    cache: str | None,
+    checkpoint: str | Path | None = None,
+) -> Problem:
+    """The problem a configuration describes, with the weights of a checkpoint or freshly initialised."""
+    chosen_device = choose_device(device)
+    dataset = data.load(data_settings, cache_folder(cache))
+    model = models.build(
+        network["model"]["name"],
+        network["model"].get("options", {}),
+        input_shape=dataset.input_shape,
+        n_outputs=dataset.n_outputs,
+        seed=seed,
+    )
+    if checkpoint is not None:
+        checkpoints.load(checkpoint, model)
+    return Problem(
+        model=model,
+        loss=choose_loss(network["loss"], dataset),
+        dataset=dataset,
+        device=chosen_device,
+        dtype=getattr(torch, precision),
+        batch_size=network.get("batch_size", 256),
+        n_images=network.get("n_images"),
+    )
+
+
+def from_params(params: Any, cache: str | None, checkpoint: str | Path | None = None) -> Problem:
+    """The problem of a job, whose parameters are seed, device, precision and network."""
+    network = dict(params.network)
+    return load(
+        network,
+        network["data_settings"],
+        seed=derive(params.seed, "initialisation"),
+        device=params.device,
+        precision=params.precision,
+        cache=cache,
+        checkpoint=checkpoint,
+    )

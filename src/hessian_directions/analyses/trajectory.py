@@ -1,0 +1,75 @@
+"""Curvature along training, and the path of the weights in the Hessian plane of the last ones."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import xarray as xr
+from torch import Tensor
+
+from hessian_directions import seeds
+from hessian_directions.analyses.announcing import Announce
+from hessian_directions.analyses.problem import Problem
+from hessian_directions.geometry import slices
+from hessian_directions.learning.training import Snapshots
+from hessian_directions.spectral.eigenpairs import extreme_eigenpairs
+from hessian_directions.traces import estimators
+
+
+def track(
+    problem: Problem,
+    snapshots: Snapshots,
+    vectors: Tensor,
+    settings: Mapping[str, Any],
+    seed: int,
+    announce: Announce,
+) -> xr.Dataset:
+    """λ_max, λ_min, t, loss and ‖∇L‖ at weights kept along training, each with its epoch's BatchNorm statistics.
+
+    The path is given in coordinates of the plane through the final weights, α along the direction of the largest
+    and β along that of the smallest eigenvalue, in units of parameter-space length. The slice behind it has the
+    final BatchNorm statistics, so off the end of the path it is not the loss that training saw.
+    """
+    final = problem.objective("train")
+    rows = []
+    for number, epoch in enumerate(snapshots.epoch):
+        snapshots.restore(number, problem.model)
+        train, test = problem.objective("train"), problem.objective("test")
+        train.self_test()
+        H = train.hessian()
+        pairs = extreme_eigenpairs(
+            H,
+            tolerance=settings["tolerance"],
+            missed_probability=1.0,  # the check would double the cost of every epoch
+            generator=seeds.generator(seed, "start", number),
+        )
+        # The same directions at every epoch: their scatter is common to all and does not look like change.
+        estimate = estimators.hutchinson(H, settings["n_samples"], seeds.generator(seed, "trace"))
+        rows.append(
+            {
+                "loss": float(train.value()),
+                "test_loss": float(test.value()),
+                "gradient_norm": float(train.gradient().norm()),
+                "smallest": float(pairs.values[0]),
+                "smallest_residual": float(pairs.residuals[0]),
+                "largest": float(pairs.values[-1]),
+                "largest_residual": float(pairs.residuals[-1]),
+                "trace": estimate.mean,
+                "trace_standard_error": estimate.standard_error,
+            }
+        )
+        announce(f"epoch {epoch}, {number + 1} of {len(snapshots.epoch)}")
+    directions = torch.stack([vectors[:, -1], vectors[:, 0]], dim=1)
+    path = (problem.vectors(snapshots.theta) - final.theta) @ directions
+    reach = float(path.abs().max()) * (1 + settings["margin"])
+    points = slices.grid(max(reach, 1e-3), settings["n_points"])
+    background = slices.surface(final, directions, points, points, "unit")
+    return xr.Dataset(
+        {name: ("epoch", [row[name] for row in rows]) for name in rows[0]}
+        | {
+            "alpha": ("epoch", path[:, 0].cpu()),
+            "beta": ("epoch", path[:, 1].cpu()),
+            "loss_surface": (("alpha_grid", "beta_grid"), background.values),
+        },
+        coords={"epoch": snapshots.epoch, "alpha_grid": points, "beta_grid": points},
+    )

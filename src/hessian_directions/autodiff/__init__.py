@@ -1,0 +1,1 @@
+"""Derivatives of a user's program by automatic differentiation, and the referee that judges them."""

@@ -1,0 +1,132 @@
+"""Batch normalisations that can be folded into the convolution before them: proven by a first pass.
+
+A folding is safe if nothing but that normalisation ever reads what the convolution returns. The
+first pass runs the network with real tensors and watches every operation below autograd, custom
+functions, hooks and scripted pieces included; what it has seen once is checked again, as far as
+functions of PyTorch are concerned, in every later pass (`double_backward`).
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from hessian_directions.autodiff.program import Place, Program
+
+
+@dataclass(frozen=True)
+class Folding:
+    """A batch normalisation in evaluation mode: where the network keeps what it uses."""
+
+    running_mean: Place
+    running_var: Place
+    weight: Place | None
+    bias: Place | None
+    eps: float
+
+
+def foldings(program: Program, call: Callable[[], object]) -> dict[int, Folding]:
+    """The foldings of a network, by the number of the convolution in the order of its calls.
+
+    Args:
+        program: The network.
+        call: Runs it once, as later passes do, with parameters that the program then holds.
+    """
+    watch = _Watch()
+    recorder = _Recorder(program, watch)
+    with recorder, watch:
+        call()
+    found = {}
+    for number, (output, storage) in enumerate(recorder.convolutions):
+        readers = watch.readers[storage]
+        normalisation = recorder.normalisations.get(next(iter(readers)) if readers else None)
+        if len(readers) == 1 and normalisation is not None and normalisation[0] == number:
+            found[number] = (normalisation[1], weakref.ref(output))
+        del output
+    recorder.convolutions.clear()
+    # Who still holds an output may read it later.
+    return {number: folding for number, (folding, alive) in found.items() if alive() is None}
+
+
+class _Watch(TorchDispatchMode):
+    """Which normalisation (or None: anything else) read a tensor, by its storage."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.readers: defaultdict[int, set[int | None]] = defaultdict(set)
+        self.normalisation: int | None = None
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        for leaf in tree_leaves((args, kwargs)):
+            if isinstance(leaf, Tensor) and leaf.layout == torch.strided:
+                self.readers[leaf.untyped_storage()._cdata].add(self.normalisation)
+        return func(*args, **(kwargs or {}))
+
+
+class _Recorder(TorchFunctionMode):
+    """The convolutions and normalisations of a pass, in the order of their calls."""
+
+    def __init__(self, program: Program, watch: _Watch) -> None:
+        super().__init__()
+        self._program, self._watch = program, watch
+        # Outputs are held, so that no other tensor gets their storage.
+        self.convolutions: list[tuple[Tensor, int]] = []
+        self.normalisations: dict[int | None, tuple[int, Folding]] = {}
+        self._calls = 0
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is functional.conv2d:
+            y = func(*args, **kwargs)
+            storage = y.untyped_storage()._cdata
+            self._watch.readers.pop(storage, None)
+            self.convolutions.append((y, storage))
+            return y
+        if func is functional.batch_norm:
+            self._calls += 1
+            x, folding = _normalisation(self._program.places(), *args, **kwargs)
+            number = self._number(x)
+            if folding is not None and number is not None:
+                self.normalisations[self._calls] = (number, folding)
+                self._watch.normalisation = self._calls
+            try:
+                return func(*args, **kwargs)
+            finally:
+                self._watch.normalisation = None
+        return func(*args, **kwargs)
+
+    def _number(self, x: Any) -> int | None:
+        return next((n for n, (output, _) in enumerate(self.convolutions) if output is x), None)
+
+
+def _normalisation(
+    places: dict[int, Place],
+    x: Any,
+    running_mean: Any,
+    running_var: Any,
+    weight: Any = None,
+    bias: Any = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> tuple[Any, Folding | None]:
+    """The arguments of `torch.nn.functional.batch_norm`; None where it cannot be folded."""
+    used = [places.get(id(tensor)) for tensor in (running_mean, running_var, weight, bias)]
+    known = all(p is not None for p in used[:2]) and not training
+    for tensor, place in zip((weight, bias), used[2:]):
+        known = known and (tensor is None or place is not None)
+    if not known:
+        return x, None
+    return x, Folding(used[0], used[1], used[2], used[3], eps)  # type: ignore[arg-type]

@@ -1,0 +1,259 @@
+"""The loss as PyTorch computes it: the user's network, run eagerly over whole samples.
+
+Nothing here is shared with the ways in which an objective computes: no function mode, no parameters
+put in from outside, no batches, no directions, no layout of memory, and on a CPU none of oneDNN's
+kernels. Derivatives are `torch.autograd.grad`'s.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import warnings
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+from hessian_directions.autodiff.program import convention
+from hessian_directions.cost import Cost
+from hessian_directions.errors import ModelError
+
+# How autograd names operations whose slope jumps. (ELU's is continuous, its derivative jumps.)
+KINKS = (
+    *("abs", "max", "min", "amax", "amin", "clamp", "threshold", "adaptivemaxpool", "multimargin"),
+    *("relu", "leakyrelu", "prelu", "rrelu", "hardtanh", "hardsigmoid", "hardswish"),
+    *("hardshrink", "softshrink", "multilabelmargin"),
+)
+
+
+class FirstPass(NamedTuple):
+    """What a network is seen to do in one pass.
+
+    Attributes:
+        value: L(θ).
+        changes_its_parameters: Whether it leaves other parameters than it found.
+        rounds_to: The lowest precision that numbers are cast to on their way through it.
+        kinks: The operations between parameters and loss whose slope jumps, by name.
+        reads_numbers: Whether it turns tensors into numbers, which it may branch on.
+    """
+
+    value: float
+    changes_its_parameters: bool
+    rounds_to: torch.dtype
+    kinks: list[str]
+    reads_numbers: bool
+
+
+class Referee:
+    """L(θ) and ∇L(θ) over a few samples, θ flat in the order of the trainable parameters.
+
+    Args:
+        model: A network in evaluation mode that has not run yet. Every pass runs a copy of its own:
+            what a network keeps from one pass to the next has no part in the loss.
+        names: Its trainable parameters.
+        loss: loss(outputs, targets) over all the samples at once.
+        batch: Inputs and targets.
+        foreign: The user's own parameters, which no loss may read.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        names: Sequence[str],
+        loss: Callable[[Any, Any], Any],
+        batch: tuple[Any, Any],
+        foreign: Iterable[weakref.ref[Any]] = (),
+    ) -> None:
+        self._pristine, self._names = model, names
+        self._loss, self._batch = loss, batch
+        self._foreign = [t for t in (alive() for alive in foreign) if t is not None]
+        self.values = self.gradients = 0
+        # Whether a pass has changed its inputs or targets, as operations in place do.
+        self.changes_its_samples = False
+
+    @property
+    def cost(self) -> Cost:
+        """Passes so far, by kind."""
+        passes = {"referee's value": self.values, "referee's gradient": self.gradients}
+        return Cost({kind: count for kind, count in passes.items() if count})
+
+    def value(self, theta: Tensor) -> float:
+        """L(θ)."""
+        self.values += 1
+        with self._at(theta):
+            return float(self._forward().detach())
+
+    def value_again(self, graph: bool) -> float:
+        """The loss once more, by the very network that ran last, with or without a graph."""
+        self.values += 1
+        with self._without_onednn(), torch.set_grad_enabled(graph):
+            return float(self._forward().detach())
+
+    def gradient(self, theta: Tensor) -> tuple[float, Tensor]:
+        """L(θ) and ∇L(θ); what the loss does not depend on has derivative zero."""
+        self.gradients += 1
+        with self._at(theta):
+            loss = self._forward()
+            slopes = self._derivatives(loss) if loss.requires_grad else None
+        return float(loss.detach()), self._flat(slopes)
+
+    def product(self, theta: Tensor, v: Tensor) -> Tensor:
+        """∇²L(θ)v by plain reverse mode over reverse mode; hardsigmoid, which has none, by clamp."""
+        self.gradients += 2
+        with self._at(theta), _HardSigmoid():
+            loss = self._forward()
+            if not loss.requires_grad:
+                return self._flat(None)
+            slope = self._flat(self._derivatives(loss, create_graph=True))
+            along = slope @ v
+            return self._flat(self._derivatives(along) if along.requires_grad else None)
+
+    def first_pass(self, theta: Tensor) -> FirstPass:
+        """L(θ), and what the network is seen to do on the way."""
+        self.values += 1
+        with self._at(theta), _Watch(self._foreign) as watch:
+            loss = self._forward()
+        self._refuse_foreign(watch.reads_foreign)
+        names = {type(node).__name__.partition("Backward")[0] for node in _nodes(loss)}
+        return FirstPass(
+            value=float(loss.detach()),
+            changes_its_parameters=not self.stands_at(theta),
+            rounds_to=watch.lowest or theta.dtype,
+            kinks=sorted(name for name in names if name.lower().startswith(KINKS)),
+            reads_numbers=watch.reads_numbers,
+        )
+
+    def stands_at(self, theta: Tensor) -> bool:
+        """Whether the network still had these parameters, to the bit, after the last pass."""
+        bits = torch.int64 if theta.dtype == torch.float64 else torch.int32
+        left = self._flat([p.detach() for p in self._parameters])
+        return torch.equal(left.view(bits), theta.view(bits))
+
+    def _forward(self) -> Tensor:
+        batch = tree_map(Tensor.clone, self._batch)
+        fresh = [leaf._version for leaf in tree_leaves(batch)]
+        inputs, targets = batch
+        outputs = self._call(inputs)
+        loss = self._loss(outputs, targets)
+        if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.is_floating_point():
+            what = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
+            raise ModelError(f"The loss of a batch is {what}, but one real number is needed.")
+        leaves = tree_leaves(batch)
+        # What is changed through .data has no version, but another content.
+        if fresh != [leaf._version for leaf in leaves] or not all(
+            map(torch.equal, leaves, tree_leaves(self._batch))
+        ):
+            self.changes_its_samples = True
+        return loss.reshape(())
+
+    def _derivatives(self, scalar: Tensor, create_graph: bool = False) -> Sequence[Tensor | None]:
+        return torch.autograd.grad(
+            scalar, self._parameters, allow_unused=True, create_graph=create_graph
+        )
+
+    def _flat(self, parts: Sequence[Tensor | None] | None) -> Tensor:
+        parts = [None] * len(self._parameters) if parts is None else parts
+        return torch.cat(
+            [
+                (torch.zeros_like(parameter) if part is None else part).reshape(-1)
+                for part, parameter in zip(parts, self._parameters)
+            ]
+        )
+
+    @contextlib.contextmanager
+    def _at(self, theta: Tensor) -> Iterator[None]:
+        model = copy.deepcopy(self._pristine)
+        parameters = dict(model.named_parameters())
+        self._parameters = [parameters[name] for name in self._names]
+        self._call = convention(model)
+        parts = theta.split([parameter.numel() for parameter in self._parameters])
+        with torch.no_grad():
+            for parameter, part in zip(self._parameters, parts):
+                parameter.copy_(part.view_as(parameter))
+        with torch.enable_grad(), self._without_onednn():
+            yield
+
+    @contextlib.contextmanager
+    def _without_onednn(self) -> Iterator[None]:
+        with contextlib.ExitStack() as native:
+            if self._parameters[0].dtype == torch.float32:  # in float64 it has no kernels
+                native.enter_context(warnings.catch_warnings(action="ignore"))
+                native.enter_context(torch.backends.mkldnn.flags(enabled=False))
+            yield
+
+    def _refuse_foreign(self, read: bool) -> None:
+        if read:
+            raise ModelError(
+                "The loss reads the network's own parameters by another way than its outputs: it "
+                "would not follow them; return what it needs from the network."
+            )
+
+
+_READING = {torch.ops.aten._local_scalar_dense.default, torch.ops.aten.is_nonzero.default}
+
+
+class _Watch(TorchDispatchMode):
+    """Notes casts from a real number to one of lower precision, and who reads these tensors."""
+
+    def __init__(self, foreign: Sequence[Tensor]) -> None:
+        super().__init__()
+        self.lowest: torch.dtype | None = None
+        self.reads_foreign = self.reads_numbers = False
+        self._foreign = {t.untyped_storage()._cdata for t in foreign if t.requires_grad}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        read = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        if func is not torch.ops.aten.detach.default:  # how tensors are copied, too
+            storages = {leaf.untyped_storage()._cdata for leaf in read if is_strided(leaf)}
+            self.reads_foreign |= bool(storages & self._foreign)
+        self.reads_numbers |= func in _READING
+        result = func(*args, **(kwargs or {}))
+        if func in (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default):
+            source = read[-1]
+            if (
+                source.is_floating_point()
+                and result.is_floating_point()
+                and result.dtype.itemsize < (self.lowest or source.dtype).itemsize
+            ):
+                self.lowest = result.dtype
+        return result
+
+
+def is_strided(tensor: Tensor) -> bool:
+    return tensor.layout == torch.strided
+
+
+class _HardSigmoid(TorchFunctionMode):
+    """Written out: PyTorch's has no second backward pass."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is not functional.hardsigmoid:
+            return func(*args, **kwargs)
+        x, in_place = args[0], kwargs.get("inplace", len(args) > 1 and args[1])
+        y = (x / 6 + 0.5).clamp(0, 1)
+        return x.copy_(y) if in_place else y
+
+
+def cast(batch: Any, dtype: torch.dtype, device: torch.device) -> Any:
+    """A tree of tensors on a device, its real numbers in a precision; integers stay integers."""
+    return tree_map(lambda t: t.to(device, dtype if t.is_floating_point() else None), batch)
+
+
+def _nodes(result: Tensor) -> Iterator[Any]:
+    """The steps of a graph."""
+    waiting, seen = [result.grad_fn], set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        yield node
+        waiting.extend(following for following, _ in node.next_functions)

@@ -1,0 +1,236 @@
+"""Visibility of a saddle: how probable it is that a random slice shows curvature of both signs.
+
+A slice along Gaussian directions shows a saddle when its projected Hessian M has κ₋ < 0 < κ₊. The
+probability follows from the Gaussian limit (`formula`, with the conditions under which it holds),
+from the spectrum (`sample_from_spectrum`, which needs no directions and keeps the outliers that the
+limit loses), and from slices themselves (`sample_projections`). More than two dimensions:
+`first_negative_dimension` samples, `principal_curvatures.critical_dimension` predicts.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from hessian_directions.geometry.directions import gaussian
+from hessian_directions.geometry.principal_curvatures import principal_curvatures, visibility
+from hessian_directions.operators import Operator
+from hessian_directions.progress import Clock, Progress
+from hessian_directions.statistics.proportions import wilson
+
+
+@dataclass(frozen=True)
+class Formula:
+    """Visibility in the Gaussian limit and what must be small for it to hold.
+
+    Attributes:
+        probability: exp(−r²/4)/√2 with r = tr H/‖H‖_F.
+        third_moment: Σ|λ|³/‖H‖_F³ ≪ 1: no eigenvalue dominates.
+        tail: r·max|λ|/‖H‖_F ≪ 1: nor does one in the tail, where rare slices decide.
+    """
+
+    probability: float
+    third_moment: float
+    tail: float
+
+
+def formula(
+    eigenvalues: ArrayLike, rest_trace: float = 0.0, rest_frobenius: float = 0.0
+) -> Formula:
+    """Visibility in the Gaussian limit from the spectrum, with its two conditions.
+
+    Args:
+        eigenvalues: (k,) eigenvalues known one by one: all of them, or the outliers.
+        rest_trace: Trace of the deflated rest.
+        rest_frobenius: Frobenius norm of the deflated rest.
+
+    Returns:
+        Formula; with a rest, its third moment is a lower bound (that of the known eigenvalues).
+
+    Raises:
+        ValueError: The spectrum is zero, so that r is not defined.
+    """
+    values = np.asarray(eigenvalues, dtype=np.float64)
+    trace = float(values.sum()) + rest_trace
+    frobenius = math.hypot(float(np.linalg.norm(values)), rest_frobenius)
+    if frobenius == 0:
+        raise ValueError("a Hessian that is zero has no visibility.")
+    r, scaled = trace / frobenius, np.abs(values) / frobenius
+    return Formula(
+        probability=float(visibility(r)),
+        third_moment=float((scaled**3).sum()),
+        tail=abs(r) * float(scaled.max(initial=0.0)),
+    )
+
+
+@dataclass(frozen=True)
+class Share:
+    """A share of random slices with its Wilson interval."""
+
+    probability: float
+    low: float
+    high: float
+
+
+def share_of_saddles(M: ArrayLike, confidence: float = 0.95) -> Share:
+    """Share of projected Hessians with κ₋ < 0 < κ₊.
+
+    Args:
+        M: (S, 2, 2) projected Hessians.
+        confidence: Of the interval.
+    """
+    smallest, largest = principal_curvatures(M)
+    return _share((smallest < 0) & (largest > 0), confidence)
+
+
+def share_below(M: ArrayLike, bound: float, confidence: float = 0.95) -> Share:
+    """Share of projected Hessians, (S, 2, 2), with κ₋ below a bound."""
+    return _share(principal_curvatures(M)[0] < bound, confidence)
+
+
+def sample_from_spectrum(
+    eigenvalues: ArrayLike,
+    rest_trace: float,
+    rest_frobenius: float,
+    n_samples: int,
+    generator: torch.Generator,
+) -> NDArray[np.float64]:
+    """Projected Hessians along Gaussian directions, drawn from the spectrum of H alone.
+
+    M = Σ λ_i w_i w_i' + t_b·I + f_b·G with w_i ~ N(0, I₂) and G of the Gaussian orthogonal ensemble
+    (variance 2 on the diagonal, 1 beside it). Equal eigenvalues are drawn together, as one Wishart
+    matrix by its Bartlett decomposition: a million slices of a synthetic saddle take a second.
+
+    Args:
+        eigenvalues: (k,) the outliers, each with multiplicity one: converged eigenvalues, or Ritz
+            values with small residuals. (Not the nodes of a single Lanczos probe, whose weights at
+            isolated eigenvalues are χ², not 1.)
+        rest_trace: t_b, trace of the rest after deflation of these.
+        rest_frobenius: f_b, Frobenius norm of the rest; without dominant members it acts by these
+            two numbers alone.
+        n_samples: Number of slices S.
+        generator: CPU generator.
+
+    Returns:
+        (S, 2, 2), float64.
+    """
+    # NumPy draws χ² variables, which PyTorch has no public function for.
+    random = np.random.default_rng(int(torch.randint(2**63 - 1, (), generator=generator)))
+    M = np.zeros((n_samples, 2, 2))
+    for value, count in zip(*np.unique(np.asarray(eigenvalues, np.float64), return_counts=True)):
+        M += value * _wishart(int(count), n_samples, random)
+    diagonal = random.normal(scale=math.sqrt(2) * rest_frobenius, size=(n_samples, 2))
+    off_diagonal = random.normal(scale=rest_frobenius, size=n_samples)
+    M[:, [0, 1], [0, 1]] += rest_trace + diagonal
+    M[:, [0, 1], [1, 0]] += off_diagonal[:, None]
+    return M
+
+
+def sample_projections(
+    H: Operator,
+    n_samples: int,
+    generator: torch.Generator,
+    progress: Progress | None = None,
+    chunk: int = 8,
+) -> NDArray[np.float64]:
+    """Projected Hessians M = [η δ]'H[η δ] along pairs of Gaussian directions.
+
+    Args:
+        H: Symmetric operator of shape (N, N).
+        n_samples: Number of slices S.
+        generator: CPU generator.
+        progress: Called with (slices done, S, seconds left).
+        chunk: Slices held at once.
+
+    Returns:
+        (S, 2, 2), float64. Cost: 2S products with H. Memory: 4·chunk·N·itemsize bytes and what H
+        needs for 2·chunk products.
+    """
+    n, clock = H.shape[0], Clock(n_samples, progress)
+    M = np.empty((n_samples, 2, 2))
+    for start in range(0, n_samples, chunk):
+        s = min(chunk, n_samples - start)
+        V = gaussian(n, 2 * s, generator, H.dtype, H.device)
+        HV = H @ V
+        for i in range(s):
+            pair = slice(2 * i, 2 * i + 2)
+            m = V[:, pair].double().T @ HV[:, pair].double()
+            M[start + i] = ((m + m.T) / 2).cpu().numpy()
+        clock(start + s)
+    return M
+
+
+def first_negative_dimension(
+    H: Operator,
+    max_dimension: int,
+    n_samples: int,
+    generator: torch.Generator,
+    progress: Progress | None = None,
+) -> NDArray[np.int64]:
+    """Dimension at which a growing random subspace first sees a negative direction of H.
+
+    With Gaussian g_1, g_2, … the subspace of dimension d is spanned by the first d of them. The
+    smallest eigenvalue of Q'HQ, Q an orthonormal basis, is negative exactly when G'HG is not
+    positive semidefinite (Sylvester), and the first d where that happens is where the Cholesky
+    decomposition of the largest G'HG breaks down: one sample serves all dimensions.
+
+    Args:
+        H: Symmetric operator of shape (N, N).
+        max_dimension: Largest dimension tried, at most N.
+        n_samples: Number of nested families of subspaces S.
+        generator: CPU generator.
+        progress: Called with (samples done, S, seconds left).
+
+    Returns:
+        (S,) dimensions; max_dimension + 1 where no negative direction was seen. Curvature below the
+        rounding of G'HG counts as zero. Cost: max_dimension products a sample. Memory:
+        2·max_dimension·N·itemsize bytes.
+
+    Raises:
+        ValueError: max_dimension is not between 1 and N.
+    """
+    n, clock = H.shape[0], Clock(n_samples, progress)
+    if not 1 <= max_dimension <= n:
+        raise ValueError(f"the largest dimension must lie between 1 and {n}, not {max_dimension}.")
+    eps = torch.finfo(H.dtype).eps
+    first = np.empty(n_samples, dtype=np.int64)
+    for i in range(n_samples):
+        G = gaussian(n, max_dimension, generator, H.dtype, H.device)
+        M = G.double().T @ (H @ G).double()
+        # The smallest number keeps a Hessian of zeros semidefinite.
+        rounding = max_dimension * eps * M.diagonal().abs().max() + torch.finfo(M.dtype).tiny
+        M = (M + M.T) / 2 + rounding * torch.eye(max_dimension, dtype=M.dtype, device=M.device)
+        info = int(torch.linalg.cholesky_ex(M).info)
+        first[i] = info if info > 0 else max_dimension + 1
+        clock(i + 1)
+    return first
+
+
+def share_seeing_negative(first: ArrayLike, dimension: int, confidence: float = 0.95) -> Share:
+    """Share of random subspaces of a dimension that see a negative direction.
+
+    Args:
+        first: (S,) results of `first_negative_dimension` with at least this largest dimension.
+        dimension: d.
+        confidence: Of the Wilson interval.
+    """
+    return _share(np.asarray(first) <= dimension, confidence)
+
+
+def _share(shown: NDArray[np.bool_], confidence: float) -> Share:
+    low, high = wilson(int(shown.sum()), shown.size, confidence)
+    return Share(float(shown.mean()), low, high)
+
+
+def _wishart(degrees: int, n_samples: int, random: np.random.Generator) -> NDArray[np.float64]:
+    """Σ w_i w_i' over `degrees` vectors w_i ~ N(0, I₂), as LL' with L triangular: (S, 2, 2)."""
+    diagonal = np.sqrt(random.chisquare(degrees, n_samples))
+    beside = random.normal(size=n_samples)
+    last = random.chisquare(degrees - 1, n_samples) if degrees > 1 else np.zeros(n_samples)
+    W = np.empty((n_samples, 2, 2))
+    W[:, 0, 0] = diagonal**2
+    W[:, 0, 1] = W[:, 1, 0] = diagonal * beside
+    W[:, 1, 1] = beside**2 + last
+    return W

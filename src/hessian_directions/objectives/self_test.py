@@ -1,0 +1,765 @@
+"""What an objective may return, and by which mode: proven on few samples before the first number.
+
+Every way in which an objective computes is compared with a referee that shares nothing with it
+(`referee`): values with the loss over whole samples, gradients with PyTorch's and with differences
+of losses, products with differences of gradients. So the user's program is followed or refused.
+
+Modes can be missing (PyTorch 2.13: no forward mode through the gradient of SiLU, no second backward
+pass of hardsigmoid) and silently wrong (forward mode over forward mode through layer, instance and
+batch normalisation); a network may cut its graph, change tensors in place, mix the samples of a
+batch, keep weights elsewhere than in its parameters.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
+from torch import Tensor
+
+from hessian_directions.autodiff.folding import Folding, foldings
+from hessian_directions.autodiff.modes import FAST, PRODUCTS, SECOND_DERIVATIVES
+from hessian_directions.autodiff.program import misleading_option
+from hessian_directions.autodiff.referee import Referee
+from hessian_directions.cost import Cost
+from hessian_directions.errors import (
+    DifferentiationError,
+    HessianDirectionsError,
+    ModelError,
+    NonFiniteError,
+)
+
+if TYPE_CHECKING:
+    from hessian_directions.objectives.objective import Objective
+
+T = TypeVar("T")
+
+# How a second directional derivative is named that is computed as v'(Hv).
+PRODUCT = "Hessian-vector product"
+
+
+@dataclass(frozen=True)
+class Tolerances:
+    """Relative deviations allowed where the network computes in a precision.
+
+    Attributes:
+        exact: Between two exact ways.
+        differences: Between an exact way and differences.
+        closely: The same, where a second look tells kinks from a part of a graph that is cut.
+        epsilon: Spacing of the numbers near 1.
+    """
+
+    exact: float
+    differences: float
+    closely: float
+    epsilon: float
+
+
+TOLERANCES = {
+    torch.float64: Tolerances(1e-8, 1e-4, 1e-6, 2.0**-52),
+    torch.float32: Tolerances(1e-3, 3e-2, 3e-2, 2.0**-23),
+}
+
+# Steps of differences, in units of √ε_machine along a vector as large as the parameters: short ones
+# cross no kinks, long ones are not lost in rounding.
+STEPS = (1.0, 10.0, 100.0, 1e3, 1e4)
+
+# How far a point near the network lies, off the kinks that lie exactly at it: a random displacement
+# relative to the parameters.
+NEAR = 1e-3
+
+# How far the point lies at which values are compared: first a point of its own.
+FAR = (None, 0.5, 0.1, 0.01, NEAR)
+
+# How much more than otherwise kinks that lie densely (deep networks whose activations fade) may
+# move all differences of losses.
+DENSE_KINKS = 1000
+
+
+@dataclass(frozen=True)
+class SelfTest:
+    """What an objective's self-test found.
+
+    Attributes:
+        product_mode: How Hessian-vector products are computed: "reverse over reverse" or, where
+            that is missing or wrong, "plain reverse over reverse" or "forward over reverse".
+        second_derivative_mode: How second directional derivatives are computed: "Taylor mode" or,
+            where that is missing or wrong, "nested forward mode" or "Hessian-vector product".
+        deviations: Relative deviations, by what was compared.
+        fallbacks: Why a mode was passed over, by mode; empty when the first choices passed.
+        n_samples: Samples that it looked at.
+        precision: In which the network computes even when it is asked for float64.
+        cost: Passes over those samples and seconds; part of no other cost.
+    """
+
+    product_mode: str
+    second_derivative_mode: str
+    deviations: dict[str, float]
+    fallbacks: dict[str, str]
+    n_samples: int
+    precision: str
+    cost: Cost = field(compare=False)
+
+    def describe(self) -> str:
+        """One line for logs and artifacts."""
+        deviations = ", ".join(f"{name} {value:.1e}" for name, value in self.deviations.items())
+        fallbacks = "".join(f"; {mode} not taken: {why}" for mode, why in self.fallbacks.items())
+        return (
+            f"Hessian-vector products by {self.product_mode}, second directional derivatives by "
+            f"{self.second_derivative_mode}; deviations in {self.precision} on {self.n_samples} "
+            f"samples: {deviations}{fallbacks}"
+        )
+
+
+class Proof:
+    """The self-test of an objective, as far as it was needed so far; its copies share it.
+
+    Args:
+        probe: Makes an objective over few samples that represent all, in a precision.
+        referee: Makes the referee over the same samples, in a precision.
+        own_precision: That of the network.
+        splits: The loss of all samples in its own precision, put together from two kinds of
+            batches; None where the few samples tell as much.
+    """
+
+    def __init__(
+        self,
+        probe: Callable[[torch.dtype], Objective],
+        referee: Callable[[torch.dtype], Referee],
+        own_precision: torch.dtype,
+        splits: Callable[[], tuple[float, float] | None],
+    ) -> None:
+        self._splits = splits
+        self._make_probe, self._make_referee = probe, referee
+        self._own_precision = own_precision
+        self.vectorised = True
+        # Whether any value could be compared: not where the loss is not finite at the network.
+        self.compared = True
+        self.acts_in_place = False
+        self.copies_samples = True
+        self.smallest_batch = 1
+        self.reads_numbers = False
+        self.gradient_mode = FAST
+        self.foldings: dict[int, Folding] = {}
+        self.kinks: list[str] = []
+        self.report: SelfTest | None = None
+        self.deviations: dict[str, float] = {}
+        self.fallbacks: dict[str, str] = {}
+        self._done: set[str] = set()
+        self._failed: dict[str, HessianDirectionsError] = {}
+        self._seconds = 0.0
+
+    def of_values(self) -> None:
+        """Before the first value.
+
+        Raises:
+            ModelError: The network or the loss does not run, two passes disagree, two ways to split
+                the samples into batches disagree, or values are not those of the referee.
+        """
+        self._once("values", self._prove_values)
+
+    def of_gradients(self) -> None:
+        """Before the first gradient.
+
+        Raises:
+            DifferentiationError: Gradients are not those of the referee, or these are not the
+                slopes of its losses.
+        """
+        self.of_values()
+        self._once("gradients", self._prove_gradients)
+
+    def of_products(self) -> SelfTest:
+        """Before the first second derivative.
+
+        Raises:
+            DifferentiationError: No mode of Hessian-vector products is right.
+        """
+        self.of_gradients()
+        self._once("products", self._prove_products)
+        assert self.report is not None
+        return self.report
+
+    def _once(self, stage: str, prove: Callable[[], None]) -> None:
+        if stage in self._failed:
+            raise self._failed[stage]
+        if stage in self._done:
+            return
+        start = time.perf_counter()
+        try:
+            prove()
+        except HessianDirectionsError as error:
+            self._failed[stage] = error
+            raise
+        except (torch.OutOfMemoryError, MemoryError):
+            raise
+        except Exception as error:  # somewhere else than on the first pass
+            self._failed[stage] = ModelError(
+                f"The self-test of {stage} failed: {_first_line(error)}."
+            )
+            raise self._failed[stage] from error
+        finally:
+            self._seconds += time.perf_counter() - start
+        self._done.add(stage)
+        if stage == "products":
+            self._report()
+
+    # --- values ---------------------------------------------------------------------------------
+
+    def _prove_values(self) -> None:
+        first = self._first_pass()
+        probe, referee, theta = self._probe, self._referee, self._theta
+        self._compare_two_passes(first)
+        far, at_far = self._far_point()
+        expected = [first, at_far]
+        self._losses = first, at_far
+        if not referee.stands_at(far):
+            raise ModelError("The network changes its own parameters in a forward pass.")
+        if not any(map(math.isfinite, expected)):
+            self.compared = False  # nothing is returned but that
+            return
+        points = torch.stack([theta, far], 1)
+        ways = [
+            (acts_in_place, vectorised)
+            for acts_in_place in (False, True)
+            for vectorised in ((True, False) if probe._vectorised else (False,))
+        ]
+        reasons = []
+        for self.acts_in_place, probe._vectorised in ways:
+            values, reason = self._attempt(lambda: probe._values(points).tolist())
+            if values is not None and all(
+                self._agree(value, wanted) for value, wanted in zip(values, expected)
+            ):
+                break
+            reasons.append(reason or f"{values} for {expected}")
+        else:
+            raise ModelError(
+                "The network does not give its loss when its parameters are put in from outside "
+                f"({reasons[-1]}): it keeps weights elsewhere than in its parameters, or other "
+                "state from pass to pass."
+            )
+        self.vectorised = probe._vectorised
+        self.deviations["values"] = max(
+            abs(value - wanted) / (abs(wanted) or 1.0)
+            for value, wanted in zip(values, expected)
+            if math.isfinite(wanted)
+        )
+        at, wanted = (far, expected[1]) if math.isfinite(expected[1]) else (theta, first)
+        self._compare_with_single_samples(at, wanted)
+        self.copies_samples = referee.changes_its_samples
+        self._compare_splits()
+
+    def _far_point(self) -> tuple[Tensor, float]:
+        """Where the loss is as large as that of no trained network, and the loss there.
+
+        Nearer, where parameters of another sign than their own have none (logarithms, roots).
+        """
+        displacement = self._random(seed=1)
+        for share in FAR:
+            far = displacement if share is None else self._theta + share * displacement
+            loss = self._referee.value(far)
+            if math.isfinite(loss):
+                break
+        return far, loss
+
+    def _compare_splits(self) -> None:
+        """What few samples do not show of a loss: that it leaves some of them out, for instance."""
+        values = self._splits()
+        if values is None or not all(map(math.isfinite, values)):
+            return
+        deviation = abs(values[0] - values[1]) / (max(map(abs, values)) or 1.0)
+        self.deviations["two splits of all samples"] = deviation
+        if deviation > 0.1 * TOLERANCES[self._own_precision].exact:
+            raise depends_on_batches(is_sum=False)
+
+    def _compare_two_passes(self, first: float) -> None:
+        """The second by the network that has run, and without a graph where it can do without."""
+        referee, theta = self._referee, self._theta
+        second, _ = self._attempt(lambda: referee.value_again(graph=False))
+        second = referee.value_again(graph=True) if second is None else second
+        self.deviations["two passes"] = abs(second - first) / (abs(first) or 1.0)
+        allowed = 0.1 * self._tolerances.exact * abs(first)
+        if not abs(second - first) > allowed:
+            return
+        if abs(referee.value(theta) - first) > allowed:
+            raise ModelError(
+                "Two passes over the same samples disagree: the network is random in evaluation "
+                "mode."
+            )
+        if abs(referee.value_again(graph=True) - first) > allowed:
+            raise ModelError(
+                "Two passes over the same samples disagree: the network keeps state from pass to "
+                "pass."
+            )
+        raise ModelError("The loss is another one where no graph is recorded (torch.no_grad).")
+
+    def _compare_with_single_samples(self, theta: Tensor, wanted: float) -> None:
+        """A loss that is put together from batches must not depend on which.
+
+        Batches of one, or of two where a network (that squeezes its outputs) takes no less.
+        """
+        probe = self._probe
+        if probe.n_samples == 1:
+            return
+        parameters = probe._parameters_at(theta)
+
+        def in_batches_of(size: int) -> Tensor:
+            shares = [probe._share_of_loss(parameters, batch) for batch in probe._batches(size)]
+            return torch.stack(shares).detach().double()
+
+        whole = float(probe._values(theta[:, None]))
+        if not self._agree(whole, wanted):  # one point takes another way than several
+            raise ModelError(f"The network gives {whole} at one point, and {wanted} with others.")
+        shares, reason = self._attempt(lambda: in_batches_of(1))
+        if shares is None and probe.n_samples > 3:
+            self.smallest_batch = 2
+            shares, _ = self._attempt(lambda: in_batches_of(2))
+        if shares is None:
+            raise ModelError(
+                "The loss depends on how the samples are split into batches: a batch of one sample "
+                f"fails ({reason})."
+            )
+        total, size = float(shares.sum()), float(shares.abs().sum())
+        self.deviations["two batches"] = abs(total - whole) / (size or 1.0)
+        if not self._agree(total, whole, size):
+            raise depends_on_batches(is_sum=self._agree(total * len(shares), whole))
+
+    def _first_pass(self) -> float:
+        """The loss, in float64 where the network can, else in its own precision."""
+        for precision in dict.fromkeys((torch.float64, self._own_precision)):
+            self._referee = self._make_referee(precision)
+            self._probe = self._make_probe(precision)
+            self._probe._proof = self
+            self._theta = self._probe.theta
+            seen, reason = self._attempt(lambda: self._referee.first_pass(self._theta))
+            if seen is not None:
+                break
+        else:
+            raise ModelError(f"The network or its loss does not run on its samples: {reason}.")
+        if seen.changes_its_parameters:
+            raise ModelError("The network changes its own parameters in a forward pass.")
+        self._seen = seen
+        self._tolerances = TOLERANCES.get(seen.rounds_to, TOLERANCES[torch.float32])
+        self.precision = str(seen.rounds_to).removeprefix("torch.")
+        self.kinks, self.reads_numbers = seen.kinks, seen.reads_numbers
+        self._scale = _scale(self._theta, probe_sizes(self._probe))
+        self._refuse_coarse_casts()
+        return seen.value
+
+    def _refuse_coarse_casts(self) -> None:
+        """Casts to less than float32; autocast makes them in float32 alone."""
+        seen = self._seen
+        if self._own_precision != self._theta.dtype:
+            own = self._theta.to(self._own_precision)
+            again, _ = self._attempt(
+                lambda: self._make_referee(self._own_precision).first_pass(own)
+            )
+            seen = again or seen
+        if seen.rounds_to not in TOLERANCES:
+            raise ModelError(
+                f"The network computes in {seen.rounds_to} on its way, which is too coarse for "
+                "curvature: let it compute in float32."
+            )
+
+    def _agree(self, value: float, wanted: float, size: float = 0.0) -> bool:
+        """Whether two ways to the loss at θ differ by rounding alone; nothing finite agrees with
+        what is not finite, which is not compared.
+
+        Where a loss is small (at the end of training) it is rounded as where it is not.
+        """
+        if not math.isfinite(wanted):
+            return True
+        deviation = abs(value - wanted)
+        if deviation <= 0.1 * self._tolerances.exact * max(abs(wanted), size):
+            return True
+        return deviation <= 64 * self._rounding()
+
+    def _rounding(self) -> float:
+        """Of the loss where it is no longer small, as the numbers are that it is computed from.
+
+        Networks may explode there, to where nothing near the own parameters is computed from.
+        """
+        own, far = self._losses
+        if not math.isfinite(far):
+            return self._tolerances.epsilon * abs(own)
+        return self._tolerances.epsilon * min(abs(far), max(1e3 * abs(own), 100.0))
+
+    # --- gradients ------------------------------------------------------------------------------
+
+    def _prove_gradients(self) -> None:
+        probe, referee, u = self._probe, self._referee, self._random(seed=2)
+        if option := misleading_option(probe._pristine):
+            raise DifferentiationError(
+                f"{option}: the gradient that PyTorch gives it is not the slope of the loss; take "
+                "the option off, or freeze its weights."
+            )
+        self._near = self._point_nearby()
+        step = self._step(STEPS[0])
+        try:
+            sides = [referee.gradient(self._near + sign * step * u) for sign in (1, -1)]
+        except HessianDirectionsError:
+            raise
+        except Exception as error:
+            raise DifferentiationError(
+                f"PyTorch has no gradient of this network: {_first_line(error)}."
+            ) from error
+        (ahead, slope_ahead), (behind, slope_behind) = sides
+        if not bool(torch.isfinite(slope_ahead).all()):
+            raise NonFiniteError(f"The gradient over {probe.n_samples} samples is not finite.")
+        self._first_differences = (slope_ahead - slope_behind) / (2 * step)
+        self.foldings = self._foldings()
+        at = probe._parameters_at(self._near + step * u)
+        for mode in (FAST, "plain"):
+            self.gradient_mode = mode
+            gradient, reason = self._attempt(partial(probe._gradient, at))
+            if gradient is None and self.foldings:
+                self.foldings = {}
+                gradient, reason = self._attempt(partial(probe._gradient, at))
+            deviation = math.inf
+            if gradient is not None:
+                deviation = self._apart(gradient, slope_ahead, rounded=True)
+            # PyTorch's backward pass of hardsigmoid has 1/6 in float32.
+            if deviation <= 10 * self._tolerances.exact:
+                self.deviations["gradients"] = deviation
+                break
+            self.fallbacks[f"gradients by {mode}"] = reason or f"deviate by {deviation:.1e}"
+        else:
+            raise DifferentiationError(
+                f"The gradient is not PyTorch's: {self.fallbacks['gradients by plain']}."
+            )
+        if mode == FAST:
+            self.fallbacks.pop(f"gradients by {FAST}", None)
+        gradient = (slope_ahead + slope_behind) / 2
+        self._compare_with_losses(gradient, torch.ones_like(u), {step: (ahead, behind)})
+        for weights in self._weights_of_tensors(gradient):
+            self._compare_with_losses(gradient, weights, {})
+
+    def _weights_of_tensors(self, gradient: Tensor) -> list[Tensor]:
+        """Directions along which no tensor's part of the gradient hides behind another's.
+
+        The first gives all tensors with a gradient equal parts in the slope, the second moves those
+        without one.
+        """
+        sizes = probe_sizes(self._probe)
+        parts = [float(part.norm()) for part in (gradient * self._scale).split(sizes)]
+        least = min((part for part in parts if part), default=0.0)
+        weights = []
+        if least and len(parts) > 1:
+            weights.append([least / part if part else 0.0 for part in parts])
+        if 0.0 in parts and least:
+            weights.append([0.0 if part else 1.0 for part in parts])
+        return [
+            torch.cat([gradient.new_full((n,), w) for n, w in zip(sizes, chosen)])
+            for chosen in weights
+        ]
+
+    def _compare_with_losses(
+        self, gradient: Tensor, weights: Tensor, known: dict[float, tuple[float, float]]
+    ) -> None:
+        """u'∇L against (L(θ+hu) − L(θ−hu))/2h along a weighted random u, where this means something.
+
+        A kink between the two points moves the difference by a small part of what a slope along a
+        random direction is like, ‖g_i u_i‖. Where the loss is flat to rounding nothing is seen, and
+        nothing is wrong.
+        """
+        u = weights * self._random(seed=2)
+        slope, size = float(gradient @ u), float((gradient * u).norm())
+        referee, allowed = self._referee, self._tolerances.differences
+        smallest, noise = math.inf, math.nan
+        for multiple in STEPS:
+            step = self._step(multiple)
+            ahead, behind = known.get(step) or [
+                referee.value(self._near + sign * step * u) for sign in (1, -1)
+            ]
+            deviation = abs((ahead - behind) / (2 * step) - slope)
+            rounding = self._tolerances.epsilon * max(abs(ahead), abs(behind)) / step
+            smallest = min(smallest, deviation / (size or 1e-300))
+            if deviation <= allowed * size + 4 * rounding and rounding <= 0.01 * size:
+                self.deviations["differences of losses"] = deviation / size
+                if deviation > self._tolerances.closely * size + 4 * rounding:
+                    self._look_closely(smallest, weights)
+                return
+            if multiple != STEPS[-1]:
+                continue
+            noise = self._rounding()
+            if deviation <= allowed * size + 16 * max(noise / step, rounding):
+                self.deviations["differences of losses"] = deviation / (size or 1.0)
+                return
+        if size and smallest <= DENSE_KINKS * allowed:
+            self.deviations["differences of losses"] = smallest
+            self._look_closely(smallest, weights)
+            return
+        raise _not_the_slope(
+            f"they differ by {smallest:.1e} of it" if size else "it is zero, the loss is not flat"
+        )
+
+    def _look_closely(self, smallest: float, weights: Tensor) -> None:
+        """Whether a small deviation is that of a kink, or of a small part of the graph that is cut.
+
+        A kink moves differences along one line, and by less the nearer they are to it; a slope that
+        is not the loss's own differs on every line from what the differences agree on.
+        """
+        referee = self._referee
+        for seed in range(5, 8):
+            u, v = weights * self._random(seed), self._random(seed + 3)
+            near = self._near + NEAR * v
+            _, gradient = referee.gradient(near)
+            slope, size = float(gradient @ u), float((gradient * u).norm())
+            tried: list[tuple[float, float]] = []
+            for multiple in STEPS[:3]:
+                step = self._step(multiple)
+                ahead, behind = (referee.value(near + sign * step * u) for sign in (1, -1))
+                rounding = self._tolerances.epsilon * max(abs(ahead), abs(behind)) / step
+                tried.append(((ahead - behind) / (2 * step) - slope, rounding))
+            if not any(
+                max(abs(a), abs(b)) > self._tolerances.closely * size + 16 * rounding
+                and abs(a - b) <= 0.1 * min(abs(a), abs(b))
+                for (a, rounding), (b, _) in itertools.pairwise(tried)
+            ):
+                return
+        raise _not_the_slope(f"they differ by {smallest:.1e} of it")
+
+    def _point_nearby(self) -> Tensor:
+        """A point off the kinks at the network itself; it, if the loss there is not finite."""
+        displacement = self._random(seed=3)
+        for share in (NEAR, 1e-3 * NEAR):
+            point = self._theta + share * displacement
+            if math.isfinite(self._referee.value(point)):
+                return point
+        return self._theta
+
+    def _foldings(self) -> dict[int, Folding]:
+        """From a pass over two samples."""
+        probe = self._probe
+        if probe._vectorised:
+            return {}
+        leaves = {n: p.requires_grad_() for n, p in probe._parameters_at(self._near).items()}
+        batch = next(iter(probe._batches(2)))
+
+        def call() -> None:
+            with torch.enable_grad():
+                probe._share_of_loss(leaves, batch)
+
+        found: list[dict[int, Folding]] = []
+        self._attempt(lambda: found.append(foldings(probe._program, call)))
+        return found[0] if found else {}
+
+    # --- products -------------------------------------------------------------------------------
+
+    def _prove_products(self) -> None:
+        """Find the modes that are right.
+
+        Along two random directions u and v, the first mode of Hessian-vector products is taken that
+
+        - agrees in Hu with differences of the referee's gradients, or with the referee's own double
+          backward pass where kinks or rounding let these tell nothing, and
+        - is symmetric, u'(Hv) = v'(Hu);
+
+        and then the first mode of second directional derivatives that agrees with it. That a wrong
+        linear map agrees along a random direction has probability zero.
+        """
+        probe, parameters = self._probe, self._probe._parameters_at(self._near)
+        vectors = torch.stack([self._random(seed=2), self._random(seed=4)], 1)
+        fallbacks: dict[str, str] = {}
+        for mode in PRODUCTS:
+            products, reason = self._attempt(
+                partial(probe._products, parameters, vectors, mode), unvectorise=True
+            )
+            if products is None:
+                fallbacks[mode] = reason
+                continue
+            cross = vectors.T @ products
+            asymmetry = abs(float(cross[0, 1] - cross[1, 0])) / self._size(cross)
+            self.deviations[f"symmetry of {mode}"] = asymmetry
+            if not asymmetry <= self._tolerances.exact:
+                fallbacks[mode] = f"is not symmetric by {asymmetry:.1e}"
+                continue
+            alone = probe._products(parameters, vectors[:, :1], mode)[:, 0]
+            wrong = self._compare_with_gradients(alone, mode)
+            if not wrong and self._apart(alone, products[:, 0], True) > self._tolerances.exact:
+                wrong = "differs where several vectors are multiplied"
+            if wrong:
+                fallbacks[mode] = wrong
+                continue
+            self._modes = mode, self._second_mode(mode, cross, parameters, vectors, fallbacks)
+            self.fallbacks |= fallbacks
+            return
+        reasons = "; ".join(f"{mode}: {why}" for mode, why in fallbacks.items())
+        raise DifferentiationError(f"No mode of Hessian-vector products is right ({reasons}).")
+
+    def _second_mode(
+        self,
+        product_mode: str,
+        cross: Tensor,
+        parameters: dict[str, Tensor],
+        vectors: Tensor,
+        fallbacks: dict[str, str],
+    ) -> str:
+        def both(mode: str) -> Tensor:
+            """Of two directions at once, and of the second alone."""
+            along = partial(self._probe._second_derivatives, parameters, mode=mode)
+            together, alone = along(vectors=vectors), along(vectors=vectors[:, 1:])
+            return torch.cat([together, alone])
+
+        expected = torch.cat([cross.diagonal(), cross[1:, 1]])
+        for mode in SECOND_DERIVATIVES:
+            curvatures, reason = self._attempt(partial(both, mode), unvectorise=True)
+            if curvatures is None:
+                fallbacks[mode] = reason
+                continue
+            deviation = float((curvatures - expected).norm()) / self._size(cross)
+            self.deviations[f"{mode} and {product_mode}"] = deviation
+            if deviation <= self._tolerances.exact:
+                return mode
+            fallbacks[mode] = f"deviates from {product_mode} by {deviation:.1e}"
+        return PRODUCT
+
+    def _compare_with_gradients(self, product: Tensor, mode: str) -> str:
+        """Why a product along the first direction is wrong; empty where it is right."""
+        name = f"differences of gradients and {mode}"
+        size = float((product * self._scale).norm())
+        tried: list[tuple[Tensor, float]] = []  # differences, and their distance from the product
+        for multiple in STEPS:
+            difference, noise = self._difference(multiple)
+            distance = float(((product - difference) * self._scale).norm())
+            told = noise <= 0.01 * size
+            if told and distance <= self._tolerances.closely * size + noise:
+                self.deviations[name] = distance / size
+                return ""
+            if distance > 4 * noise:
+                if tried and self._is_settled(tried[-1], (difference, distance)):
+                    return f"deviates from differences of gradients by {distance / (size or 1):.1e}"
+                tried.append((difference, distance))
+            if told and distance <= self._tolerances.differences * size and len(tried) > 1:
+                self.deviations[name] = distance / size
+                return ""
+        # Kinks too dense, or a gradient too small, for differences to tell anything.
+        u = self._random(seed=2)
+        exact, reason = self._attempt(lambda: self._referee.product(self._near, u))
+        if exact is None:
+            return f"cannot be compared with PyTorch's own product: {reason}"
+        deviation = self._apart(product, exact, rounded=True)
+        self.deviations[f"PyTorch's own product and {mode}"] = deviation
+        return "" if deviation <= self._tolerances.exact else f"deviates by {deviation:.1e}"
+
+    def _difference(self, multiple: float) -> tuple[Tensor, float]:
+        """Central differences of the referee's gradients, and their noise in units of θ."""
+        step, u = self._step(multiple), self._random(seed=2)
+        noise = 16 * self._rounding() / step
+        if multiple == STEPS[0]:
+            return self._first_differences, noise
+        ahead, behind = (
+            self._referee.gradient(self._near + sign * step * u)[1] for sign in (1, -1)
+        )
+        return (ahead - behind) / (2 * step), noise
+
+    def _is_settled(self, before: tuple[Tensor, float], after: tuple[Tensor, float]) -> bool:
+        """Whether differences agree on something else than the product, as kinks do not."""
+        apart = float(((before[0] - after[0]) * self._scale).norm())
+        return apart <= 0.1 * min(before[1], after[1])
+
+    # --- shared ---------------------------------------------------------------------------------
+
+    def _report(self) -> None:
+        """What was found; lets go of what was needed for it."""
+        self.report = SelfTest(
+            *self._modes,
+            self.deviations,
+            self.fallbacks,
+            self._probe.n_samples,
+            self.precision,
+            self._referee.cost + Cost(self._probe.cost.passes, self._seconds),
+        )
+        self.vectorised = self._probe._vectorised
+        del self._probe, self._referee, self._near, self._first_differences
+        del self._make_probe, self._make_referee, self._splits
+
+    def _step(self, multiple: float) -> float:
+        return multiple * math.sqrt(self._tolerances.epsilon)
+
+    def _random(self, seed: int) -> Tensor:
+        """A random vector whose entries are as large as those of the parameters around them."""
+        generator = torch.Generator().manual_seed(seed)
+        v = torch.randn(self._probe.n_parameters, generator=generator, dtype=torch.float64)
+        return v.to(self._theta) * self._scale
+
+    def _apart(self, a: Tensor, b: Tensor, rounded: bool = False) -> float:
+        """The relative deviation of gradients, or of products, in units of the parameters.
+
+        Between two exact ways what both round to is not held against them.
+        """
+        a, b = a * self._scale, b * self._scale
+        larger = torch.maximum(a.abs(), b.abs())
+        return float((a - b).norm()) / (self._size(larger) if rounded else _size(larger))
+
+    def _size(self, a: Tensor) -> float:
+        """‖a‖ of numbers in units of the parameters, not less than rounding leaves exact.
+
+        In these units derivatives are rounded as the loss is.
+        """
+        return max(_size(a), 64 * self._rounding() / self._tolerances.exact)
+
+    def _attempt(
+        self, function: Callable[[], T], unvectorise: bool = False
+    ) -> tuple[T | None, str]:
+        """The result, or None and why it failed; unvectorised where vectorisation fails."""
+        try:
+            return function(), ""
+        except (torch.OutOfMemoryError, MemoryError, HessianDirectionsError):
+            raise
+        except Exception as error:
+            if unvectorise and self._probe._vectorised:
+                self._probe._vectorised = False
+                return self._attempt(function)
+            return None, _first_line(error)
+
+
+def depends_on_batches(is_sum: bool) -> ModelError:
+    """What is said of a loss that cannot be put together from batches."""
+    why = (
+        "it is a sum, not a mean over samples, which is to be said by reduction='sum'"
+        if is_sum
+        else "it is not a mean over samples, or the network mixes the samples of a batch"
+    )
+    return ModelError(f"The loss depends on how the samples are split into batches: {why}.")
+
+
+def probe_sizes(probe: Objective) -> list[int]:
+    return [shape.numel() for shape in probe._shapes.values()]
+
+
+def _scale(theta: Tensor, sizes: list[int]) -> Tensor:
+    """(N,) how large the entries of each tensor are: their root mean square.
+
+    Where it is zero, as that of a bias at the start, that of all; 1 where all are.
+    """
+
+    def root_mean_square(part: Tensor) -> float:
+        return float(part.norm()) / math.sqrt(len(part))
+
+    usual = root_mean_square(theta) or 1.0
+    parts = theta.split(sizes)
+    return torch.cat([torch.full_like(part, root_mean_square(part) or usual) for part in parts])
+
+
+def _not_the_slope(amount: str) -> DifferentiationError:
+    return DifferentiationError(
+        f"The gradient of this network is not the slope of its loss ({amount}): its graph is cut "
+        "(no_grad, detach, .data, NumPy, checkpointing with use_reentrant=True), or a custom "
+        "backward pass or a hook gives no derivative."
+    )
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return (lines[0] if lines else type(error).__name__)[:160].rstrip(".")
+
+
+def _size(a: Tensor) -> float:
+    """‖a‖, or 1 where it is zero."""
+    return float(a.norm()) or 1.0

@@ -1,0 +1,1 @@
+"""Claims, tables and figures from artifacts; imports no torch."""

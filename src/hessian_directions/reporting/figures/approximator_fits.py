@@ -1,0 +1,61 @@
+"""What the function approximators learned."""
+
+from collections.abc import Mapping
+
+import xarray as xr
+from matplotlib.figure import Figure
+
+from hessian_directions.reporting.figures.drawing import (
+    VERMILION,
+    label_left,
+    legend_below,
+    line_handle,
+    panel_grid,
+    styled,
+    title_panels,
+)
+
+
+@styled
+def draw(measurements: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure:
+    """The function, the training points and the network's output, one panel a network.
+
+    Args:
+        measurements: Per network, x, target, output (point), train_x, train_target (train_point),
+            train_loss, test_loss.
+        labels: Printed names of the networks.
+    """
+    figure, axes = panel_grid(len(measurements), 2, 2.2, sharey=True)
+    for ax, fit in zip(axes, measurements.values(), strict=True):
+        fit = fit.sortby("x")
+        ax.plot(fit["x"], fit["target"], color="0.55", linewidth=2.6, alpha=0.6)
+        ax.plot(fit["train_x"], fit["train_target"], "o", color="black", ms=2.6, mfc="white")
+        ax.plot(fit["x"], fit["output"], color=VERMILION, linewidth=0.9)
+        ax.set_xlabel(r"$x$")
+        ax.text(  # the function rises to the right: the corner below it is free
+            0.97,
+            0.05,
+            f"training loss {_power(float(fit['train_loss']))}\n"
+            f"test loss {_power(float(fit['test_loss']))}",
+            transform=ax.transAxes,
+            ha="right",
+            va="bottom",
+            fontsize=7,
+        )
+    label_left(axes, r"$f(x)$")
+    title_panels(axes, [labels.get(name, name) for name in measurements])
+    legend_below(
+        figure,
+        [
+            line_handle(r"$f(x)=\log(\sin(10x)+2)+\sin x$", color="0.55", linewidth=2.6, alpha=0.6),
+            line_handle("training points", ls="", marker="o", ms=2.6, mfc="white", color="black"),
+            line_handle("network", color=VERMILION, linewidth=0.9),
+        ],
+        3,
+    )
+    return figure
+
+
+def _power(value: float) -> str:
+    mantissa, exponent = f"{value:.1e}".split("e")
+    return rf"${mantissa}\times10^{{{int(exponent)}}}$"

@@ -1,0 +1,61 @@
+"""Both ends of the spectrum and the trace against the number of images."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+
+from hessian_directions.reporting.figures.drawing import (
+    BLUE,
+    DOUBLE,
+    require,
+    styled,
+    title_panels,
+)
+
+PANELS = {
+    "largest": ("largest_residual", r"$\lambda_{\max}$"),
+    "smallest": ("smallest_residual", r"$\lambda_{\min}$"),
+    "trace": ("trace_standard_error", r"$t=\mathrm{tr}\,H$"),
+}
+
+
+@styled
+def draw(image_counts: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure:
+    """λ_max, λ_min and t against the number of images, a row of panels for each network.
+
+    Bars: residuals of the eigenvalues, one standard error of the trace.
+
+    Args:
+        image_counts: Per network, n_images, largest, smallest (each with _residual), trace with
+            trace_standard_error (count).
+        labels: Printed names of the networks.
+    """
+    require(image_counts)
+    figure = Figure(figsize=(DOUBLE, 1.75 * len(image_counts) + 0.2), layout="constrained")
+    axes = figure.subplots(len(image_counts), len(PANELS), sharex=True, squeeze=False)
+    ticks = np.unique(np.concatenate([c["n_images"].values for c in image_counts.values()]))
+    for row, counted in zip(axes, image_counts.values(), strict=True):
+        for ax, (name, (error, label)) in zip(row, PANELS.items(), strict=True):
+            ax.errorbar(
+                counted["n_images"],
+                counted[name],
+                np.abs(counted[error]),
+                color=BLUE,
+                marker="o",
+                ms=3.5,
+                capsize=2,
+            )
+            ax.set_xscale("log")
+            ax.set_xticks(ticks, [f"{n:,}".replace(",", "\u202f") for n in ticks])
+            ax.xaxis.set_minor_locator(NullLocator())
+            ax.margins(x=0.1)
+            ax.axhline(0, color="black", linewidth=0.5, zorder=0)
+            ax.set_ylabel(label)
+    for ax in axes[-1]:
+        ax.set_xlabel("images $n$")
+    titles = [[labels.get(network, network), "", ""] for network in image_counts]
+    title_panels(list(axes.flat), [title for row in titles for title in row])
+    return figure

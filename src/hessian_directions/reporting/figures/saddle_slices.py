@@ -1,0 +1,74 @@
+"""The central picture: one saddle, unseen in a random slice and seen in the Hessian slice."""
+
+import xarray as xr
+from matplotlib.figure import Figure
+
+from hessian_directions.reporting.figures.drawing import (
+    DOUBLE,
+    attributes,
+    contour_slice,
+    diverging_map,
+    loss_colorbar,
+    mark,
+    signed,
+    signed_levels,
+    styled,
+    title_panels,
+)
+
+ROWS = {"random": "random directions", "hessian": "Hessian directions"}
+
+
+@styled
+def draw(saddles: xr.Dataset) -> Figure:
+    """Loss over random (above) and Hessian slices (below) of the synthetic saddles shown.
+
+    The loss is relative to the saddle's, so that white is the saddle's own level (the black line):
+    a minimum is red all around, a maximum blue, a saddle has both. Each row has one colour scale.
+
+    Args:
+        saddles: surface (shown, plane, alpha, beta), coordinates in parameter-space length;
+            attribute n.
+    """
+    surface = saddles["surface"]
+    shown = surface["shown"].values
+    n = int(attributes(saddles, "surface")["n"])
+    figure = Figure(figsize=(DOUBLE, 0.5 + 12.3 / max(shown.size, 3)), layout="compressed")
+    axes = figure.subplots(2, shown.size, squeeze=False, sharex=True, sharey=True)
+    titles = []
+    for row, (plane, name) in enumerate(ROWS.items()):
+        losses = surface.sel(plane=plane).transpose("shown", "alpha", "beta").values
+        centre = losses[:, losses.shape[1] // 2, losses.shape[2] // 2]
+        losses = losses - centre[:, None, None]
+        norm, levels = signed_levels([losses])
+        for column, n_positive in enumerate(shown):
+            ax = axes[row, column]
+            filled = contour_slice(
+                ax,
+                surface["alpha"],
+                surface["beta"],
+                losses[column],
+                norm,
+                levels,
+                diverging_map(),
+                line_colour="0.3",
+            )
+            if losses[column].min() < 0 < losses[column].max():
+                ax.contour(
+                    surface["alpha"],
+                    surface["beta"],
+                    losses[column].T,
+                    levels=[0.0],
+                    colors="black",
+                    linewidths=0.9,
+                )
+            mark(ax, 0, 0, "+")
+            titles.append(
+                rf"{name}, $\tilde{{n}}={n_positive}$, $t={signed(2 * (n_positive - n))}$"
+            )
+        axes[row, 0].set_ylabel(r"$\beta\,\|\delta\|$")
+        loss_colorbar(figure, filled, list(axes[row]), r"$L-L(\theta^{*}\,)$", aspect=16, pad=0.02)
+    for ax in axes[-1]:
+        ax.set_xlabel(r"$\alpha\,\|\eta\|$")
+    title_panels(list(axes.flat), titles)
+    return figure

@@ -1,0 +1,107 @@
+"""Second differences of the loss against their step, and what kinks do to them."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from hessian_directions.reporting.figures.drawing import (
+    BLUE,
+    ORANGE,
+    VERMILION,
+    label_left,
+    legend_below,
+    line_handle,
+    panel_grid,
+    styled,
+    title_panels,
+)
+
+
+@styled
+def draw(studies: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure:
+    """Second differences against ε; for ReLU networks also exact curvatures with Softplus instead.
+
+    Means over directions are divided by the mean of the exact v'Hv, so that 1 is right and networks
+    can be compared. Thin: single directions, on the most images. Bars: standard error of the
+    difference from the exact values, direction by direction. Curves may leave the frame.
+
+    Args:
+        studies: Per network, difference (n_images, step, direction) and exact (n_images,
+            direction), coordinate step in units of the Gaussian directions; for ReLU networks
+            softplus (sharpness, direction), along the same directions on the most images.
+        labels: Printed names of the networks.
+    """
+    panels = [(name, "step") for name in studies]
+    panels += [(name, "sharpness") for name in studies if "softplus" in studies[name]]
+    figure, axes = panel_grid(len(panels), 3, 1.85)
+    for ax, (name, kind) in zip(axes, panels, strict=True):
+        ax.axhline(1, color="black", linewidth=0.8)
+        ax.set_xscale("log")
+        (_draw_differences if kind == "step" else _draw_softplus)(ax, studies[name])
+    label_left(axes, "divided by exact value")
+    title_panels(
+        axes,
+        [
+            labels.get(name, name) + (": Softplus" if kind == "sharpness" else "")
+            for name, kind in panels
+        ],
+    )
+    handles = [
+        line_handle("mean over directions", color=VERMILION, marker="o", ms=2.5),
+        line_handle("one direction", color=ORANGE, alpha=0.6, lw=0.6),
+        line_handle(r"exact $v^{\mathrm{T}}Hv$", color="black", lw=0.8),
+    ]
+    if len(panels) > len(studies):
+        handles.append(
+            line_handle(r"exact $v^{\mathrm{T}}Hv$ with Softplus", color=BLUE, marker="s", ms=2.5)
+        )
+    legend_below(figure, handles, 4)
+    return figure
+
+
+def _draw_differences(ax: Axes, study: xr.Dataset) -> None:
+    study = study.sortby("n_images").transpose("n_images", "step", "direction", ...)
+    exact = study["exact"].mean("direction")
+    ratio = (study["difference"] / exact).transpose("n_images", "step", "direction")
+    gap = (study["difference"] - study["exact"]) / exact
+    errors = _standard_error(gap).transpose("n_images", "step").values
+    step, n_images = ratio["step"].values, ratio["n_images"].values
+    ax.plot(step, ratio[-1], color=ORANGE, alpha=0.5, linewidth=0.5, zorder=2)
+    for index, count in enumerate(n_images):
+        ax.errorbar(
+            step,
+            ratio[index].mean("direction"),
+            errors[index],
+            elinewidth=0.7,
+            color=VERMILION,
+            alpha=0.3 + 0.7 * (index + 1) / n_images.size,
+            marker="os^Dv"[index % 5],
+            ms=2.5,
+            zorder=3,
+            label=f"{count:,} images",
+        )
+    ax.legend(loc="best", fontsize=6)
+    # The noise at tiny steps and the far field at large ones may be thousands of times larger.
+    off = np.abs(np.nanmedian(ratio.mean("direction").values, axis=1) - 1).max()
+    reach = 3 * max(float(off), 0.35)
+    ax.set_ylim(1 - reach, 1 + reach)
+    ax.set_xlabel(r"step $\varepsilon$")
+
+
+def _draw_softplus(ax: Axes, study: xr.Dataset) -> None:
+    exact = study.sortby("n_images")["exact"].isel(n_images=-1)
+    ratio = study["softplus"] / exact.mean("direction")
+    error = _standard_error((study["softplus"] - exact) / exact.mean("direction"))
+    ax.errorbar(study["sharpness"], ratio.mean("direction"), error, color=BLUE, marker="s", ms=2.5)
+    # Not the bars: a very soft Softplus makes another network, whose mean may be uncertain by itself.
+    low, high = float(ratio.mean("direction").min()), float(ratio.mean("direction").max())
+    margin = 0.15 * (max(high, 1.2) - min(low, 0.8))
+    ax.set_ylim(min(low, 0.8) - margin, max(high, 1.2) + margin)
+    ax.set_xlabel("sharpness $b$ of the Softplus in place of ReLU")
+
+
+def _standard_error(values: xr.DataArray) -> xr.DataArray:
+    return values.std("direction", ddof=1) / np.sqrt(values.sizes["direction"])

@@ -1,0 +1,113 @@
+"""Running estimates of the trace against the number of samples."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from hessian_directions.reporting.figures.drawing import (
+    ESTIMATORS,
+    Array,
+    label_left,
+    legend_below,
+    line_handle,
+    log_axis,
+    panel_grid,
+    signed,
+    styled,
+    title_panels,
+)
+
+
+@styled
+def draw(
+    traces: Mapping[str, xr.Dataset],
+    labels: Mapping[str, str],
+    synthetic: xr.Dataset | None = None,
+) -> Figure:
+    """Running mean ± standard error of every estimator, one panel a subject.
+
+    The black line is the reference (grey: ± its standard error); the range drawn is that of the
+    estimates after the first few samples.
+
+    Args:
+        traces: Per network, samples (estimator, sample) padded with NaN, reference,
+            reference_standard_error.
+        labels: Printed names of the networks.
+        synthetic: The same with a dimension `saddle` in front; its saddles come first.
+    """
+    subjects = split_saddles(synthetic) | {labels.get(n, n): traces[n] for n in traces}
+    figure, axes = panel_grid(len(subjects), 3, 1.9)
+    present: set[str] = set()
+    for ax, dataset in zip(axes, subjects.values(), strict=True):
+        present |= draw_subject(ax, dataset)
+        ax.set_xlabel("number of samples")
+    label_left(axes, r"estimate of $t=\mathrm{tr}\,H$")
+    title_panels(axes, list(subjects))
+    handles = [
+        line_handle(name, color=colour, linewidth=width)
+        for key, (name, colour, _, width) in ESTIMATORS.items()
+        if key in present
+    ]
+    legend_below(figure, [*handles, line_handle("reference", color="black")], 4)
+    return figure
+
+
+def split_saddles(synthetic: xr.Dataset | None) -> dict[str, xr.Dataset]:
+    """One dataset a synthetic saddle, under its printed name."""
+    if synthetic is None:
+        return {}
+    return {
+        rf"saddle, $\tilde{{n}}={n}$, $t={signed(float(synthetic['reference'].sel(saddle=n)))}$": (
+            synthetic.sel(saddle=n)
+        )
+        for n in synthetic["saddle"].values
+    }
+
+
+def running(samples: Array) -> tuple[Array, Array]:
+    """Mean and standard error of the first 2, 3, … S samples, two arrays (S − 1,)."""
+    count = np.arange(1, samples.size + 1)
+    mean = np.cumsum(samples) / count
+    centred = samples - samples[:1]  # against cancellation
+    square = np.cumsum(centred**2) - np.cumsum(centred) ** 2 / count
+    deviation = np.sqrt(np.maximum(square[1:], 0) / (count[1:] - 1))
+    return mean[1:], deviation / np.sqrt(count[1:])
+
+
+def draw_subject(ax: Axes, dataset: xr.Dataset) -> set[str]:
+    """Draw the running estimates of one subject and return the estimators met."""
+    reference = float(dataset["reference"])
+    error = float(dataset["reference_standard_error"])
+    present = set()
+    ends = [reference - error, reference + error]
+    largest = 2
+    for key, (_, colour, _, width) in ESTIMATORS.items():
+        if key not in dataset["estimator"].values:
+            continue
+        samples = dataset["samples"].sel(estimator=key).values
+        samples = samples[np.isfinite(samples)]
+        if samples.size < 2:
+            continue
+        present.add(key)
+        mean, standard_error = running(samples)
+        count = np.arange(2, samples.size + 1)
+        ax.fill_between(
+            count, mean - standard_error, mean + standard_error, color=colour, alpha=0.12, lw=0
+        )
+        ax.plot(count, mean, color=colour, linewidth=width)
+        settled = slice(min(6, mean.size - 1), None)
+        ends += [
+            float((mean - standard_error)[settled].min()),
+            float((mean + standard_error)[settled].max()),
+        ]
+        largest = max(largest, samples.size)
+    ax.axhspan(reference - error, reference + error, color="0.6", alpha=0.4, lw=0)
+    ax.axhline(reference, color="black", linewidth=0.8)
+    margin = 0.06 * (max(ends) - min(ends)) or 1.0
+    ax.set_ylim(min(ends) - margin, max(ends) + margin)
+    ax.set_xlim(2, max(largest, 3))
+    log_axis(ax, "x")
+    return present

@@ -1,0 +1,127 @@
+"""Curvature along training, and the path of training in the Hessian plane."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.contour import ContourSet
+from matplotlib.figure import Figure
+
+from hessian_directions.reporting.figures.drawing import (
+    BLUE,
+    DOUBLE,
+    GREY,
+    LARGEST,
+    ORANGE,
+    PURPLE,
+    SMALLEST,
+    Array,
+    contour_slice,
+    loss_colorbar,
+    loss_levels,
+    mark,
+    require,
+    styled,
+    title_panels,
+)
+
+
+@styled
+def draw(trajectories: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure:
+    """Loss, ‖∇L‖, extreme eigenvalues and trace against epoch, and the path, for each network.
+
+    The plane is that of the final weights' Hessian directions; the path is projected on it, the
+    contours show the loss in the plane itself. Bands: residuals and standard error.
+
+    Args:
+        trajectories: Per network, loss, test_loss, gradient_norm, largest, smallest with
+            _residual, trace with _standard_error, alpha, beta (epoch), and
+            loss_surface (alpha_grid, beta_grid).
+        labels: Printed names of the networks.
+    """
+    require(trajectories)
+    figure = Figure(figsize=(DOUBLE, 3.5 * len(trajectories)), layout="constrained")
+    blocks = figure.subfigures(len(trajectories), 1, squeeze=False)[:, 0]
+    drawn: list[Axes] = []
+    titles: list[str] = []
+    for block, (name, run) in zip(blocks, trajectories.items(), strict=True):
+        axes = block.subplot_mosaic(
+            [["loss", "path"], ["ends", "path"], ["trace", "path"]],
+            width_ratios=[1.15, 1],
+        )
+        epoch = run["epoch"].values
+        draw_loss(axes["loss"], epoch, run)
+        draw_ends(axes["ends"], epoch, run)
+        draw_trace(axes["trace"], epoch, run)
+        for key in ("loss", "ends", "trace"):
+            axes[key].set_xlim(epoch.min(), max(epoch.max(), epoch.min() + 1))
+            axes[key].tick_params(labelbottom=key == "trace")
+        axes["trace"].set_xlabel("epoch")
+        filled = draw_plane(axes["path"], run)
+        draw_path(axes["path"], run["alpha"].values, run["beta"].values)
+        loss_colorbar(block, filled, [axes["path"]], r"loss $L$", aspect=22, pad=0.02, shrink=0.8)
+        drawn += [axes[key] for key in ("loss", "ends", "trace", "path")]
+        titles += [labels.get(name, name), "", "", ""]
+    title_panels(drawn, titles)
+    return figure
+
+
+def draw_loss(ax: Axes, epoch: Array, run: xr.Dataset) -> None:
+    """Training and test loss, and the gradient norm, on one logarithmic axis."""
+    ax.plot(epoch, run["loss"], color=BLUE, label=r"$L$, training")
+    if "test_loss" in run and np.isfinite(run["test_loss"]).any():
+        ax.plot(epoch, run["test_loss"], color=ORANGE, label=r"$L$, test")
+    ax.plot(epoch, run["gradient_norm"], color=GREY, label=r"$\|\nabla L\|$", linestyle="--")
+    ax.set_yscale("log")
+    ax.legend(loc="lower left", ncols=3)
+    low, high = ax.get_ylim()
+    ax.set_ylim(low / (high / low) ** 0.35, high)  # room for the legend
+    ax.set_ylabel(r"$L$, $\|\nabla L\|$")
+
+
+def draw_ends(ax: Axes, epoch: Array, run: xr.Dataset) -> None:
+    """The two ends of the spectrum."""
+    ax.axhline(0, color="black", linewidth=0.5)
+    for name, colour, label in (
+        ("largest", LARGEST, r"$\lambda_{\max}$"),
+        ("smallest", SMALLEST, r"$\lambda_{\min}$"),
+    ):
+        residual = np.abs(run[f"{name}_residual"])
+        ax.fill_between(
+            epoch, run[name] - residual, run[name] + residual, color=colour, alpha=0.3, lw=0
+        )
+        ax.plot(epoch, run[name], color=colour, marker="o", ms=2, label=label)
+    ax.legend(loc="best", ncols=2)
+    ax.set_ylabel(r"$\lambda_{\max}$, $\lambda_{\min}$")
+
+
+def draw_trace(ax: Axes, epoch: Array, run: xr.Dataset) -> None:
+    """The trace with its standard error."""
+    ax.axhline(0, color="black", linewidth=0.5)
+    error = run["trace_standard_error"]
+    ax.fill_between(
+        epoch, run["trace"] - error, run["trace"] + error, color=PURPLE, alpha=0.35, lw=0
+    )
+    ax.plot(epoch, run["trace"], color=PURPLE, marker="o", ms=2)
+    ax.set_ylabel(r"$t=\mathrm{tr}\,H$")
+
+
+def draw_plane(ax: Axes, run: xr.Dataset) -> ContourSet:
+    """Loss over the Hessian plane of the final weights."""
+    surface = run["loss_surface"].transpose("alpha_grid", "beta_grid")
+    norm, levels = loss_levels([surface.values], 20)
+    filled = contour_slice(
+        ax, surface["alpha_grid"].values, surface["beta_grid"].values, surface, norm, levels
+    )
+    ax.set_xlabel(r"$\alpha\,\|\eta\|$")
+    ax.set_ylabel(r"$\beta\,\|\delta\|$")
+    return filled
+
+
+def draw_path(ax: Axes, alpha: Array, beta: Array) -> None:
+    """The path with its epochs as dots; cross: the final weights."""
+    ax.plot(alpha, beta, color="black", linewidth=1.8)
+    ax.plot(alpha, beta, color="white", linewidth=0.9, marker="o", ms=2.2, mec="black", mew=0.4)
+    mark(ax, float(alpha[0]), float(beta[0]), "s", "#FFD23F", 4.5)
+    mark(ax, float(alpha[-1]), float(beta[-1]), "+", size=5.5)

@@ -1,0 +1,83 @@
+"""How often random directions show a synthetic saddle: in two dimensions, and in d dimensions."""
+
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+
+from hessian_directions.geometry.principal_curvatures import visibility
+from hessian_directions.reporting.figures.drawing import (
+    BLUE,
+    DOUBLE,
+    ORANGE,
+    PURPLE,
+    VERMILION,
+    errors,
+    line_handle,
+    styled,
+    title_panels,
+)
+
+
+@styled
+def draw(saddles: xr.Dataset) -> Figure:
+    """(a) P(κ₋ < 0 < κ₊) against r = t/f; (b) chance of a negative direction against d.
+
+    Line in (a): exp(−r²/4)/√2. Vertical lines in (b): d* = max Σ λ_i x/(1 + λ_i x), and r²/4.
+
+    Args:
+        saddles: visibility_sampled, _low, _high, trace, frobenius_norm (saddle); negative_seen,
+            _low, _high (dimension_saddle, dimension), critical_dimension, quarter_r_squared.
+    """
+    figure = Figure(figsize=(DOUBLE, 2.3), layout="constrained")
+    left, right = figure.subplots(1, 2)
+
+    r = (saddles["trace"] / saddles["frobenius_norm"]).values
+    sampled = saddles["visibility_sampled"].values
+    yerr = errors(sampled, saddles["visibility_low"].values, saddles["visibility_high"].values)
+    span = np.linspace(r.min() - 0.4, r.max() + 0.4, 300)
+    left.plot(span, visibility(span), color="black", label=r"$\mathrm{e}^{-r^2/4}/\sqrt{2}$")
+    left.errorbar(r, sampled, yerr, fmt="o", color=VERMILION, label="sampled, 95 % interval")
+    left.set_xlim(span[0], span[-1])
+    left.set_ylim(-0.03, 0.9)
+    left.set_xlabel(r"$r=t/\|H\|_F$")
+    left.set_ylabel(r"$P(\kappa_-<0<\kappa_+)$")
+    left.legend(loc="upper left")
+
+    handles = []
+    colours = (BLUE, ORANGE, PURPLE, VERMILION)
+    dimension = saddles["dimension"].values
+    marks = []
+    for index, n_positive in enumerate(saddles["dimension_saddle"].values):
+        saddle = saddles.sel(dimension_saddle=n_positive)
+        colour = colours[index % len(colours)]
+        right.plot(dimension, saddle["negative_seen"], color=colour)
+        right.fill_between(
+            dimension,
+            saddle["negative_seen_low"],
+            saddle["negative_seen_high"],
+            color=colour,
+            alpha=0.25,
+            linewidth=0,
+        )
+        for value, style in (
+            (float(saddle["critical_dimension"]), (0, (4, 2))),
+            (float(saddle["quarter_r_squared"]), (0, (1, 1.5))),
+        ):
+            if np.isfinite(value):
+                right.axvline(value, color=colour, linewidth=0.9, linestyle=style)
+                marks.append(value)
+        handles.append(line_handle(rf"$\tilde{{n}}={n_positive}$", color=colour))
+    handles += [
+        line_handle(r"$d^{*}$", color="0.3", linewidth=0.9, linestyle=(0, (4, 2))),
+        line_handle(r"$r^2/4$", color="0.3", linewidth=0.9, linestyle=(0, (1, 1.5))),
+    ]
+    # as far as anything happens
+    unsure = dimension[(saddles["negative_seen"] < 0.999).any("dimension_saddle").values]
+    last = 1.25 * max([*marks, float(unsure.max(initial=dimension[0])), dimension[0] + 1.0])
+    right.set_xlim(0, min(last, max(dimension[-1], *marks, 1.0)))
+    right.set_ylim(-0.03, 1.03)
+    right.set_xlabel(r"dimension $d$ of the random subspace")
+    right.set_ylabel(r"$P$(a negative direction is seen)")
+    right.legend(handles=handles, loc="lower right")
+    title_panels([left, right])
+    return figure

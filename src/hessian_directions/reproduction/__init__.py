@@ -1,0 +1,1 @@
+"""What a reproducible run needs: configuration, artifacts, comparison, promotion."""

@@ -1,0 +1,135 @@
+"""Make computed artifacts the archive: `python -m hessian_directions.reproduction.promotion <profile>`.
+
+Copies results/computed/<profile> to results/archive/<profile> and writes its manifest. Refused on a
+tree with uncommitted changes, because the artifacts' code would then be in no commit.
+"""
+
+import argparse
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+
+import yaml
+
+from hessian_directions.errors import ArtifactError, HessianDirectionsError
+from hessian_directions.reproduction import artifacts
+from hessian_directions.reproduction.configuration import Configuration, analysis_settings
+
+# Directions and weights along training that are larger than this stay on the machine; the archive
+# holds their checksums. [bytes]
+LARGEST_TENSORS = 2_000_000
+TENSORS = {"eigenvectors.safetensors", "snapshots.safetensors"}
+CHECKSUMS = "left_out.json"
+
+# Paths below the profile's folder that do not belong in its archive.
+LEFT_OUT = (
+    "comparison*",  # with the archive that is about to be replaced
+    "report.html",  # made anew from the rest
+    "networks/*/shards/*.nc",  # rows of surfaces, which surfaces/ holds again
+    "*.state",  # of interrupted runs
+    ".*",
+    "*/.*",
+)
+
+
+def promote(profile: str, results: Path = Path("results")) -> int:
+    """Replace the archive of a profile as a whole; returns the number of files it now holds.
+
+    Raises ArtifactError, and changes nothing, if the tree has uncommitted changes outside the
+    archives, if the profile is not computed, or if an artifact cannot be read.
+    """
+    source, archive = results / "computed" / profile, results / "archive" / profile
+    _require_committed(results / "archive")
+    if not (source / "claims.csv").is_file():
+        raise ArtifactError(
+            f"{source / 'claims.csv'} is missing: run the profile with source=compute first"
+        )
+    fresh = archive.with_name(f".{profile}.new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    left_out = {}
+    for name in _kept(source):
+        path = source / name
+        _require_readable(path)
+        if path.name in TENSORS and path.stat().st_size > LARGEST_TENSORS:
+            left_out[name.as_posix()] = artifacts.sha256(path)
+            continue
+        (fresh / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, fresh / name)
+    artifacts.write_json(fresh / CHECKSUMS, left_out)
+    artifacts.write_manifest(fresh)
+    shutil.rmtree(archive, ignore_errors=True)
+    fresh.rename(archive)
+    return len(artifacts.verify_manifest(archive))
+
+
+def _kept(source: Path) -> Iterator[Path]:
+    """The files of a computed profile that belong in its archive, relative to its folder."""
+    configuration = yaml.safe_load((source / "configuration.yaml").read_text())
+    for path in sorted(source.rglob("*")):
+        name = path.relative_to(source)
+        if not path.is_file() or any(fnmatch(name.as_posix(), pattern) for pattern in LEFT_OUT):
+            continue
+        if not _is_outdated(name, configuration):
+            yield name
+
+
+def _is_outdated(name: Path, configuration: Configuration) -> bool:
+    """Whether a file is that of an earlier configuration: of a network, shard or count it no longer has."""
+    match name.parts:
+        case ("networks", network, *_) if network not in configuration["networks"]:
+            return True
+        case ("networks", network, "shards", kind, file):
+            analysis = "projections" if kind == "projections" else "surfaces"
+            n_shards = analysis_settings(configuration, analysis, network)["n_shards"]
+            return int(file.split(".")[0]) >= n_shards
+        case ("networks", network, "image_counts", file):
+            counts = analysis_settings(configuration, "image_counts", network)["n_images"]
+            return int(file.split(".")[0]) not in counts
+    return False
+
+
+def _require_readable(path: Path) -> None:
+    if path.suffix == ".nc":
+        artifacts.read_dataset(path)
+    elif path.suffix == ".safetensors":
+        artifacts.read_tensors(path)
+    elif path.suffix == ".json":
+        artifacts.read_json(path)
+
+
+def _require_committed(archives: Path) -> None:
+    """Refuse uncommitted changes, except in the archives themselves, which are no code."""
+    status = subprocess.run(
+        ["git", "status", "--porcelain", "--", ":/", f":(exclude){archives}"],
+        capture_output=True,
+        text=True,
+    )
+    if status.returncode != 0:
+        raise ArtifactError(
+            f"git cannot tell whether all code is committed: {status.stderr.strip()}"
+        )
+    if changes := status.stdout.splitlines():
+        raise ArtifactError(
+            f"the working tree has uncommitted changes ({changes[0][3:]}, …): commit them first, "
+            "so that the archive's code is known"
+        )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Make computed artifacts the archive.")
+    parser.add_argument("profile", help="the profile whose results/computed/<profile> is promoted")
+    profile = parser.parse_args().profile
+    try:
+        count = promote(profile)
+    except HessianDirectionsError as error:
+        print(f"promote: {error}", file=sys.stderr)
+        return 1
+    print(f"results/archive/{profile} now holds {count} files and their manifest; commit it.")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,1 @@
+"""Eigenvalues of symmetric operators: Lanczos processes, extreme pairs, spectral densities."""

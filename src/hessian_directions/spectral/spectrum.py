@@ -1,0 +1,81 @@
+"""Spectral density of the Hessian by stochastic Lanczos quadrature.
+
+Broadening a quadrature into a curve needs no torch and lies in `density`.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from hessian_directions.geometry.directions import Distribution, draw, unit
+from hessian_directions.operators import Operator
+from hessian_directions.progress import Clock, Progress
+from hessian_directions.spectral.lanczos import Floats, Lanczos
+
+
+class SpectralDensity(NamedTuple):
+    """Nodes (P, m), ascending, and weights (P, m), ≥ 0 and summing to 1 for each of P probes."""
+
+    nodes: Floats
+    weights: Floats
+
+
+def spectral_density(
+    H: Operator,
+    n_probes: int,
+    n_steps: int,
+    generator: torch.Generator,
+    distribution: Distribution = "gaussian",
+    probes_at_once: int = 4,
+    progress: Progress | None = None,
+) -> SpectralDensity:
+    """Quadrature nodes and weights that stand for the distribution of H's eigenvalues.
+
+    A random unit vector v = Σ c_i u_i has the spectral measure Σ c_i² δ(λ − λ_i), whose mean over v
+    is the eigenvalue distribution. m Lanczos steps from v give the Gauss rule of that measure: it
+    has v'H^k v for k ≤ 2m − 1 exactly (Golub and Welsch 1969; Lin, Saad and Yang 2016). Because the
+    basis is fully reorthogonalised an isolated eigenvalue has one node, not several ghosts of it.
+    One probe's weight at an isolated eigenvalue varies like a squared normal variable around 1/N:
+    take the spread over the probes with the mean.
+
+    Args:
+        H: Symmetric (N, N) operator in float32 or float64.
+        n_probes: Number of random start vectors P.
+        n_steps: Lanczos steps m of each, at most N; one product each.
+        generator: CPU generator.
+        distribution: Of the start vectors' entries, before scaling to unit length.
+        probes_at_once: Probes advanced together: their products share forward and backward passes.
+        progress: Called after every step with (products done, products in all, seconds left).
+
+    Returns:
+        SpectralDensity, float64. A probe whose Krylov space is exhausted before m steps has an
+        exact rule already; it is filled up with its last node at weight 0.
+        Memory: probes_at_once·(m + 16)·N·itemsize bytes, beside what the products need.
+
+    Raises:
+        ValueError: n_probes or n_steps is less than 1.
+        NonFiniteError: A product is not finite.
+    """
+    if n_probes < 1 or n_steps < 1:
+        raise ValueError(f"{n_probes} probes with {n_steps} steps: at least 1 of each is needed.")
+    n = H.shape[0]
+    n_steps = min(n_steps, n)
+    clock = Clock(n_probes * n_steps, progress)
+    nodes, weights = np.empty((n_probes, n_steps)), np.zeros((n_probes, n_steps))
+    for first in range(0, n_probes, probes_at_once):
+        k = min(probes_at_once, n_probes - first)
+        starts = unit(draw(distribution, n, k, generator, H.dtype, H.device))
+        processes = [Lanczos(start) for start in starts.T]
+        for step in range(n_steps):
+            active = [process for process in processes if not process.invariant]
+            if active:
+                products = H @ torch.stack([process.current for process in active], dim=1)
+                for process, product in zip(active, products.T):
+                    process.advance(product)
+            clock(first * n_steps + (step + 1) * k)
+        for probe, process in enumerate(processes, start=first):
+            theta, w = process.quadrature()
+            nodes[probe] = theta[-1]
+            nodes[probe, : len(theta)], weights[probe, : len(w)] = theta, w
+    return SpectralDensity(nodes, weights)

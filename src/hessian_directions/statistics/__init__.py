@@ -1,0 +1,1 @@
+"""Statistics that SciPy does not have."""

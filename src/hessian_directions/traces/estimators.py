@@ -1,0 +1,528 @@
+"""Trace of the Hessian, the sum of all principal curvatures, as a mean over random directions.
+
+For entries with mean 0, variance 1 and no correlation E[v'Hv] = tr H, so the mean over S directions
+estimates the trace, with variance 2‖H‖_F²/S for Gaussian entries and 2(‖H‖_F² − Σ H_ii²)/S for
+Rademacher ones (Hutchinson 1990). The estimators differ in how they get v'Hv:
+
+- `directional`: the exact second directional derivative;
+- `finite_difference`, `quadratic_fit`: from loss values alone, which measure something else where a
+  network has kinks (ReLU): they warn;
+- `hutchinson`: a Hessian-vector product;
+- `hutch_plus_plus`, `deflated`: a part of the trace exactly, the rest by any of the above.
+
+All return an `Estimate` with a standard error. Given the same generator state (or the same
+`directions`) and the same distribution they use the same directions, so they can be compared
+sample by sample. Where H is asked for, anything with shape, dtype, device and `@` serves.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol, TypedDict, Unpack
+
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from hessian_directions.arrays import as_tensor
+from hessian_directions.cost import Cost
+from hessian_directions.errors import NonFiniteError
+from hessian_directions.geometry.directions import Distribution, draw, orthonormalise
+from hessian_directions.objectives.objective import Objective
+from hessian_directions.operators import Operator
+from hessian_directions.progress import Clock, Progress
+from hessian_directions.traces.finite_differences import LossCurvature
+
+
+class KinkWarning(UserWarning):
+    """Differences of losses are taken where the slope of the loss jumps."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Mean over samples with its standard error.
+
+    Attributes:
+        mean: Estimate of the trace, unit of the loss (parameters count as dimensionless).
+        standard_error: Standard deviation of the samples divided by √S; 0 when nothing is random.
+        samples: (S,) float64 on the CPU; their mean is `mean`.
+        cost: Passes and seconds spent, the choice of a step included.
+        step: Step ε along each direction, in units of that direction; NaN without loss differences.
+    """
+
+    mean: float
+    standard_error: float
+    samples: Tensor
+    cost: Cost
+    step: float = math.nan
+
+    @property
+    def n_samples(self) -> int:
+        return self.samples.numel()
+
+
+def estimate_from_samples(
+    samples: ArrayLike | Tensor, cost: Cost, step: float = math.nan
+) -> Estimate:
+    """Mean and standard error of independent samples, of one run or of several shards.
+
+    Args:
+        samples: (S,), S ≥ 2.
+        cost: What they cost.
+        step: Step of loss differences.
+
+    Raises:
+        ValueError: Fewer than two samples, which have no standard error.
+    """
+    samples = as_tensor(samples, torch.float64, "cpu")
+    if samples.numel() < 2:
+        raise ValueError("a standard error needs at least two samples.")
+    mean, standard_error = _mean_and_standard_error(samples)
+    return Estimate(mean, standard_error, samples, cost, step)
+
+
+@dataclass(frozen=True)
+class StandardError:
+    """Stop when the standard error is at most max(relative·|mean|, absolute).
+
+    The trace may be zero, where no relative error is ever reached: `absolute` is the floor. The
+    standard error itself is uncertain by about 1/√(2S) of its value and depends on the same samples
+    as the mean, so at least `minimum_samples` are taken, which keeps it within about an eighth.
+    """
+
+    relative: float = 0.0
+    absolute: float = 0.0
+    minimum_samples: int = 32
+
+    def reached(self, samples: Tensor) -> bool:
+        if samples.numel() < self.minimum_samples:
+            return False
+        mean, standard_error = _mean_and_standard_error(samples)
+        return standard_error <= max(self.relative * abs(mean), self.absolute)
+
+
+class SamplingOptions(TypedDict, total=False):
+    """Options of all sampling estimators.
+
+    directions: (N, S) directions to use instead of drawing; n_samples and generator are then left
+        out.
+    stop: Take fewer than S samples when this standard error is reached; looked at after each chunk.
+    progress: Called after each chunk with (samples done, samples wanted, seconds left).
+    chunk: Directions held at once, 16 unless told: they share forward and backward passes.
+    """
+
+    directions: ArrayLike | Tensor | None
+    stop: StandardError | None
+    progress: Progress | None
+    chunk: int
+
+
+class WithVectors(Protocol):
+    """Eigenpairs, or whatever else has `vectors` (N, k)."""
+
+    @property
+    def vectors(self) -> Tensor: ...
+
+
+# --- Where v'Hv comes from ------------------------------------------------------------------------
+
+
+class Curvature(Protocol):
+    """A way to get v'Hv: called with directions (N, K) it returns (K,), and counts its cost."""
+
+    @property
+    def step(self) -> float: ...
+    @property
+    def n_parameters(self) -> int: ...
+    @property
+    def dtype(self) -> torch.dtype: ...
+    @property
+    def device(self) -> torch.device: ...
+    @property
+    def cost(self) -> Cost: ...
+    def __call__(self, V: Tensor, /) -> Tensor: ...
+
+
+class ProductCurvature:
+    """v'(Hv) from one product with H each."""
+
+    step = math.nan
+
+    def __init__(self, H: Operator) -> None:
+        self._H = H
+        self._counted = Cost()
+
+    @property
+    def n_parameters(self) -> int:
+        return self._H.shape[0]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._H.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self._H.device
+
+    @property
+    def cost(self) -> Cost:
+        """The operator's own account where it keeps one, otherwise the products made here."""
+        return getattr(self._H, "cost", self._counted)
+
+    def product(self, V: Tensor) -> Tensor:
+        """HV, counted."""
+        start = time.perf_counter()
+        HV = self._H @ V
+        kind = f"hessian_vector_product {str(self.dtype).removeprefix('torch.')}"
+        self._counted += Cost({kind: V.shape[1]}, time.perf_counter() - start)
+        return HV
+
+    def __call__(self, V: Tensor) -> Tensor:
+        return _inner_products(V, self.product(V))
+
+
+class DirectionalCurvature:
+    """d²L(θ + xv)/dx² at x = 0, exactly, by differentiation along v."""
+
+    step = math.nan
+
+    def __init__(self, objective: Objective) -> None:
+        self._objective = objective
+        self.n_parameters = objective.n_parameters
+        self.dtype = objective.dtype
+        self.device = objective.device
+
+    @property
+    def cost(self) -> Cost:
+        return self._objective.cost
+
+    def __call__(self, V: Tensor) -> Tensor:
+        return self._objective.second_directional_derivative(V)
+
+
+class _Complement:
+    """(Pv)'H(Pv) with P = I − QQ'."""
+
+    def __init__(self, curvature: Curvature, Q: Tensor) -> None:
+        self._curvature, self._Q = curvature, Q
+
+    def __call__(self, V: Tensor) -> Tensor:
+        return self._curvature(V - self._Q @ (self._Q.T @ V))
+
+
+# --- Estimators -----------------------------------------------------------------------------------
+
+
+def finite_difference(
+    objective: Objective,
+    n_samples: int | None = None,
+    generator: torch.Generator | None = None,
+    distribution: Distribution = "gaussian",
+    step: float | None = None,
+    **options: Unpack[SamplingOptions],
+) -> Estimate:
+    """Trace from loss values alone: mean of (L(θ+εv) − 2L(θ) + L(θ−εv))/ε² over S directions.
+
+    Loss values are taken in float64 (see `LossCurvature`); cost: 2S + 1 forward passes and about
+    fifty for the choice of ε. On networks with kinks (ReLU) the second difference converges to the
+    curvature of the loss averaged over ±ε, to which every kink crossed adds its jump divided by ε:
+    that is not the trace of the almost-everywhere Hessian, whatever ε. A warning says so; where it
+    matters, `directional` needs no products either.
+
+    Args:
+        objective: Loss and its parameters.
+        n_samples: Number of directions S, the largest one if `stop` is given.
+        generator: CPU generator for the directions.
+        distribution: "gaussian" or "rademacher".
+        step: ε in units of a direction; chosen from noise and curvature when None, see
+            `choose_step`.
+        **options: See `SamplingOptions`.
+
+    Returns:
+        Estimate with its `step`. Memory: 3·chunk·N·8 bytes and one forward pass of the objective.
+
+    Raises:
+        NonFiniteError: A loss is not finite.
+    """
+    _warn_of_kinks(objective)
+    curvature = LossCurvature(objective, step)
+    return _estimate(curvature, n_samples, generator, distribution, **options)
+
+
+def quadratic_fit(
+    objective: Objective,
+    n_samples: int | None = None,
+    generator: torch.Generator | None = None,
+    distribution: Distribution = "gaussian",
+    step: float | None = None,
+    n_points: int = 9,
+    **options: Unpack[SamplingOptions],
+) -> Estimate:
+    """Trace from loss values alone, by a least-squares parabola along each direction.
+
+    As `finite_difference`, with `n_points` points on [−ε, ε] instead of three: at n_points − 1
+    forward passes a direction it averages rounding noise and kinks, not truncation.
+    """
+    _warn_of_kinks(objective)
+    curvature = LossCurvature(objective, step, n_points)
+    return _estimate(curvature, n_samples, generator, distribution, **options)
+
+
+def directional(
+    objective: Objective,
+    n_samples: int | None = None,
+    generator: torch.Generator | None = None,
+    distribution: Distribution = "gaussian",
+    **options: Unpack[SamplingOptions],
+) -> Estimate:
+    """Trace as the mean of exact second directional derivatives, without Hessian-vector products.
+
+    Arguments as for `finite_difference`. Memory: chunk·N·itemsize bytes and what the objective
+    needs for chunk derivatives at once.
+    """
+    curvature = DirectionalCurvature(objective)
+    return _estimate(curvature, n_samples, generator, distribution, **options)
+
+
+def hutchinson(
+    H: Operator,
+    n_samples: int | None = None,
+    generator: torch.Generator | None = None,
+    distribution: Distribution = "rademacher",
+    **options: Unpack[SamplingOptions],
+) -> Estimate:
+    """Trace as the mean of v'(Hv), one product with H a direction (Hutchinson 1990).
+
+    Rademacher directions are the default: their variance is never larger than that of Gaussian
+    ones. Arguments as for `finite_difference`. Memory: 2·chunk·N·itemsize bytes and what H needs
+    for chunk products at once.
+    """
+    return _estimate(ProductCurvature(H), n_samples, generator, distribution, **options)
+
+
+def deflated(
+    source: Operator | Objective,
+    vectors: ArrayLike | Tensor | WithVectors,
+    n_samples: int | None = None,
+    generator: torch.Generator | None = None,
+    distribution: Distribution = "rademacher",
+    sampling: Curvature | None = None,
+    **options: Unpack[SamplingOptions],
+) -> Estimate:
+    """Trace split at a few directions: tr H = Σ q_i'Hq_i + tr(PHP), P = I − QQ'.
+
+    Q is an orthonormal basis of the span of `vectors`. The identity is exact for any of them,
+    converged eigenvectors or not; with the dominant eigenvectors the rest has a small variance. The
+    first term is computed, the second sampled with directions Pv.
+
+    Args:
+        source: Where the q_i'Hq_i come from: H (products) or an Objective (exact second directional
+            derivatives).
+        vectors: (N, k) linearly independent directions, or eigenpairs that hold them.
+        n_samples, generator, distribution: As for `finite_difference`.
+        sampling: Where the (Pv)'H(Pv) come from: the same source when None;
+            `LossCurvature(objective)` samples the rest from loss values alone.
+        **options: See `SamplingOptions`.
+
+    Returns:
+        Estimate whose samples are Σ q_i'Hq_i + (Pv)'H(Pv). Memory: 2·k·N·8 bytes beside that of the
+        sampling.
+
+    Raises:
+        ValueError: The vectors are linearly dependent.
+    """
+    computed = _curvature_of(source)
+    sampled = computed if sampling is None else sampling
+    found = getattr(vectors, "vectors", vectors)
+    # Orthonormal to the precision of the trace, not to that in which the vectors were stored.
+    Q = orthonormalise(as_tensor(found, torch.float64, computed.device))
+    before = computed.cost
+    exact_part = 0.0
+    if Q.shape[1] > 0:
+        exact_part = float(computed(Q.to(computed.dtype)).sum(dtype=torch.float64))
+    cost = computed.cost - before
+    if Q.shape[1] == computed.n_parameters:
+        return _without_sampling(exact_part, cost)
+    before = sampled.cost
+    chunks, total = _chunks(sampled, n_samples, generator, distribution, options)
+    rest = _Complement(sampled, Q.to(sampled.device, sampled.dtype))
+    samples = exact_part + _collect(rest, chunks, total, options)
+    return estimate_from_samples(samples, cost + (sampled.cost - before), sampled.step)
+
+
+def hutch_plus_plus(
+    H: Operator,
+    n_products: int,
+    generator: torch.Generator,
+    distribution: Distribution = "rademacher",
+    progress: Progress | None = None,
+    chunk: int = 16,
+) -> Estimate:
+    """Trace by Hutch++: the dominant part of H found by a random sketch, the rest sampled.
+
+    A third of the products spans Q = orth(HS) from random S, a third gives tr(Q'HQ), the rest
+    samples tr(PHP), P = I − QQ' (Meyer, Musco, Musco and Woodruff, 2021, "Hutch++: Optimal
+    Stochastic Trace Estimation"). Exact when the rank of H is at most n_products/3.
+
+    Args:
+        H: Symmetric operator.
+        n_products: Products with H in all, at least 4.
+        generator: CPU generator.
+        distribution: Of the sketch and of the samples.
+        progress: Called with (products done, products in all, seconds left).
+        chunk: Directions held at once while sampling.
+
+    Returns:
+        Estimate whose samples are tr(Q'HQ) + (Pv)'H(Pv). Q is independent of the v, so the standard
+        error given Q is honest. Memory: N·n_products entries.
+
+    Raises:
+        ValueError: Fewer than 4 products.
+    """
+    if n_products < 4:
+        raise ValueError(f"Hutch++ needs at least 4 products, not {n_products}.")
+    curvature = ProductCurvature(H)
+    n, before, clock = curvature.n_parameters, curvature.cost, Clock(n_products, progress)
+    k = min(n_products // 3, n)
+    S = draw(distribution, n, k, generator, curvature.dtype, curvature.device)
+    # Householder QR: the basis is orthonormal even where HS has not full rank.
+    Q = torch.linalg.qr(curvature.product(S))[0]
+    clock(k)
+    exact_part = float(curvature(Q).sum(dtype=torch.float64))
+    clock(2 * k)
+    if k == n:
+        return _without_sampling(exact_part, curvature.cost - before)
+    options: SamplingOptions = {
+        "chunk": chunk,
+        "progress": lambda done, total, seconds: clock(2 * k + done),
+    }
+    chunks, total = _chunks(curvature, n_products - 2 * k, generator, distribution, options)
+    samples = exact_part + _collect(_Complement(curvature, Q), chunks, total, options)
+    return estimate_from_samples(samples, curvature.cost - before)
+
+
+def exact(
+    source: Operator | Objective,
+    batch: int = 64,
+    progress: Progress | None = None,
+) -> Estimate:
+    """Trace as the sum of all N diagonal entries e_i'He_i: no sampling, standard error 0.
+
+    Args:
+        source: H (N products) or an Objective (N exact second directional derivatives, cheaper).
+        batch: Unit vectors held at once.
+        progress: Called after each batch with (entries done, N, seconds left).
+
+    Returns:
+        Estimate with a single sample. Memory: 2·batch·N·itemsize bytes and what `source` needs for
+        a batch.
+    """
+    curvature = _curvature_of(source)
+    n, before, total = curvature.n_parameters, curvature.cost, 0.0
+    clock = Clock(n, progress)
+    for start in range(0, n, batch):
+        index = torch.arange(start, min(start + batch, n), device=curvature.device)
+        columns = torch.arange(len(index), device=curvature.device)
+        E = torch.zeros(n, len(index), dtype=curvature.dtype, device=curvature.device)
+        E[index, columns] = 1
+        total += float(curvature(E).sum(dtype=torch.float64))
+        clock(start + len(index))
+    return _without_sampling(total, curvature.cost - before)
+
+
+# --- Shared by the estimators ---------------------------------------------------------------------
+
+
+def _estimate(
+    curvature: Curvature,
+    n_samples: int | None,
+    generator: torch.Generator | None,
+    distribution: Distribution,
+    **options: Unpack[SamplingOptions],
+) -> Estimate:
+    before = curvature.cost
+    chunks, total = _chunks(curvature, n_samples, generator, distribution, options)
+    samples = _collect(curvature, chunks, total, options)
+    return estimate_from_samples(samples, curvature.cost - before, curvature.step)
+
+
+def _chunks(
+    curvature: Curvature,
+    n_samples: int | None,
+    generator: torch.Generator | None,
+    distribution: Distribution,
+    options: SamplingOptions,
+) -> tuple[Iterable[Tensor], int]:
+    """The directions, given or drawn, a chunk of columns at a time, and their number."""
+    n, chunk, given = curvature.n_parameters, options.get("chunk", 16), options.get("directions")
+    if given is not None:
+        if n_samples is not None or generator is not None:
+            raise ValueError("give either directions, or n_samples and a generator, not both.")
+        given = as_tensor(given)
+        if given.ndim != 2 or given.shape[0] != n:
+            raise ValueError(f"the directions have the shape {tuple(given.shape)}, not ({n}, S).")
+        total = given.shape[1]
+        moved = (V.to(curvature.device, curvature.dtype) for V in given.split(chunk, 1))
+        return moved, total
+    if n_samples is None or generator is None:
+        raise ValueError("give either directions, or n_samples and a generator.")
+
+    def drawn(total: int, generator: torch.Generator) -> Iterator[Tensor]:
+        for start in range(0, total, chunk):
+            k = min(chunk, total - start)
+            yield draw(distribution, n, k, generator, curvature.dtype, curvature.device)
+
+    return drawn(n_samples, generator), n_samples
+
+
+def _collect(
+    curvature: Callable[[Tensor], Tensor],
+    chunks: Iterable[Tensor],
+    total: int,
+    options: SamplingOptions,
+) -> Tensor:
+    """v'Hv of all directions, or of as many as the wanted standard error needs: (S,) float64."""
+    stop, clock = options.get("stop"), Clock(total, options.get("progress"))
+    samples = torch.empty(0, dtype=torch.float64)
+    for V in chunks:
+        values = curvature(V).to("cpu", torch.float64)
+        if not bool(values.isfinite().all()):
+            raise NonFiniteError("A curvature along a random direction is not finite.")
+        samples = torch.cat([samples, values])
+        clock(len(samples))
+        if stop is not None and stop.reached(samples):
+            break
+    return samples
+
+
+def _warn_of_kinks(objective: Objective) -> None:
+    if kinks := objective.kinks():
+        warnings.warn(
+            f"The loss has kinks ({', '.join(kinks)}): its differences measure them beside the "
+            "trace, at any step. trace.directional does not.",
+            KinkWarning,
+            stacklevel=3,
+        )
+
+
+def _curvature_of(source: Operator | Objective) -> Curvature:
+    if isinstance(source, Objective):
+        return DirectionalCurvature(source)
+    return ProductCurvature(source)
+
+
+def _inner_products(U: Tensor, V: Tensor) -> Tensor:
+    """u_i'v_i of columns, accumulated in float64: (N, K), (N, K) -> (K,)."""
+    return torch.stack([torch.dot(u.double(), v.double()) for u, v in zip(U.T, V.T)])
+
+
+def _mean_and_standard_error(samples: Tensor) -> tuple[float, float]:
+    return float(samples.mean()), float(samples.std()) / math.sqrt(samples.numel())
+
+
+def _without_sampling(value: float, cost: Cost) -> Estimate:
+    return Estimate(value, 0.0, torch.tensor([value], dtype=torch.float64), cost)

@@ -1,0 +1,136 @@
+import math
+
+import numpy as np
+import pytest
+from scipy import integrate
+
+from hessian_directions.geometry import principal_curvatures as pc
+
+
+def gaussian_limit(trace: float, frobenius: float, n: int, seed: int = 0) -> np.ndarray:
+    """t·I + f·G from its definition: (n, 2, 2)."""
+    X = np.random.default_rng(seed).standard_normal((n, 2, 2))
+    return trace * np.eye(2) + frobenius * (X + X.transpose(0, 2, 1)) / math.sqrt(2)
+
+
+def test_principal_curvatures_are_the_eigenvalues():
+    M = gaussian_limit(0.3, 2.0, 500)
+    smallest, largest = pc.principal_curvatures(M)
+    np.testing.assert_allclose(np.stack([smallest, largest], -1), np.linalg.eigvalsh(M), atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("M", "expected"),
+    [
+        ([[0, 0], [0, 0]], (0, 0)),
+        ([[2, 0], [0, 2]], (2, 2)),
+        ([[0, 3], [3, 0]], (-3, 3)),
+        ([[1e-200, 0], [0, -1e200]], (-1e200, 0)),
+    ],
+)
+def test_principal_curvatures_of_special_matrices(M, expected):
+    assert tuple(float(k) for k in pc.principal_curvatures(M)) == expected
+
+
+def test_principal_curvatures_refuse_other_shapes():
+    with pytest.raises(ValueError, match="3, 3"):
+        pc.principal_curvatures(np.eye(3))
+
+
+@pytest.mark.parametrize(("trace", "frobenius"), [(0.0, 1.0), (5.0, 2.0), (-40.0, 31.6)])
+def test_densities_integrate_to_one_and_have_the_expected_means(trace, frobenius):
+    x = np.linspace(trace - 12 * frobenius, trace + 12 * frobenius, 4001)
+    expected = pc.expected_principal_curvatures(trace, frobenius)
+    for density, mean in zip((pc.density_smallest, pc.density_largest), expected):
+        p = density(x, trace, frobenius)
+        assert integrate.simpson(p, x=x) == pytest.approx(1, abs=1e-9)
+        assert integrate.simpson(x * p, x=x) == pytest.approx(mean, abs=1e-8 * frobenius)
+
+
+def test_densities_are_those_of_the_gaussian_limit():
+    trace, frobenius, n = 3.0, 2.0, 200_000
+    samples = pc.principal_curvatures(gaussian_limit(trace, frobenius, n))
+    x = np.linspace(trace - 10 * frobenius, trace + 10 * frobenius, 4001)
+    for sample, density in zip(samples, (pc.density_smallest, pc.density_largest)):
+        cumulative = integrate.cumulative_simpson(density(x, trace, frobenius), x=x, initial=0)
+        empirical = np.searchsorted(np.sort(sample), x) / n
+        # Kolmogorov-Smirnov at the level 1e-6
+        assert np.abs(empirical - cumulative).max() < 2.7 / math.sqrt(n)
+
+
+@pytest.mark.parametrize(("trace", "frobenius"), [(0.0, 1.0), (5.0, 2.0), (-40.0, 31.6)])
+def test_distribution_is_the_integral_of_the_density(trace, frobenius):
+    def density(x: float) -> float:
+        return float(pc.density_smallest(x, trace, frobenius))
+
+    for y in (-6.0, -2.0, 0.0, 1.5):
+        x = trace + y * frobenius
+        integral = integrate.quad(density, trace - 30 * frobenius, x, epsabs=1e-13, limit=200)[0]
+        assert float(pc.distribution_smallest(x, trace, frobenius)) == pytest.approx(
+            integral, abs=1e-9
+        )
+
+
+def test_density_is_never_negative_far_out():
+    x = np.linspace(-60, 60, 1001)
+    assert (pc.density_largest(x, 0.0, 1.0) >= 0).all()
+    assert (pc.density_smallest(x, 0.0, 1.0) >= 0).all()
+
+
+@pytest.mark.parametrize("r", [0.0, 0.7, -1.5, 4.0])
+def test_visibility_is_what_minima_and_maxima_leave(r):
+    minimum = integrate.quad(lambda x: float(pc.density_smallest(x, r, 1.0)), 0, r + 12)[0]
+    maximum = integrate.quad(lambda x: float(pc.density_largest(x, r, 1.0)), r - 12, 0)[0]
+    assert float(pc.visibility(r)) == pytest.approx(1 - minimum - maximum, abs=1e-7)
+
+
+def test_visibility_of_the_synthetic_saddles():
+    """n = 500, ñ = 500 … 580: r = 2(ñ − 500)/√1000."""
+    r = 2 * np.array([0, 20, 40, 60, 80]) / math.sqrt(1000)
+    expected = [0.7071, 0.4740, 0.1428, 0.0193, 0.00117]
+    np.testing.assert_array_less(np.abs(pc.visibility(r) - expected), [5.1e-5] * 4 + [5.1e-6])
+
+
+def test_visibility_against_sampling():
+    r, n = 1.2, 200_000
+    smallest, largest = pc.principal_curvatures(gaussian_limit(r, 1.0, n))
+    share = float(((smallest < 0) & (largest > 0)).mean())
+    p = float(pc.visibility(r))
+    assert share == pytest.approx(p, abs=5 * math.sqrt(p * (1 - p) / n))
+
+
+@pytest.mark.parametrize(
+    ("n_positive", "expected", "quarter_r_squared"),
+    [(580, 6.4, 6.4), (660, 26, 25.6), (900, 200, 160)],
+)
+def test_critical_dimension_of_saddles(n_positive, expected, quarter_r_squared):
+    d = pc.critical_dimension([1, 0, -1], [n_positive, 1, 1000 - n_positive])
+    assert d == pytest.approx(expected, rel=0.02)
+    r = 2 * (n_positive - 500) / math.sqrt(1000)
+    assert r**2 / 4 == pytest.approx(quarter_r_squared)
+    assert d >= r**2 / 4
+
+
+def test_critical_dimension_is_the_maximum_over_x():
+    values = np.concatenate([np.random.default_rng(0).standard_normal(40) + 0.5, [30.0, -2.5]])
+    x = np.linspace(0, 1 / abs(values.min()), 200_001)[1:-1]
+    scan = (values[:, None] * x / (1 + values[:, None] * x)).sum(0).max()
+    assert pc.critical_dimension(values) == pytest.approx(scan, rel=1e-6)
+
+
+def test_critical_dimension_does_not_depend_on_scale_or_on_counting():
+    values = [5.0, 1.0, 1.0, 1.0, 0.0, -0.5, -0.5]
+    d = pc.critical_dimension(values)
+    assert pc.critical_dimension(1e-9 * np.array(values)) == pytest.approx(d, rel=1e-9)
+    counted = pc.critical_dimension([5, 1, 0, -0.5, 7], [1, 3, 1, 2, 0])
+    assert counted == pytest.approx(d, rel=1e-12)
+
+
+def test_critical_dimension_over_twelve_orders_of_magnitude():
+    assert 1 < pc.critical_dimension([1e6, 1.0, 1.0, -1e-6]) < 3 + 1e-6
+
+
+def test_critical_dimension_of_definite_and_of_mostly_negative_matrices():
+    assert pc.critical_dimension([1.0, 0.0]) == math.inf
+    assert pc.critical_dimension([1.0, -1.0]) == 0
+    assert pc.critical_dimension([-1.0]) == 0

@@ -1,0 +1,294 @@
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from matrices import generator
+from torch import nn
+
+from hessian_directions.errors import ArtifactError, ConfigurationError
+from hessian_directions.geometry import directions, slices, synthetic
+from hessian_directions.geometry.directions import gaussian, orthonormalise, unit
+from hessian_directions.objectives.objective import Objective
+
+
+def network(dtype: torch.dtype = torch.float64) -> Objective:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)).to(dtype)
+    inputs = torch.randn(30, 4, dtype=torch.float64, generator=generator(1)).to(dtype)
+    targets = torch.randint(0, 3, (30,), generator=generator(2))
+    return Objective(model, nn.functional.cross_entropy, inputs, targets, batch_size=7)
+
+
+class Bowl(nn.Module):
+    """L(θ) = ½‖θ − θ*‖², whose weights are at the minimum θ*."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__()
+        self.theta = nn.Parameter(torch.arange(1.0, n + 1, dtype=torch.float64))
+        self.register_buffer("lowest", self.theta.detach().clone())
+
+    def forward(self, inputs):
+        return (0.5 * (self.theta - self.lowest).square().sum()).expand(len(inputs))
+
+
+def bowl(n: int = 40) -> Objective:
+    inputs = synthetic.inputs()
+    return Objective(Bowl(n), synthetic.mean_of_outputs, inputs, inputs)
+
+
+GRID = slices.grid(1.0, 9)
+
+
+@pytest.mark.parametrize(("radius", "n_points"), [(0.1, 51), (1 / 3, 7), (2.0, 1), (1e-5, 3)])
+def test_grid_holds_zero_and_both_ends_exactly(radius, n_points):
+    points = slices.grid(radius, n_points)
+    assert len(points) == n_points
+    assert points[n_points // 2] == 0
+    assert (points == -points[::-1]).all()
+    if n_points > 1:
+        assert points[-1] == radius
+
+
+@pytest.mark.parametrize(("radius", "n_points"), [(1.0, 50), (1.0, 0), (0.0, 3), (-1.0, 3)])
+def test_impossible_grids(radius, n_points):
+    with pytest.raises(ConfigurationError):
+        slices.grid(radius, n_points)
+
+
+def test_values_equal_single_evaluations():
+    objective = network()
+    V = gaussian(objective.n_parameters, 2, generator())
+    alphas, betas = slices.grid(0.5, 5), slices.grid(0.2, 7)
+    surface = slices.surface(objective, V, alphas, betas)
+    assert surface.dims == ("alpha", "beta")
+    assert surface.shape == (5, 7)
+    for alpha in alphas:
+        for beta in betas:
+            single = float(objective.value(objective.theta + alpha * V[:, 0] + beta * V[:, 1]))
+            assert float(surface.sel(alpha=alpha, beta=beta)) == pytest.approx(single, rel=1e-14)
+
+
+def test_loss_landscapes_shifted_rows_and_network_at_no_grid_point():
+    """On a bowl the minimum of every row is the same column, and it is the network."""
+    objective = bowl()
+    V = orthonormalise(gaussian(40, 2, generator()))
+    surface = slices.surface(objective, V, GRID, GRID, normalisation="unit")
+    assert (surface.argmin("beta") == 4).all()
+    assert (surface.argmin("alpha") == 4).all()
+    assert float(surface.sel(alpha=0, beta=0)) == float(objective.value()) == 0
+    expected = 0.5 * (GRID[:, None] ** 2 + GRID[None, :] ** 2)
+    np.testing.assert_allclose(surface, expected, atol=1e-12)
+
+
+def test_loss_landscapes_uniform_directions_tilt_the_bowl():
+    """Directions with cosine 0.75 turn a round bowl into a valley; Gaussian ones keep it round."""
+    n = 4000
+    objective = bowl(n)
+    surface = slices.surface(objective, unit(gaussian(n, 2, generator())), GRID, GRID)
+    diagonal, other = float(surface[0, 0]), float(surface[0, -1])
+    assert abs(surface.attrs["cosine"]) < 5 / math.sqrt(n)
+    assert diagonal / other == pytest.approx(1, abs=0.2)
+    uniform = torch.rand(n, 2, generator=generator(), dtype=torch.float64)
+    tilted = slices.surface(objective, unit(uniform), GRID, GRID)
+    assert tilted.attrs["cosine"] == pytest.approx(0.75, abs=0.02)
+    assert float(tilted[0, 0] / tilted[0, -1]) > 5
+
+
+def test_attributes_describe_the_slice():
+    objective = network()
+    V = gaussian(objective.n_parameters, 2, generator())
+    surface = slices.surface(objective, V, GRID, GRID)
+    attrs = surface.attrs
+    assert attrs["length_alpha"] == pytest.approx(float(V[:, 0].norm()))
+    assert attrs["length_beta"] == pytest.approx(float(V[:, 1].norm()))
+    assert attrs["normalisation"] == "gaussian"
+    assert attrs["loss_at_origin"] == pytest.approx(float(objective.value()), rel=1e-14)
+    assert attrs["lowest_loss"] == float(surface.min())
+    a, b = attrs["lowest_alpha"], attrs["lowest_beta"]
+    assert float(surface.sel(alpha=a, beta=b)) == attrs["lowest_loss"]
+    distance = float((a * V[:, 0] + b * V[:, 1]).norm())
+    assert attrs["lowest_distance"] == pytest.approx(distance, rel=1e-12)
+
+
+def test_surface_curvature_is_the_projected_hessian():
+    """The sanity check of every plot: second differences of the surface against V'HV."""
+    objective = network()
+    V = gaussian(objective.n_parameters, 2, generator())
+    points = slices.grid(1e-3, 3)
+    s = slices.surface(objective, V, points, points).values
+    h2 = 1e-6
+    M = (
+        np.array(
+            [
+                [s[2, 1] - 2 * s[1, 1] + s[0, 1], (s[2, 2] - s[2, 0] - s[0, 2] + s[0, 0]) / 4],
+                [(s[2, 2] - s[2, 0] - s[0, 2] + s[0, 0]) / 4, s[1, 2] - 2 * s[1, 1] + s[1, 0]],
+            ]
+        )
+        / h2
+    )
+    expected = slices.projected_hessian(objective.hessian(), V).numpy()
+    np.testing.assert_allclose(M, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
+
+
+def test_saddle_along_its_hessian_directions():
+    """Claim C5 in its simplest form: one axis up, one axis down, whatever the mean curvature."""
+    inputs = synthetic.inputs()
+    model = synthetic.SaddleModel(10, 18)
+    objective = Objective(model, synthetic.mean_of_outputs, inputs, inputs)
+    V = torch.zeros(21, 2, dtype=torch.float64)
+    V[0, 0] = V[19, 1] = 1
+    surface = slices.surface(objective, V, GRID, GRID, normalisation="unit")
+    expected = 0.5 * (GRID[:, None] ** 2 - GRID[None, :] ** 2)
+    np.testing.assert_allclose(surface, expected, atol=1e-15)
+    assert surface.attrs["lowest_loss"] == -0.5
+    assert surface.attrs["lowest_distance"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    "shards", [[[4, 0], [1], [8, 2, 3], [5, 6, 7]], [[0, 1, 2, 3, 4, 5, 6, 7, 8]]]
+)
+def test_shards_gather_to_the_surface(shards):
+    objective = network()
+    V = gaussian(objective.n_parameters, 2, generator())
+    whole = slices.surface(objective, V, GRID, GRID[2:7])
+    parts = [slices.surface_rows(objective, V, GRID, GRID[2:7], rows) for rows in shards]
+    xr.testing.assert_identical(slices.gather(parts), whole)
+
+
+def test_shards_survive_a_file(tmp_path):
+    objective = network()
+    V = gaussian(objective.n_parameters, 2, generator())
+    parts = []
+    for i, rows in enumerate([[0, 1, 2, 3], [4, 5, 6, 7, 8]]):
+        shard = slices.surface_rows(objective, V, GRID, GRID, rows)
+        shard.attrs["provenance"] = f"made by job {i}"
+        shard.to_netcdf(tmp_path / f"{i}.nc", engine="h5netcdf")
+        parts.append(xr.load_dataarray(tmp_path / f"{i}.nc", engine="h5netcdf"))
+    whole = slices.surface(objective, V, GRID, GRID)
+    xr.testing.assert_identical(slices.gather(parts), whole)
+
+
+def test_shards_that_do_not_make_a_surface():
+    objective = network()
+    V = gaussian(objective.n_parameters, 4, generator())
+
+    def rows(picked, directions=V[:, :2], betas=GRID):
+        return slices.surface_rows(objective, directions, GRID, betas, picked)
+
+    with pytest.raises(ArtifactError, match="8 rows of 9"):
+        slices.gather([rows(range(8))])
+    with pytest.raises(ArtifactError, match="10 rows of 9"):
+        slices.gather([rows(range(9)), rows([3])])
+    with pytest.raises(ArtifactError, match="once"):
+        slices.gather([rows(range(8)), rows([3])])
+    with pytest.raises(ArtifactError, match="one surface"):
+        slices.gather([rows(range(8)), rows([8], V[:, 2:])])
+    with pytest.raises(ArtifactError, match="one surface"):
+        slices.gather([rows(range(8)), rows([8], betas=2 * GRID)])
+
+
+@pytest.mark.parametrize("points", [[-1.0, 1.0], [0.1, 0.3], [1.0, 0.0, -1.0], [[0.0]], [0.0, 0.0]])
+def test_the_network_must_lie_at_a_grid_point(points):
+    objective = bowl(3)
+    V = gaussian(3, 2, generator())
+    with pytest.raises(ConfigurationError, match="alphas"):
+        slices.surface(objective, V, points, GRID)
+    with pytest.raises(ConfigurationError, match="betas"):
+        slices.surface(objective, V, GRID, points)
+    with pytest.raises(ConfigurationError, match="alphas"):
+        slices.profile(objective, V, points)
+
+
+@pytest.mark.parametrize("shape", [(3,), (3, 1), (2, 2), (3, 3)])
+def test_a_plane_needs_two_directions(shape):
+    with pytest.raises(ValueError, match="shape"):
+        slices.surface(bowl(3), torch.ones(shape, dtype=torch.float64), GRID, GRID)
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_profiles_equal_single_evaluations(k):
+    objective = network()
+    V = gaussian(objective.n_parameters, k, generator())
+    profile = slices.profile(objective, V, GRID, normalisation="gaussian")
+    assert profile.dims == ("direction", "alpha")
+    assert profile.shape == (k, 9)
+    np.testing.assert_allclose(profile["length"], V.norm(dim=0))
+    for i in range(k):
+        for alpha in GRID:
+            single = float(objective.value(objective.theta + alpha * V[:, i]))
+            assert float(profile[i].sel(alpha=alpha)) == pytest.approx(single, rel=1e-14)
+
+
+def test_points_where_the_loss_is_not_finite_are_nan():
+    class Logarithm(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.theta = nn.Parameter(torch.tensor([0.5, 0.5], dtype=torch.float64))
+
+        def forward(self, inputs):
+            return (-torch.log(self.theta).sum()).expand(len(inputs))
+
+    inputs = synthetic.inputs()
+    objective = Objective(Logarithm(), synthetic.mean_of_outputs, inputs, inputs)
+    surface = slices.surface(objective, torch.eye(2, dtype=torch.float64), GRID, GRID)
+    outside = (surface["alpha"] <= -0.5) | (surface["beta"] <= -0.5)
+    assert (surface.isnull() == outside).all()
+    assert surface.attrs["lowest_alpha"] == surface.attrs["lowest_beta"] == 1
+
+
+def test_float32_objectives_give_their_own_losses():
+    objective = network(torch.float32)
+    V = gaussian(objective.n_parameters, 2, generator())
+    surface = slices.surface(objective, V, GRID, GRID)
+    assert surface.dtype == np.float64
+    # Many points at once share their matrix products: equal to rounding of float32, not to the bit.
+    assert surface.attrs["loss_at_origin"] == pytest.approx(float(objective.value()), rel=1e-6)
+
+
+def test_progress_tells_what_is_left():
+    told = []
+    slices.surface(
+        bowl(3), gaussian(3, 2, generator()), GRID, GRID, progress=lambda *t: told.append(t)
+    )
+    assert told[0][:2] == (9, 81)
+    assert told[-1][:2] == (81, 81)
+    assert told[0][2] > 0
+    assert told[-1][2] == 0
+
+
+@pytest.mark.parametrize("k", [1, 2, 5])
+def test_projected_hessian(k):
+    H = gaussian(12, 12, generator())
+    H = H + H.T
+    V = gaussian(12, k, generator(1))
+    M = slices.projected_hessian(H, V)
+    torch.testing.assert_close(M, V.T @ H @ V)
+    assert torch.equal(M, M.T)
+    single = slices.projected_hessian(H.float(), V)
+    assert single.dtype == torch.float64
+    torch.testing.assert_close(single, M, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", [torch.tensor, np.array, list])
+def test_grids_and_directions_may_be_of_any_kind(kind: Callable[..., Any]) -> None:
+    """A grid by torch.linspace was a TypeError."""
+    objective = network()
+    V = torch.randn(objective.n_parameters, 2, dtype=torch.float64)
+    points = [-1.0, 0.0, 0.5]
+    given = {list: V.tolist(), np.array: V.numpy(), torch.tensor: V}[kind]
+    expected = slices.surface(objective, V, points, points)
+    xr.testing.assert_equal(slices.surface(objective, given, kind(points), kind(points)), expected)
+    rows = slices.surface_rows(objective, given, kind(points), points, kind([0, 2]))
+    assert np.array_equal(rows["alpha"], [-1.0, 0.5])
+    lines = slices.profile(objective, given, kind(points))
+    xr.testing.assert_equal(lines, slices.profile(objective, V, points))
+    H = objective.hessian()
+    assert torch.equal(slices.projected_hessian(H, given), slices.projected_hessian(H, V))
+    for function in (directions.unit, directions.lengths, directions.orthonormalise):
+        assert torch.equal(function(given), function(V))
+    with pytest.raises(ValueError, match="shape"):
+        slices.profile(objective, V[:3], points)

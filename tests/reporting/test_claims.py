@@ -1,0 +1,837 @@
+"""Verdicts: for every rule artifacts that reproduce its claim, refute it, or leave it open."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fabricate
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+import yaml
+from scipy import stats
+
+from hessian_directions.reporting import claims
+from hessian_directions.reporting.claims import INCONCLUSIVE, NOT_REPRODUCED, REPRODUCED, Evidence
+
+ROOT = Path(__file__).parents[2]
+RULES = yaml.safe_load((ROOT / "config/demo.yaml").read_text())["claims"]
+# The numbers of a rule are pinned here, so that the configuration can choose its own.
+NUMBERS = {"margin": 0.0, "confidence": 0.95, "correction": "bonferroni"}
+THRESHOLDS = {
+    ("C1", "expected_curvature"): 0.3,
+    ("C2", "apparent_sign"): 0.0,
+    ("C2", "apparent_flatness"): 0.1,
+    ("C3", "expected_projection"): -0.05,
+    ("C3", "single_projection"): 0.1,
+    ("C4", "smooth"): 0.05,
+    ("C4", "relu"): 0.05,
+    ("C4", "variance"): 0.2,
+    ("C5", "opposite_curvatures"): 0.0,
+    ("C6", "random_flatness"): 0.3,
+    ("C6", "hidden_curvature"): 1.0,
+    ("C7", "size"): 0.01,
+    ("C8", "lower_loss"): 0.25,
+}
+
+
+def decide(claim: str, rule: str, evidence: Evidence, **changes: Any) -> pd.DataFrame:
+    """The rows of one rule alone."""
+    numbers = NUMBERS | {"threshold": THRESHOLDS[claim, rule]} | changes
+    return claims.decide_rows(evidence, {claim: {rule: RULES[claim][rule] | numbers}})
+
+
+# Artifacts in the form of the stages, with the numbers one wants.
+
+
+def noise(*shape: int, seed: int = 0) -> np.ndarray:
+    """Normal deviates whose mean over the last axis is zero and whose deviation is one."""
+    values = np.random.default_rng(seed).standard_normal(shape)
+    values -= values.mean(-1, keepdims=True)
+    return values / values.std(-1, ddof=1, keepdims=True)
+
+
+def sampled(
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    spread: float = 1.0,
+    n: int = 400,
+    trace: float = 0.0,
+    trace_error: float = 0.0,
+    f: float = 1.0,
+) -> xr.Dataset:
+    """Projected Hessians [[a, b], [b, c]] with mean (a, b, c) and deviation `spread` to the bit."""
+    a, b, c = np.array(mean)[:, None] + spread * noise(3, n)
+    matrices = np.moveaxis(np.array([[a, b], [b, c]]), -1, 0)
+    return xr.Dataset(
+        {
+            "projected_hessian": (("sample", "row", "column"), f * matrices),
+            "trace": f * trace,
+            "trace_standard_error": f * trace_error,
+            "frobenius_norm": f,
+        }
+    )
+
+
+def saddles(**datasets: xr.Dataset) -> xr.Dataset:
+    parts = [dataset.drop_vars("trace_standard_error") for dataset in datasets.values()]
+    numbers = [int(name.removeprefix("n")) for name in datasets]
+    return xr.concat(parts, "saddle").assign_coords(saddle=numbers)
+
+
+def eigenpairs(
+    smallest: float = -1.0,
+    largest: float = 2.0,
+    residual: float = 1e-3,
+    exact: tuple[float, float] | None = None,
+    below_noise: bool = False,
+) -> xr.Dataset:
+    return xr.Dataset(
+        {
+            "value": ("pair", [smallest, 0.5 * largest, largest]),
+            "residual": ("pair", [residual] * 3),
+            "exact_curvature": (
+                "pair",
+                [*(exact or (smallest, largest))[:1], 0.5, (exact or (smallest, largest))[1]],
+            ),
+            "converged": ("pair", [True] * 3),
+            "below_noise": ("pair", [below_noise, False, False]),
+        },
+        attrs={"n_products": 40, "n_check_products": 10, "noise_floor": 1e-9},
+    )
+
+
+def traces(
+    bias: float = 0.0,
+    spread: float = 0.1,
+    ratio: float = 1.0,
+    n: int = 100,
+    reference: float = 10.0,
+    error: float = 0.0,
+    activation: str = "smooth",
+) -> xr.Dataset:
+    """Loss differences that miss the exact curvatures by `bias` ± `spread` on average.
+
+    Hutchinson's samples deviate by a `ratio`-th of them; six cells of padding follow the samples.
+    """
+    exact, scatter, other = noise(3, n)
+    samples = np.full((4, n + 6), np.nan)
+    samples[0, :n] = reference + exact + bias + spread * scatter
+    samples[1, :n] = reference + exact
+    samples[2, :n] = reference + (exact + spread * other) / ratio
+    samples[3, : n // 2] = reference
+    return xr.Dataset(
+        {
+            "samples": (("estimator", "sample"), samples),
+            "n_samples": ("estimator", [n, n, n, n // 2]),
+            "reference": reference,
+            "reference_standard_error": error,
+        },
+        coords={"estimator": ["finite_difference", "directional", "hutchinson", "hutch_plus_plus"]},
+        attrs={"activation": activation},
+    )
+
+
+def population(n: int, relation: float, seed: int = 0) -> xr.Dataset:
+    """Members whose gaps follow the mean curvature with a given strength; one never got there."""
+    random = np.random.default_rng(seed)
+    curvature = random.standard_normal(n + 1)
+    gap = relation * curvature + math.sqrt(1 - relation**2) * random.standard_normal(n + 1)
+    reached = np.ones(n + 1, dtype=bool)
+    reached[0], curvature[0], gap[0] = False, 1e9, math.nan
+    columns = {
+        "mean_curvature": curvature,
+        "gap_loss": gap,
+        "gap_accuracy": 0.1 * gap,
+        "reached": reached,
+    }
+    return xr.Dataset({name: ("member", values) for name, values in columns.items()})
+
+
+def planes(n_as_low: int, n: int = 30) -> xr.Dataset:
+    lowest = np.where(np.arange(n) < n_as_low, 0.4, 0.6)
+    return xr.Dataset({"lowest_loss": ("plane", lowest), "hessian_lowest_loss": 0.4})
+
+
+def slices(n_seen: int, n: int = 200) -> xr.Dataset:
+    """Of n projected Hessians n_seen have curvatures of both signs."""
+    second = np.where(np.arange(n) < n_seen, -1.0, 1.0)
+    matrices = np.einsum("ns,sij->nij", np.stack([np.ones(n), second], 1), _diagonals())
+    return sampled(n=n, trace=1.0).assign(projected_hessian=(("sample", "row", "column"), matrices))
+
+
+def _diagonals() -> np.ndarray:
+    return np.array([np.diag([1.0, 0.0]), np.diag([0.0, 1.0])])
+
+
+def evidence(**parts: Any) -> Evidence:
+    """Artifacts of one network called `net`; what is not given has no subjects."""
+    nothing = {
+        "saddles": saddles(n0=sampled()).isel(saddle=slice(0)),
+        "saddle_traces": traces().expand_dims(saddle=[0]).isel(saddle=slice(0)),
+        "population": population(0, 0.0),
+    }
+    given = {
+        name: part if name in nothing or isinstance(part, dict) else {"net": part}
+        for name, part in parts.items()
+    }
+    return Evidence(**nothing | given)
+
+
+def parameters(n: float) -> xr.Dataset:
+    return xr.Dataset({"n_parameters": n})
+
+
+CASES: list[tuple[str, str, str, Callable[[], Evidence]]] = [
+    # The expected curvature of a random projection is the trace.
+    *(
+        ("C1", "expected_curvature", verdict, lambda d=dataset: evidence(saddles=saddles(n5=d)))
+        for verdict, dataset in [
+            (REPRODUCED, sampled((2.0, 0.0, 2.0), trace=2.0)),
+            (REPRODUCED, sampled((-2.0, 0.0, -2.0), trace=-2.0, f=50.0)),
+            (NOT_REPRODUCED, sampled((3.0, 0.0, 3.0), trace=2.0)),
+            (NOT_REPRODUCED, sampled((1.0, 0.0, 1.0), trace=2.0, f=50.0)),
+            (INCONCLUSIVE, sampled((2.0, 0.0, 2.0), spread=5.0, n=50, trace=2.0)),
+        ]
+    ),
+    *(
+        ("C1", "expected_curvature", verdict, lambda d=dataset: evidence(projections=d))
+        for verdict, dataset in [
+            (REPRODUCED, sampled((5.0, 0.0, 5.0), trace=5.0, trace_error=0.05)),
+            (NOT_REPRODUCED, sampled((7.0, 0.0, 7.0), trace=5.0, trace_error=0.05)),
+            # The samples alone would decide; the reference is too uncertain.
+            (INCONCLUSIVE, sampled((5.0, 0.0, 5.0), trace=5.0, trace_error=1.0)),
+            (INCONCLUSIVE, sampled((7.0, 0.0, 7.0), trace=5.0, trace_error=1.0)),
+        ]
+    ),
+    # The sign of the mean curvature decides what a saddle looks like.
+    *(
+        ("C2", "apparent_sign", verdict, lambda d=dataset: evidence(projections=d))
+        for verdict, dataset in [
+            (REPRODUCED, sampled((2.0, 0.0, 2.0), trace=2.0)),
+            (REPRODUCED, sampled((-2.0, 0.0, -2.0), trace=-2.0, trace_error=0.1)),
+            (NOT_REPRODUCED, sampled((-2.0, 0.0, -2.0), trace=2.0)),
+            (NOT_REPRODUCED, sampled((2.0, 0.0, 2.0), trace=-2.0, trace_error=0.1)),
+            (INCONCLUSIVE, sampled((0.01, 0.0, 0.01), trace=2.0)),
+            # The samples have a sign, the reference has none.
+            (INCONCLUSIVE, sampled((2.0, 0.0, 2.0), trace=0.1, trace_error=0.2)),
+            (INCONCLUSIVE, sampled((2.0, 0.0, 2.0), trace=0.0, trace_error=0.2)),
+        ]
+    ),
+    *(
+        ("C2", "apparent_flatness", verdict, lambda d=dataset: evidence(saddles=saddles(n5=d)))
+        for verdict, dataset in [
+            (REPRODUCED, sampled((0.0, 0.0, 0.0), n=4000)),
+            (NOT_REPRODUCED, sampled((0.5, 0.0, 0.5), n=4000)),
+            (NOT_REPRODUCED, sampled((-0.5, 0.0, -0.5), n=4000)),
+            (INCONCLUSIVE, sampled((0.0, 0.0, 0.0), n=40)),
+        ]
+    ),
+    # Saddles are rarely identified as such in expected random projections.
+    *(
+        ("C3", "expected_projection", verdict, lambda d=dataset: evidence(saddles=saddles(n5=d)))
+        for verdict, dataset in [
+            (REPRODUCED, sampled((1.0, 0.0, 1.0))),
+            (REPRODUCED, sampled((-1.0, 0.2, -1.0), f=9.0)),
+            (REPRODUCED, sampled((0.0, 0.0, 0.0))),  # flat: no sign to be seen
+            (NOT_REPRODUCED, sampled((1.0, 0.0, -1.0))),
+            (NOT_REPRODUCED, sampled((0.5, 1.0, 0.5), f=9.0)),
+            (INCONCLUSIVE, sampled((0.3, 0.0, -0.2))),
+        ]
+    ),
+    *(
+        (
+            "C3",
+            "single_projection",
+            verdict,
+            lambda n=n_seen: evidence(projections=slices(n), eigenpairs=eigenpairs()),
+        )
+        for verdict, n_seen in [(REPRODUCED, 0), (NOT_REPRODUCED, 100), (INCONCLUSIVE, 20)]
+    ),
+    # Loss values alone estimate the trace.
+    *(
+        ("C4", activation, verdict, lambda d=dataset, a=activation: evidence(traces=d(a)))
+        for activation in ("smooth", "relu")
+        for verdict, dataset in [
+            (REPRODUCED, lambda a: traces(bias=0.1, activation=a)),
+            (REPRODUCED, lambda a: traces(bias=-0.1, reference=-10.0, activation=a)),
+            (NOT_REPRODUCED, lambda a: traces(bias=5.0, activation=a)),
+            (NOT_REPRODUCED, lambda a: traces(bias=-5.0, reference=-10.0, activation=a)),
+            (INCONCLUSIVE, lambda a: traces(spread=20.0, activation=a)),
+            # A bias in units of a trace that may be zero.
+            (INCONCLUSIVE, lambda a: traces(bias=0.5, reference=1.0, error=1.0, activation=a)),
+        ]
+    ),
+    *(
+        ("C4", "variance", verdict, lambda d=dataset: evidence(traces=d))
+        for verdict, dataset in [
+            (REPRODUCED, traces()),
+            (NOT_REPRODUCED, traces(ratio=2.0)),
+            (NOT_REPRODUCED, traces(ratio=0.5)),
+            (INCONCLUSIVE, traces(ratio=1.25, spread=0.8, n=12)),
+        ]
+    ),
+    # Slices along the extreme Hessian directions show the saddle.
+    *(
+        ("C5", "opposite_curvatures", verdict, lambda d=dataset: evidence(eigenpairs=d))
+        for verdict, dataset in [
+            (REPRODUCED, eigenpairs()),
+            (NOT_REPRODUCED, eigenpairs(exact=(1.0, 2.0))),
+            (NOT_REPRODUCED, eigenpairs(exact=(-1.0, -2.0))),
+            (INCONCLUSIVE, eigenpairs(residual=0.1, exact=(-0.05, 2.0))),
+            (INCONCLUSIVE, eigenpairs(residual=0.1, exact=(-1.0, 0.05))),
+        ]
+    ),
+    # Flatness seen in random projections says little.
+    *(
+        ("C6", "random_flatness", verdict, lambda d=dataset: evidence(population=d))
+        for verdict, dataset in [
+            (REPRODUCED, population(300, 0.0)),
+            (NOT_REPRODUCED, population(40, 0.99)),
+            (NOT_REPRODUCED, population(40, -0.99)),
+            (INCONCLUSIVE, population(12, 0.0)),
+            (INCONCLUSIVE, population(7, 1.0)),  # a perfect order, but of few members
+            (INCONCLUSIVE, population(0, 0.0)),
+        ]
+    ),
+    *(
+        (
+            "C6",
+            "hidden_curvature",
+            verdict,
+            lambda t=trace, e=error: evidence(
+                eigenpairs=eigenpairs(-5.0, 50.0),
+                projections=sampled(trace=t, trace_error=e),
+                measurements=parameters(1000),
+            ),
+        )
+        for verdict, trace, error in [
+            (REPRODUCED, 10.0, 1.0),
+            (REPRODUCED, -10.0, 1.0),
+            (REPRODUCED, 10.0, 50.0),  # the trace may vanish, but is small for certain
+            (NOT_REPRODUCED, 1e4, 10.0),
+            (INCONCLUSIVE, 500.0, 100.0),
+        ]
+    ),
+    # The method works for classifiers of about 7·10⁶ parameters.
+    *(
+        (
+            "C7",
+            "size",
+            verdict,
+            lambda r=residual: evidence(
+                eigenpairs=eigenpairs(-2.0, 2.0, r), measurements=parameters(6_956_298)
+            ),
+        )
+        for verdict, residual in [(REPRODUCED, 2e-3), (NOT_REPRODUCED, 0.2), (INCONCLUSIVE, 0.02)]
+    ),
+    # Along Hessian directions points of lower loss are found.
+    *(
+        ("C8", "lower_loss", verdict, lambda n=n_as_low: evidence(planes=planes(n)))
+        for verdict, n_as_low in [(REPRODUCED, 0), (NOT_REPRODUCED, 30), (INCONCLUSIVE, 4)]
+    ),
+    # No plane finds anything lower than the origin: the Hessian plane has no advantage.
+    ("C8", "lower_loss", NOT_REPRODUCED, lambda: evidence(planes=planes(20, 20))),
+]
+
+
+@pytest.mark.parametrize(
+    ("claim", "rule", "verdict", "case"),
+    CASES,
+    ids=[f"{claim}-{rule}-{verdict}" for claim, rule, verdict, _ in CASES],
+)
+def test_rule(claim: str, rule: str, verdict: str, case: Callable[[], Evidence]) -> None:
+    numbers = {"n_parameters": 6_900_000} if rule == "size" else {}
+    rows = decide(claim, rule, case(), **numbers)
+    assert set(rows["verdict"]) == {verdict}
+    table = claims.decide_claims(rows).set_index("claim")
+    assert table.loc[claim, "verdict"] == verdict
+    assert (table.drop(claim)["verdict"] == INCONCLUSIVE).all()
+    assert table.loc[claim, "rule"] == rule
+
+
+def test_every_rule_has_every_verdict() -> None:
+    covered = {(claim, rule, verdict) for claim, rule, verdict, _ in CASES}
+    verdicts = (REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE)
+    assert covered == {(*rule, verdict) for rule in claims.RULES for verdict in verdicts}
+
+
+@pytest.mark.parametrize("configuration", ["config/demo.yaml", "tests/config/tiny.yaml"])
+def test_configured_rules_are_the_known_ones(configuration: str) -> None:
+    rules = yaml.safe_load((ROOT / configuration).read_text())["claims"]
+    assert [(claim, rule) for claim in rules for rule in rules[claim]] == list(claims.RULES)
+    assert list(rules) == list(claims.CLAIMS) == [f"C{i}" for i in range(1, 9)]
+
+
+# Who is a subject.
+
+
+@pytest.mark.parametrize(
+    ("rule", "artifacts"),
+    [
+        # Neither a minimum, nor what may be one, is a saddle that could be seen or missed.
+        ("C3 single_projection", {"eigenpairs": eigenpairs(0.5), "projections": slices(9)}),
+        ("C3 single_projection", {"eigenpairs": eigenpairs(-1e-4), "projections": slices(9)}),
+        ("C5 opposite_curvatures", {"eigenpairs": eigenpairs(below_noise=True)}),
+        ("C5 opposite_curvatures", {"eigenpairs": eigenpairs(-2.0, -0.1)}),
+        ("C6 hidden_curvature", {"eigenpairs": eigenpairs(0.5), "projections": sampled()}),
+        # A network of which one artifact was not asked for.
+        ("C3 single_projection", {"projections": slices(9)}),
+        ("C6 hidden_curvature", {"eigenpairs": eigenpairs(), "measurements": parameters(9)}),
+        # Zero mean curvature has no sign, and a trace of zero no relative bias.
+        ("C2 apparent_sign", {"saddles": saddles(n5=sampled())}),
+        ("C2 apparent_flatness", {"saddles": saddles(n5=sampled(trace=1.0))}),
+        ("C2 apparent_flatness", {"projections": sampled(trace_error=0.1)}),
+        ("C4 smooth", {"traces": traces(reference=0.0)}),
+        # Smooth and ReLU networks are held apart.
+        ("C4 smooth", {"traces": traces(activation="relu")}),
+        ("C4 relu", {"traces": traces()}),
+        ("C4 variance", {"traces": traces(activation="relu")}),
+        ("C7 size", {"eigenpairs": eigenpairs(), "measurements": parameters(6_899_999)}),
+    ],
+)
+def test_no_subject(rule: str, artifacts: dict[str, xr.Dataset]) -> None:
+    numbers = {"n_parameters": 6_900_000} if rule == "C7 size" else {}
+    rows = decide(*rule.split(), evidence(**artifacts), **numbers)
+    assert rows.empty
+    assert list(rows) == claims.ROW_COLUMNS
+
+
+def test_claim_without_subjects_is_inconclusive() -> None:
+    table = claims.decide_claims(claims.decide_rows(evidence(), RULES))
+    without = table[table["rule"] == "none"]
+    assert set(without["claim"]) == set(claims.CLAIMS) - {"C6"}
+    assert (table["verdict"] == INCONCLUSIVE).all()
+    assert (without["subject"] == "no subject in this profile").all()
+    nothing = claims.decide_claims(pd.DataFrame(columns=claims.ROW_COLUMNS))
+    assert (nothing["verdict"] == INCONCLUSIVE).all()
+    assert list(nothing) == list(table)
+
+
+def test_networks_and_saddles_are_subjects_by_name() -> None:
+    two = {"first": sampled((1.0, 0.0, 1.0), trace=1.0), "second": sampled(trace=0.0)}
+    rows = decide(
+        "C1", "expected_curvature", evidence(saddles=saddles(n5=sampled()), projections=two)
+    )
+    assert list(rows["subject"]) == ["saddle ñ=5", "first", "second"]
+    assert list(rows["artifact"]) == [
+        "synthetic/saddles.nc",
+        "networks/first/projections.nc",
+        "networks/second/projections.nc",
+    ]
+
+
+def test_estimates() -> None:
+    """Statistics in the units that the configuration states."""
+    half = sampled((4.0, 0.5, 2.0), trace=2.0, f=7.0)
+    parts = evidence(
+        saddles=saddles(n5=half),
+        projections=sampled(trace=20.0),
+        eigenpairs=eigenpairs(-5.0, 50.0),
+        measurements=parameters(1000),
+        traces=traces(bias=0.3, spread=0.0, ratio=2.0),
+    )
+    rules = ("C1 expected_curvature", "C2 apparent_sign", "C3 expected_projection", "C4 smooth")
+    values = [decide(*rule.split(), parts)["estimate"][0] for rule in rules]
+    assert values == pytest.approx([1.0, 3.0, 4.0 * 2.0 - 0.25, 0.03])
+    assert decide("C4", "variance", parts)["estimate"][0] == pytest.approx(math.log(2))
+    assert decide("C5", "opposite_curvatures", parts)["estimate"][0] == pytest.approx(-0.1)
+    hidden = decide("C6", "hidden_curvature", parts)
+    assert hidden["estimate"][0] == pytest.approx(math.log10(5 / (20 / 1000)))
+    size = decide("C7", "size", parts, n_parameters=10)
+    assert size["estimate"][0] == pytest.approx(1e-3 / 5)
+
+
+# What is not a number decides nothing.
+
+POISONED = {
+    "C1 expected_curvature": [
+        ("projections", name) for name in ("projected_hessian", "trace", "trace_standard_error")
+    ],
+    "C2 apparent_sign": [
+        ("projections", name) for name in ("projected_hessian", "trace", "trace_standard_error")
+    ],
+    "C3 expected_projection": [("projections", "projected_hessian")],
+    "C3 single_projection": [("projections", "projected_hessian"), ("eigenpairs", "value")],
+    "C4 smooth": [("traces", "samples"), ("traces", "reference")],
+    "C4 relu": [("traces", "samples"), ("traces", "reference_standard_error")],
+    "C4 variance": [("traces", "samples")],
+    "C5 opposite_curvatures": [("eigenpairs", "exact_curvature"), ("eigenpairs", "residual")],
+    "C6 random_flatness": [("population", "gap_loss"), ("population", "mean_curvature")],
+    "C6 hidden_curvature": [("projections", "trace"), ("eigenpairs", "value")],
+    "C7 size": [("eigenpairs", "value"), ("eigenpairs", "residual")],
+    "C8 lower_loss": [("planes", "lowest_loss"), ("planes", "hessian_lowest_loss")],
+}
+
+
+def poisoned(dataset: xr.Dataset, name: str) -> xr.Dataset:
+    """One number of a variable replaced by NaN."""
+    values = np.array(dataset[name].values, dtype=float)
+    # Of samples the first estimator's, of pairs the largest, of members one that got there.
+    index = 0 if name == "samples" else -1
+    values.flat[index] = np.nan
+    return dataset.assign({name: (dataset[name].dims, values)})
+
+
+@pytest.mark.parametrize(
+    ("rule", "artifact", "name"),
+    [(rule, *place) for rule, places in POISONED.items() for place in places],
+)
+@pytest.mark.filterwarnings("ignore:invalid value")
+def test_nan_decides_nothing(rule: str, artifact: str, name: str) -> None:
+    activation = "relu" if rule == "C4 relu" else "smooth"
+    artifacts = {
+        "projections": slices(0),
+        "eigenpairs": eigenpairs(),
+        "measurements": parameters(7_000_000),
+        "traces": traces(activation=activation),
+        "planes": planes(0),
+        "population": population(40, 0.99),
+    }
+    numbers = {"n_parameters": 6_900_000} if rule == "C7 size" else {}
+    healthy = decide(*rule.split(), evidence(**artifacts), **numbers)
+    assert set(healthy["verdict"]) <= {REPRODUCED, NOT_REPRODUCED}
+    assert len(healthy)
+    spoiled = artifacts | {artifact: poisoned(artifacts[artifact], name)}
+    rows = decide(*rule.split(), evidence(**spoiled), **numbers)
+    if (artifact, name) == ("population", "gap_loss"):
+        rows = rows[rows["subject"] == "t/N and gap_loss"]
+    assert set(rows["verdict"]) <= {INCONCLUSIVE}
+    # An undecided row alone neither fails nor blocks the table.
+    assert set(claims.decide_claims(rows)["verdict"]) == {INCONCLUSIVE}
+
+
+def test_zero_hessian_is_inconclusive() -> None:
+    zero = sampled(spread=0.0).assign(frobenius_norm=0.0)
+    parts = evidence(saddles=saddles(n5=zero), eigenpairs=eigenpairs(0.0, 0.0))
+    for rule in ("C1 expected_curvature", "C3 expected_projection"):
+        assert set(decide(*rule.split(), parts)["verdict"]) == {INCONCLUSIVE}
+
+
+def test_constant_samples_have_no_variance_ratio() -> None:
+    constant = traces()
+    constant["samples"][:] = 1.0
+    assert set(decide("C4", "variance", evidence(traces=constant))["verdict"]) == {INCONCLUSIVE}
+
+
+def test_residual_larger_than_the_weaker_curvature_is_no_error() -> None:
+    """The positive end may be known less well than the negative end is deep."""
+    pairs = eigenpairs(-0.5, 10.0)
+    pairs["residual"][:] = [0.001, 0.1, 1.0]
+    parts = evidence(
+        eigenpairs=pairs, projections=sampled(trace=1.0), measurements=parameters(1000)
+    )
+    rows = decide("C6", "hidden_curvature", parts)
+    assert rows["low"][0] == pytest.approx(math.log10(0.499 * 1000))
+    assert set(rows["verdict"]) == {REPRODUCED}
+
+
+# Deciding.
+
+
+@pytest.mark.parametrize(
+    ("interval", "side", "margin", "verdict"),
+    [
+        ((1.1, 2.0), "above", 0.0, REPRODUCED),
+        ((1.1, 2.0), "above", 0.2, INCONCLUSIVE),
+        ((1.3, 2.0), "above", 0.2, REPRODUCED),
+        ((1.0, 2.0), "above", 0.0, INCONCLUSIVE),
+        ((0.5, 0.9), "above", 0.0, NOT_REPRODUCED),
+        ((0.5, 0.9), "above", 0.2, INCONCLUSIVE),
+        ((0.5, 0.9), "below", 0.0, REPRODUCED),
+        ((0.5, 0.9), "below", 0.2, INCONCLUSIVE),
+        ((1.1, 2.0), "below", 0.0, NOT_REPRODUCED),
+        ((1.1, 2.0), "below", 0.2, INCONCLUSIVE),
+        ((0.9, 1.1), "below", 0.0, INCONCLUSIVE),
+        ((-0.9, 0.9), "inside", 0.0, REPRODUCED),
+        ((-0.9, 0.9), "inside", 0.2, INCONCLUSIVE),
+        ((-0.7, 0.7), "inside", 0.2, REPRODUCED),
+        ((-0.5, 1.1), "inside", 0.0, INCONCLUSIVE),
+        ((1.1, 2.0), "inside", 0.0, NOT_REPRODUCED),
+        ((-2.0, -1.1), "inside", 0.0, NOT_REPRODUCED),
+        ((-2.0, -1.1), "inside", 0.2, INCONCLUSIVE),
+        ((-2.0, 2.0), "inside", 0.0, INCONCLUSIVE),
+        # An end at infinity is not known, the other one still counts.
+        ((1.1, math.inf), "above", 0.0, REPRODUCED),
+        ((-math.inf, 0.9), "above", 0.0, NOT_REPRODUCED),
+        ((0.9, math.inf), "above", 0.0, INCONCLUSIVE),
+        ((-math.inf, math.inf), "inside", 0.0, INCONCLUSIVE),
+        *(
+            (interval, side, 0.0, INCONCLUSIVE)
+            for side in ("above", "below", "inside")
+            for interval in [
+                (math.nan, math.nan),
+                (math.nan, 0.0),
+                (2.0, math.nan),
+                (math.inf, math.inf),
+                (-math.inf, -math.inf),
+            ]
+        ),
+    ],
+)
+def test_decide(interval: tuple[float, float], side: str, margin: float, verdict: str) -> None:
+    assert claims.decide(interval, side, 1.0, margin) == verdict
+
+
+def test_margin_is_taken_from_the_rule() -> None:
+    parts = evidence(planes=planes(0))
+    assert decide("C8", "lower_loss", parts)["verdict"][0] == REPRODUCED
+    assert decide("C8", "lower_loss", parts, margin=0.2)["verdict"][0] == INCONCLUSIVE
+
+
+def test_combine() -> None:
+    assert claims.combine([]) == INCONCLUSIVE
+    assert claims.combine([REPRODUCED, REPRODUCED]) == REPRODUCED
+    assert claims.combine([REPRODUCED, INCONCLUSIVE]) == INCONCLUSIVE
+    assert claims.combine([REPRODUCED, INCONCLUSIVE, NOT_REPRODUCED]) == NOT_REPRODUCED
+
+
+def test_bonferroni_widens_by_the_number_of_subjects() -> None:
+    n = 50
+    twins = {f"net{i}": sampled((1.0, 0.0, 1.0), n=n, trace=1.0) for i in range(5)}
+    alone = decide("C1", "expected_curvature", evidence(projections={"net0": twins["net0"]}))
+    among = decide("C1", "expected_curvature", evidence(projections=twins))
+    plain = decide("C1", "expected_curvature", evidence(projections=twins), correction="none")
+    width, wider, same = ((rows["high"] - rows["low"])[0] for rows in (alone, among, plain))
+    quantiles = stats.t.ppf([1 - 0.025, 1 - 0.025 / 5], 2 * n - 1)
+    assert wider / width == pytest.approx(quantiles[1] / quantiles[0])
+    assert same == width
+    assert among["confidence"].unique() == pytest.approx([0.99])
+    assert alone["confidence"].unique() == pytest.approx([0.95])
+
+
+def test_bonferroni_can_undecide() -> None:
+    one = evidence(planes=planes(0, n=20))
+    many = evidence(planes={f"net{i}": planes(0, n=20) for i in range(12)})
+    assert set(decide("C8", "lower_loss", one)["verdict"]) == {REPRODUCED}
+    assert set(decide("C8", "lower_loss", many)["verdict"]) == {INCONCLUSIVE}
+
+
+def row(subject: str, low: float, high: float, verdict: str, side: str = "above") -> dict[str, Any]:
+    return {
+        "claim": "C2",
+        "rule": f"rule of {subject}",
+        "subject": subject,
+        "statistic": "s",
+        "estimate": (low + high) / 2,
+        "low": low,
+        "high": high,
+        "confidence": 0.95,
+        "side": side,
+        "threshold": 1.0,
+        "margin": 0.0,
+        "verdict": verdict,
+        "artifact": f"{subject}.nc",
+    }
+
+
+@pytest.mark.parametrize(
+    ("rows", "deciding", "verdict"),
+    [
+        # Reproduced: the row closest to failing, in units of what is uncertain about it.
+        (
+            [row("far", 9.0, 11.0, REPRODUCED), row("near", 2.0, 6.0, REPRODUCED)],
+            "near",
+            REPRODUCED,
+        ),
+        # Not reproduced: the clearest failure, whatever the others say.
+        (
+            [
+                row("good", 2.0, 3.0, REPRODUCED),
+                row("hardly", 0.0, 0.9, NOT_REPRODUCED),
+                row("clearly", -3.0, -2.0, NOT_REPRODUCED),
+                row("open", 0.0, 2.0, INCONCLUSIVE),
+            ],
+            "clearly",
+            NOT_REPRODUCED,
+        ),
+        # Inconclusive: an open row, not a better one; a number before none.
+        (
+            [
+                row("good", 2.0, 3.0, REPRODUCED),
+                row("unknown", math.nan, math.nan, INCONCLUSIVE),
+                row("open", 0.5, 2.0, INCONCLUSIVE),
+                row("more open", -0.5, 1.1, INCONCLUSIVE),
+            ],
+            "more open",
+            INCONCLUSIVE,
+        ),
+        ([row("unknown", math.nan, math.nan, INCONCLUSIVE)], "unknown", INCONCLUSIVE),
+        (
+            [
+                row("low", -0.9, -0.7, REPRODUCED, "inside"),
+                row("centre", -0.1, 0.1, REPRODUCED, "inside"),
+            ],
+            "low",
+            REPRODUCED,
+        ),
+        (
+            [
+                row("small", 0.1, 0.2, REPRODUCED, "below"),
+                row("close", 0.7, 0.9, REPRODUCED, "below"),
+            ],
+            "close",
+            REPRODUCED,
+        ),
+        # Bounds that hold for certain have no width.
+        (
+            [
+                row("worst", 0.009, 0.009, REPRODUCED, "below"),
+                row("best", 0.001, 0.001, REPRODUCED, "below"),
+            ],
+            "worst",
+            REPRODUCED,
+        ),
+    ],
+)
+def test_deciding_row(rows: list[dict[str, Any]], deciding: str, verdict: str) -> None:
+    for order in (rows, rows[::-1]):
+        table = claims.decide_claims(pd.DataFrame(order)).set_index("claim")
+        decided = table.loc["C2"]
+        assert (decided["subject"], decided["verdict"]) == (deciding, verdict)
+        assert decided["artifact"] == f"{deciding}.nc"
+        assert decided["rule"] == f"rule of {deciding}"
+        counts = [list(pd.DataFrame(rows)["verdict"]).count(kind) for kind in _KINDS.values()]
+        assert list(decided[list(_KINDS)]) == counts
+
+
+_KINDS = {
+    "n_reproduced": REPRODUCED,
+    "n_not_reproduced": NOT_REPRODUCED,
+    "n_inconclusive": INCONCLUSIVE,
+}
+
+
+# Intervals cover the truth as often as they say.
+
+
+def wishart_saddles(n_saddles: int, n_samples: int, spectrum: list[float]) -> xr.Dataset:
+    """Projected Hessians of a small known spectrum, over and over."""
+    values = np.array(spectrum)
+    random = np.random.default_rng(1)
+    w = random.standard_normal((n_saddles, n_samples, len(values), 2))
+    matrices = np.einsum("ksia,i,ksib->ksab", w, values, w, optimize=True)
+    return xr.Dataset(
+        {
+            "projected_hessian": (("saddle", "sample", "row", "column"), matrices),
+            "trace": ("saddle", np.full(n_saddles, values.sum())),
+            "frobenius_norm": ("saddle", np.full(n_saddles, np.linalg.norm(values))),
+        },
+        coords={"saddle": np.arange(n_saddles)},
+    )
+
+
+def coverage(rows: pd.DataFrame, truth: float) -> float:
+    return float(((rows["low"] <= truth) & (truth <= rows["high"])).mean())
+
+
+SPECTRA = {
+    "bulk": [0.5, -0.3] * 15 + [0.2] * 10,
+    "traceless": [1.0, -1.0] * 15,
+    "outliers": [10.0, -2.0] + [0.5, -0.3] * 10,
+}
+
+
+@pytest.mark.parametrize("confidence", [0.8, 0.95])
+@pytest.mark.parametrize("spectrum", SPECTRA)
+def test_coverage_of_sampled_curvature(spectrum: str, confidence: float) -> None:
+    """The mean over planes against the trace, and the determinant of the mean matrix."""
+    values = np.array(SPECTRA[spectrum])
+    parts = evidence(saddles=wishart_saddles(500, 150, list(values)))
+    numbers = {"confidence": confidence, "correction": "none"}
+    # Three standard errors, and the skewness of a curvature that one outlier dominates.
+    tolerance = 3 * math.sqrt(confidence * (1 - confidence) / 500) + 0.01
+    mean = decide("C1", "expected_curvature", parts, **numbers)
+    assert coverage(mean, 0.0) == pytest.approx(confidence, abs=tolerance)
+    determinant = decide("C3", "expected_projection", parts, **numbers)
+    truth = values.sum() ** 2 / np.linalg.norm(values) ** 2
+    covered = coverage(determinant, truth)
+    if spectrum == "traceless":  # no slope at the truth: the delta method errs on the safe side
+        assert covered >= confidence
+    else:
+        assert covered == pytest.approx(confidence, abs=tolerance + 0.01)
+
+
+def test_coverage_with_an_estimated_reference() -> None:
+    values = np.array(SPECTRA["bulk"])
+    dataset, f = wishart_saddles(600, 40, list(values)), np.linalg.norm(values)
+    random = np.random.default_rng(2)
+    networks = {
+        f"net{k}": dataset.isel(saddle=k).assign(
+            trace=values.sum() + 0.3 * f * random.standard_normal(), trace_standard_error=0.3 * f
+        )
+        for k in range(600)
+    }
+    rows = decide("C1", "expected_curvature", evidence(projections=networks), correction="none")
+    assert coverage(rows, 0.0) == pytest.approx(0.95, abs=0.03)
+    signs = decide("C2", "apparent_sign", evidence(projections=networks), correction="none")
+    assert (signs["verdict"] != NOT_REPRODUCED).all()
+
+
+@pytest.mark.parametrize("share", [0.02, 0.1, 0.5])
+def test_coverage_of_shares(share: float) -> None:
+    """Exactly, over all counts: Clopper and Pearson's interval covers at least as it says."""
+    n = 60
+    networks = {f"net{k}": planes(k, n) for k in range(n + 1)}
+    rows = decide("C8", "lower_loss", evidence(planes=networks), correction="none")
+    covers = (rows["low"] <= share) & (share <= rows["high"])
+    covered = stats.binom.pmf(np.arange(n + 1), n, share)[covers.values].sum()
+    assert 0.95 <= covered <= 0.995
+
+
+def test_coverage_of_the_relative_bias() -> None:
+    """The trace that the bias is relative to is itself an estimate."""
+    random = np.random.default_rng(3)
+    networks = {}
+    for k in range(400):
+        dataset = traces(n=30, reference=10.0 + random.standard_normal(), error=1.0)
+        samples = dataset["samples"].values
+        samples[0, :30] = samples[1, :30] + 1.0 + 2.0 * random.standard_normal(30)
+        networks[f"net{k}"] = dataset
+    rows = decide("C4", "smooth", evidence(traces=networks), correction="none")
+    assert coverage(rows, 1.0 / 10.0) >= 0.95
+
+
+def test_coverage_of_the_variance_ratio() -> None:
+    random = np.random.default_rng(4)
+    networks = {}
+    for k in range(100):
+        dataset = traces(n=60)
+        samples = dataset["samples"].values
+        exact, first, second = random.standard_normal((3, 60))
+        samples[0, :60], samples[2, :60] = exact + first, exact + second
+        networks[f"net{k}"] = dataset
+    rows = decide("C4", "variance", evidence(traces=networks), correction="none")
+    assert coverage(rows, 0.0) == pytest.approx(0.93, abs=0.06)
+
+
+# All rules on artifacts as the stages write them.
+
+
+def test_all_rules_on_a_whole_profile(tmp_path: Path) -> None:
+    names = {"resnet": "relu", "mlp": "smooth"}
+    parts = Evidence(
+        saddles=fabricate.saddles(),
+        saddle_traces=fabricate.synthetic_traces(),
+        population=fabricate.population(),
+        measurements={name: fabricate.measurements() for name in names},
+        eigenpairs={name: fabricate.eigenpairs() for name in names},
+        projections={name: fabricate.projections() for name in names},
+        traces={name: fabricate.traces(kind) for name, kind in names.items()},
+        planes={name: fabricate.planes() for name in names},
+    )
+    rows = claims.decide_rows(parts, RULES)
+    assert list(rows) == claims.ROW_COLUMNS
+    found = list(dict.fromkeys(zip(rows["claim"], rows["rule"])))
+    assert found == [rule for rule in claims.RULES if rule != ("C7", "size")]
+    assert set(rows["verdict"]) <= {REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE}
+    assert (rows["low"] <= rows["high"]).all()
+    assert rows["estimate"].between(rows["low"], rows["high"]).all()
+    pd.testing.assert_frame_equal(rows, claims.decide_rows(parts, RULES))
+    table = claims.decide_claims(rows)
+    assert list(table["claim"]) == list(claims.CLAIMS)
+    assert list(table["text"]) == list(claims.CLAIMS.values())
+    for _, claim in table[table["rule"] != "none"].iterrows():
+        same = (rows["claim"] == claim["claim"]) & (rows["subject"] == claim["subject"])
+        assert claim["estimate"] in set(rows[same]["estimate"])

@@ -1,0 +1,465 @@
+"""Figures draw from artifacts alone: the same bytes twice, no torch, no overlapping text."""
+
+import importlib
+import itertools
+import os
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import fabricate
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from PIL import Image
+
+from hessian_directions.errors import ArtifactError
+from hessian_directions.geometry.principal_curvatures import (
+    distribution_smallest,
+    principal_curvatures,
+)
+from hessian_directions.reporting import figures
+from hessian_directions.reporting.figures import (
+    cost_scaling,
+    drawing,
+    profiles,
+    trace_convergence,
+    trace_cost,
+)
+from hessian_directions.statistics.proportions import wilson
+
+LABELS = {
+    "approximator2": "Approximator, 2 inner layers",
+    "resnet": "ResNet-8",
+    "resnet_noshort": "ResNet-8, no shortcuts",
+    "densenet": "DenseNet",
+    "mlp": "Perceptron (GELU)",
+}
+NAMES = ("approximator2", "resnet", "resnet_noshort", "densenet", "mlp")
+
+
+def each(make, n, **options):
+    """Datasets of the first n networks."""
+    return {name: make(seed=seed, **options) for seed, name in enumerate(NAMES[:n])}
+
+
+def traces(n):
+    kinds = ("relu", "smooth")
+    return {
+        name: fabricate.traces(kinds[i % 2], seed=i, n_samples=40)
+        for i, name in enumerate(NAMES[:n])
+    }
+
+
+# figure: arguments of its `draw`, for n networks
+OF_NETWORKS = {
+    "trace_convergence": lambda n: (traces(n), LABELS),
+    "trace_cost": lambda n: (
+        traces(n),
+        LABELS,
+        {name: fabricate.trace_seconds(40) for name in NAMES[:n]},
+    ),
+    "step_sizes": lambda n: (each(fabricate.step_sizes, n), LABELS),
+    "approximator_fits": lambda n: (each(fabricate.measurements, n, regression=True), LABELS),
+    "slices": lambda n: (each(fabricate.surfaces, n, n_grid=11), LABELS),
+    "profiles": lambda n: (each(fabricate.profiles, n), LABELS),
+    "surface_3d": lambda n: (each(fabricate.surfaces, n, n_grid=11), LABELS),
+    "spectra": lambda n: (each(fabricate.spectrum, n), each(fabricate.eigenpairs, n), LABELS),
+    "visibility_networks": lambda n: (each(fabricate.projections, n, n_samples=50), LABELS),
+    "lowest_points": lambda n: (each(fabricate.planes, n), LABELS),
+    "trajectory": lambda n: (each(fabricate.trajectory, n, n_grid=11), LABELS),
+    "image_counts": lambda n: (each(fabricate.image_counts, n), LABELS),
+    "cost_scaling": lambda n: (
+        {name: fabricate.passes(1000 * 10**k) for k, name in enumerate(NAMES[:n])},
+    ),
+}
+OTHERS = {
+    "saddle_slices": lambda: (fabricate.saddles(n_grid=21),),
+    "curvature_histograms": lambda: (fabricate.saddles(n_grid=5),),
+    "visibility": lambda: (fabricate.saddles(n_grid=5),),
+    "flatness": lambda: (fabricate.population(),),
+    "rank_correlations": lambda: (fabricate.population(),),
+    "rescaling": lambda: (fabricate.population(),),
+}
+FIGURES = [*OF_NETWORKS, *OTHERS]
+ANIMATIONS = {
+    "training_animation": lambda n: (each(fabricate.history, n), LABELS),
+    "path_animation": lambda n: (each(fabricate.trajectory, n, n_grid=11), LABELS),
+}
+
+
+def module(name):
+    return importlib.import_module(f"hessian_directions.reporting.figures.{name}")
+
+
+def draw(name, n=1):
+    arguments = OF_NETWORKS[name](n) if name in OF_NETWORKS else OTHERS[name]()
+    return module(name).draw(*arguments)
+
+
+def saved(figure, path):
+    drawing.save(figure, path)
+    return path.read_bytes()
+
+
+def test_every_module_is_tested():
+    modules = {found.name for found in pkgutil.iter_modules(figures.__path__)} - {"drawing"}
+    # benchmark_ratios is drawn from a table, not from artifacts: tests/test_benchmarks.py.
+    assert modules == set(FIGURES) | set(ANIMATIONS) | {"benchmark_ratios"}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_two_draws_are_equal_to_the_byte(name, tmp_path):
+    def svg(file):  # the format, and the layout, that take least time
+        figure = draw(name)
+        figure.set_layout_engine("none")
+        return saved(figure, tmp_path / file)
+
+    first = svg("first.svg")
+    # what a user's own settings say does not count
+    with matplotlib.rc_context({"font.size": 20, "lines.linewidth": 5, "svg.hashsalt": "mine"}):
+        assert svg("second.svg") == first
+
+
+def test_files_are_equal_to_the_byte_and_carry_no_date(tmp_path):
+    for run in "12":
+        figure = draw("slices")
+        drawing.save(figure, tmp_path / f"{run}.pdf", tmp_path / f"{run}.png")
+    for suffix in (".pdf", ".png"):
+        first, second = ((tmp_path / f"{run}{suffix}").read_bytes() for run in "12")
+        assert first == second
+        for word in (b"Date", b"Software", b"Creator", b"Matplotlib"):
+            assert word not in first
+    with Image.open(tmp_path / "1.png") as picture:
+        assert picture.width == drawing.DOUBLE * 200
+
+
+SCRIPT = """
+import importlib, pkgutil, sys
+import fabricate
+from hessian_directions.reporting import figures
+for found in pkgutil.iter_modules(figures.__path__):
+    importlib.import_module("hessian_directions.reporting.figures." + found.name)
+from hessian_directions.reporting.figures import drawing, rescaling
+drawing.save(rescaling.draw(fabricate.population()), sys.argv[1])
+print("torch" in sys.modules)
+"""
+
+
+@pytest.fixture(scope="module")
+def another_process(tmp_path_factory):
+    """A figure drawn by an interpreter with another hash seed, and whether that imported torch."""
+    path = tmp_path_factory.mktemp("another_process") / "rescaling.pdf"
+    folders = [str(Path(__file__).parents[1]), str(Path(figures.__path__[0]).parents[1])]
+    environment = {"PYTHONPATH": os.pathsep.join(folders), "PYTHONHASHSEED": "1"}
+    result = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(path)],
+        env=os.environ | environment,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return path.read_bytes(), result.stdout.strip()
+
+
+def test_another_process_draws_the_same_bytes(another_process, tmp_path):
+    assert another_process[0] == saved(draw("rescaling"), tmp_path / "here.pdf")
+
+
+def test_figures_import_no_torch(another_process):
+    assert another_process[1] == "False"
+
+
+# Overlapping text
+
+
+def text_boxes(figure: Figure):
+    """What is written in a figure, with its box in pixels, apart from turned and 3-D text."""
+    figure.set_dpi(200)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    renderer = canvas.get_renderer()
+    ticks = {}  # tick labels outside the axis are there, but not drawn
+    for ax in figure.axes:
+        for axis in (ax.xaxis, ax.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            for tick in [*axis.get_major_ticks(), *axis.get_minor_ticks()]:
+                inside = low - 1e-9 * abs(low) <= tick.get_loc() <= high + 1e-9 * abs(high)
+                ticks |= dict.fromkeys((tick.label1, tick.label2), inside)
+    for text in figure.findobj(Text):
+        if not text.get_text().strip() or not text.get_visible() or not ticks.get(text, True):
+            continue
+        if text.get_rotation() % 90 == 0:
+            yield text.get_text(), text.get_window_extent(renderer)
+
+
+# in three dimensions text turns with the axes
+FLAT = [name for name in OF_NETWORKS if name != "surface_3d"]
+
+
+@pytest.mark.parametrize(
+    ("name", "n"), [*itertools.product(FLAT, (1, 3)), *((name, 0) for name in OTHERS)]
+)
+def test_no_text_overlaps_or_leaves_the_page(name, n):
+    with matplotlib.style.context(drawing.STYLE, after_reset=True):
+        figure = draw(name, n)
+        boxes = list(text_boxes(figure))
+    page = figure.bbox
+    slack = 2.0  # pixels of 200 to the inch
+    for text, box in boxes:
+        assert box.x0 > page.x0 - slack, text
+        assert box.y0 > page.y0 - slack, text
+        assert box.x1 < page.x1 + slack, text
+        assert box.y1 < page.y1 + slack, text
+    for (first, a), (second, b) in itertools.combinations(boxes, 2):
+        apart = (
+            a.x1 < b.x0 + slack or b.x1 < a.x0 + slack or a.y1 < b.y0 + slack or b.y1 < a.y0 + slack
+        )
+        assert apart, f"{first!r} overlaps {second!r}"
+
+
+# Edge cases
+
+
+@pytest.mark.parametrize("name", OF_NETWORKS)
+def test_nothing_to_draw_is_said(name):
+    arguments = [argument if argument is LABELS else {} for argument in OF_NETWORKS[name](1)]
+    with pytest.raises(ArtifactError, match="nothing to draw"):
+        module(name).draw(*arguments)
+
+
+def test_labels_are_optional_per_network():
+    figure = profiles.draw({"a network of mine": fabricate.profiles()}, {})
+    assert figure.axes[0].get_title("left") == "a network of mine"
+
+
+def test_nan_padding_and_short_estimators(tmp_path):
+    dataset = fabricate.traces(n_samples=12)
+    dataset["samples"][2] = np.nan  # nothing
+    dataset["samples"][3, 1:] = np.nan  # one sample
+    dataset["n_samples"][3] = 1
+    for figure in (
+        trace_convergence.draw({"mlp": dataset}, LABELS),
+        trace_cost.draw({"mlp": dataset}, LABELS, {}),
+    ):
+        assert saved(figure, tmp_path / "figure.pdf")
+
+
+@pytest.mark.parametrize("name", ["slices", "surface_3d"])
+def test_losses_that_are_not_finite(name, tmp_path):
+    surfaces = fabricate.surfaces(n_grid=11)
+    surfaces["hessian_train"]["loss"][0, :3] = np.inf
+    surfaces["random_train"]["loss"][-1, -1] = np.nan
+    del surfaces["random_test"]
+    assert saved(module(name).draw({"mlp": surfaces}, LABELS), tmp_path / "figure.pdf")
+
+
+@pytest.mark.parametrize("value", [0.0, 0.3])
+def test_constant_surface(value, tmp_path):
+    surfaces = {"random_train": fabricate.surface(n_grid=5) * 0 + value}
+    surfaces["random_train"]["loss"].attrs |= {"length_alpha": 3.0, "length_beta": 4.0}
+    assert saved(module("slices").draw({"mlp": surfaces}, LABELS), tmp_path / "figure.pdf")
+
+
+def test_share_of_sampled_slices_rises_by_one_in_n_and_has_an_interval_where_none_lies():
+    dataset = fabricate.projections(n_samples=50)
+    ax = module("visibility_networks").draw({"mlp": dataset}, LABELS).axes[0]
+    sampled = ax.lines[0]
+    smallest = principal_curvatures(dataset["projected_hessian"].values)[0]
+    np.testing.assert_allclose(sampled.get_xdata(), np.sort(smallest))
+    np.testing.assert_allclose(sampled.get_ydata(), np.arange(1, 51) / 50)
+    band = ax.collections[0].get_paths()[0].vertices
+    left = band[band[:, 0] < smallest.min()]
+    assert left[:, 1].max() == pytest.approx(wilson(0, 50)[1])
+    between = np.sort(smallest)[[19, 20]]
+    inside = band[(band[:, 0] >= between[0]) & (band[:, 0] <= between[1])]
+    for bound in wilson(20, 50):
+        assert np.isclose(inside[:, 1], bound).any()
+    assert ax.get_xlim()[0] < 0
+
+
+def test_distribution_of_slices_is_drawn_beside_the_spectrum_s_and_the_limit_s():
+    dataset = fabricate.projections(n_samples=400)
+    sampled, spectrum, limit, _ = (
+        module("visibility_networks").draw({"mlp": dataset}, LABELS).axes[0].lines
+    )
+    np.testing.assert_array_equal(spectrum.get_xdata(), dataset["spectrum_quantile"])
+    np.testing.assert_array_equal(spectrum.get_ydata(), dataset["level"])
+    # Kolmogorov and Smirnov's distance of 400 slices to the spectrum that they were drawn from, at the level 0.01
+    at = np.interp(sampled.get_xdata(), spectrum.get_xdata(), spectrum.get_ydata())
+    assert np.abs(at - sampled.get_ydata()).max() < 1.63 / 400**0.5
+    t, f = float(dataset["trace"]), float(dataset["frobenius_norm"])
+    np.testing.assert_allclose(
+        limit.get_ydata(), distribution_smallest(limit.get_xdata(), t, f), atol=1e-12
+    )
+
+
+# What is drawn
+
+
+def test_slices_are_drawn_in_parameter_space_length_with_alpha_across():
+    surface = fabricate.surface("random", n_grid=11, n_parameters=400)
+    loss = surface["loss"]
+    loss[:] = 1 + np.arange(11.0)[:, None]  # rises with alpha alone
+    ax = module("slices").draw({"mlp": {"random_train": surface}}, LABELS).axes[0]
+    assert ax.get_xlim()[1] == pytest.approx(float(loss["alpha"].max()) * 20)
+    lines = ax.collections[1]  # contour lines above the fill
+    for path in lines.get_paths():
+        if len(path.vertices):
+            assert np.ptp(path.vertices[:, 0]) < 1e-9
+            assert np.ptp(path.vertices[:, 1]) > 1
+    lowest = [line for line in ax.lines if line.get_marker() == "o"]
+    assert lowest[0].get_xdata()[0] == pytest.approx(ax.get_xlim()[0])
+
+
+def test_lowest_point_ignores_what_is_not_finite():
+    loss = np.array([[3.0, np.nan], [2.0, 5.0], [4.0, 6.0]])
+    assert drawing.lowest_point([-1, 0, 1], [10, 20], loss) == (0.0, 10.0)
+
+
+@pytest.mark.parametrize(
+    ("losses", "logarithmic"),
+    [
+        ([[1.0, 2.0]], False),
+        ([[1e-3, 1.0]], True),
+        ([[1e-3], [np.nan, 1.0]], True),
+        ([[-1.0, 1000.0]], False),
+        ([[0.0, 1000.0]], False),
+        ([[np.nan]], False),
+    ],
+)
+def test_levels_hold_all_finite_losses(losses, logarithmic):
+    norm, levels = drawing.loss_levels(losses)
+    assert isinstance(norm, LogNorm) == logarithmic
+    assert (np.diff(levels) > 0).all()
+    finite = np.concatenate([np.array(loss) for loss in losses])
+    finite = finite[np.isfinite(finite)]
+    assert (finite >= levels[0]).all()
+    assert (finite <= levels[-1]).all()
+
+
+def test_signed_levels_are_centred_on_zero():
+    norm, levels = drawing.signed_levels([[-1.0, 3.0]])
+    assert norm(0.0) == pytest.approx(0.5)
+    assert 0.0 in levels
+    assert drawing.signed_levels([[0.0]])[1][-1] > 0
+
+
+def test_panel_letters():
+    letters = [drawing.panel_letter(i) for i in (0, 25, 26, 51, 52)]
+    assert letters == ["a", "z", "aa", "az", "ba"]
+
+
+def test_running_estimates_equal_the_estimates_of_the_first_samples():
+    samples = np.random.default_rng(0).standard_normal(20) + 1e6  # cancellation
+    mean, error = trace_convergence.running(samples)
+    for count in (2, 7, 20):
+        first = samples[:count]
+        assert mean[count - 2] == pytest.approx(first.mean(), rel=1e-12)
+        expected = first.std(ddof=1) / np.sqrt(count)
+        assert error[count - 2] == pytest.approx(expected, rel=1e-9)
+
+
+def test_block_errors_fall_as_the_root_of_the_block_and_show_a_bias():
+    samples = np.random.default_rng(0).standard_normal(100_000)
+    sizes, errors = trace_cost.block_errors(samples, 0.0)
+    np.testing.assert_allclose(errors[:9], 1 / np.sqrt(sizes[:9]), rtol=0.15)
+    assert sizes[-1] * 4 <= samples.size
+    _, biased = trace_cost.block_errors(samples, 3.0)
+    assert biased[-1] == pytest.approx(3.0, rel=0.05)
+
+
+def test_preparation_is_paid_once():
+    dataset = fabricate.traces(n_samples=40)
+    total = float(dataset["passes"].sel(estimator="hutch_plus_plus"))
+    fixed, each_sample = trace_cost.cost_parts(dataset, "hutch_plus_plus", None)
+    assert fixed > 0
+    n_samples = float(dataset["n_samples"].sel(estimator="hutch_plus_plus"))
+    assert fixed + n_samples * each_sample == pytest.approx(total)
+    # Seconds of other estimators, noise of the machine, have no part in it.
+    seconds = {"hutch_plus_plus": 7.0, "hutchinson": 1e3}
+    shared_out = trace_cost.cost_parts(dataset, "hutch_plus_plus", seconds)
+    assert shared_out == pytest.approx((7 * fixed / total, 7 * each_sample / total))
+    assert trace_cost.cost_parts(dataset, "directional", None)[0] == 0
+
+
+def test_parabola_is_exact_for_a_quadratic():
+    distance = np.linspace(-2, 2, 41)
+    loss = 3 + 0.5 * distance - 0.7 * distance**2
+    np.testing.assert_allclose(profiles.parabola(distance, loss, 0.5, -1.4), loss, atol=1e-12)
+
+
+def test_fitted_exponent_of_a_power_law():
+    passes = {str(n): fabricate.passes(n, exponents=(1.5, 0.5)) for n in (100, 1_000, 10_000)}
+    left, right = cost_scaling.draw(passes).axes
+    for ax, exponent in ((left, "1.50"), (right, "0.50")):
+        assert all(exponent in text.get_text() for text in ax.get_legend().get_texts())
+
+
+# Animations
+
+
+@pytest.mark.parametrize("name", ANIMATIONS)
+def test_animation_is_small_and_equal_to_the_byte(name, tmp_path):
+    arguments = ANIMATIONS[name](1)
+    paths = [tmp_path / "first.gif", tmp_path / "second.gif"]
+    for path in paths:
+        module(name).animate(*arguments, path, n_frames=8)
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+    with Image.open(paths[0]) as picture:
+        assert picture.n_frames == 8
+        first = np.asarray(picture.convert("RGB"))
+        picture.seek(7)
+        assert (first != np.asarray(picture.convert("RGB"))).any()
+    assert paths[0].stat().st_size * 40 / 8 < 1_000_000
+
+
+@pytest.mark.parametrize("name", ANIMATIONS)
+def test_animation_of_nothing_is_refused(name, tmp_path):
+    with pytest.raises(ArtifactError, match="nothing to draw"):
+        module(name).animate({}, LABELS, tmp_path / "nothing.gif")
+
+
+def test_animation_frames_are_what_whole_drawings_show(tmp_path):
+    """Though what lies below the lines is drawn once: lines under spines, a title that changes."""
+
+    def moving_figure():
+        figure, (ax, other) = drawing.panel_grid(2, 2, 2.0)
+        ax.contourf(np.arange(12.0).reshape(3, 4), cmap="viridis")
+        ax.plot([0, 3], [0, 2], color="0.85")
+        (line,) = ax.plot([], [], color=drawing.BLUE, linewidth=3)
+        drawing.mark(ax, 0, 0, "+")
+        (head,) = other.plot([0], [0], "o", clip_on=False)
+        other.set(xlim=(0, 3), ylim=(0, 1))
+
+        def draw_frame(index):
+            line.set_data([0, index, index], [0, 0, 2])
+            head.set_data([index], [0])
+            ax.set_title(f"frame {index}")
+
+        return figure, draw_frame
+
+    figure, draw_frame = moving_figure()
+    drawing.save_animation(tmp_path / "moving.gif", figure, draw_frame, 4)
+
+    figure, draw_frame = moving_figure()
+    canvas = FigureCanvasAgg(figure)
+    figure.set_dpi(110)
+
+    def whole(index):
+        draw_frame(index)
+        canvas.draw()
+        return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+
+    palette = whole(3).quantize(64)
+    figure.set_layout_engine("none")
+    with Image.open(tmp_path / "moving.gif") as picture:
+        for index in range(4):
+            picture.seek(index)
+            expected = whole(index).quantize(palette=palette, dither=Image.Dither.NONE)
+            assert (np.asarray(picture.convert("RGB")) == np.asarray(expected.convert("RGB"))).all()

@@ -1,0 +1,190 @@
+"""Which files a script uses: on small trees, and on the real one against what Python imports."""
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hessian_directions.reproduction.source_files import source_files
+
+ROOT = Path(__file__).parents[2]
+DRAWING = [
+    "draw_figure",
+    "draw_animation",
+    "make_tables",
+    "decide_claims",
+    "compile_paper",
+    "compare_with_archive",
+]
+HEAVY = {"torch", "torchvision", "timm"}
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A package `own` below src, and a script; every module would fail if it were imported."""
+    modules = {
+        "src/own/__init__.py": "",
+        "src/own/direct.py": "from own.indirect import something\n",
+        "src/own/indirect.py": "import own.deep.deepest\n",
+        "src/own/deep/__init__.py": "from own import of_package\n",
+        "src/own/deep/deepest.py": "def late():\n    from own.inside_a_function import x\n",
+        "src/own/inside_a_function.py": "",
+        "src/own/of_package.py": "",
+        "src/own/module.py": "",
+        "src/own/circular.py": "from own import round_about\n",
+        "src/own/round_about.py": "import own.circular as circular, own.module\n",
+        "src/own/unused.py": "import own.direct\n",
+        "src/own/namespace/inner.py": "",
+        "scripts/beside.py": "from own.module import θ\n",
+        "scripts/unused.py": "",
+        "elsewhere/numpy.py": "",
+    }
+    for name, text in modules.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "raise AssertionError('imported')\n")
+    return tmp_path
+
+
+def used(tree: Path, text: str) -> set[str]:
+    """What a script with this text uses, without the script and `own/__init__`."""
+    # Results are kept by path: each text is another script.
+    script = tree / "scripts" / f"script{len(list(tree.glob('scripts/*')))}.py"
+    script.write_text(text + "\nraise AssertionError('imported')\n")
+    found = source_files(script, tree / "src")
+    assert found == sorted(found)
+    assert str(script) in found
+    names = {str(Path(path).relative_to(tree)) for path in found if path != str(script)}
+    if names - {"scripts/beside.py"}:
+        assert "src/own/__init__.py" in names
+    return {name.removeprefix("src/own/") for name in names} - {"__init__.py"}
+
+
+def test_nothing_of_its_own(tree: Path) -> None:
+    assert used(tree, "import os, numpy\nfrom pathlib import Path\nimport own_too") == set()
+
+
+def test_transitive_imports(tree: Path) -> None:
+    """A chain, the `__init__` of every package on it, and imports inside functions."""
+    chain = {
+        "direct.py",
+        "indirect.py",
+        "deep/__init__.py",
+        "deep/deepest.py",
+        "inside_a_function.py",
+        "of_package.py",
+    }
+    assert used(tree, "import own.direct") == chain
+    assert used(tree, "from own.indirect import something") == chain - {"direct.py"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import own.module",
+        "import own.module as m",
+        "from own import module",
+        "from own import nothing, module as m",
+        "from own.module import name",
+        "from own.module import *",
+        "if False:\n    from own import module",
+    ],
+)
+def test_forms_of_import(tree: Path, text: str) -> None:
+    assert used(tree, text) == {"module.py"}
+
+
+def test_package_alone(tree: Path) -> None:
+    assert used(tree, "import own.deep") == {"deep/__init__.py", "of_package.py"}
+    assert used(tree, "from own.namespace import inner") == {"namespace/inner.py"}
+
+
+def test_cycle(tree: Path) -> None:
+    assert used(tree, "import own.circular") == {"circular.py", "round_about.py", "module.py"}
+
+
+def test_module_beside_the_script(tree: Path) -> None:
+    """And what it imports in turn; text that is not ASCII is no obstacle."""
+    assert used(tree, "from beside import θ") == {"scripts/beside.py", "module.py"}
+
+
+def test_paths_come_back_as_given(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tree)
+    (tree / "scripts/relative.py").write_text("import own.module\nimport beside\n")
+    assert source_files("scripts/relative.py", "src") == [
+        "scripts/beside.py",
+        "scripts/relative.py",
+        "src/own/__init__.py",
+        "src/own/module.py",
+    ]
+
+
+# The real tree.
+
+
+def files_of(script: str) -> set[Path]:
+    """The files of a stage, drawing modules included, as the rules name them."""
+    path = ROOT / f"workflow/scripts/{script}.py"
+    found = set(source_files(path, ROOT / "src"))
+    if script in ("draw_figure", "draw_animation"):
+        for figure in (ROOT / "src/hessian_directions/reporting/figures").glob("*.py"):
+            found.update(source_files(figure, ROOT / "src"))
+    return {Path(name) for name in found}
+
+
+def imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} has a relative import, which is not followed"
+            yield str(node.module).split(".")[0]
+
+
+@pytest.mark.parametrize("script", DRAWING)
+def test_drawing_reaches_no_torch(script: str) -> None:
+    """The paper builds on a laptop without PyTorch."""
+    files = files_of(script)
+    assert ROOT / "workflow/scripts/stage.py" in files
+    heavy = {str(path) for path in files if HEAVY & set(imports(path))}
+    assert heavy == set()
+
+
+def test_other_stages_do_reach_torch() -> None:
+    """The walk above is able to find it."""
+    assert any("torch" in imports(path) for path in files_of("find_eigenpairs"))
+
+
+def test_no_relative_imports() -> None:
+    """They are not followed; `imports` refuses them."""
+    for path in [*ROOT.glob("src/**/*.py"), *ROOT.glob("workflow/scripts/*.py")]:
+        list(imports(path))
+
+
+def test_what_python_imports_is_among_the_files() -> None:
+    """The modules loaded for one light and one heavy stage, against the parsed ones."""
+    for script, heavy in (("make_tables", False), ("study_step_sizes", True)):
+        text = (ROOT / f"workflow/scripts/{script}.py").read_text()
+        body = text[: text.index("with stage")]
+        report = (
+            "\nimport json, sys\nprint(json.dumps([getattr(m, '__file__', None)"
+            " for m in list(sys.modules.values())] + ['torch' in sys.modules]))"
+        )
+        path = os.pathsep.join([str(ROOT / "src"), str(ROOT / "workflow/scripts")])
+        done = subprocess.run(
+            [sys.executable, "-c", body + report],
+            env=os.environ | {"PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        *files, torch_loaded = json.loads(done.stdout)
+        ours = {Path(file) for file in files if file and Path(file).is_relative_to(ROOT / "src")}
+        assert ours
+        assert ours <= files_of(script)
+        assert torch_loaded is heavy

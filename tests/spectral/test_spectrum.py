@@ -1,0 +1,120 @@
+"""Lanczos quadrature on matrices with chosen eigenvalues."""
+
+import numpy as np
+import pytest
+import torch
+from matrices import diagonal, generator, matrix
+
+from hessian_directions.geometry.directions import draw, unit
+from hessian_directions.spectral.density import broaden
+from hessian_directions.spectral.spectrum import spectral_density
+
+
+def bulk_with_outliers(n=400, seed=0):
+    bulk = 0.05 * np.random.default_rng(seed).normal(size=n - 4)
+    return np.sort(np.concatenate([[-1, 2, 5, 10], bulk]))
+
+
+@pytest.mark.parametrize("distribution", ["gaussian", "rademacher"])
+@pytest.mark.parametrize("probes_at_once", [1, 3, 8])
+def test_moments_up_to_2m_minus_1_are_exact_for_every_probe(distribution, probes_at_once):
+    values = np.random.default_rng(3).normal(size=60)
+    H, m, n_probes = matrix(values), 6, 7
+    nodes, weights = spectral_density(
+        H, n_probes, m, generator(), distribution, probes_at_once=probes_at_once
+    )
+    V = unit(draw(distribution, 60, n_probes, generator()))
+    power = V
+    for k in range(1, 2 * m + 1):
+        power = H @ power
+        exact = (V * power).sum(0).numpy()
+        error = np.abs((weights * nodes**k).sum(1) - exact).max()
+        assert (error < 1e-12 * np.abs(values).max() ** k) == (k < 2 * m)
+
+
+def test_pyhessian_weights_are_complex():
+    nodes, weights = spectral_density(matrix(bulk_with_outliers()), 5, 40, generator())
+    assert nodes.shape == weights.shape == (5, 40)
+    assert nodes.dtype == weights.dtype == np.float64
+    assert (weights >= 0).all()
+    assert weights.sum(axis=1) == pytest.approx(np.ones(5), abs=1e-14)
+    assert (np.diff(nodes, axis=1) >= 0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_lla_shows_five_ghost_copies_of_the_largest_eigenvalue(dtype):
+    """After 120 steps without reorthogonalisation λ_max has several nodes; ours has one."""
+    values = bulk_with_outliers()
+    H = matrix(values).to(dtype)
+
+    v, before = (
+        unit(draw("gaussian", 400, 1, generator(), dtype))[:, 0],
+        torch.zeros(400, dtype=dtype),
+    )
+    T, beta = np.zeros((120, 120)), 0.0
+    for j in range(120):
+        w = H @ v - beta * before
+        T[j, j] = float(w @ v)
+        w = w - T[j, j] * v
+        beta = float(w.norm())
+        before, v = v, w / beta
+        if j < 119:
+            T[j, j + 1] = T[j + 1, j] = beta
+    ghosts = np.abs(np.linalg.eigvalsh(T) - 10) < 1e-3
+    assert ghosts.sum() >= 3
+
+    nodes = spectral_density(H, 4, 120, generator()).nodes
+    for isolated in (-1, 2, 5, 10):
+        assert (np.abs(nodes - isolated) < 1e-3).sum(axis=1).tolist() == [1, 1, 1, 1]
+
+
+def test_density_is_that_of_the_eigenvalues():
+    """An isolated eigenvalue has the weight 1/N on average, and the bulk its density."""
+    values = bulk_with_outliers()
+    nodes, weights = spectral_density(diagonal(values), 80, 40, generator())
+    for isolated in (-1, 2, 5, 10):
+        share = (weights * (np.abs(nodes - isolated) < 0.1)).sum(axis=1)
+        assert abs(share.mean() - 1 / 400) < 4 * share.std(ddof=1) / np.sqrt(80)
+    grid = np.linspace(-0.3, 0.3, 61)
+    densities = broaden(nodes, weights, grid, 0.03)
+    exact = broaden(values, np.full(400, 1 / 400), grid, 0.03)
+    error = densities.std(axis=0, ddof=1) / np.sqrt(80)
+    assert (np.abs(densities.mean(axis=0) - exact) < 4 * error + 0.005 * exact.max()).all()
+
+
+@pytest.mark.parametrize(
+    ("values", "n_nodes"),
+    [([2.0] * 9, 1), ([0.0] * 9, 1), ([1.0] * 5 + [-3.0] * 4, 2), ([4.0], 1), ([1.0, 2.0], 2)],
+)
+def test_exhausted_krylov_spaces_are_filled_up_with_weight_zero(values, n_nodes):
+    nodes, weights = spectral_density(diagonal(values), 3, 7, generator())
+    assert nodes.shape == (3, min(7, len(values)))
+    assert (weights[:, n_nodes:] == 0).all()
+    assert weights.sum(axis=1) == pytest.approx(np.ones(3))
+    assert nodes[:, :n_nodes] == pytest.approx(np.tile(np.unique(values), (3, 1)))
+    assert (nodes[:, n_nodes:] == nodes[:, [n_nodes - 1]]).all()
+
+
+def test_all_steps_give_the_whole_spectrum():
+    values = np.sort(np.random.default_rng(0).normal(size=25))
+    nodes, _ = spectral_density(matrix(values), 2, 100, generator())
+    assert nodes == pytest.approx(np.tile(values, (2, 1)), abs=1e-12)
+
+
+def test_progress_counts_products():
+    seen = []
+    spectral_density(
+        diagonal(np.arange(20.0)),
+        5,
+        3,
+        generator(),
+        probes_at_once=2,
+        progress=lambda done, total, left: seen.append((done, total)),
+    )
+    assert seen[-1] == (15, 15)
+    assert [done for done, _ in seen] == [2, 4, 6, 8, 10, 12, 13, 14, 15]
+
+
+def test_no_probes():
+    with pytest.raises(ValueError, match="at least 1"):
+        spectral_density(diagonal([1.0]), 0, 3, generator())
