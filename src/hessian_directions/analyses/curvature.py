@@ -1,38 +1,37 @@
 """Both ends of the spectrum, trace and Frobenius norm of one objective, by few products."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from hessian_directions import seeds
-from hessian_directions.analyses.reference_trace import deflated_rest
+from hessian_directions.analyses.job import Job
 from hessian_directions.objectives.objective import Objective
-from hessian_directions.spectral.eigenpairs import Progress, extreme_eigenpairs
+from hessian_directions.spectral.eigenpairs import extreme_eigenpairs
+from hessian_directions.traces.deflation import deflated_rest
 
 
 def summarize(
     objective: Objective,
-    settings: Mapping[str, Any],
+    tolerance: float,
+    n_samples: int,
     seed: int,
     *,
     missed_probability: float = 0.01,
-    state_path: str | None = None,
-    progress: Progress | None = None,
+    job: Job | None = None,
 ) -> dict[str, float]:
     """λ_min and λ_max with residuals; trace and Frobenius norm, deflated by their directions.
 
-    `settings` holds the `tolerance` of the eigenpairs and the number `n_samples` of Rademacher directions.
+    `tolerance` is that of the eigenpairs, `n_samples` the number of Rademacher directions. With a
+    job, the search says how far it is and keeps its state.
     """
     objective.self_test()
     H = objective.hessian()
     pairs = extreme_eigenpairs(
         H,
-        tolerance=settings["tolerance"],
+        tolerance=tolerance,
         missed_probability=missed_probability,
         generator=seeds.generator(seed, "start"),
-        state_path=state_path,
-        progress=progress,
+        state_path=job.state_path if job else None,
+        progress=(lambda status: job.announce(str(status))) if job else None,
     )
-    rest = deflated_rest(H, pairs.vectors, settings["n_samples"], seeds.generator(seed, "trace"))
+    rest = deflated_rest(H, pairs.vectors, n_samples, seeds.generator(seed, "trace"))
     values = pairs.values.double()
     return {
         "n_parameters": objective.n_parameters,

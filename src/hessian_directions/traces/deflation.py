@@ -1,83 +1,19 @@
-"""Trace and Frobenius norm of a network's Hessian, independent of the samples they are compared with."""
+"""Trace and norm of a Hessian with known directions taken out: deflation by vectors and a sketch."""
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-import xarray as xr
 from torch import Tensor
 
-from hessian_directions import seeds
-from hessian_directions.analyses.announcing import Announce, counted
 from hessian_directions.geometry.directions import gaussian, orthonormalise, rademacher
-from hessian_directions.objectives.objective import Objective
 from hessian_directions.operators import Operator
 from hessian_directions.progress import Clock, Progress
-from hessian_directions.traces import estimators
 
 # Products that turn random vectors into the sketch. On the spectrum of the test, ten outliers beside a bulk with a
 # fifth of their norm, the worst of ten Ritz values is about 40 % short after one and 0.2 % after two (medians of 30
 # sketches); spectra without a gap do worse.
 SKETCH_ROUNDS = 2
-
-
-def estimate(
-    objective: Objective,
-    eigenpairs: xr.Dataset,
-    vectors: Tensor,
-    settings: Mapping[str, Any],
-    seed: int,
-    announce: Announce,
-) -> xr.Dataset:
-    """Trace t and Frobenius norm f with standard errors, and what completes the eigenpairs to a spectrum in short.
-
-    That is the Ritz values of a sketch of what they leave, and t_b and f_b of what both leave. The trace is exact (N
-    second directional derivatives), or the sum of all these.
-    """
-    H = objective.hessian()
-    V = orthonormalise(vectors.double()).to(H.dtype)
-    sketch = sketch_beside(
-        H,
-        V,
-        settings["n_sketch"],
-        seeds.generator(seed, "sketch"),
-        counted(announce, "products of the sketch"),
-    )
-    rest = deflated_rest(
-        H,
-        torch.cat([V, sketch.basis], dim=1),
-        settings["n_reference"],
-        seeds.generator(seed, "reference"),
-        counted(announce, "reference samples"),
-    )
-    known = np.concatenate([eigenpairs["value"].values, sketch.values])
-    if settings["exact_trace"]:
-        total, error = estimators.exact(objective).mean, 0.0
-    else:
-        total, error = known.sum() + rest["trace"], rest["trace_standard_error"]
-    # Residuals are what joins the sketch to the rest, above the diagonal and below.
-    rest_frobenius = np.hypot(
-        math.sqrt(2) * np.linalg.norm(sketch.residuals), rest["frobenius_norm"]
-    )
-    frobenius = np.hypot(np.linalg.norm(known), rest_frobenius)
-    scalars = {
-        "trace": float(total),
-        "trace_standard_error": float(error),
-        "frobenius_norm": float(frobenius),
-        # d√(a² + b²) = b·db/√(a² + b²): only the rest is sampled
-        "frobenius_standard_error": rest["frobenius_standard_error"]
-        * (rest["frobenius_norm"] / float(frobenius) if frobenius else 0.0),
-        "rest_trace": float(total - known.sum()),
-        "rest_frobenius_norm": float(rest_frobenius),
-    }
-    return xr.Dataset(
-        {name: ((), value) for name, value in scalars.items()}
-        | {"ritz_value": ("ritz", sketch.values), "ritz_residual": ("ritz", sketch.residuals)},
-        attrs={"reference_kind": "exact" if settings["exact_trace"] else "deflated Rademacher"},
-    )
 
 
 @dataclass(frozen=True)

@@ -1,23 +1,23 @@
-"""The trace by every estimator on the same network and, where it can be, along the same directions."""
+"""All estimators of the trace on one objective: samples, errors, cost."""
 
 import warnings
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 import xarray as xr
 from torch import Tensor
 
 from hessian_directions import seeds
-from hessian_directions.analyses.announcing import Announce, counted
+from hessian_directions.analyses.job import Job
 from hessian_directions.geometry.directions import gaussian
 from hessian_directions.objectives.objective import Objective
 from hessian_directions.traces import estimators
 from hessian_directions.traces.finite_differences import PILOTS, choose_step, in_float64
 
-# Cost in forward passes of the network: convolutions and matrix products, gradient 3, product 8 (6 with shared
-# passes), second directional derivative in Taylor mode 5. Loss values count in their own precision, as 1.
+# Cost in forward passes of the network: convolutions and matrix products, gradient 3, product 8
+# (6 with shared passes), second directional derivative in Taylor mode 5. Loss values count in
+# their own precision, as 1.
 FORWARDS = {
     "value": 1,
     "gradient": 3,
@@ -26,24 +26,32 @@ FORWARDS = {
 }
 
 
+class Numbers(Protocol):
+    """How many samples are taken."""
+
+    @property
+    def n_samples(self) -> int: ...
+    @property
+    def n_paired(self) -> int: ...
+    @property
+    def fit_points(self) -> int: ...
+
+
 def compare(
-    objective: Objective,
-    vectors: Tensor | None,
-    settings: Mapping[str, Any],
-    seed: int,
-    announce: Announce,
+    objective: Objective, vectors: Tensor | None, numbers: Numbers, seed: int, job: Job
 ) -> tuple[xr.Dataset, dict[str, float]]:
     """Samples, means and standard errors of every estimator, and their seconds.
 
-    Loss differences (three points, and a quadratic fit), exact second directional derivatives and Hutchinson's
-    products share Gaussian directions; Rademacher, deflated and Hutch++ have their own. Differences and exact
-    derivatives go on to `n_paired` directions: what kinks add to a difference varies much from one to the next.
+    Loss differences (three points, and a quadratic fit), exact second directional derivatives and
+    Hutchinson's products share Gaussian directions; Rademacher, deflated and Hutch++ have their
+    own. Differences and exact derivatives go on to `n_paired` directions: what kinks add to a
+    difference varies much from one to the next.
     """
-    n_samples = settings["n_samples"]
+    n_samples = numbers.n_samples
     H = objective.hessian()
     paired = gaussian(
         objective.n_parameters,
-        max(settings["n_paired"], n_samples),
+        max(numbers.n_paired, n_samples),
         seeds.generator(seed, "shared directions"),
         objective.dtype,
         objective.device,
@@ -58,35 +66,35 @@ def compare(
         # What kinks do to differences is what is studied.
         warnings.simplefilter("ignore", estimators.KinkWarning)
         differences = estimators.finite_difference(
-            precise, directions=paired, step=step, progress=counted(announce, "loss differences")
+            precise, directions=paired, step=step, progress=job.counted("loss differences")
         )
         fits = estimators.quadratic_fit(
             precise,
             directions=shared,
             step=step,
-            n_points=settings["fit_points"],
-            progress=counted(announce, "quadratic fits"),
+            n_points=numbers.fit_points,
+            progress=job.counted("quadratic fits"),
         )
     estimates = {
         "finite_difference": differences,
         "quadratic_fit": fits,
         "directional": estimators.directional(
-            objective, directions=paired, progress=counted(announce, "directional derivatives")
+            objective, directions=paired, progress=job.counted("directional derivatives")
         ),
         "hutchinson": estimators.hutchinson(
-            H, directions=shared, progress=counted(announce, "Hutchinson's products")
+            H, directions=shared, progress=job.counted("Hutchinson's products")
         ),
         "hutchinson_rademacher": estimators.hutchinson(
             H,
             n_samples,
             seeds.generator(seed, "rademacher"),
-            progress=counted(announce, "Rademacher products"),
+            progress=job.counted("Rademacher products"),
         ),
         "hutch_plus_plus": estimators.hutch_plus_plus(
             H,
             n_samples,
             seeds.generator(seed, "hutch++"),
-            progress=counted(announce, "products of Hutch++"),
+            progress=job.counted("products of Hutch++"),
         ),
     }
     if vectors is not None:
@@ -95,7 +103,7 @@ def compare(
             vectors,
             n_samples,
             seeds.generator(seed, "deflated"),
-            progress=counted(announce, "deflated products"),
+            progress=job.counted("deflated products"),
         )
     for name in ("finite_difference", "quadratic_fit"):
         estimates[name] = replace(estimates[name], cost=estimates[name].cost + choice)

@@ -19,6 +19,19 @@ from hessian_directions.reporting.figures.drawing import (
     title_panels,
 )
 
+FIGURES = {
+    "lines": {
+        "title": "Profiles along lines",
+        "category": "5. Slices",
+        "reads": {"profiles": "lines"},
+        "caption": r"""
+Loss along unit vectors through the trained weights θ*: two random directions and the eigenvectors
+of the largest and of the smallest eigenvalue of the Hessian. Dashed: parabola with the exact slope
+v'∇L and the exact curvature v'Hv. Trained networks are not critical points, so the slope need not
+vanish; on ReLU networks the profile need not follow the parabola however near.""",
+    },
+}
+
 STYLES = {
     "largest": (r"along $\lambda_{\max}$", LARGEST, 1.3),
     "smallest": (r"along $\lambda_{\min}$", SMALLEST, 1.3),

@@ -1,19 +1,31 @@
 """What a trained network scores: losses, accuracies, the gradient that is left."""
 
-import torch
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import xarray as xr
-from torch import Tensor
 
-from hessian_directions.analyses.problem import Problem
-from hessian_directions.data.dataset import Split
+from hessian_directions import settings as typed
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from hessian_directions.analyses.job import Job
+    from hessian_directions.analyses.problem import Problem
+    from hessian_directions.data.dataset import Split
 
 
-def measure(problem: Problem) -> xr.Dataset:
+class Settings(typed.Settings):
+    """Has no settings."""
+
+
+def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
     """Scalars of one network.
 
-    `loss` and `gradient_norm` are those of the objective that the curvature analyses study; `train_…` and
-    `test_…` are over all images of the split. Regression has no accuracy (NaN), but its fit: inputs, targets
-    and outputs of the test points in order of x.
+    `loss` and `gradient_norm` are those of the objective whose curvature is analysed; `train_…` and
+    `test_…` are over all samples of the split. Regression has no accuracy (NaN), but its fit:
+    inputs, targets and outputs of the test points in order of x, where x is one number.
     """
     objective = problem.objective("train")
     self_test = objective.self_test()
@@ -39,7 +51,8 @@ def measure(problem: Problem) -> xr.Dataset:
         {name: ((), value) for name, value in scores.items()},
         attrs={"self_test": self_test.describe()},
     )
-    return dataset if problem.dataset.n_classes else dataset.assign(_fit(splits, outputs["test"]))
+    has_curve = not problem.dataset.n_classes and splits["test"].inputs[0].numel() == 1
+    return dataset.assign(_fit(splits, outputs["test"])) if has_curve else dataset
 
 
 def _as(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -47,8 +60,12 @@ def _as(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def _outputs(problem: Problem, split: Split) -> Tensor:
+    import torch
+
     model = problem.model.to(problem.device, problem.dtype).eval()
-    inputs = split.inputs.to(problem.device, problem.dtype)
+    inputs = split.inputs.to(problem.device)
+    if inputs.is_floating_point():
+        inputs = inputs.to(problem.dtype)
     with torch.no_grad():
         return torch.cat([model(batch) for batch in inputs.split(problem.batch_size)])
 
