@@ -18,7 +18,7 @@ with stage(snakemake) as job:
         job.params.settings,
         seeds.generator(job.params.seed, "eigenpairs"),
         state_path=job.state_path(job.output.eigenpairs),
-        progress=lambda now: job.progress(str(now)),
+        progress=job.progress,
     )
     provenance = job.provenance(studied.identity())
     artifacts.write_tensors(job.output.eigenvectors, {"vectors": vectors.cpu().numpy()}, provenance)

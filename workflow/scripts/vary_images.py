@@ -22,6 +22,6 @@ with stage(snakemake) as job:
         job.params.settings,
         seeds.derive(job.params.seed, "image counts"),
         state_path=job.state_path(job.output.counted),
-        progress=lambda now: job.progress(str(now)),
+        progress=job.progress,
     )
     artifacts.write_dataset(job.output.counted, dataset, job.provenance(studied.identity()))

@@ -9,4 +9,4 @@ Announce = Callable[[str], None]
 
 def counted(announce: Announce, what: str) -> Progress:
     """The progress callback of the library as a line of text."""
-    return lambda done, total, left: announce(f"{done}/{total} {what}, {left:.0f} s left")
+    return lambda now: announce(f"{what}: {now}")

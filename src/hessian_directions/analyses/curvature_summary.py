@@ -6,7 +6,8 @@ from typing import Any
 from hessian_directions import seeds
 from hessian_directions.analyses.reference_trace import deflated_rest
 from hessian_directions.objectives.objective import Objective
-from hessian_directions.spectral.eigenpairs import Progress, extreme_eigenpairs
+from hessian_directions.progress import Progress
+from hessian_directions.spectral.eigenpairs import extreme_eigenpairs
 
 
 def summarize(

@@ -9,7 +9,8 @@ import xarray as xr
 from torch import Tensor
 
 from hessian_directions.objectives.objective import Objective
-from hessian_directions.spectral.eigenpairs import Progress, extreme_eigenpairs
+from hessian_directions.progress import Progress
+from hessian_directions.spectral.eigenpairs import extreme_eigenpairs
 from hessian_directions.traces.finite_differences import in_float64
 
 

@@ -7,7 +7,7 @@ import xarray as xr
 
 from hessian_directions.analyses.curvature_summary import summarize
 from hessian_directions.objectives.objective import Objective
-from hessian_directions.spectral.eigenpairs import Progress
+from hessian_directions.progress import Progress
 
 
 def study(
