@@ -1,22 +1,53 @@
 """How far a long computation is, and how long the rest will take."""
 
+import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
-# Called after every part with (parts done, parts in all, seconds left).
-Progress = Callable[[int, int, float], None]
+
+@dataclass(frozen=True)
+class Status:
+    """How far a computation is, given to a progress callback after every part: `str` is one line.
+
+    Attributes:
+        done: Parts done.
+        total: Parts in all; None where nobody knows.
+        unit: What the parts are: "products", "points", "epochs".
+        seconds_left: Until the end, if the rest costs as much per part; NaN without a total.
+        note: What has been found so far, for a reader.
+    """
+
+    done: int
+    total: int | None
+    unit: str
+    seconds_left: float = math.nan
+    note: str = ""
+
+    def __str__(self) -> str:
+        of_all = "" if self.total is None else f"/{self.total}"
+        left = "" if math.isnan(self.seconds_left) else f", {self.seconds_left:.0f} s left"
+        return f"{self.done}{of_all} {self.unit}{left}{self.note and f'; {self.note}'}"
+
+
+# `print` is one.
+Progress = Callable[[Status], None]
 
 
 class Clock:
-    """Calls a progress function, if there is one, with the seconds that the rest will take.
+    """Tells a progress callback, if there is one, how many of the parts are done.
 
     The rest is taken to cost as much per part as what has been done since the clock was made.
     """
 
-    def __init__(self, total: int, progress: Progress | None) -> None:
-        self._total, self._progress, self._start = total, progress, time.perf_counter()
+    def __init__(self, total: int | None, unit: str, progress: Progress | None) -> None:
+        self._total, self._unit, self._progress = total, unit, progress
+        self._start = time.perf_counter()
 
-    def __call__(self, done: int) -> None:
-        if self._progress is not None:
-            elapsed = time.perf_counter() - self._start
-            self._progress(done, self._total, elapsed * (self._total - done) / done)
+    def __call__(self, done: int, note: str = "") -> None:
+        if self._progress is None:
+            return
+        left = math.nan
+        if self._total is not None and done:
+            left = (time.perf_counter() - self._start) * (self._total - done) / done
+        self._progress(Status(done, self._total, self._unit, left, note))

@@ -13,6 +13,7 @@ from hessian_directions.errors import ArtifactError, ConfigurationError
 from hessian_directions.geometry import directions, slices, synthetic
 from hessian_directions.geometry.directions import gaussian, orthonormalise, unit
 from hessian_directions.objectives.objective import Objective
+from hessian_directions.progress import Status
 
 
 def network(dtype: torch.dtype = torch.float64) -> Objective:
@@ -251,13 +252,10 @@ def test_float32_objectives_give_their_own_losses():
 
 def test_progress_tells_what_is_left():
     told = []
-    slices.surface(
-        bowl(3), gaussian(3, 2, generator()), GRID, GRID, progress=lambda *t: told.append(t)
-    )
-    assert told[0][:2] == (9, 81)
-    assert told[-1][:2] == (81, 81)
-    assert told[0][2] > 0
-    assert told[-1][2] == 0
+    slices.surface(bowl(3), gaussian(3, 2, generator()), GRID, GRID, progress=told.append)
+    assert (told[0].done, told[0].total) == (9, 81)
+    assert told[0].seconds_left > 0
+    assert told[-1] == Status(81, 81, "points", 0)
 
 
 @pytest.mark.parametrize("k", [1, 2, 5])

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from hessian_directions.data.dataset import Split
-from hessian_directions.errors import ConfigurationError, NonFiniteError
+from hessian_directions.errors import ArtifactError, ConfigurationError, NonFiniteError
 from hessian_directions.learning import checkpoints, training
 from hessian_directions.learning.training import (
     Snapshots,
@@ -232,8 +232,8 @@ class KilledError(Exception):
 
 
 def killed_after(epoch):
-    def progress(row):
-        if row["epoch"] == epoch:
+    def progress(status):
+        if status.done == epoch:
             raise KilledError
 
     return progress
@@ -268,7 +268,7 @@ def test_a_killed_run_resumes_to_the_same_bits(name, tmp_path):
             RESUMABLE[name],
             seed=4,
             state_path=state_path,
-            state_every=0,
+            save_seconds=0,
             progress=progress,
         )
 
@@ -281,7 +281,7 @@ def test_a_killed_run_resumes_to_the_same_bits(name, tmp_path):
         with pytest.raises(KilledError):
             run(network(), killed_after(epoch))
     seen = []
-    run(network(), lambda row: seen.append(row["epoch"]))
+    run(network(), lambda status: seen.append(status.done))
     assert seen == [7, 8, 9]
     # What comes after training may fail, too: the state is left to the caller.
     result = run(resumed)
@@ -318,7 +318,7 @@ def test_a_run_killed_within_an_epoch_resumes_to_the_same_bits(tmp_path):
 
     whole, resumed = resnet(), resnet()
     expected = run(whole)
-    kept = {"state_path": tmp_path / "state.pt", "state_every": 0}
+    kept = {"state_path": tmp_path / "state.pt", "save_seconds": 0}
     for step in (2, 3, 11, 6):  # steps of a run, not of an epoch
         with pytest.raises(KilledError):
             run(resnet(), killed_at(step), **kept)
@@ -332,7 +332,7 @@ def test_a_run_killed_within_an_epoch_resumes_to_the_same_bits(tmp_path):
 
 @pytest.mark.parametrize("other", ["seed", "settings", "weights", "data"])
 def test_one_fixed_cache_file_for_every_network(other, tmp_path):
-    """loss-landscape-anim's mistake: the state of another run is not continued."""
+    """loss-landscape-anim's mistake: the state of another run is refused."""
     state = tmp_path / "state.pt"
     changed = {
         "seed": 1 if other == "seed" else 0,
@@ -349,22 +349,21 @@ def test_one_fixed_cache_file_for_every_network(other, tmp_path):
             {"epochs": 4},
             seed=0,
             state_path=state,
-            state_every=0,
+            save_seconds=0,
             progress=killed_after(3),
         )
+    name = {"settings": "learning_rate 0.1, not 0.2", "data": "samples"}.get(other, other)
+    with pytest.raises(ArtifactError, match=f"saved by a run with {name}"):
+        train(
+            changed["model"],
+            squares,
+            changed["data"],
+            None,
+            changed["settings"],
+            seed=changed["seed"],
+            state_path=state,
+        )
     assert state.exists()
-    seen = []
-    train(
-        changed["model"],
-        squares,
-        changed["data"],
-        None,
-        changed["settings"],
-        seed=changed["seed"],
-        state_path=state,
-        progress=lambda row: seen.append(row["epoch"]),
-    )
-    assert seen == [0, 1, 2, 3, 4]
 
 
 # Ends

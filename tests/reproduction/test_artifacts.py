@@ -16,6 +16,7 @@ import pytest
 import xarray as xr
 
 from hessian_directions.errors import ArtifactError
+from hessian_directions.files import to_json
 from hessian_directions.reproduction import artifacts
 
 PROVENANCE = {"seed": 1, "configuration": {"b": [1, 2.5], "a": None}, "data": {"name": "digits"}}
@@ -93,9 +94,6 @@ def test_json_of_numpy(tmp_path: Path) -> None:
     value = {"b": np.float64(0.5), "a": np.arange(2), "c": np.bool_(True)}
     artifacts.write_json(tmp_path / "r.json", value)
     assert artifacts.read_json(tmp_path / "r.json") == {"a": [0, 1], "b": 0.5, "c": True}
-    assert artifacts.to_json(value) == artifacts.to_json(dict(reversed(value.items())))
-    with pytest.raises(TypeError, match="Path cannot be written as JSON"):
-        artifacts.to_json({"path": tmp_path})
 
 
 # Equal bytes.
@@ -111,7 +109,7 @@ def test_equal_bytes_in_two_processes(tmp_path: Path) -> None:
     )
     write_both(tmp_path / "first")
     for seed in ("1", "2"):
-        paths = [str(Path(artifacts.__file__).parents[1]), str(Path(__file__).parents[1])]
+        paths = [str(Path(artifacts.__file__).parents[2]), str(Path(__file__).parent)]
         environment = os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(paths)}
         folder = tmp_path / f"process with seed {seed}"
         subprocess.run([sys.executable, "-c", program, str(folder)], env=environment, check=True)
@@ -161,8 +159,6 @@ def test_error_leaves_the_old_file(tmp_path: Path) -> None:
     for spoiled in (dataset().assign_attrs(bad=Unwritable()), dataset().assign(x=Unwritable())):
         with pytest.raises((TypeError, ValueError)):
             artifacts.write_dataset(path, spoiled, PROVENANCE)
-    with pytest.raises(KeyboardInterrupt):
-        interrupted(path)
     with pytest.raises(TypeError):
         artifacts.write_json(path, {"bad": Unwritable()})
     assert path.read_text() == "old"
@@ -194,18 +190,6 @@ def test_full_disk_is_an_error_of_the_user(tmp_path: Path, suffix: str) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def interrupted(path: Path) -> None:
-    with artifacts.atomic_path(path) as temporary:
-        temporary.write_text("half")
-        raise KeyboardInterrupt
-
-
-def test_error_leaves_no_new_file(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        interrupted(tmp_path / "new.json")
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.parametrize("kill", [signal.SIGTERM, signal.SIGKILL])
 def test_kill_leaves_the_old_file_and_the_next_write_no_debris(
     tmp_path: Path, kill: signal.Signals
@@ -216,8 +200,8 @@ def test_kill_leaves_the_old_file_and_the_next_write_no_debris(
     program = textwrap.dedent(
         """
         import sys, time
-        from hessian_directions.reproduction import artifacts
-        with artifacts.atomic_path(sys.argv[1]) as path:
+        from hessian_directions.files import atomic_path
+        with atomic_path(sys.argv[1]) as path:
             path.write_bytes(b"half")
             print("writing", flush=True)
             time.sleep(60)
@@ -225,7 +209,7 @@ def test_kill_leaves_the_old_file_and_the_next_write_no_debris(
     )
     process = subprocess.Popen(
         [sys.executable, "-c", program, str(path)],
-        env=os.environ | {"PYTHONPATH": str(Path(artifacts.__file__).parents[1])},
+        env=os.environ | {"PYTHONPATH": str(Path(artifacts.__file__).parents[2])},
         stdout=subprocess.PIPE,
     )
     assert process.stdout is not None
@@ -307,7 +291,7 @@ def made_by(*code: Path) -> dict:
 def test_provenance_holds_what_made_it(tmp_path: Path) -> None:
     (tmp_path / "a.py").write_text("a")
     made = made_by(tmp_path / "a.py")
-    assert json.loads(artifacts.to_json(made)) == made
+    assert json.loads(to_json(made)) == made
     assert made["libraries"]["numpy"] == np.__version__
     expected = {
         "configuration": {"network": "resnet"},

@@ -109,7 +109,7 @@ def test_progress_counts_products():
         3,
         generator(),
         probes_at_once=2,
-        progress=lambda done, total, left: seen.append((done, total)),
+        progress=lambda now: seen.append((now.done, now.total)),
     )
     assert seen[-1] == (15, 15)
     assert [done for done, _ in seen] == [2, 4, 6, 8, 10, 12, 13, 14, 15]

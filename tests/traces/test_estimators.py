@@ -13,6 +13,7 @@ from hessian_directions.errors import NonFiniteError
 from hessian_directions.geometry import synthetic
 from hessian_directions.geometry.directions import gaussian
 from hessian_directions.objectives.objective import Objective
+from hessian_directions.progress import Status
 from hessian_directions.traces import estimators
 from hessian_directions.traces.finite_differences import LossCurvature
 
@@ -204,10 +205,10 @@ def test_hutch_plus_plus_on_tiny_matrices(n):
 def test_hutch_plus_plus_spends_the_products_it_was_given(n_products):
     told = []
     estimate = estimators.hutch_plus_plus(
-        matrix(SPECTRA["flat"]), n_products, generator(), progress=lambda *t: told.append(t)
+        matrix(SPECTRA["flat"]), n_products, generator(), progress=told.append
     )
     assert estimate.cost.passes == {"hessian_vector_product float64": n_products}
-    assert told[-1] == (n_products, n_products, 0)
+    assert told[-1] == Status(n_products, n_products, "products", 0)
 
 
 def test_hutch_plus_plus_needs_four_products():
@@ -222,7 +223,7 @@ def test_hutch_plus_plus_needs_four_products():
 def test_exact_trace_of_a_matrix(n, batch):
     H = matrix(torch.linspace(-1, 3, n))
     done = []
-    estimate = estimators.exact(H, batch, progress=lambda d, total, left: done.append((d, total)))
+    estimate = estimators.exact(H, batch, progress=lambda now: done.append((now.done, now.total)))
     assert estimate.mean == pytest.approx(float(H.trace()), rel=1e-12)
     assert estimate.standard_error == 0
     assert estimate.samples.tolist() == [estimate.mean]
@@ -348,12 +349,10 @@ def test_cost_of_a_dense_matrix_is_its_products():
 
 def test_progress_is_announced_after_every_chunk():
     told = []
-    estimators.hutchinson(
-        torch.eye(3), 10, generator(), chunk=4, progress=lambda *state: told.append(state)
-    )
-    assert [(done, total) for done, total, _ in told] == [(4, 10), (8, 10), (10, 10)]
-    assert told[-1][2] == 0
-    assert all(left >= 0 for _, _, left in told)
+    estimators.hutchinson(torch.eye(3), 10, generator(), chunk=4, progress=told.append)
+    assert [(now.done, now.total) for now in told] == [(4, 10), (8, 10), (10, 10)]
+    assert told[-1].seconds_left == 0
+    assert all(now.seconds_left >= 0 for now in told)
 
 
 def test_shards_pool_to_one_estimate():
@@ -417,7 +416,7 @@ def test_differences_of_losses_warn_of_kinks(activation: nn.Module, kinks: list[
             estimator(objective, directions=v, step=1e-3)
         said = [str(w.message) for w in caught if w.category is estimators.KinkWarning]
         assert len(said) == bool(kinks)
-        assert all(kinks[0] in line and "estimators.directional" in line for line in said)
+        assert all(kinks[0] in line and "trace.directional" in line for line in said)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         estimators.directional(objective, directions=v)

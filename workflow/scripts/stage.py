@@ -52,7 +52,7 @@ class Stage:
         self.states.append(Path(f"{output}.state"))
         return str(self.states[-1])
 
-    def progress(self, text: str) -> None:
+    def progress(self, text: object) -> None:
         """Say how far the job is; at most one line in five seconds reaches the log."""
         now = time.monotonic()
         if now - getattr(self, "_last_progress", -5.0) >= 5.0:

@@ -26,7 +26,7 @@ with stage(snakemake) as job:
         seed=seeds.derive(job.params.seed, "training"),
         device=studied.device,
         state_path=job.state_path(job.output.checkpoint),
-        progress=lambda record: job.progress(str(record)),
+        progress=job.progress,
     )
     history = xr.Dataset(
         {name: ("epoch", values) for name, values in result.history.items() if name != "epoch"},

@@ -39,4 +39,4 @@ class Job:
 
     def counted(self, what: str) -> Progress:
         """The library's progress callback as a line of text."""
-        return lambda done, total, left: self.announce(f"{done}/{total} {what}, {left:.0f} s left")
+        return lambda status: self.announce(f"{what}: {status}")

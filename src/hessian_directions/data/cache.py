@@ -7,7 +7,7 @@ from pathlib import Path
 import pooch
 
 from hessian_directions.errors import DataError
-from hessian_directions.reproduction.artifacts import sha256 as file_sha256
+from hessian_directions.files import sha256 as file_sha256
 
 VARIABLE = "HESSIAN_DIRECTIONS_CACHE"
 

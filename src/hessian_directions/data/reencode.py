@@ -21,7 +21,7 @@ from PIL import Image
 from hessian_directions.data import cache as cache_folder
 from hessian_directions.data import cifar10
 from hessian_directions.errors import DataError, HessianDirectionsError
-from hessian_directions.reproduction.artifacts import atomic_path
+from hessian_directions.files import atomic_path
 
 QUALITY = 75
 SUBSAMPLING = "4:2:0"

@@ -62,7 +62,7 @@ def surface(
         alphas: (A,) ascending coordinates along η; one of them is 0.
         betas: (B,) ascending coordinates along δ; one of them is 0.
         normalisation: What kind of directions these are ("gaussian", "unit", "filter"): stored.
-        progress: Called with (points done, points in all, seconds left).
+        progress: Called with the points so far.
 
     Returns:
         Array `loss` of dimensions alpha, beta, float64; a loss that is not finite is NaN.
@@ -108,7 +108,7 @@ def surface_rows(
         )
     picked = along_alpha[np.asarray(rows if isinstance(rows, range) else as_tensor(rows).cpu())]
     eta, delta = directions.to(objective.device, objective.dtype).T
-    theta, clock = objective.theta, Clock(len(picked) * len(along_beta), progress)
+    theta, clock = objective.theta, Clock(len(picked) * len(along_beta), "points", progress)
     values = [
         _line(objective, theta + float(alpha) * eta, delta, along_beta, clock, i * len(along_beta))
         for i, alpha in enumerate(picked)
@@ -183,7 +183,7 @@ def profile(
             f"not ({objective.n_parameters}, K)."
         )
     V = directions.to(objective.device, objective.dtype).T
-    theta, clock = objective.theta, Clock(len(V) * len(along), progress)
+    theta, clock = objective.theta, Clock(len(V) * len(along), "points", progress)
     values = [_line(objective, theta, v, along, clock, i * len(along)) for i, v in enumerate(V)]
     return xr.DataArray(
         np.reshape(values, (len(V), len(along))),

@@ -141,14 +141,14 @@ def sample_projections(
         H: Symmetric operator of shape (N, N).
         n_samples: Number of slices S.
         generator: CPU generator.
-        progress: Called with (slices done, S, seconds left).
+        progress: Called with the planes so far.
         chunk: Slices held at once.
 
     Returns:
         (S, 2, 2), float64. Cost: 2S products with H. Memory: 4·chunk·N·itemsize bytes and what H
         needs for 2·chunk products.
     """
-    n, clock = H.shape[0], Clock(n_samples, progress)
+    n, clock = H.shape[0], Clock(n_samples, "planes", progress)
     M = np.empty((n_samples, 2, 2))
     for start in range(0, n_samples, chunk):
         s = min(chunk, n_samples - start)
@@ -181,7 +181,7 @@ def first_negative_dimension(
         max_dimension: Largest dimension tried, at most N.
         n_samples: Number of nested families of subspaces S.
         generator: CPU generator.
-        progress: Called with (samples done, S, seconds left).
+        progress: Called with the samples so far.
 
     Returns:
         (S,) dimensions; max_dimension + 1 where no negative direction was seen. Curvature below the
@@ -191,7 +191,7 @@ def first_negative_dimension(
     Raises:
         ValueError: max_dimension is not between 1 and N.
     """
-    n, clock = H.shape[0], Clock(n_samples, progress)
+    n, clock = H.shape[0], Clock(n_samples, "samples", progress)
     if not 1 <= max_dimension <= n:
         raise ValueError(f"the largest dimension must lie between 1 and {n}, not {max_dimension}.")
     eps = torch.finfo(H.dtype).eps

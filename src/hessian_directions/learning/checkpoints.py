@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from hessian_directions.data.cache import fetch, folder
 from hessian_directions.errors import CheckpointError, ConfigurationError
+from hessian_directions.files import atomic_path, to_json
+from hessian_directions.files import sha256 as file_sha256
 from hessian_directions.models import vision
-from hessian_directions.reproduction.artifacts import atomic_path, to_json
-from hessian_directions.reproduction.artifacts import sha256 as file_sha256
 
 # Files written before PyTorch 0.4 do not have this count; evaluation mode does not read it.
 COUNTER = "num_batches_tracked"

@@ -6,15 +6,11 @@ parameter, at the cost of one.
 """
 
 import hashlib
-import io
 import math
 import os
-import pickle
-import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,10 +21,10 @@ from hessian_directions import seeds
 from hessian_directions.autodiff.substitutes import Substitutes
 from hessian_directions.data.dataset import Split
 from hessian_directions.errors import ConfigurationError, NonFiniteError
-from hessian_directions.reproduction.artifacts import atomic_path, to_json
+from hessian_directions.progress import Clock, Progress
+from hessian_directions.saved_run import SavedRun
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-Progress = Callable[[Mapping[str, float]], None]
 
 CHOICES = {
     "optimizer": ("sgd", "adam"),
@@ -261,7 +257,7 @@ def train(
     seed: int,
     device: torch.device | str = "cpu",
     state_path: str | os.PathLike[str] | None = None,
-    state_every: float = 60.0,
+    save_seconds: float = 60.0,
     progress: Progress | None = None,
 ) -> TrainingResult:
     """Train a network in place, and leave it in evaluation mode.
@@ -276,17 +272,17 @@ def train(
         Of the batches, augmentation, label noise and dropout. Equal seeds give equal bits on one
         machine with one number of threads, on the CPU.
     state_path
-        Where the state is kept every `state_every` seconds. A run that finds the state of the same
-        network, data, settings and seed continues it, to the same bits; any other state is ignored.
-        It is the caller's to remove once the result is kept.
+        Where the state is kept every `save_seconds` (see `SavedRun`). A run that finds the state of
+        the same network, training data, settings and seed continues it, to the same bits.
     progress
-        Called with every record of the history and the total number of epochs as "epochs".
+        Called with the epochs so far at every record of the history, which is its note.
 
     Samples, all in memory on the device, are drawn by a permutation an epoch. Memory beside that of
     one step: up to 5 N numbers (θ, gradient, two of Adam, the best), two copies of the training
     inputs, and 4 K N bytes for K snapshots.
 
-    Raises NonFiniteError naming epoch and learning rate once the loss is NaN or infinite.
+    Raises NonFiniteError naming epoch and learning rate once the loss is NaN or infinite, and
+    ArtifactError where the saved state belongs to another run.
     """
     if not isinstance(settings, TrainingSettings):
         settings = TrainingSettings.from_mapping(settings)
@@ -306,22 +302,21 @@ def train(
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seeds.derive(seed, "training", "model"))
         run = _Run(model.to(device), loss, train, test, settings, seed)
+        clock = Clock(settings.epochs, "epochs", progress)
         saved = None
         if state_path is not None:
-            saved = Path(state_path)
-            run.resume(saved)
-        last_saved = time.monotonic()
+            saved = SavedRun(state_path, run.identity, save_seconds)
+            run.resume(saved.read())
         if run.epoch == run.step == 0:
-            run.record(progress)
+            run.record(clock)
             run.take_snapshot()
         while run.epoch < settings.epochs and not run.reached:
             for _ in run.pass_over_samples():
-                if saved is not None and time.monotonic() - last_saved >= state_every:
-                    run.save(saved)
-                    last_saved = time.monotonic()
+                if saved is not None and saved.due:
+                    saved.write(run.state())
             run.take_snapshot()
             if run.epoch % settings.history_every == 0 or run.epoch == settings.epochs:
-                run.record(progress)
+                run.record(clock)
         return run.finish()
 
 
@@ -505,7 +500,7 @@ class _Run:
         enabled = self.settings.mixed_precision
         return torch.autocast(self.theta.device.type, dtype=torch.bfloat16, enabled=enabled)
 
-    def record(self, progress: Progress | None) -> None:
+    def record(self, clock: Clock) -> None:
         """Add a row to the history, judge the weights, look at the target."""
         with self._autocast():
             train_loss, _ = _evaluate(self.model, self.loss, self.inputs, self.targets)
@@ -524,8 +519,7 @@ class _Run:
             self._judge(train_loss)
         target = self.settings.target_loss
         self.reached = target is not None and train_loss <= target
-        if progress is not None:
-            progress({**row, "epochs": self.settings.epochs})
+        clock(self.epoch, ", ".join(f"{key} {row[key]:.4g}" for key in row if key != "epoch"))
 
     def _require_finite(self, value: float) -> None:
         if not math.isfinite(value):
@@ -592,18 +586,18 @@ class _Run:
             for name, buffer in self.buffers.items():
                 buffer.copy_(buffers[name])
 
-    def save(self, path: Path) -> None:
+    def state(self) -> dict[str, Any]:
+        """Everything that `resume` needs."""
         device = self.theta.device
-        state = {
-            "identity": self.identity,
+        return {
             "epoch": self.epoch,
             "step": self.step,
             "losses": self.losses,
             "order_state": self.order_state,
             "latest_rate": self.latest_rate,
             "reached": self.reached,
-            "theta": self.theta.detach(),
-            "buffers": self._copy_of_buffers(),
+            "theta": self.theta,
+            "buffers": self.buffers,
             "optimizer": self.optimizer.state_dict(),
             "generator": self.generator.get_state(),
             "global_generator": torch.get_rng_state(),
@@ -612,20 +606,10 @@ class _Run:
             "snapshots": self.snapshots,
             "best": self.best,
         }
-        content = io.BytesIO()
-        torch.save(state, content)
-        with atomic_path(path) as temporary:
-            temporary.write_bytes(content.getvalue())
 
-    def resume(self, path: Path) -> None:
-        """Continue from the state at `path` if it is one of this very run."""
-        if not path.is_file():
-            return
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError, pickle.UnpicklingError):  # a damaged state is no state
-            return
-        if state.get("identity") != self.identity:
+    def resume(self, state: Mapping[str, Any] | None) -> None:
+        """Continue from a saved state, if there is one."""
+        if state is None:
             return
         self.epoch, self.latest_rate = state["epoch"], state["latest_rate"]
         self.step, self.order_state = state["step"], state["order_state"]
@@ -697,12 +681,21 @@ def _depends_on_mode(model: nn.Module) -> bool:
     return any(isinstance(module, modal) for module in model.modules())
 
 
-def _identity(theta: Tensor, train: Split, settings: TrainingSettings, seed: int) -> str:
-    """A checksum of what determines a run: weights, samples, settings, seed, kind of device."""
-    digest = hashlib.sha256(to_json([asdict(settings), seed, theta.device.type]).encode())
-    for tensor in (theta.detach(), train.inputs, train.targets):
-        digest.update(tensor.cpu().contiguous().numpy().data)
-    return digest.hexdigest()
+def _identity(theta: Tensor, train: Split, settings: TrainingSettings, seed: int) -> dict[str, Any]:
+    """What determines a run: settings, seed, kind of device, first weights, samples."""
+
+    def checksum(*tensors: Tensor) -> str:
+        digest = hashlib.sha256()
+        for tensor in tensors:
+            digest.update(tensor.detach().cpu().contiguous().numpy().data)
+        return digest.hexdigest()[:16]
+
+    return asdict(settings) | {
+        "seed": seed,
+        "device": theta.device.type,
+        "weights": checksum(theta),
+        "samples": checksum(train.inputs, train.targets),
+    }
 
 
 def _half_cosine(start: float, stop: float, share: float) -> float:

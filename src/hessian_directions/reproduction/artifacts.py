@@ -11,8 +11,7 @@ import importlib.metadata
 import json
 import os
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,37 +22,10 @@ import safetensors.numpy
 import xarray as xr
 
 from hessian_directions.errors import ArtifactError
+from hessian_directions.files import atomic_path, sha256, to_json
 
 MANIFEST = "manifest.sha256"
 LIBRARIES = ("torch", "torchvision", "timm", "numpy", "scipy", "xarray", "scikit-learn")
-
-
-@contextmanager
-def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A hidden path beside `path` that takes its name on success and vanishes on error.
-
-    A reader, or a run that starts after a kill, therefore never meets half a file. What a kill by force leaves
-    behind has the same hidden name each time, so that the next write replaces it: a path has one writer at a time.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.part{path.suffix}")
-    temporary.unlink(missing_ok=True)
-    temporary.touch()
-    mode = temporary.stat().st_mode
-    try:
-        yield temporary
-        # As readable as any new file here: safetensors makes its files private.
-        temporary.chmod(mode)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def sha256(path: str | os.PathLike[str]) -> str:
-    """The sha256 of a file's bytes, in hexadecimal."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def provenance(
@@ -89,17 +61,6 @@ def provenance(
         "code_sha256": hashlib.sha256("".join(checksums).encode()).hexdigest(),
         "libraries": versions,
     }
-
-
-def to_json(value: Any) -> str:
-    """JSON with sorted keys: equal objects give equal text."""
-    return json.dumps(value, sort_keys=True, default=_plain)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.generic | np.ndarray):
-        return value.tolist()
-    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
 
 
 def write_dataset(
@@ -162,7 +123,7 @@ def write_table(path: str | os.PathLike[str], table: pd.DataFrame) -> None:
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Write a JSON file for people and machines, whole or not at all."""
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(value, sort_keys=True, indent=1, default=_plain) + "\n")
+        temporary.write_text(to_json(value, indent=1) + "\n")
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:

@@ -6,27 +6,22 @@ spectrum at once, so the negative end costs no second run and no shift.
 """
 
 import hashlib
-import json
 import math
 import os
-import time
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
-import safetensors.torch
 import torch
 from numpy.typing import NDArray
 from scipy.linalg import eigh
 from torch import Tensor
 
-from hessian_directions.errors import ArtifactError, ConfigurationError, DifferentiationError
+from hessian_directions.errors import ConfigurationError, DifferentiationError
 from hessian_directions.operators import Operator
-from hessian_directions.reproduction.artifacts import atomic_path
+from hessian_directions.progress import Clock, Progress
+from hessian_directions.saved_run import SavedRun
 from hessian_directions.spectral.lanczos import (
     Floats,
     Lanczos,
@@ -53,34 +48,6 @@ SAME_OPERATOR = 0.01
 
 class ConvergenceWarning(UserWarning):
     """Eigenpairs are returned whose residuals are larger than was asked for."""
-
-
-@dataclass(frozen=True)
-class Status:
-    """Where a run stands, given to the ``progress`` callback after every product.
-
-    Attributes
-    ----------
-    stage
-        ``"search"``, or ``"check"`` for the second start vector.
-    n_products
-        Products so far, both stages together.
-    values, residuals
-        (k,) present estimates of the wanted eigenvalues, ascending, and of the norms of their
-        residuals; in the check those of the complement of what was found.
-    """
-
-    stage: str
-    n_products: int
-    values: Floats
-    residuals: Floats
-
-    def __str__(self) -> str:
-        pairs = ", ".join(f"{v:.4g} ± {r:.1g}" for v, r in zip(self.values, self.residuals))
-        return f"{self.stage}, {self.n_products} products: {pairs}"
-
-
-Progress = Callable[[Status], None]
 
 
 @dataclass(frozen=True)
@@ -207,11 +174,12 @@ def extreme_eigenpairs(
             with ``converged`` False and a ConvergenceWarning. The default of 1000 is ten times
             what trained networks take; it bounds time and memory.
         missed_probability: Wanted bound for the check; 1 leaves the check out.
-        progress: Called with a Status after every product.
-        state_path: File in which the run is saved (safetensors, whole or not at all) every
-            `save_seconds`, and from which it resumes to the same bits. It is the caller's to
-            remove once the result is kept: until then, another failure costs only what came after
-            the last save. Resuming takes one product, not counted, to make sure that H is the same.
+        progress: Called with the products so far after every product; its note has the present
+            estimates of the wanted eigenvalues and residuals, in the check (for lost ones) those
+            of the complement of what was found.
+        state_path: File in which the run is saved every `save_seconds`, and from which it resumes
+            to the same bits (see `SavedRun`). Resuming takes one product, not counted, to make
+            sure that H is the same.
         save_seconds: Seconds between two saves.
 
     Returns:
@@ -226,7 +194,7 @@ def extreme_eigenpairs(
     wanted = _Wanted.checked(H, k_smallest, k_largest, tolerance, max_products, missed_probability)
     run = _Run(H, wanted, generator, progress)
     if state_path is not None:
-        run.state = _StateFile(Path(state_path), save_seconds, _identity(wanted, generator))
+        run.state = SavedRun(state_path, _identity(wanted, generator), save_seconds)
         run.resume()
     pairs = _eigenpairs(run.execute(), wanted, run)
     _warn_of_unconverged(pairs)
@@ -327,8 +295,9 @@ class _Run:
         generator: torch.Generator,
         progress: Progress | None,
     ) -> None:
-        self.H, self.wanted, self.generator, self.progress = H, wanted, generator, progress
-        self.state: _StateFile | None = None
+        self.H, self.wanted, self.generator = H, wanted, generator
+        self.clock = Clock(None, "products", progress)
+        self.state: SavedRun | None = None
         self.process: Lanczos | None = None
         self.found: _Found | None = None
         self.n_products = 0
@@ -430,51 +399,49 @@ class _Run:
         return _rayleigh_ritz(self.H, vectors, found.norm).ends(self.wanted)
 
     def _tell(self, stage: str, values: Floats, residuals: Floats) -> None:
-        if self.progress is not None:
-            n_products = self.n_products + self.n_check_products
-            self.progress(Status(stage, n_products, values, residuals))
+        pairs = ", ".join(f"{v:.4g} ± {r:.1g}" for v, r in zip(values, residuals))
+        self.clock(self.n_products + self.n_check_products, f"{stage}: {pairs}")
 
     def _save(self, process: Lanczos) -> None:
         """Save the run, if that is due; it resumes with the product of the next vector."""
         if self.state is not None and self.state.due:
-            self.state.write(*self._packed(process))
+            self.state.write(self._packed(process))
 
-    def _packed(self, process: Lanczos) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """The run as tensors and numbers."""
-        tensors = process.state() | {"generator": self.generator.get_state()}
-        numbers = {
+    def _packed(self, process: Lanczos) -> dict[str, Any]:
+        found = self.found
+        return {
+            "process": process.state(),
+            "generator": self.generator.get_state(),
             "n_products": self.n_products,
             "n_check_products": self.n_check_products,
             "strictness": self.strictness,
+            "found": found
+            and (
+                torch.as_tensor(found.values),
+                found.vectors,
+                torch.as_tensor(found.residuals),
+                found.norm,
+            ),
         }
-        if self.found is not None:
-            tensors |= {
-                "found_values": torch.as_tensor(self.found.values),
-                "found_vectors": self.found.vectors.cpu(),
-                "found_residuals": torch.as_tensor(self.found.residuals),
-            }
-            numbers["norm"] = self.found.norm
-        return tensors, numbers
 
     def resume(self) -> None:
         """Take up the saved run, if there is one, after making sure that it is that of H."""
-        if self.state is None or not self.state.path.exists():
+        saved = self.state and self.state.read()
+        if not saved:
             return
-        tensors, numbers = self.state.read()
+        assert self.state is not None
         deflated = None
-        if "norm" in numbers:
-            deflated = tensors["found_vectors"].to(self.H.device)
-            values, residuals = tensors["found_values"], tensors["found_residuals"]
-            self.found = _Found(values.numpy(), deflated, residuals.numpy(), numbers["norm"])
-        self.process = Lanczos.from_state(tensors, self.H.device, deflated)
+        if saved["found"] is not None:
+            values, vectors, residuals, norm = saved["found"]
+            deflated = vectors.to(self.H.device)
+            self.found = _Found(values.numpy(), deflated, residuals.numpy(), norm)
+        self.process = Lanczos.from_state(saved["process"], self.H.device, deflated)
         if self.process.relation_defect(self.H) > SAME_OPERATOR:
-            raise ArtifactError(
-                f"{self.state.path} was saved for another H; delete it to start again."
-            )
-        self.n_products = numbers["n_products"]
-        self.n_check_products = numbers["n_check_products"]
-        self.strictness = numbers["strictness"]
-        self.generator.set_state(tensors["generator"])
+            raise self.state.refused("was saved for another H")
+        self.n_products = saved["n_products"]
+        self.n_check_products = saved["n_check_products"]
+        self.strictness = saved["strictness"]
+        self.generator.set_state(saved["generator"])
 
 
 def _rayleigh_ritz(H: Operator, V: Tensor, norm: float) -> _Found:
@@ -548,40 +515,3 @@ def _identity(wanted: _Wanted, generator: torch.Generator) -> dict[str, Any]:
         "tolerance": wanted.tolerance,
         "generator": hashlib.sha256(generator.get_state().numpy().tobytes()).hexdigest(),
     }
-
-
-class _StateFile:
-    """The file in which a run is saved, with the settings that it belongs to."""
-
-    def __init__(self, path: Path, save_seconds: float, identity: dict[str, Any]) -> None:
-        self.path = path
-        self._identity = identity
-        self._save_seconds = save_seconds
-        self._written_at = time.monotonic()
-
-    @property
-    def due(self) -> bool:
-        return time.monotonic() - self._written_at >= self._save_seconds
-
-    def write(self, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
-        metadata = {"run": json.dumps({"identity": self._identity, "numbers": numbers})}
-        with atomic_path(self.path) as temporary:
-            safetensors.torch.save_file(tensors, temporary, metadata)
-        self._written_at = time.monotonic()
-
-    def read(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        try:
-            with safetensors.safe_open(self.path, "pt") as file:
-                saved = json.loads(file.metadata()["run"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            differing = [n for n in self._identity if saved["identity"][n] != self._identity[n]]
-        except Exception as error:
-            raise ArtifactError(
-                f"{self.path} is not a saved run ({error}); delete it to start again."
-            ) from error
-        for name in differing:
-            raise ArtifactError(
-                f"{self.path} was saved by a run with {name} {saved['identity'][name]}, not "
-                f"{self._identity[name]}; delete it to start again."
-            )
-        return tensors, saved["numbers"]

@@ -7,6 +7,7 @@ small tridiagonal problem is float64 on the CPU.
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -284,28 +285,27 @@ class Lanczos:
             values, S = eigh_tridiagonal(diagonal, beside, select="i", select_range=indices)
         return np.asarray(values, dtype=np.float64), np.asarray(S, dtype=np.float64)
 
-    def state(self) -> dict[str, Tensor]:
-        """The process as named tensors, from which `from_state` continues to the same bits."""
-        numbers = [self.asymmetry, self._largest_product]
+    def state(self) -> dict[str, Any]:
+        """Numbers and vectors from which `from_state` continues to the same bits."""
         return {
-            "alphas": torch.tensor(self.alphas, dtype=torch.float64),
-            "betas": torch.tensor(self.betas, dtype=torch.float64),
-            "scales": torch.tensor(numbers, dtype=torch.float64),
-        } | {f"basis_{i:04d}": block.cpu() for i, block in enumerate(self.basis.blocks)}
+            "alphas": list(self.alphas),
+            "betas": list(self.betas),
+            "asymmetry": self.asymmetry,
+            "largest_product": self._largest_product,
+            "basis": self.basis.blocks,
+        }
 
     @classmethod
     def from_state(
-        cls, tensors: dict[str, Tensor], device: torch.device, deflated: Tensor | None = None
+        cls, state: dict[str, Any], device: torch.device, deflated: Tensor | None = None
     ) -> "Lanczos":
         """The process whose `state` is given, on a device; the deflated vectors come apart."""
-        names = sorted(name for name in tensors if name.startswith("basis_"))
-        rows = itertools.chain.from_iterable(tensors[name] for name in names)
+        rows = itertools.chain.from_iterable(state["basis"])
         process = cls(next(rows).to(device), deflated)
         for row in rows:
             process.basis.append(row)
-        process.alphas = tensors["alphas"].tolist()
-        process.betas = tensors["betas"].tolist()
-        process.asymmetry, process._largest_product = tensors["scales"].tolist()
+        process.alphas, process.betas = state["alphas"], state["betas"]
+        process.asymmetry, process._largest_product = state["asymmetry"], state["largest_product"]
         return process
 
     def relation_defect(self, H: Operator) -> float:

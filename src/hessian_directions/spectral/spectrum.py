@@ -46,7 +46,7 @@ def spectral_density(
         generator: CPU generator.
         distribution: Of the start vectors' entries, before scaling to unit length.
         probes_at_once: Probes advanced together: their products share forward and backward passes.
-        progress: Called after every step with (products done, products in all, seconds left).
+        progress: Called with the products so far after every step.
 
     Returns:
         SpectralDensity, float64. A probe whose Krylov space is exhausted before m steps has an
@@ -61,7 +61,7 @@ def spectral_density(
         raise ValueError(f"{n_probes} probes with {n_steps} steps: at least 1 of each is needed.")
     n = H.shape[0]
     n_steps = min(n_steps, n)
-    clock = Clock(n_probes * n_steps, progress)
+    clock = Clock(n_probes * n_steps, "products", progress)
     nodes, weights = np.empty((n_probes, n_steps)), np.zeros((n_probes, n_steps))
     for first in range(0, n_probes, probes_at_once):
         k = min(probes_at_once, n_probes - first)

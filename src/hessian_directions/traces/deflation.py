@@ -51,7 +51,7 @@ def sketch_beside(
     if n_sketch == 0:
         return Sketch(np.empty(0), np.empty(0), V[:, :0])
     W = gaussian(n, n_sketch, generator, H.dtype, H.device)
-    clock = Clock((SKETCH_ROUNDS + 1) * n_sketch, progress)
+    clock = Clock((SKETCH_ROUNDS + 1) * n_sketch, "products", progress)
     for i in range(SKETCH_ROUNDS):
         # Householder QR: the basis is orthonormal even where the sketch has not full rank.
         W = torch.linalg.qr(torch.cat([V, H @ W], dim=1).double())[0][:, k:].to(H.dtype)
@@ -77,7 +77,7 @@ def deflated_rest(
     One product serves both: v'PHPv has the mean tr(PHP), ‖PHPv‖² the mean ‖PHP‖_F², for Rademacher v.
     """
     Q = orthonormalise(vectors.double()).to(H.dtype)
-    traces, squares, clock = [], [], Clock(n_samples, progress)
+    traces, squares, clock = [], [], Clock(n_samples, "samples", progress)
     for start in range(0, n_samples, chunk):
         k = min(chunk, n_samples - start)
         V = rademacher(H.shape[0], k, generator, H.dtype, H.device)

@@ -111,7 +111,7 @@ class SamplingOptions(TypedDict, total=False):
     directions: (N, S) directions to use instead of drawing; n_samples and generator are then left
         out.
     stop: Take fewer than S samples when this standard error is reached; looked at after each chunk.
-    progress: Called after each chunk with (samples done, samples wanted, seconds left).
+    progress: Called after each chunk with the samples so far.
     chunk: Directions held at once, 16 unless told: they share forward and backward passes.
     """
 
@@ -373,7 +373,7 @@ def hutch_plus_plus(
         n_products: Products with H in all, at least 4.
         generator: CPU generator.
         distribution: Of the sketch and of the samples.
-        progress: Called with (products done, products in all, seconds left).
+        progress: Called with the products so far.
         chunk: Directions held at once while sampling.
 
     Returns:
@@ -386,7 +386,11 @@ def hutch_plus_plus(
     if n_products < 4:
         raise ValueError(f"Hutch++ needs at least 4 products, not {n_products}.")
     curvature = ProductCurvature(H)
-    n, before, clock = curvature.n_parameters, curvature.cost, Clock(n_products, progress)
+    n, before, clock = (
+        curvature.n_parameters,
+        curvature.cost,
+        Clock(n_products, "products", progress),
+    )
     k = min(n_products // 3, n)
     S = draw(distribution, n, k, generator, curvature.dtype, curvature.device)
     # Householder QR: the basis is orthonormal even where HS has not full rank.
@@ -398,7 +402,7 @@ def hutch_plus_plus(
         return _without_sampling(exact_part, curvature.cost - before)
     options: SamplingOptions = {
         "chunk": chunk,
-        "progress": lambda done, total, seconds: clock(2 * k + done),
+        "progress": lambda now: clock(2 * k + now.done),
     }
     chunks, total = _chunks(curvature, n_products - 2 * k, generator, distribution, options)
     samples = exact_part + _collect(_Complement(curvature, Q), chunks, total, options)
@@ -415,7 +419,7 @@ def exact(
     Args:
         source: H (N products) or an Objective (N exact second directional derivatives, cheaper).
         batch: Unit vectors held at once.
-        progress: Called after each batch with (entries done, N, seconds left).
+        progress: Called after each batch with the diagonal entries so far.
 
     Returns:
         Estimate with a single sample. Memory: 2·batch·N·itemsize bytes and what `source` needs for
@@ -423,7 +427,7 @@ def exact(
     """
     curvature = _curvature_of(source)
     n, before, total = curvature.n_parameters, curvature.cost, 0.0
-    clock = Clock(n, progress)
+    clock = Clock(n, "entries", progress)
     for start in range(0, n, batch):
         index = torch.arange(start, min(start + batch, n), device=curvature.device)
         columns = torch.arange(len(index), device=curvature.device)
@@ -486,7 +490,7 @@ def _collect(
     options: SamplingOptions,
 ) -> Tensor:
     """v'Hv of all directions, or of as many as the wanted standard error needs: (S,) float64."""
-    stop, clock = options.get("stop"), Clock(total, options.get("progress"))
+    stop, clock = options.get("stop"), Clock(total, "samples", options.get("progress"))
     samples = torch.empty(0, dtype=torch.float64)
     for V in chunks:
         values = curvature(V).to("cpu", torch.float64)
