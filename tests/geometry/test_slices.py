@@ -200,7 +200,7 @@ def test_the_network_must_lie_at_a_grid_point(points):
     with pytest.raises(ConfigurationError, match="betas"):
         slices.surface(objective, V, GRID, points)
     with pytest.raises(ConfigurationError, match="alphas"):
-        slices.profile(objective, V, points)
+        slices.line(objective, V, points)
 
 
 @pytest.mark.parametrize("shape", [(3,), (3, 1), (2, 2), (3, 3)])
@@ -210,17 +210,17 @@ def test_a_plane_needs_two_directions(shape):
 
 
 @pytest.mark.parametrize("k", [1, 3])
-def test_profiles_equal_single_evaluations(k):
+def test_lines_equal_single_evaluations(k):
     objective = network()
     V = gaussian(objective.n_parameters, k, generator())
-    profile = slices.profile(objective, V, GRID, normalisation="gaussian")
-    assert profile.dims == ("direction", "alpha")
-    assert profile.shape == (k, 9)
-    np.testing.assert_allclose(profile["length"], V.norm(dim=0))
+    line = slices.line(objective, V, GRID, normalisation="gaussian")
+    assert line.dims == ("direction", "alpha")
+    assert line.shape == (k, 9)
+    np.testing.assert_allclose(line["length"], V.norm(dim=0))
     for i in range(k):
         for alpha in GRID:
             single = float(objective.value(objective.theta + alpha * V[:, i]))
-            assert float(profile[i].sel(alpha=alpha)) == pytest.approx(single, rel=1e-14)
+            assert float(line[i].sel(alpha=alpha)) == pytest.approx(single, rel=1e-14)
 
 
 def test_points_where_the_loss_is_not_finite_are_nan():
@@ -284,11 +284,11 @@ def test_grids_and_directions_may_be_of_any_kind(kind: Callable[..., Any]) -> No
     xr.testing.assert_equal(slices.surface(objective, given, kind(points), kind(points)), expected)
     rows = slices.surface_rows(objective, given, kind(points), points, kind([0, 2]))
     assert np.array_equal(rows["alpha"], [-1.0, 0.5])
-    lines = slices.profile(objective, given, kind(points))
-    xr.testing.assert_equal(lines, slices.profile(objective, V, points))
+    lines = slices.line(objective, given, kind(points))
+    xr.testing.assert_equal(lines, slices.line(objective, V, points))
     H = objective.hessian()
     assert torch.equal(slices.projected_hessian(H, given), slices.projected_hessian(H, V))
     for function in (directions.unit, directions.lengths, directions.orthonormalise):
         assert torch.equal(function(given), function(V))
     with pytest.raises(ValueError, match="shape"):
-        slices.profile(objective, V[:3], points)
+        slices.line(objective, V[:3], points)

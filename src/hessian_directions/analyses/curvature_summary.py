@@ -28,7 +28,7 @@ def summarize(
         H,
         tolerance=settings["tolerance"],
         missed_probability=missed_probability,
-        generator=seeds.generator(seed, "start"),
+        seed=seeds.generator(seed, "start"),
         state_path=state_path,
         progress=progress,
     )

@@ -33,7 +33,7 @@ def analyze(
         k_largest=settings["k_largest"],
         tolerance=settings["tolerance"],
         max_products=settings["max_products"],
-        generator=generator,
+        seed=generator,
         state_path=state_path,
         progress=progress,
     )

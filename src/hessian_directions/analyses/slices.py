@@ -85,7 +85,7 @@ def profiles(
     random = gaussian(n, 2, seeds.generator(seed, "lines"), objective.dtype, objective.device)
     lines = torch.cat([unit(random), vectors[:, :1], vectors[:, -1:]], dim=1)
     distances = slices.grid(settings["radius"], settings["n_points"])
-    loss = slices.profile(objective, lines, distances, progress=counted(announce, "points"))
+    loss = slices.line(objective, lines, distances, progress=counted(announce, "points"))
     return xr.Dataset(
         {
             "loss": (("direction", "distance"), loss.values),

@@ -23,14 +23,14 @@ def estimate(
 
     The weights of a probe sum to one.
     """
-    nodes, weights = spectral_density(
+    density = spectral_density(
         objective.hessian(),
         settings["n_probes"],
         settings["n_steps"],
         generator,
         progress=counted(announce, "probes"),
     )
-    n = objective.n_parameters
+    nodes, weights, n = density.nodes, density.weights, objective.n_parameters
     return xr.Dataset(
         {
             "nodes": (("probe", "node"), nodes),

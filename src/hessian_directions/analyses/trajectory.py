@@ -41,7 +41,7 @@ def track(
             H,
             tolerance=settings["tolerance"],
             missed_probability=1.0,  # the check would double the cost of every epoch
-            generator=seeds.generator(seed, "start", number),
+            seed=seeds.generator(seed, "start", number),
         )
         # The same directions at every epoch: their scatter is common to all and does not look like change.
         estimate = estimators.hutchinson(H, settings["n_samples"], seeds.generator(seed, "trace"))

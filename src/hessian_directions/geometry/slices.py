@@ -154,7 +154,7 @@ def gather(shards: Sequence[xr.DataArray]) -> xr.DataArray:
     return loss.assign_attrs(_description(loss))
 
 
-def profile(
+def line(
     objective: Objective,
     directions: Array,
     alphas: Array,
