@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from hessian_directions.random_vectors import Distribution, draw, unit
 from hessian_directions.operators import HasHessian, Operator, as_operator
 from hessian_directions.progress import Clock, Progress
+from hessian_directions.random_vectors import Distribution, draw, unit
 from hessian_directions.seeds import as_generator, recorded
 from hessian_directions.spectral import density
 from hessian_directions.spectral.lanczos import Floats, Lanczos

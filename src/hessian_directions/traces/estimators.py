@@ -44,7 +44,6 @@ from hessian_directions.progress import Clock, Progress
 from hessian_directions.seeds import as_generator, recorded
 from hessian_directions.traces.finite_differences import LossCurvature
 
-
 # Taken where a wanted error decides: a standard error of 32 samples is known to an eighth.
 MIN_SAMPLES = 32
 # Where neither a number nor an error is asked for: r = t/‖H‖_F of trained networks is about 1, and
