@@ -53,6 +53,13 @@ def all_different(values: list[Any]) -> list[Any]:
     return values
 
 
+def all_among(values: list[str], known: tuple[str, ...]) -> list[str]:
+    """The values, which must be different and among those that are known."""
+    if unknown := [value for value in values if value not in known]:
+        raise ValueError(f"{unknown[0]!r} is unknown")
+    return all_different(values)
+
+
 def _odd(value: int) -> int:
     if value % 2 == 0:
         raise ValueError("the number is even")

@@ -6,7 +6,6 @@ from hessian_directions.analyses.job import Job
 from hessian_directions.analyses.registry import Analysis
 from hessian_directions.reproduction import artifacts
 
-
 # Inputs that no analysis reads itself.
 OTHERS = {"checkpoint", "code", "shards"}
 

@@ -27,7 +27,7 @@ def summarize(
         H,
         tolerance=tolerance,
         missed_probability=missed_probability,
-        generator=seeds.generator(seed, "start"),
+        seed=seeds.generator(seed, "start"),
         state_path=job.state_path if job else None,
         progress=(lambda status: job.announce(str(status))) if job else None,
     )

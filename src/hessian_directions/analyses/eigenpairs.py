@@ -50,7 +50,7 @@ def run(
         k_largest=settings.k_largest,
         tolerance=settings.tolerance,
         max_products=settings.max_products,
-        generator=seeds.generator(job.seed, "eigenpairs"),
+        seed=seeds.generator(job.seed, "eigenpairs"),
         state_path=job.state_path,
         progress=lambda status: job.announce(str(status)),
     )

@@ -45,7 +45,7 @@ def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
     if half_width is None:
         half_width = float(max(slices.half_widths(objective, directions[:, 2:])))
     distances = slices.grid(half_width, settings.n_points)
-    loss = slices.profile(objective, directions, distances, progress=job.counted("points"))
+    loss = slices.line(objective, directions, distances, progress=job.counted("points"))
     slope = directions.T.double() @ objective.gradient().double()
     return xr.Dataset(
         {

@@ -128,7 +128,7 @@ def rescale(
         pairs = extreme_eigenpairs(
             rescaled.hessian(),
             tolerance=settings.tolerance,
-            generator=seeds.generator(seed, "start"),
+            seed=seeds.generator(seed, "start"),
         )
         estimate = estimators.hutchinson(
             rescaled.hessian(), settings.n_samples, seeds.generator(seed, "trace")

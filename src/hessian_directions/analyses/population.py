@@ -111,7 +111,7 @@ def gather(shards: Sequence[xr.Dataset], settings: Settings, job: Job) -> xr.Dat
     shape = (len(MEASURES), len(GENERALIZATION))
     names = [kind + end for kind in ("kendall", "granulated") for end in ("", "_low", "_high")]
     tables = {name: np.full(shape, np.nan) for name in names}
-    options = {"confidence": 0.95, "n_bootstrap": settings.n_bootstrap}
+    options: dict[str, Any] = {"confidence": 0.95, "n_bootstrap": settings.n_bootstrap}
     for i, measure in enumerate(MEASURES):
         for j, gap in enumerate(GENERALIZATION):
             x, y = reached[measure].values, reached[gap].values

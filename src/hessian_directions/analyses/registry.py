@@ -36,7 +36,7 @@ OF_NETWORKS = (
     "spectrum",
     "slices",
     "lines",
-    "layers",
+    "localisation",
     "trace_estimators",
     "step_sizes",
     "lowest_points",

@@ -31,14 +31,14 @@ def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
 
     objective = problem.objective("train")
     objective.self_test()
-    nodes, weights = spectral_density(
+    density = spectral_density(
         objective.hessian(),
         settings.n_probes,
         settings.n_steps,
         seeds.generator(job.seed, "spectrum"),
         progress=job.counted("probes"),
     )
-    n = objective.n_parameters
+    nodes, weights, n = density.nodes, density.weights, objective.n_parameters
     return xr.Dataset(
         {
             "nodes": (("probe", "node"), nodes),

@@ -53,7 +53,7 @@ def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
             H,
             tolerance=settings.tolerance,
             missed_probability=1.0,  # the check would double the cost of every epoch
-            generator=seeds.generator(seed, "start", number),
+            seed=seeds.generator(seed, "start", number),
         )
         # The same directions at every epoch: their scatter is common to all, and is no change.
         estimate = estimators.hutchinson(H, settings.n_samples, seeds.generator(seed, "trace"))

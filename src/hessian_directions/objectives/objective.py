@@ -230,6 +230,16 @@ class Objective:
         return self._theta.clone()
 
     @property
+    def network(self) -> nn.Module:
+        """The copy of the network that is studied; it is not to be changed."""
+        return self._pristine
+
+    @property
+    def parameters(self) -> dict[str, Tensor]:
+        """The parameters that θ consists of by name, in θ's order; a copy."""
+        return self._unflatten(self._theta[:, None])[0]
+
+    @property
     def n_parameters(self) -> int:
         return len(self._theta)
 
@@ -302,6 +312,26 @@ class Objective:
                 "whether it is right at others: give a network whose loss is finite."
             )
         return result
+
+    def accuracy(self, theta: ArrayLike | Tensor | None = None) -> float:
+        """Share of the samples whose largest output is their class; NaN where there are none.
+
+        Outputs (B, classes, …) with integers (B, …) as targets have classes; targets that are none
+        of them are left out.
+        """
+        parameters, right, counted = self._parameters_at(theta), 0, 0
+        self._prove(Proof.of_values)
+        # No parameter asks for a graph; a network that differentiates by itself may.
+        with self._pass("value", 1), torch.enable_grad():
+            for inputs, targets in self._batches():
+                outputs = self._program(parameters, tree_map(Tensor.clone, inputs))
+                if not _are_classes(outputs, targets):
+                    return math.nan
+                known = (targets >= 0) & (targets < outputs.shape[1])
+                right += int((outputs.argmax(1) == targets)[known].sum())
+                counted += int(known.sum())
+        self._program.restore()
+        return right / counted if counted else math.nan
 
     def gradient(self, theta: ArrayLike | Tensor | None = None) -> Tensor:
         """∇L(θ), shape (N,)."""
@@ -649,6 +679,14 @@ def kernels(device: torch.device) -> Iterator[None]:
 
 
 # --- small helpers ------------------------------------------------------------------------------
+
+
+def _are_classes(outputs: Any, targets: Any) -> bool:
+    """Whether integers choose among the second axis of the outputs."""
+    if not (isinstance(outputs, Tensor) and isinstance(targets, Tensor)):
+        return False
+    integers = not (targets.is_floating_point() or targets.is_complex())
+    return integers and outputs.ndim > 1 and outputs[:, 0].shape == targets.shape
 
 
 def _add(total: Parameters, part: Parameters) -> None:

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 
+from hessian_directions import settings as typed
 from hessian_directions.analyses import registry
 from hessian_directions.errors import ConfigurationError
-from hessian_directions.reporting import claims
+from hessian_directions.reporting import claims, tables
 from hessian_directions.settings import (
     Allowed,
     Count,
@@ -41,7 +42,8 @@ ProfileName = Annotated[
     str, Field(pattern="^[a-z0-9_-]+$"), Allowed("small letters, digits, _ and -")
 ]
 AnalysisNames = Annotated[
-    list[Literal[registry.OF_NETWORKS]],
+    list[str],
+    AfterValidator(lambda names: typed.all_among(names, registry.OF_NETWORKS)),
     Allowed(f"a list of analyses: {', '.join(registry.OF_NETWORKS)}"),
 ]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$"), Allowed("64 hexadecimal digits")]
@@ -253,6 +255,12 @@ def complete(configuration: Mapping[str, Any], name: str, root: str | Path = "."
         raise ConfigurationError(
             f"{name}: key 'analyses.population.data' names {population['data']!r}; known: {known}"
         )
+    for key in profile.comparison:
+        if key.partition(".")[0] not in tables.TABLES:
+            raise ConfigurationError(
+                f"{name}: key 'comparison' names {key!r}; allowed: `table` or `table.column` of "
+                f"{', '.join(tables.TABLES)}"
+            )
     settings["claims"] = complete_claims(profile.claims, name, root)
     return settings
 
@@ -335,11 +343,20 @@ def complete_claims(
                 "side": declared.side,
                 **_dumped(_checked(Rule, values, name if given else str(path), place)),
             }
-    for where, source in ((name, own), (str(path), content)):
-        for claim, of_claim in source.items():
-            for rule in of_claim:
-                if rule not in claims.RULES.get(claim, {}):
-                    raise ConfigurationError(f"{where}: unknown key 'claims.{claim}.{rule}'")
+    sources: tuple[tuple[str, Mapping[str, Any]], ...] = ((name, own), (str(path), content))
+    for where, source in sources:
+        for claim, its_rules in source.items():
+            known = claims.RULES.get(claim)
+            if known is None:
+                raise ConfigurationError(
+                    f"{where}: unknown key 'claims.{claim}'; allowed here: {', '.join(claims.RULES)}"
+                )
+            for rule in its_rules:
+                if rule not in known:
+                    raise ConfigurationError(
+                        f"{where}: unknown key 'claims.{claim}.{rule}'; "
+                        f"allowed here: {', '.join(known)}"
+                    )
     return rules
 
 
@@ -431,11 +448,14 @@ def _sentence(model: type[Settings], mistakes: list[Any], place: tuple[str, ...]
         value = first["input"].get(first["ctx"]["key"]) if isinstance(first["input"], dict) else ""
         key = ".".join((*place, *map(str, location)))
         return f"key '{key}' is {reprlib.repr(value)}; allowed: {first['ctx']['allowed']}"
-    keys = [part for part in _without_branches(model, location) if not isinstance(part, int)]
+    keys = _without_branches(model, location)
+    if "[key]" in first["loc"]:
+        name, keys, verb, allowed = keys[-1], keys[:-1], "names", _allowed_names(model, keys[:-1])
+    else:
+        name, verb, allowed = first["input"], "is", _allowed(model, keys)
     key = ".".join((*place, *keys))
-    verb = "names" if "[key]" in first["loc"] else "is"
     subject = f"key '{key}'" if key else "the configuration"
-    return f"{subject} {verb} {reprlib.repr(first['input'])}; allowed: {_allowed(model, keys)}"
+    return f"{subject} {verb} {reprlib.repr(name)}; allowed: {allowed}"
 
 
 def _without_branches(model: type[Settings], location: list[Any]) -> list[Any]:
@@ -491,6 +511,15 @@ def _model_at(model: type[Settings], location: Iterable[Any]) -> Any:
         for option in _options(annotation)
         if isinstance(option, type) and issubclass(option, BaseModel)
     )
+
+
+def _allowed_names(model: type[Settings], keys: list[str]) -> str:
+    """What the keys of a mapping can be."""
+    annotation: Any = model
+    for key in keys:
+        annotation = _inner(annotation, key)
+    mapping = next(o for o in _options(annotation) if typing.get_origin(o) is dict)
+    return describe(typing.get_args(mapping)[0])
 
 
 def _allowed(model: type[Settings], keys: list[str]) -> str:

@@ -36,19 +36,29 @@ def _imported_files(
     path: Path, roots: tuple[Path, ...], without: frozenset[str]
 ) -> tuple[Path, ...]:
     tree = ast.parse(path.read_bytes(), filename=str(path))
-    tree.body = [node for node in tree.body if getattr(node, "name", None) not in without]
-    names = _imported_names(tree)
+    called = [node for node in tree.body if getattr(node, "name", None) not in without]
+    names = (name for node in called for name in _imported_names(node))
     return tuple(file for name in names for root in roots for file in _module_files(name, root))
 
 
 def _imported_names(tree: ast.AST) -> Iterator[str]:
-    for node in ast.walk(tree):
+    for node in _executed(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
             # `from package import module` and `from module import name` look alike: both are tried.
             yield node.module
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _executed(tree: ast.AST) -> Iterator[ast.AST]:
+    """All nodes but those under `if TYPE_CHECKING:`, which no program runs."""
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        for_types = isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+        waiting.extend(node.orelse if for_types else ast.iter_child_nodes(node))
 
 
 def _module_files(name: str, root: Path) -> Iterator[Path]:

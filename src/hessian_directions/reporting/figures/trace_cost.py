@@ -1,6 +1,7 @@
 """Error of the trace estimators against what they cost."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -38,7 +39,7 @@ PREPARED = ("deflated", "hutch_plus_plus")
 def draw(
     traces: Mapping[str, xr.Dataset],
     labels: Mapping[str, str],
-    seconds: Mapping[str, Mapping[str, float]],
+    seconds: Mapping[str, Mapping[str, Any]],
     synthetic: xr.Dataset | None = None,
 ) -> Figure:
     """Relative root-mean-square error against passes (first) and, where known, against seconds.
@@ -54,7 +55,8 @@ def draw(
         traces: Per network, samples (estimator, sample), n_samples and passes (estimator),
             reference, reference_standard_error.
         labels: Printed names of the networks.
-        seconds: Per network, seconds that each estimator took for all its samples.
+        seconds: Per network, a record with the seconds that each estimator took for all its
+            samples.
         synthetic: The same as one of `traces`, with a dimension `saddle` in front.
     """
     panels: list[tuple[str, xr.Dataset, Mapping[str, float] | None]] = [
