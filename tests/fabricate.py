@@ -599,7 +599,7 @@ def population(n_members: int = 36, strength: float = 1.0, seed: int = 0) -> xr.
     dataset["reached"] = ("member", member % 11 != 10)
     dataset["number"] = ("member", member)
     varied = {name: np.unique(values).tolist() for name, values in factors.items()}
-    dataset.attrs["provenance"] = json.dumps({"configuration": {"population": {"factors": varied}}})
+    dataset.attrs["provenance"] = json.dumps({"configuration": {"settings": {"factors": varied}}})
 
     generalizations = ("gap_loss", "gap_accuracy")
     kendall = np.empty((3, len(MEASURES), 2))

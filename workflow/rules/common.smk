@@ -154,6 +154,33 @@ def shards_of(name):
     return paths
 
 
+def is_sharded(name):
+    return registry.analysis(name).is_sharded
+
+
+def made_by(name):
+    """The files that an analysis, or one of its shards, is written to, by name."""
+    analysis = registry.analysis(name)
+    path = shard(name) if analysis.is_sharded else artifact(name)
+    files = {"artifact": path} if analysis.has_dataset else {}
+    if analysis.tensors:
+        files[analysis.tensors] = f"{NETWORK}/{analysis.tensors}.safetensors"
+    return files | {"run": record(path)}
+
+
+def log_of(name, rule_name):
+    """The log of an analysis, or of the gathering of its shards, with the wildcards of what it makes."""
+    made = artifact(name) if rule_name == name else shard(name)
+    path = Path(made.replace("<artifacts>", f"<logs>/{rule_name}"))
+    return str(path.with_suffix(".log"))
+
+
+def data_of(name):
+    """The settings of the data that an analysis of no network reads, as a parameter."""
+    data = config["analyses"][name].get("data")
+    return {} if data is None else {"data_settings": config["data"][data]}
+
+
 def read_by(names):
     """The files of what an analysis reads of the same network, by name."""
     return {
