@@ -26,6 +26,7 @@ from hessian_directions.autodiff.modes import Parameters
 from hessian_directions.autodiff.program import owned_by, private_copy, references
 from hessian_directions.cost import Cost
 from hessian_directions.errors import DataError, HessianDirectionsError, ModelError, NonFiniteError
+from hessian_directions.objectives.block import Block, freeze_others
 from hessian_directions.objectives.evaluation import Evaluation
 from hessian_directions.objectives.losses import BatchLoss, Loss, ModelLoss
 from hessian_directions.objectives.samples import collect
@@ -84,13 +85,15 @@ class Objective:
         model: Any module that maps a batch of inputs to outputs. It is copied, put into evaluation
             mode, and never changed. Parameters are float32 or float64. Wrappers for several devices
             and for compilation are taken off.
-        loss: `loss(outputs, targets)`, a scalar: the mean over the samples of a batch, or their sum
-            where its reduction is "sum". Class weights and targets to be ignored are those of
+        loss: `loss(outputs, targets)`, a scalar, or a `ModelLoss` of a function of network and
+            batch: the mean over the samples of a batch, or their sum where its reduction is "sum".
+            Class weights and targets to be ignored are those of
             PyTorch's cross entropy and negative log-likelihood, as modules or with options given by
             `functools.partial`; the loss of all samples is then their weighted mean.
         data: With `targets`, the inputs, one sample per row: a tensor, a NumPy array or a list, or
             a tuple or dictionary of arrays, which become the arguments of the network's `forward`.
-            Without, a DataLoader, a Dataset or any other iterable of batches (inputs, targets).
+            Without, a DataLoader, a Dataset or any other iterable of batches (inputs, targets); of
+            batches of any form for a `ModelLoss`, or one array or dictionary of arrays.
             Every batch is moved to the model's device and precision (integers stay integers).
         targets: One target per row.
         batch_size: The most samples per pass; on the CPU fewer are taken at once where that keeps
@@ -100,14 +103,18 @@ class Objective:
             loader may shuffle or augment); False reads them anew in every pass, and refuses a pass
             that brings other samples. None keeps them unless they take more than a quarter of the
             machine's memory.
+        parameters: The block of trainable parameters that θ is made of, all others being constant:
+            a name, a shell pattern of names ("layer4.*"), a list of these, or a function
+            (name, parameter) → bool; names are those of `model.named_parameters()`, a shared
+            parameter is chosen by any of its names. All when None.
 
     Attributes:
         cost: Passes and seconds so far; without those of the self-test.
 
     Raises:
-        ModelError: There is nothing trainable, or in another precision or on several devices; the
-            network cannot be copied; the loss has another reduction; there are not as many inputs
-            as targets.
+        ModelError: There is nothing trainable, or in another precision or on several devices;
+            `parameters` choose nothing; the network cannot be copied; the loss has another
+            reduction; there are not as many inputs as targets.
         DataError: There are no samples, or the loss ignores them all.
     """
 
@@ -120,6 +127,7 @@ class Objective:
         batch_size: int = 256,
         vectors_at_once: int = 16,
         in_memory: bool | None = None,
+        parameters: Block | None = None,
     ) -> None:
         if batch_size < 1 or vectors_at_once < 1:
             raise ModelError("batch_size and vectors_at_once must be at least 1.")
@@ -127,12 +135,14 @@ class Objective:
         self.cost = Cost()
         with torch.inference_mode(False), torch.no_grad():
             twin = private_copy(model)
+            if parameters is not None:
+                freeze_others(twin, parameters)
             names = [name for name, p in twin.named_parameters() if p.requires_grad]
             batch_loss = BatchLoss(loss)
             if references(batch_loss.original, owned_by(model)):
                 raise ModelError(
                     "The loss refers to the network itself, of which a copy is studied: return "
-                    "what it needs from the network."
+                    "what it needs from the network, or use the one that a ModelLoss is given."
                 )
             samples = collect(data, targets, batch_loss, batch_size, in_memory)
             self._evaluation = Evaluation(twin, names, batch_loss, samples, batch_size)
@@ -147,6 +157,11 @@ class Objective:
     @property
     def n_parameters(self) -> int:
         return self._evaluation.n_parameters
+
+    @property
+    def parameter_shapes(self) -> dict[str, torch.Size]:
+        """The parameters that lie one after the other in θ, by name."""
+        return dict(self._evaluation.shapes)
 
     @property
     def n_samples(self) -> int:

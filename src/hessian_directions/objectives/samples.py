@@ -158,7 +158,8 @@ def collect(
     Args:
         data: With `targets`, the inputs: an array, or a tuple or dictionary of arrays (tensors,
             NumPy arrays, lists). Without, a DataLoader, a Dataset, or any other iterable of batches:
-            pairs (inputs, targets), or what a loss of network and batch takes.
+            pairs (inputs, targets), or what a loss of network and batch takes; for such a loss one
+            array or dictionary of arrays, too.
         loss: What weighs them.
         batch_size: Samples read at once from a Dataset.
         in_memory: True keeps one pass over batches as it came (of a loader that shuffles or
@@ -172,6 +173,8 @@ def collect(
     of_pairs = not loss.takes_model
     if targets is not None:
         return InMemory((_tensors(data), _long(_tensors(targets))))
+    if loss.takes_model and isinstance(data, Tensor | np.ndarray | Mapping):
+        return InMemory(_tensors(data))
     if isinstance(data, Tensor | np.ndarray):
         raise DataError("The inputs come without targets.")
     if isinstance(data, torch.utils.data.Dataset):
@@ -262,7 +265,8 @@ def _tensors(value: Any, lists_are_tuples: bool = False) -> Any:
         isinstance(part, Tensor | np.ndarray | Mapping | tuple) for part in value
     )
     if isinstance(value, tuple) or (lists_are_tuples and holds_arrays):
-        return tuple(again(part) for part in value)
+        parts = [again(part) for part in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
     return as_tensor(value)
 
 
