@@ -6,19 +6,15 @@
 The grammar of results/, written here and nowhere else:
 
     results/archive/<profile>/      what was computed once and committed, never written by a rule
-    results/computed/<profile>/     the same, made on this machine (source: compute)
-    results/redrawn/<profile>/      drawings made on this machine from the archive (source: archive)
+    results/computed/<profile>/     the same, made on this machine
+    results/redrawn/<profile>/      drawings made on this machine from the archive
 
-      networks/<network>/           checkpoint.safetensors, history.nc, snapshots.safetensors, measurements.nc,
-                                    eigenpairs.nc, eigenvectors.safetensors, reference_trace.nc, projections.nc,
-                                    traces.nc, step_sizes.nc, spectrum.nc, profiles.nc, planes.nc, trajectory.nc,
-                                    passes.run.json,
-                                    image_counts/<n>.nc               n: number of images
-                                    surfaces/<plane>.nc               plane: random, hessian
-                                    shards/<plane>/<k>.nc             rows of a surface
-                                    shards/projections/<k>.nc         random planes
-      synthetic/                    saddles.nc, traces.nc
-      population/members_<job>.nc   population.nc
+      networks/<network>/           checkpoint.safetensors, history.nc, snapshots.safetensors, eigenvectors.safetensors,
+        <analysis>.nc               analysis: a module of src/hessian_directions/analyses
+        <analysis>/<part>.nc        part: the plane of a slice, the number of images
+        shards/<analysis>/          what large analyses are gathered from
+      <analysis>.nc                 of no network: saddles, saddle_traces, population
+      shards/<analysis>/
       figures/<figure>.pdf, .png    animations/<animation>.gif    tables/<table>.csv
       claims.csv  claim_rows.csv  configuration.yaml  paper.pdf  report.html
       comparison.csv  comparison_verdicts.csv  comparison.txt
@@ -26,7 +22,7 @@ The grammar of results/, written here and nowhere else:
 
     results/archive/benchmarks/     beside other tools, made by `make benchmarks`
 
-A profile with a companion has no synthetic/ and population/: it reads those of the companion's archive.
+A profile with a companion shows the saddles and the population of the companion's archive.
 """
 
 
@@ -36,12 +32,7 @@ include: "workflow/rules/common.smk"  # configuration, paths, which source files
 if SOURCE == "compute":
 
     include: "workflow/rules/networks.smk"  # data → models → checkpoints
-    include: "workflow/rules/curvature.smk"  # directions, traces, spectra, surfaces
-
-    if not COMPANION:
-
-        include: "workflow/rules/synthetic.smk"  # saddles in closed form
-        include: "workflow/rules/population.smk"  # flatness against generalization
+    include: "workflow/rules/analyses.smk"  # one rule an analysis
 
 
 include: "workflow/rules/evidence.smk"  # what drawings and verdicts read

@@ -29,7 +29,7 @@ def measure_eigenpairs(subject: Subject) -> list[dict[str, Any]]:
     """Rows for the number of products, against the recipe and two tools; one run each."""
     H = subject.objective().hessian()
     start = time.perf_counter()
-    pairs = extreme_eigenpairs(H, tolerance=RESIDUAL, generator=_generator())
+    pairs = extreme_eigenpairs(H, tolerance=RESIDUAL, seed=_generator())
     seconds = time.perf_counter() - start
     if not pairs.converged.all():
         raise AssertionError("our eigenpairs did not converge")

@@ -82,9 +82,9 @@ def _reference(objective: Objective) -> estimators.Estimate:
     """The trace, by more products than any run that is compared with it."""
     generator = torch.Generator().manual_seed(derive(SEED, "reference"))
     pairs = extreme_eigenpairs(
-        objective.hessian(), 2, 12, tolerance=0.05, missed_probability=1, generator=generator
+        objective.hessian(), 2, 12, tolerance=0.05, missed_probability=1, seed=generator
     )
-    return estimators.deflated(objective, pairs, n_samples=256, generator=generator)
+    return estimators.deflated(objective, pairs, n_samples=256, seed=generator)
 
 
 def _sketched(

@@ -47,8 +47,22 @@ def installed_version(package: str, python: str) -> Version | None:
 
 
 def dependencies() -> list[Requirement]:
+    """Of the project and of all its extras, which may name one another."""
     extras = chain.from_iterable(PROJECT["optional-dependencies"].values())
-    return [Requirement(text) for text in [*PROJECT["dependencies"], *extras]]
+    found = [Requirement(text) for text in [*PROJECT["dependencies"], *extras]]
+    return [requirement for requirement in found if requirement.name != PROJECT["name"]]
+
+
+def installed_with(extra: str) -> set[str]:
+    """The packages that an extra brings along, directly or through other extras; "" for none."""
+    texts = PROJECT["optional-dependencies"][extra] if extra else PROJECT["dependencies"]
+    names: set[str] = set()
+    for requirement in map(Requirement, texts):
+        if requirement.name == PROJECT["name"]:
+            names = names.union(*map(installed_with, requirement.extras))
+        else:
+            names.add(canonicalize_name(requirement.name))
+    return names
 
 
 def test_conda_installs_what_pip_installs() -> None:
@@ -99,17 +113,33 @@ def test_pythons_are_those_of_the_project() -> None:
     assert not any(supported.contains(version) for version in ("3.10.9", "3.13.0"))
 
 
+def imported_packages(path: Path) -> set[str]:
+    """The distributions of other people that a file imports."""
+    names = {"sklearn": "scikit-learn", "yaml": "pyyaml", "PIL": "pillow"}
+    ours = {"hessian_directions", *(script.stem for script in ROOT.glob("workflow/scripts/*.py"))}
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom):
+            modules = [str(node.module)]
+        found |= {name.split(".")[0] for name in modules}
+    return {names.get(name, name) for name in found - sys.stdlib_module_names - ours}
+
+
 def test_every_imported_package_is_a_dependency() -> None:
     """Nothing is used that only some other package happens to bring along."""
-    names = {"sklearn": "scikit-learn", "yaml": "pyyaml", "PIL": "pillow"}
-    required = {canonicalize_name(Requirement(text).name) for text in PROJECT["dependencies"]}
-    scripts = list(ROOT.glob("workflow/scripts/*.py"))
-    ours = {"hessian_directions", *(path.stem for path in scripts)}
-    for path in [*scripts, *ROOT.glob("src/**/*.py")]:
-        for node in ast.walk(ast.parse(path.read_bytes())):
-            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            if isinstance(node, ast.ImportFrom):
-                modules = [str(node.module)]
-            for module in {name.split(".")[0] for name in modules}:
-                if module not in sys.stdlib_module_names | ours:
-                    assert names.get(module, module) in required, f"{path} imports {module}"
+    required = installed_with("") | installed_with("workflow")
+    for path in [*ROOT.glob("workflow/scripts/*.py"), *ROOT.glob("src/**/*.py")]:
+        assert imported_packages(path) <= required, path
+
+
+def test_the_library_needs_no_extra() -> None:
+    package = ROOT / "src/hessian_directions"
+    rooms = ("autodiff", "geometry", "objectives", "spectral", "statistics", "traces")
+    files = [*package.glob("*.py"), *(path for room in rooms for path in package.glob(f"{room}/*"))]
+    for path in files:
+        if path.suffix == ".py":
+            assert imported_packages(path) <= installed_with(""), path
+    for path in package.glob("reporting/figures/*.py"):
+        if path.name != "benchmark_ratios.py":
+            assert imported_packages(path) <= installed_with("") | installed_with("figures"), path

@@ -54,7 +54,7 @@ def test_derivatives_agree(objectives: tuple[Objective, Objective]) -> None:
 def test_estimates_agree(objectives: tuple[Objective, Objective]) -> None:
     on_cpu, on_gpu = (objective.subset(torch.arange(32)) for objective in objectives)
     pairs = [
-        extreme_eigenpairs(o.hessian(), generator=torch.Generator().manual_seed(2))
+        extreme_eigenpairs(o.hessian(), seed=torch.Generator().manual_seed(2))
         for o in (on_cpu, on_gpu)
     ]
     torch.testing.assert_close(pairs[0].values.cpu(), pairs[1].values.cpu(), rtol=1e-3, atol=0)

@@ -1,8 +1,11 @@
 """Seeds: every use has its own stream, the same on every machine."""
 
+import numpy as np
+import pytest
 import torch
 
-from hessian_directions.seeds import derive, generator
+from hessian_directions.errors import ConfigurationError
+from hessian_directions.seeds import as_generator, derive, generator, recorded
 
 USES = [
     (1,),
@@ -46,3 +49,17 @@ def test_generators_are_independent_of_each_other_and_of_global_state() -> None:
     assert torch.equal(torch.randn(4, generator=generator(1, "planes")), first)
     assert torch.equal(torch.get_rng_state(), state)
     assert generator(1).device.type == "cpu"
+
+
+def test_a_seed_is_an_integer_or_a_generator() -> None:
+    given = generator(3, "any")
+    assert as_generator(given, "planes") is given
+    assert torch.equal(as_generator(3, "planes").get_state(), generator(3, "planes").get_state())
+    assert torch.equal(
+        as_generator(np.int64(3), "planes").get_state(), generator(3, "planes").get_state()
+    )
+    assert recorded(3) == 3
+    assert recorded(given) is None
+    for wrong in (True, None, 1.0, "1"):
+        with pytest.raises(ConfigurationError, match="integer or a generator"):
+            as_generator(wrong, "planes")

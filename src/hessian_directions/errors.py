@@ -35,3 +35,7 @@ class DeviceError(HessianDirectionsError):
 
 class DifferentiationError(HessianDirectionsError):
     """No mode of differentiation passes the self-test on this network."""
+
+
+class DependencyError(HessianDirectionsError):
+    """A package is not installed that one of the extras brings."""

@@ -1,7 +1,7 @@
 """Symmetric matrices as operators: whatever has shape, dtype, device and `@` stands in for H."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -20,6 +20,18 @@ class Operator(Protocol):
     @property
     def device(self) -> torch.device: ...
     def __matmul__(self, v: Tensor, /) -> Tensor: ...
+
+
+@runtime_checkable
+class HasHessian(Protocol):
+    """An objective, or whatever else has a Hessian as an operator."""
+
+    def hessian(self) -> Operator: ...
+
+
+def as_operator(source: Operator | HasHessian) -> Operator:
+    """The Hessian of an objective, or the operator itself."""
+    return source.hessian() if isinstance(source, HasHessian) else source
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from hessian_directions.geometry import directions, slices, synthetic
 from hessian_directions.geometry.directions import gaussian, orthonormalise, unit
 from hessian_directions.objectives.objective import Objective
 from hessian_directions.progress import Status
+from hessian_directions.spectral.eigenpairs import extreme_eigenpairs
 
 
 def network(dtype: torch.dtype = torch.float64) -> Objective:
@@ -201,7 +202,7 @@ def test_the_network_must_lie_at_a_grid_point(points):
     with pytest.raises(ConfigurationError, match="betas"):
         slices.surface(objective, V, GRID, points)
     with pytest.raises(ConfigurationError, match="alphas"):
-        slices.profile(objective, V, points)
+        slices.line(objective, V, points)
 
 
 @pytest.mark.parametrize("shape", [(3,), (3, 1), (2, 2), (3, 3)])
@@ -211,17 +212,17 @@ def test_a_plane_needs_two_directions(shape):
 
 
 @pytest.mark.parametrize("k", [1, 3])
-def test_profiles_equal_single_evaluations(k):
+def test_lines_equal_single_evaluations(k):
     objective = network()
     V = gaussian(objective.n_parameters, k, generator())
-    profile = slices.profile(objective, V, GRID, normalisation="gaussian")
-    assert profile.dims == ("direction", "alpha")
-    assert profile.shape == (k, 9)
-    np.testing.assert_allclose(profile["length"], V.norm(dim=0))
+    line = slices.line(objective, V, GRID, normalisation="gaussian")
+    assert line.dims == ("direction", "alpha")
+    assert line.shape == (k, 9)
+    np.testing.assert_allclose(line["length"], V.norm(dim=0))
     for i in range(k):
         for alpha in GRID:
             single = float(objective.value(objective.theta + alpha * V[:, i]))
-            assert float(profile[i].sel(alpha=alpha)) == pytest.approx(single, rel=1e-14)
+            assert float(line[i].sel(alpha=alpha)) == pytest.approx(single, rel=1e-14)
 
 
 def test_points_where_the_loss_is_not_finite_are_nan():
@@ -282,11 +283,104 @@ def test_grids_and_directions_may_be_of_any_kind(kind: Callable[..., Any]) -> No
     xr.testing.assert_equal(slices.surface(objective, given, kind(points), kind(points)), expected)
     rows = slices.surface_rows(objective, given, kind(points), points, kind([0, 2]))
     assert np.array_equal(rows["alpha"], [-1.0, 0.5])
-    lines = slices.profile(objective, given, kind(points))
-    xr.testing.assert_equal(lines, slices.profile(objective, V, points))
+    lines = slices.line(objective, given, kind(points))
+    xr.testing.assert_equal(lines, slices.line(objective, V, points))
     H = objective.hessian()
     assert torch.equal(slices.projected_hessian(H, given), slices.projected_hessian(H, V))
     for function in (directions.unit, directions.lengths, directions.orthonormalise):
         assert torch.equal(function(given), function(V))
     with pytest.raises(ValueError, match="shape"):
-        slices.profile(objective, V[:3], points)
+        slices.line(objective, V[:3], points)
+
+
+# --- Without directions and grids -----------------------------------------------------------------
+
+
+def quadratic(values: list[float]) -> Objective:
+    """L(θ) = 1 + ½Σ λ_i (θ_i − 3)² at θ = 3."""
+
+    class Quadratic(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.theta = nn.Parameter(torch.full((len(values),), 3.0, dtype=torch.float64))
+            self.register_buffer("values", torch.tensor(values, dtype=torch.float64))
+
+        def forward(self, inputs):
+            return (1 + 0.5 * (self.values * (self.theta - 3).square()).sum()).expand(len(inputs))
+
+    inputs = synthetic.inputs()
+    return Objective(Quadratic(), synthetic.mean_of_outputs, inputs, inputs)
+
+
+def test_the_default_plane_is_that_of_both_ends_with_half_widths_of_the_curvature():
+    """At the edges the loss has changed by half of itself, up and down: a saddle as one sees it."""
+    objective = quadratic([4.0, 0.1, 0.0, -0.25])
+    surface = slices.surface(objective, n_points=5)
+    alpha, beta = surface["alpha"].values, surface["beta"].values
+    np.testing.assert_allclose([alpha[-1], beta[-1]], [0.5, 2.0], rtol=1e-6)
+    expected = 1 + 2 * alpha[:, None] ** 2 - 0.125 * beta[None, :] ** 2
+    np.testing.assert_allclose(surface, expected, atol=1e-6)
+    np.testing.assert_allclose([surface[-1, 2], surface[2, -1]], [1.5, 0.5], rtol=1e-6)
+    assert surface.attrs["normalisation"] == "unit"
+    again = slices.surface(objective, n_points=5, seed=torch.Generator().manual_seed(4))
+    np.testing.assert_allclose(again, surface, atol=1e-6)
+    xr.testing.assert_identical(slices.surface(objective, n_points=5), surface)
+
+
+def test_eigenpairs_serve_as_directions():
+    objective = quadratic([4.0, 0.1, 0.0, -0.25])
+    pairs = extreme_eigenpairs(objective, 2, 2)
+    xr.testing.assert_allclose(
+        slices.surface(objective, pairs, n_points=3), slices.surface(objective, n_points=3)
+    )
+
+
+def test_half_widths_end_at_the_length_of_the_weights():
+    objective = quadratic([4.0, 0.1, 0.0, -0.25])
+    V = torch.eye(4, dtype=torch.float64) * torch.tensor([1.0, 5.0, 1.0, 2.0])
+    widths = slices.half_widths(objective, V)
+    np.testing.assert_allclose(widths, [0.5, 10**0.5, 6.0, 2.0])  # ‖θ‖ = 6
+
+
+@pytest.mark.parametrize(
+    ("plane", "normalisation"), [("random", "gaussian"), ("filter", "filter"), ("hessian", "unit")]
+)
+def test_named_planes(plane, normalisation):
+    objective = network()
+    surface = slices.surface(objective, plane=plane, n_points=3)
+    V = slices.plane_directions(objective, plane)
+    assert surface.attrs["normalisation"] == normalisation
+    assert surface.attrs["length_alpha"] == pytest.approx(float(V[:, 0].norm()))
+    widths = slices.half_widths(objective, V)
+    length = V.norm(dim=0).numpy()
+    reached = np.array([surface["alpha"][-1], surface["beta"][-1]])
+    np.testing.assert_allclose(reached * length, widths)
+    same = slices.surface(objective, plane=plane, n_points=3, radius=0.3)
+    np.testing.assert_allclose(np.array([same["alpha"][-1], same["beta"][-1]]) * length, 0.3)
+    if plane == "filter":
+        rows = V[:24].reshape(6, 4, 2).norm(dim=1)
+        weights = objective.theta[:24].reshape(6, 4).norm(dim=1)
+        torch.testing.assert_close(rows, weights[:, None].expand(6, 2))
+        assert not V[24:30].any()
+    if plane != "hessian":
+        other = slices.plane_directions(objective, plane, seed=1)
+        assert abs(float(unit(V)[:, 0] @ unit(other)[:, 0])) < 0.6
+
+
+def test_unknown_planes():
+    with pytest.raises(ConfigurationError, match="'hessain'"):
+        slices.surface(network(), plane="hessain")
+    with pytest.raises(ConfigurationError, match="two parameters"):
+        slices.surface(quadratic([1.0]))
+
+
+def test_default_lines():
+    objective = quadratic([4.0, 0.1, 0.0, -0.25])
+    line = slices.line(objective, n_points=3)
+    assert line["direction"].values.tolist() == ["smallest", "largest"]
+    assert float(line["alpha"][-1]) == pytest.approx(1.0)  # √(0.5·2)
+    np.testing.assert_allclose(line.sel(direction="largest"), [3, 1, 3], rtol=1e-6)
+    np.testing.assert_allclose(line.sel(direction="smallest"), [0.875, 1, 0.875], rtol=1e-6)
+    single = slices.line(objective, torch.eye(4, dtype=torch.float64)[0], radius=0.5, n_points=3)
+    np.testing.assert_allclose(single, [[1.5, 1, 1.5]], rtol=1e-12)
+    assert slices.line(quadratic([1.0]), n_points=3)["direction"].values.tolist() == ["largest"]

@@ -29,7 +29,7 @@ def rows_of(model: nn.Module, names: list[str]) -> Tensor:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_hessian_of_every_second_parameter(name: str) -> None:
     case = problem(name)
-    names = list(objective_of(case).parameter_shapes)[::2]
+    names = list(objective_of(case).parameters)[::2]
     rows = rows_of(case.model, names)
     H, V = dense_hessian(case)[rows][:, rows], draw(len(rows), 3)
     block = objective_of(case, parameters=names, batch_size=4)
@@ -61,7 +61,7 @@ def test_the_hessian_of_every_second_parameter(name: str) -> None:
 def test_names_patterns_and_functions(choice: Any, names: list[str]) -> None:
     case = problem("residual")
     block = objective_of(case, parameters=choice)
-    assert list(block.parameter_shapes) == names  # in the model's order, each once
+    assert list(block.parameters) == names  # in the model's order, each once
     rows = rows_of(case.model, names)
     assert torch.equal(block.theta, objective_of(case).theta[rows])
     H, v = dense_hessian(case)[rows][:, rows], draw(len(rows))
@@ -104,7 +104,7 @@ def test_a_shared_parameter_by_its_second_name(choice: Any) -> None:
     torch.manual_seed(0)
     case = Problem(Tied().double(), nn.functional.mse_loss, draw(7, 3), draw(7, 3))
     block = objective_of(case, parameters=choice)
-    assert list(block.parameter_shapes) == ["first.weight", "second.bias"]
+    assert list(block.parameters) == ["first.weight", "second.bias"]
     rows = rows_of(case.model, ["first.weight", "second.bias"])
     H, v = dense_hessian(case)[rows][:, rows], draw(len(rows))
     torch.testing.assert_close(block.hessian() @ v, H @ v, rtol=1e-8, atol=1e-10)
@@ -113,7 +113,7 @@ def test_a_shared_parameter_by_its_second_name(choice: Any) -> None:
 def test_frozen_parameters_stay_frozen() -> None:
     case = problem("residual")
     case.model.head.bias.requires_grad_(False)
-    assert list(objective_of(case, parameters="head.*").parameter_shapes) == ["head.weight"]
+    assert list(objective_of(case, parameters="head.*").parameters) == ["head.weight"]
     with pytest.raises(ModelError, match=r"'head\.bias' chooses none of the trainable"):
         objective_of(case, parameters="head.bias")
 

@@ -54,7 +54,7 @@ def test_landscaper_renormalises_hessian_directions_tensor_by_tensor(
     case: Problem, H: Tensor
 ) -> None:
     values, vectors = torch.linalg.eigh(H)
-    pairs = extreme_eigenpairs(objective_of(case).hessian(), 1, 1, 1e-6, generator=generator())
+    pairs = extreme_eigenpairs(objective_of(case).hessian(), 1, 1, 1e-6, seed=generator())
     torch.testing.assert_close(pairs.values, values[[0, -1]], rtol=1e-6, atol=0)
     for found, exact in zip(pairs.vectors.T, (vectors[:, 0], vectors[:, -1])):
         assert abs(float(found @ exact)) > 1 - 1e-6
@@ -90,7 +90,7 @@ def test_loss_landscape_3d_perturbs_running_variances(case: Problem) -> None:
 def test_pylandscape_takes_the_first_batch_and_sums_over_probes(case: Problem, H: Tensor) -> None:
     objective = objective_of(case, batch_size=8)
     V = gaussian(objective.n_parameters, 400, generator(), torch.float64)
-    line = slices.profile(objective, V[:, :1], [0.0, 0.01])
+    line = slices.line(objective, V[:, :1], [0.0, 0.01])
     assert float(line[0, 0]) != float(line[0, 1])
     whole = case.loss(case.model(case.inputs), case.targets)
     assert np.isclose(float(line[0, 0]), float(whole), rtol=1e-13)
@@ -105,14 +105,14 @@ def test_hessian_eigenthings_counts_a_last_batch_of_one_like_all_others(
     n = len(case.inputs)
     for size in (n - 1, 7, 1):
         objective = objective_of(case, batch_size=size)
-        pairs = extreme_eigenpairs(objective.hessian(), 0, 1, 1e-6, generator=generator())
+        pairs = extreme_eigenpairs(objective.hessian(), 0, 1, 1e-6, seed=generator())
         largest = torch.linalg.eigvalsh(H)[-1:]
         torch.testing.assert_close(pairs.values, largest, rtol=1e-6, atol=0)
 
 
 def test_hessian_eigenthings_finds_ghosts_beyond_fifty_steps(case: Problem, H: Tensor) -> None:
     values = torch.linalg.eigvalsh(H)
-    pairs = extreme_eigenpairs(objective_of(case).hessian(), 4, 8, 1e-6, generator=generator())
+    pairs = extreme_eigenpairs(objective_of(case).hessian(), 4, 8, 1e-6, seed=generator())
     assert pairs.n_products > 50
     expected = torch.cat([values[:4], values[-8:]])
     torch.testing.assert_close(pairs.values, expected, rtol=1e-5, atol=1e-9)
@@ -124,7 +124,7 @@ def test_hessian_eigenthings_finds_ghosts_beyond_fifty_steps(case: Problem, H: T
 def test_nngeom_returns_unconverged_ritz_values_without_residuals(case: Problem, H: Tensor) -> None:
     operator = objective_of(case).hessian()
     with pytest.warns(ConvergenceWarning):
-        pairs = extreme_eigenpairs(operator, 2, 2, 1e-8, generator=generator(), max_products=12)
+        pairs = extreme_eigenpairs(operator, 2, 2, 1e-8, seed=generator(), max_products=12)
     assert not pairs.converged.all()
     residuals = (H @ pairs.vectors - pairs.vectors * pairs.values).norm(dim=0)
     torch.testing.assert_close(pairs.residuals, residuals, rtol=1e-6, atol=1e-9)

@@ -1,6 +1,7 @@
 """Objective against dense Hessians, and the mistakes that other curvature tools make."""
 
 import gc
+import math
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -556,3 +557,32 @@ def test_memory_with_many_parameters(width: int, n_vectors: int) -> None:
     x = torch.ones(2, 100, dtype=torch.float64)
     case = Problem(model, nn.CrossEntropyLoss(), x, torch.tensor([0, 1]))
     _assert_memory_is_bounded(case, n_vectors, 1)
+
+
+def test_accuracy_counts_classes() -> None:
+    """Against a count by hand; targets that are ignored or no classes count for nothing."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Dropout(), nn.Linear(4, 3))
+    inputs = torch.randn(33, 4)
+    targets = torch.randint(3, (33,))
+    right = model.eval()(inputs).argmax(1) == targets
+    model.train()
+    loss = nn.functional.cross_entropy
+    objective = Objective(model, loss, inputs, targets, batch_size=7)
+    assert objective.accuracy() == pytest.approx(float(right.double().mean()))
+    moved = objective.theta + 1
+    assert objective.accuracy(moved) == pytest.approx(float(right.double().mean()), abs=0.5)
+    assert objective.cost.passes == {"value float32": 2}
+    targets[:10] = -100
+    objective = Objective(model, loss, inputs, targets, batch_size=7)
+    assert objective.accuracy() == pytest.approx(float(right[10:].double().mean()))
+
+
+def test_regression_has_no_accuracy() -> None:
+    inputs = torch.randn(9, 4)
+    objective = Objective(nn.Linear(4, 1), nn.MSELoss(), inputs, torch.randn(9, 1))
+    assert math.isnan(objective.accuracy())
+    assert list(objective.parameters) == ["weight", "bias"]
+    assert torch.equal(
+        torch.cat([p.flatten() for p in objective.parameters.values()]), objective.theta
+    )

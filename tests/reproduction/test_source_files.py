@@ -69,6 +69,12 @@ def test_nothing_of_its_own(tree: Path) -> None:
     assert used(tree, "import os, numpy\nfrom pathlib import Path\nimport own_too") == set()
 
 
+def test_imports_for_type_checkers_are_not_used(tree: Path) -> None:
+    block = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import own.direct\n"
+    assert used(tree, block) == set()
+    assert used(tree, block + "else:\n    import own.module") == {"module.py"}
+
+
 def test_transitive_imports(tree: Path) -> None:
     """A chain, the `__init__` of every package on it, and imports inside functions."""
     chain = {

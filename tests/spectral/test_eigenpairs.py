@@ -57,7 +57,7 @@ def assert_pairs(H, pairs, expected, tolerance=1e-3):
 def test_both_ends_of_a_network_spectrum(dtype, k_smallest, k_largest, tolerance):
     values = network_spectrum()
     H = Counted(matrix(values).to(dtype))
-    pairs = extreme_eigenpairs(H, k_smallest, k_largest, tolerance, generator=generator())
+    pairs = extreme_eigenpairs(H, k_smallest, k_largest, tolerance, seed=generator())
     expected = np.concatenate([values[:k_smallest], values[len(values) - k_largest :]])
     assert_pairs(H.H, pairs, expected, tolerance)
     assert pairs.end == ("smallest",) * k_smallest + ("largest",) * k_largest
@@ -71,7 +71,7 @@ def test_both_ends_of_a_network_spectrum(dtype, k_smallest, k_largest, tolerance
 def test_eigenvectors_to_the_sine_of_their_angle():
     values = network_spectrum()
     H = matrix(values)
-    pairs = extreme_eigenpairs(H, 2, 2, 1e-8, generator=generator())
+    pairs = extreme_eigenpairs(H, 2, 2, 1e-8, seed=generator())
     exact = torch.linalg.eigh(H).eigenvectors[:, [0, 1, -2, -1]]
     cosines = (exact * pairs.vectors).sum(0).abs()
     assert float((1 - cosines).max()) < 1e-12
@@ -87,7 +87,7 @@ def test_hessian_of_a_network_against_its_dense_hessian():
     objective = Objective(model, nn.functional.cross_entropy, inputs, targets, batch_size=17)
     H = objective.hessian()
     exact = torch.linalg.eigvalsh(H @ torch.eye(H.shape[0], dtype=torch.float64))
-    pairs = extreme_eigenpairs(H, 2, 2, generator=generator())
+    pairs = extreme_eigenpairs(H, 2, 2, seed=generator())
     assert_pairs(H, pairs, exact[[0, 1, -2, -1]])
     assert pairs.has_negative_end == bool(exact[0] < 0)
 
@@ -102,7 +102,7 @@ def test_eigsh_loses_one_of_a_tight_cluster(gap, seed):
     rest = np.random.default_rng(0).uniform(-1, 8, size=300)
     values = np.concatenate([[-3, -3 + gap], np.sort(rest), [10 - 2 * gap, 10 - gap, 10]])
     H = matrix(values)
-    pairs = extreme_eigenpairs(H, 2, 3, generator=generator(seed))
+    pairs = extreme_eigenpairs(H, 2, 3, seed=generator(seed))
     assert_pairs(H, pairs, np.concatenate([values[:2], values[-3:]]))
     # To the gap's own resolution one has to ask for it; copies that agree to 1e-3 are all there.
     assert float(pairs.values[1]) == pytest.approx(-3, abs=1e-3)
@@ -110,12 +110,12 @@ def test_eigsh_loses_one_of_a_tight_cluster(gap, seed):
 
 def test_check_finds_what_the_search_lost():
     H = diagonal([10, 10, *np.linspace(-1, 9, 200)])
-    unchecked = extreme_eigenpairs(H, 0, 2, generator=generator(), missed_probability=1)
+    unchecked = extreme_eigenpairs(H, 0, 2, seed=generator(), missed_probability=1)
     assert unchecked.values.tolist() == pytest.approx([9, 10], rel=1e-3)
     assert unchecked.converged.all()
     assert unchecked.n_check_products == 0
     assert unchecked.missed_probability == 1
-    checked = extreme_eigenpairs(H, 0, 2, generator=generator())
+    checked = extreme_eigenpairs(H, 0, 2, seed=generator())
     assert checked.values.tolist() == pytest.approx([10, 10], rel=1e-6)
     assert checked.n_products == unchecked.n_products
     assert checked.n_check_products > 0
@@ -136,14 +136,14 @@ def test_check_finds_what_the_search_lost():
 @pytest.mark.parametrize("k", [1, 3, 9, 10, 15, 20])
 def test_degenerate_ends(values, k):
     values = np.sort(values)
-    pairs = extreme_eigenpairs(diagonal(values), k, k, generator=generator())
+    pairs = extreme_eigenpairs(diagonal(values), k, k, seed=generator())
     expected = values if 2 * k >= 20 else np.concatenate([values[:k], values[-k:]])
     assert_pairs(diagonal(values), pairs, expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_zero_matrix(dtype):
-    pairs = extreme_eigenpairs(torch.zeros(30, 30, dtype=dtype), 2, 2, generator=generator())
+    pairs = extreme_eigenpairs(torch.zeros(30, 30, dtype=dtype), 2, 2, seed=generator())
     assert pairs.values.tolist() == [0, 0, 0, 0]
     assert pairs.residuals.tolist() == [0, 0, 0, 0]
     assert pairs.converged.all()
@@ -154,7 +154,7 @@ def test_zero_matrix(dtype):
 
 def test_one_parameter():
     H = torch.tensor([[-2.5]])
-    pairs = extreme_eigenpairs(H, generator=generator())
+    pairs = extreme_eigenpairs(H, seed=generator())
     assert_pairs(H, pairs, [-2.5])
     assert pairs.missed_probability == 0
     assert pairs.n_check_products == 0
@@ -163,7 +163,7 @@ def test_one_parameter():
 @pytest.mark.parametrize("values", [[-1.0, 3.0], [0.0, 0.0], [2.0, 2.0], [0.0, 1.0]])
 @pytest.mark.parametrize(("k_smallest", "k_largest"), [(1, 1), (2, 2), (1, 0), (0, 2)])
 def test_two_parameters(values, k_smallest, k_largest):
-    pairs = extreme_eigenpairs(matrix(values), k_smallest, k_largest, generator=generator())
+    pairs = extreme_eigenpairs(matrix(values), k_smallest, k_largest, seed=generator())
     expected = values if k_smallest + k_largest >= 2 else values[:1]
     assert_pairs(matrix(values), pairs, expected)
 
@@ -171,7 +171,7 @@ def test_two_parameters(values, k_smallest, k_largest):
 @pytest.mark.parametrize("sign", [1, -1])
 def test_definite_matrices_say_that_they_have_one_sign(sign):
     values = np.sort(sign * np.geomspace(0.5, 20, 120))
-    pairs = extreme_eigenpairs(matrix(values), generator=generator())
+    pairs = extreme_eigenpairs(matrix(values), seed=generator())
     assert_pairs(matrix(values), pairs, values[[0, -1]])
     assert pairs.has_negative_end == (sign < 0)
     assert ("no negative end" in pairs.describe()) == (sign > 0)
@@ -180,7 +180,7 @@ def test_definite_matrices_say_that_they_have_one_sign(sign):
 @pytest.mark.parametrize("n_zeros", [1, 5])
 def test_zero_smallest_eigenvalue_is_below_noise(n_zeros):
     values = np.concatenate([np.zeros(n_zeros), np.linspace(0.5, 3, 80)])
-    pairs = extreme_eigenpairs(matrix(values), 1, 1, generator=generator())
+    pairs = extreme_eigenpairs(matrix(values), 1, 1, seed=generator())
     assert_pairs(matrix(values), pairs, values[[0, -1]])
     assert pairs.below_noise.tolist() == [True, False]
     assert not pairs.has_negative_end
@@ -192,7 +192,7 @@ def test_eigenvalues_over_twelve_orders_of_magnitude(signed):
     if signed:
         values[1::2] *= -1
     values = np.sort(values)
-    pairs = extreme_eigenpairs(matrix(values), 3, 3, generator=generator())
+    pairs = extreme_eigenpairs(matrix(values), 3, 3, seed=generator())
     assert_pairs(matrix(values), pairs, values[[0, 1, 2, -3, -2, -1]])
     if not signed:
         # The noise floor is 50 · 2.2e-16: 1e-12 can be told from zero.
@@ -203,7 +203,7 @@ def test_eigenvalues_over_twelve_orders_of_magnitude(signed):
 def test_float32_in_large_dimensions_reaches_its_floor():
     values = torch.as_tensor(network_spectrum(300_000), dtype=torch.float32)
     H = DiagonalOperator(values)
-    pairs = extreme_eigenpairs(H, 1, 1, 0.0, generator=generator())
+    pairs = extreme_eigenpairs(H, 1, 1, 0.0, seed=generator())
     assert_pairs(H, pairs, [-0.6, 30], 0.0)
     assert pairs.noise_floor < 10e-6 * 30
 
@@ -226,7 +226,7 @@ def test_hessian_eigenthings_default_krylov_size_returns_a_positive_smallest_eig
     for _ in range(3):
         short.advance(H @ short.current)
     assert short.ritz_values(1, 0)[0][0] > 0
-    pairs = extreme_eigenpairs(H, generator=generator())
+    pairs = extreme_eigenpairs(H, seed=generator())
     assert pairs.values.tolist() == pytest.approx([-0.0097, 0.3550], rel=1e-3)
     assert pairs.has_negative_end
 
@@ -240,14 +240,14 @@ def test_pyhessian_eigenvalues_are_one_percent_off_and_of_the_largest_magnitude_
         v = H @ (v / v.norm())
         before, value = value, float(v.norm())
     assert abs(value / 0.36 - 1) > 0.01
-    pairs = extreme_eigenpairs(H, generator=generator())
+    pairs = extreme_eigenpairs(H, seed=generator())
     assert pairs.values.tolist() == pytest.approx([-0.01, 0.36], rel=1e-3)
 
 
 def test_the_usual_recipe_takes_more_than_twice_the_products():
     """Largest magnitude by ARPACK, then the shifted matrix: two Krylov spaces for two ends."""
     H = matrix(network_spectrum())
-    pairs = extreme_eigenpairs(H, tolerance=1e-3, generator=generator())
+    pairs = extreme_eigenpairs(H, tolerance=1e-3, seed=generator())
     assert_pairs(H, pairs, [-0.6, 30])
     counts = []
     for tolerance in (1e-2, 1e-3, 1e-4, 1e-5, 1e-6):
@@ -277,7 +277,7 @@ def test_the_usual_recipe_takes_more_than_twice_the_products():
 def test_unconverged_pairs_are_returned_with_a_warning():
     H = Counted(matrix(np.linspace(-1, 1, 400)))
     with pytest.warns(ConvergenceWarning, match=r"2 of 2 eigenpairs .* within 20 products"):
-        pairs = extreme_eigenpairs(H, tolerance=1e-8, generator=generator(), max_products=20)
+        pairs = extreme_eigenpairs(H, tolerance=1e-8, seed=generator(), max_products=20)
     assert not pairs.converged.any()
     assert H.n_products == pairs.n_products == 20
     assert pairs.missed_probability == 1
@@ -293,7 +293,7 @@ def test_unconverged_pairs_are_returned_with_a_warning():
 @pytest.mark.parametrize("max_products", [4, 10, 30, 45, 60, 80, 120, 1000])
 def test_products_never_exceed_their_cap(max_products):
     H = Counted(diagonal([10, 10, 10, *np.linspace(-1, 9, 300)]))
-    pairs = extreme_eigenpairs(H, 0, 2, generator=generator(), max_products=max_products)
+    pairs = extreme_eigenpairs(H, 0, 2, seed=generator(), max_products=max_products)
     assert H.n_products == pairs.n_products + pairs.n_check_products <= max_products
 
 
@@ -308,7 +308,7 @@ def test_noise_of_the_products_is_not_taken_for_convergence():
 
     H = Noisy(matrix(network_spectrum(400)).float())
     with pytest.warns(ConvergenceWarning, match="residual"):
-        pairs = extreme_eigenpairs(H, 1, 1, 1e-4, generator=generator())
+        pairs = extreme_eigenpairs(H, 1, 1, 1e-4, seed=generator())
     assert not pairs.converged[0]
     assert H.n_products < 60
 
@@ -318,7 +318,7 @@ def test_matrix_that_is_not_symmetric():
     H = matrix(network_spectrum(100))
     H[0] *= 1.01
     with pytest.raises(DifferentiationError, match="H is not symmetric"):
-        extreme_eigenpairs(H, generator=generator())
+        extreme_eigenpairs(H, seed=generator())
 
 
 @pytest.mark.parametrize(
@@ -333,12 +333,12 @@ def test_matrix_that_is_not_symmetric():
 )
 def test_arguments_that_do_not_fit(arguments, message):
     with pytest.raises(ConfigurationError, match=message):
-        extreme_eigenpairs(torch.eye(5), generator=generator(), **arguments)
+        extreme_eigenpairs(torch.eye(5), seed=generator(), **arguments)
 
 
 def test_precision_that_is_not_supported():
     with pytest.raises(ConfigurationError, match="float16"):
-        extreme_eigenpairs(torch.eye(5, dtype=torch.float16), generator=generator())
+        extreme_eigenpairs(torch.eye(5, dtype=torch.float16), seed=generator())
 
 
 # --- Progress, kill and resume --------------------------------------------------------------------
@@ -346,7 +346,7 @@ def test_precision_that_is_not_supported():
 
 def test_progress_tells_steps_values_and_residuals():
     H, seen = Counted(matrix(network_spectrum())), []
-    pairs = extreme_eigenpairs(H, 1, 2, generator=generator(), progress=seen.append)
+    pairs = extreme_eigenpairs(H, 1, 2, seed=generator(), progress=seen.append)
     searching = [status for status in seen if status.note.startswith("search")]
     checking = [status for status in seen if status.note.startswith("check")]
     assert [status.done for status in searching] == list(range(1, len(searching) + 1))
@@ -381,23 +381,23 @@ def test_killed_run_resumes_to_the_same_bits(tmp_path, dtype, spectrum):
     H, path = matrix(values).to(dtype), tmp_path / "folder" / "state"
     options = {"k_smallest": 2, "k_largest": 2, "state_path": path, "save_seconds": 0}
     drawing = generator(3)
-    whole = extreme_eigenpairs(H, 2, 2, generator=drawing)
+    whole = extreme_eigenpairs(H, 2, 2, seed=drawing)
     total = whole.n_products + whole.n_check_products
     kills = 0
     for n_products in range(1, total + 1, 3):
         try:
             pairs = extreme_eigenpairs(
-                H, generator=generator(3), progress=kill_after(n_products), **options
+                H, seed=generator(3), progress=kill_after(n_products), **options
             )
         except KilledError:
             assert path.exists() == (n_products > 1)
             kills += 1
     assert kills >= min(5, total // 5)
     # What comes after the run may fail, too: its state is left to the caller.
-    extreme_eigenpairs(H, generator=generator(3), **options)
+    extreme_eigenpairs(H, seed=generator(3), **options)
     assert path.exists()
     resuming = generator(3)
-    pairs = extreme_eigenpairs(H, generator=resuming, **options)
+    pairs = extreme_eigenpairs(H, seed=resuming, **options)
     for name in ("values", "vectors", "residuals"):
         assert torch.equal(getattr(pairs, name), getattr(whole, name))
     assert pairs.n_products == whole.n_products
@@ -421,16 +421,16 @@ class Glitch(Counted):
 
 def test_search_goes_on_where_the_true_residuals_are_too_large(tmp_path):
     H = matrix(np.linspace(-1, 1, 200))
-    smooth = extreme_eigenpairs(H, generator=generator())
-    pairs = extreme_eigenpairs(Glitch(H), generator=generator())
+    smooth = extreme_eigenpairs(H, seed=generator())
+    pairs = extreme_eigenpairs(Glitch(H), seed=generator())
     assert_pairs(H, pairs, [-1, 1])
     assert pairs.n_products > smooth.n_products + 3
     # Killed just after that attempt, the run knows that it has to be stricter.
     options = {"state_path": tmp_path / "state", "save_seconds": 0}
     kill = kill_after(smooth.n_products + 1)
     with pytest.raises(KilledError):
-        extreme_eigenpairs(Glitch(H), generator=generator(), progress=kill, **options)
-    resumed = extreme_eigenpairs(H, generator=generator(), **options)
+        extreme_eigenpairs(Glitch(H), seed=generator(), progress=kill, **options)
+    resumed = extreme_eigenpairs(H, seed=generator(), **options)
     assert torch.equal(resumed.vectors, pairs.vectors)
     assert resumed.n_products == pairs.n_products
 
@@ -445,7 +445,7 @@ def killed_state(tmp_path, H, **options):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"generator": generator(1)}, "with generator"),
+        ({"seed": generator(1)}, "with generator"),
         ({"k_largest": 2}, "with k_largest 1, not 2"),
         ({"tolerance": 0.1}, "with tolerance 0.001, not 0.1"),
         ({"H": matrix(network_spectrum(101))}, "with n_parameters 100, not 101"),
@@ -455,8 +455,8 @@ def killed_state(tmp_path, H, **options):
 )
 def test_state_of_another_run_is_refused(tmp_path, changed, message):
     H = matrix(network_spectrum(100))
-    path = killed_state(tmp_path, H, generator=generator())
-    arguments = {"H": H, "generator": generator(), "state_path": path} | changed
+    path = killed_state(tmp_path, H, seed=generator())
+    arguments = {"H": H, "seed": generator(), "state_path": path} | changed
     with pytest.raises(ArtifactError, match=message):
         extreme_eigenpairs(**arguments)
     assert path.exists()
@@ -464,14 +464,14 @@ def test_state_of_another_run_is_refused(tmp_path, changed, message):
 
 def test_run_may_be_continued_with_more_products(tmp_path):
     H = matrix(network_spectrum(100))
-    path = killed_state(tmp_path, H, generator=generator(), max_products=30)
-    pairs = extreme_eigenpairs(H, generator=generator(), state_path=path, max_products=200)
+    path = killed_state(tmp_path, H, seed=generator(), max_products=30)
+    pairs = extreme_eigenpairs(H, seed=generator(), state_path=path, max_products=200)
     assert pairs.converged.all()
 
 
 def test_global_random_state_is_left_alone():
     before = torch.random.get_rng_state()
-    extreme_eigenpairs(torch.eye(4), generator=generator())
+    extreme_eigenpairs(torch.eye(4), seed=generator())
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
@@ -481,6 +481,6 @@ def test_check_keeps_its_promise():
     H = diagonal([10, 10, *np.linspace(-1, 9, 60)])
     misses = 0
     for seed in range(200):
-        pairs = extreme_eigenpairs(H, 0, 2, generator=generator(seed), missed_probability=0.2)
+        pairs = extreme_eigenpairs(H, 0, 2, seed=generator(seed), missed_probability=0.2)
         misses += float(pairs.values[0]) < 9.5
     assert misses / 200 < 0.2 + 3 * math.sqrt(0.2 * 0.8 / 200)

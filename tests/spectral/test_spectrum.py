@@ -20,9 +20,10 @@ def bulk_with_outliers(n=400, seed=0):
 def test_moments_up_to_2m_minus_1_are_exact_for_every_probe(distribution, probes_at_once):
     values = np.random.default_rng(3).normal(size=60)
     H, m, n_probes = matrix(values), 6, 7
-    nodes, weights = spectral_density(
+    density = spectral_density(
         H, n_probes, m, generator(), distribution, probes_at_once=probes_at_once
     )
+    nodes, weights = density.nodes, density.weights
     V = unit(draw(distribution, 60, n_probes, generator()))
     power = V
     for k in range(1, 2 * m + 1):
@@ -33,7 +34,8 @@ def test_moments_up_to_2m_minus_1_are_exact_for_every_probe(distribution, probes
 
 
 def test_pyhessian_weights_are_complex():
-    nodes, weights = spectral_density(matrix(bulk_with_outliers()), 5, 40, generator())
+    density = spectral_density(matrix(bulk_with_outliers()), 5, 40, generator())
+    nodes, weights = density.nodes, density.weights
     assert nodes.shape == weights.shape == (5, 40)
     assert nodes.dtype == weights.dtype == np.float64
     assert (weights >= 0).all()
@@ -71,7 +73,8 @@ def test_lla_shows_five_ghost_copies_of_the_largest_eigenvalue(dtype):
 def test_density_is_that_of_the_eigenvalues():
     """An isolated eigenvalue has the weight 1/N on average, and the bulk its density."""
     values = bulk_with_outliers()
-    nodes, weights = spectral_density(diagonal(values), 80, 40, generator())
+    density = spectral_density(diagonal(values), 80, 40, generator())
+    nodes, weights = density.nodes, density.weights
     for isolated in (-1, 2, 5, 10):
         share = (weights * (np.abs(nodes - isolated) < 0.1)).sum(axis=1)
         assert abs(share.mean() - 1 / 400) < 4 * share.std(ddof=1) / np.sqrt(80)
@@ -87,7 +90,8 @@ def test_density_is_that_of_the_eigenvalues():
     [([2.0] * 9, 1), ([0.0] * 9, 1), ([1.0] * 5 + [-3.0] * 4, 2), ([4.0], 1), ([1.0, 2.0], 2)],
 )
 def test_exhausted_krylov_spaces_are_filled_up_with_weight_zero(values, n_nodes):
-    nodes, weights = spectral_density(diagonal(values), 3, 7, generator())
+    density = spectral_density(diagonal(values), 3, 7, generator())
+    nodes, weights = density.nodes, density.weights
     assert nodes.shape == (3, min(7, len(values)))
     assert (weights[:, n_nodes:] == 0).all()
     assert weights.sum(axis=1) == pytest.approx(np.ones(3))
@@ -97,7 +101,7 @@ def test_exhausted_krylov_spaces_are_filled_up_with_weight_zero(values, n_nodes)
 
 def test_all_steps_give_the_whole_spectrum():
     values = np.sort(np.random.default_rng(0).normal(size=25))
-    nodes, _ = spectral_density(matrix(values), 2, 100, generator())
+    nodes = spectral_density(matrix(values), 2, 100, generator()).nodes
     assert nodes == pytest.approx(np.tile(values, (2, 1)), abs=1e-12)
 
 

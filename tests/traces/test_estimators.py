@@ -9,7 +9,7 @@ from matrices import generator, matrix
 from torch import Tensor, nn
 
 from hessian_directions.cost import Cost
-from hessian_directions.errors import NonFiniteError
+from hessian_directions.errors import ConfigurationError, NonFiniteError
 from hessian_directions.geometry import synthetic
 from hessian_directions.geometry.directions import gaussian
 from hessian_directions.objectives.objective import Objective
@@ -118,13 +118,14 @@ def test_pyhessian_stops_by_chance():
     """Two successive means may agree by chance; a standard error that is small may not."""
     H = matrix(SPECTRA["outliers"])
     true, spread = float(H.trace()), math.sqrt(2) * float(H.norm())
-    stop = estimators.StandardError(relative=0.1)
     theirs, errors = [], []
     for seed in range(100):
         samples = estimators.hutchinson(H, 100, generator(seed), "gaussian").samples
         theirs.append(stops_as_pyhessian(samples))
-        ours = estimators.hutchinson(H, 5000, generator(seed), "gaussian", stop=stop, chunk=32)
-        assert stop.minimum_samples <= ours.n_samples < 5000
+        ours = estimators.hutchinson(
+            H, 5000, generator(seed), "gaussian", relative_error=0.1, chunk=32
+        )
+        assert estimators.MIN_SAMPLES <= ours.n_samples < 5000
         assert ours.standard_error <= 0.1 * abs(ours.mean)
         errors.append(abs(ours.mean - true) / ours.standard_error)
         # what the rule promises holds for the true error too
@@ -136,18 +137,47 @@ def test_pyhessian_stops_by_chance():
 
 def test_a_trace_of_zero_stops_at_the_absolute_floor():
     H = matrix(SPECTRA["trace zero"])
-    relative = estimators.StandardError(relative=0.05)
-    floored = estimators.StandardError(relative=0.05, absolute=0.2)
-    assert estimators.hutchinson(H, 640, generator(), stop=relative).n_samples == 640
-    estimate = estimators.hutchinson(H, 20_000, generator(), stop=floored, chunk=16)
+    with pytest.warns(estimators.PrecisionWarning, match="After 640 samples"):
+        relative = estimators.hutchinson(H, 640, generator(), relative_error=0.05)
+    assert relative.n_samples == 640
+    estimate = estimators.hutchinson(
+        H, 20_000, generator(), relative_error=0.05, absolute_error=0.2
+    )
     assert 32 <= estimate.n_samples < 1000
     assert estimate.standard_error <= 0.2
 
 
 def test_samples_without_spread_do_not_stop_before_the_minimum():
-    stop = estimators.StandardError(relative=0.1)
     H = torch.eye(6, dtype=torch.float64)
-    assert estimators.hutchinson(H, 100, generator(), stop=stop, chunk=1).n_samples == 32
+    estimate = estimators.hutchinson(H, 100, generator(), relative_error=0.1, chunk=1)
+    assert estimate.n_samples == 32
+
+
+@pytest.mark.parametrize("spectrum", ["flat", "outliers"])
+def test_standard_errors_cover_where_they_decide_when_to_stop(spectrum):
+    """What stopping costs: two of a hundred intervals, as the module says."""
+    H = matrix(SPECTRA[spectrum])
+    true, drawing = float(H.trace()), generator()
+    wanted = 0.3 * math.sqrt(2) * float(H.norm()) / math.sqrt(32)  # about 350 samples
+    estimates = [
+        estimators.hutchinson(H, None, drawing, "gaussian", absolute_error=wanted)
+        for _ in range(1000)
+    ]
+    counts = [e.n_samples for e in estimates]
+    assert 32 < min(counts) < max(counts) < 1000
+    covered = sum(abs(e.mean - true) < 1.96 * e.standard_error for e in estimates) / 1000
+
+    assert 0.91 < covered < 0.97
+
+
+def test_without_a_number_five_percent_are_reached():
+    H = matrix(SPECTRA["flat"])
+    estimate = estimators.hutchinson(H, seed=3, chunk=8)
+    assert estimate.standard_error <= 0.05 * estimate.mean
+    assert 32 <= estimate.n_samples < estimators.MAX_SAMPLES
+    assert estimate.seed == 3
+    assert estimators.hutchinson(H, 40, generator()).seed is None
+    assert estimators.hutchinson(H, directions=torch.ones(30, 2)).seed is None
 
 
 # --- Deflation and Hutch++ -----------------------------------------------------------------------
@@ -369,11 +399,9 @@ def test_shards_pool_to_one_estimate():
 
 def test_what_is_asked_for_must_be_clear():
     H = torch.eye(3)
-    with pytest.raises(ValueError, match="either directions"):
-        estimators.hutchinson(H, 5)
-    with pytest.raises(ValueError, match="not both"):
+    with pytest.raises(ConfigurationError, match="not both"):
         estimators.hutchinson(H, 5, generator(), directions=torch.ones(3, 2))
-    with pytest.raises(ValueError, match=r"\(3, S\)"):
+    with pytest.raises(ConfigurationError, match=r"\(3, S\)"):
         estimators.hutchinson(H, directions=torch.ones(4, 2))
     with pytest.raises(ValueError, match="two samples"):
         estimators.hutchinson(H, 1, generator())

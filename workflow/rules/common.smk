@@ -10,17 +10,19 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.iocontainers import Snakemake
 
+from hessian_directions.analyses import registry
+from hessian_directions.errors import HessianDirectionsError
+from hessian_directions.reporting import tables
+from hessian_directions.reproduction import source_files
 from hessian_directions.reproduction.artifacts import verify_manifest
 from hessian_directions.reproduction.configuration import (
-    analysis_settings,
+    complete,
+    is_archived,
     require_archived,
-    validate,
 )
-from hessian_directions.errors import HessianDirectionsError
-from hessian_directions.reproduction.source_files import source_files
 
 # A second `configfile:` would be merged into the user's, key by key.
-if "profile" not in config:
+if "networks" not in config:
 
     configfile: "config/demo.yaml"
 
@@ -41,10 +43,13 @@ sys.executable = shlex.quote(PYTHON)
 CONFIGFILE = str((workflow.overwrite_configfiles or ["config/demo.yaml"])[0])
 
 try:
-    config = validate(config, ROOT / "workflow/schemas/config.schema.yaml", CONFIGFILE)
-    SOURCE, PROFILE = config["source"], config["profile"]
+    config = complete(config, CONFIGFILE, ROOT)
+    PROFILE = config["profile"]
     ARCHIVE = f"results/archive/{PROFILE}"
-    COMPANION = config.get("companion")
+    COMPANION = config["companion"]
+    SOURCE = config["source"]
+    if SOURCE == "auto":
+        SOURCE = "archive" if is_archived(config, ARCHIVE) else "compute"
     # <artifacts>: where analyses are read from; <drawn>: where drawings go.
     if SOURCE == "archive":
         verify_manifest(ARCHIVE)
@@ -52,7 +57,7 @@ try:
         ARTIFACTS, DRAWN = ARCHIVE, f"results/redrawn/{PROFILE}"
     else:
         ARTIFACTS = DRAWN = f"results/computed/{PROFILE}"
-    # Synthetic saddles and the population are this profile's own, or in the archive of its companion.
+    # Saddles and the population are this profile's own, or in the archive of its companion.
     SHARED = f"results/archive/{COMPANION}" if COMPANION else ARTIFACTS
     if COMPANION:
         verify_manifest(SHARED)
@@ -73,6 +78,7 @@ NETWORK_NAMES = list(config["networks"])
 LABELS = {
     network: settings["label"] for network, settings in config["networks"].items()
 }
+TRAINED = [name for name in NETWORK_NAMES if config["networks"][name]["training"]]
 
 
 def any_of(names):
@@ -82,34 +88,94 @@ def any_of(names):
 
 wildcard_constraints:
     network=any_of(NETWORK_NAMES),
-    plane="random|hessian",
+    part="[A-Za-z0-9]+",
     shard=r"\d+",
-    job=r"\d+",
-    n_images=r"\d+",
 
 
-def studied(analysis):
-    """The networks that an analysis is done for, in the order of the configuration."""
-    return config["analyses"][analysis]["networks"]
+# Analyses: their networks, settings and files.
+
+OF_NETWORKS = {
+    name: [
+        network
+        for network, settings in config["networks"].items()
+        if name in settings["analyses"]
+    ]
+    for name in registry.OF_NETWORKS
+}
+OF_NETWORKS = {name: networks for name, networks in OF_NETWORKS.items() if networks}
+OF_PROFILE = [name for name in registry.OF_PROFILES if name in config["analyses"]]
+# Those that this profile shows: its own, or its companion's.
+SHOWN = list(registry.OF_PROFILES) if COMPANION else OF_PROFILE
+
+NETWORK = "<artifacts>/networks/{network}"
+# Large arrays that are no analysis' own artifact.
+TENSORS = {"eigenvectors", "snapshots"}
 
 
-def is_trained(network):
-    """Whether the network is trained here; the others come with a checkpoint."""
-    return "training" in config["networks"][network]
+def folder(name):
+    return NETWORK if name in registry.OF_NETWORKS else "<artifacts>"
 
 
-def settings_of(analysis, *keys):
-    """A function of wildcards for `params`: one network's settings of one analysis, all or only these keys."""
+def artifact(name):
+    """The path of an analysis' artifact, with wildcards."""
+    part = "/{part}" if registry.analysis(name).has_parts else ""
+    return f"{folder(name)}/{name}{part}.nc"
+
+
+def shard(name):
+    """The path of a shard of it."""
+    part = "{part}_" if registry.analysis(name).has_parts else ""
+    return f"{folder(name)}/shards/{name}/{part}{{shard}}.nc"
+
+
+def record(path):
+    """The run record beside an artifact."""
+    return path.removesuffix(".nc") + ".run.json"
+
+
+def settings_of(name, network=None):
+    """All the settings of an analysis: of one network, or of the profile."""
+    if network is None:
+        return config["analyses"][name]
+    return config["networks"][network]["analyses"][name]
+
+
+def parts_of(name, network=None):
+    return registry.analysis(name).parts(settings_of(name, network))
+
+
+def shards_of(name):
+    """The shards of an artifact, as an input function."""
+
+    def paths(wildcards):
+        n_shards = settings_of(name, wildcards.get("network"))["n_shards"]
+        return expand(shard(name), shard=range(n_shards), allow_missing=True)
+
+    return paths
+
+
+def read_by(names):
+    """The files of what an analysis reads of the same network, by name."""
+    return {
+        name: f"{NETWORK}/{name}.safetensors" if name in TENSORS else artifact(name)
+        for name in names
+    }
+
+
+def told(name, stage):
+    """What a stage of an analysis is told of its settings, as parameters."""
+    analysis = registry.analysis(name)
 
     def settings(wildcards):
-        every = analysis_settings(config, analysis, wildcards.network)
-        return {key: every[key] for key in keys or every}
+        return analysis.stage_settings(
+            settings_of(name, wildcards.get("network")), stage
+        )
 
-    return settings
+    return {"analysis": name, "settings": settings}
 
 
 def initial_network(wildcards):
-    """What a job must know of a network to build it anew and train it: not what is studied about it."""
+    """What a job must know of a network to build it anew and train it: not what is analysed of it."""
     settings = config["networks"][wildcards.network]
     return {key: settings[key] for key in ("data", "loss", "model")} | {
         "data_settings": config["data"][settings["data"]]
@@ -117,43 +183,35 @@ def initial_network(wildcards):
 
 
 def studied_network(wildcards):
-    """What a job must know of a network to study it: not how it was trained, not what else is done to it."""
+    """What a job must know of a network to analyse it: not how it was trained, not what else is done to it."""
     settings = config["networks"][wildcards.network]
     return initial_network(wildcards) | {
-        key: settings[key] for key in ("n_images", "batch_size") if key in settings
+        key: settings[key] for key in ("n_images", "batch_size")
     }
-
-
-def image_counts(network):
-    """The numbers of images that a network's curvature is measured over."""
-    return analysis_settings(config, "image_counts", network)["n_images"]
-
-
-def checkpoint_precision(wildcards):
-    """What the trained weights are rounded to before they are kept, and studied."""
-    return config["networks"][wildcards.network].get("checkpoint_precision", "float32")
 
 
 def own_files(wildcards):
     """Files of the user's own that a network is made from: weights, images, the module of its model."""
     settings = config["networks"][wildcards.network]
     named = [config["data"][settings["data"]].get("path")]
-    if "url" not in settings.get("checkpoint", {}):
-        named.append(settings.get("checkpoint", {}).get("file"))
+    weights = settings["checkpoint"] or {}
+    if not weights.get("url"):
+        named.append(weights.get("file"))
     package, colon, _ = settings["model"]["name"].partition(":")
     if colon:
         named += [f"{folder}{package.replace('.', '/')}.py" for folder in ("", "src/")]
     return [path for path in named if path and Path(path).exists()]
 
 
-def code(script, *modules):
+def code(script, *modules, without=()):
     """The files a script runs, as inputs: editing one of them re-runs its stage, and no other.
 
-    `modules` are those that the script imports by a configured name.
+    `modules` are those that the script imports by a configured name, `without` the functions of theirs that it does
+    not call.
     """
-    files = set()
-    for path in (f"workflow/scripts/{script}.py", *modules):
-        files.update(source_files(path, "src"))
+    files = set(source_files.source_files(f"workflow/scripts/{script}.py", "src"))
+    for path in modules:
+        files.update(source_files.source_files(f"src/{path}", "src", without))
     return sorted(files)
 
 
@@ -185,27 +243,6 @@ def run_script(rule, input, output, params, wildcards, log):
     if status != b"0\n":
         of = ", ".join(f"{key}={value}" for key, value in wildcards.items())
         raise WorkflowError(f"{rule} ({of}) failed" if of else f"{rule} failed")
-
-
-def shards(analysis, network):
-    """The numbers of the files that an analysis is computed in."""
-    return range(analysis_settings(config, analysis, network)["n_shards"])
-
-
-def surface_shards(wildcards):
-    return expand(
-        rules.evaluate_surface.output.shard,
-        shard=shards("surfaces", wildcards.network),
-        allow_missing=True,
-    )
-
-
-def projection_shards(wildcards):
-    return expand(
-        rules.sample_projections.output.shard,
-        shard=shards("projections", wildcards.network),
-        allow_missing=True,
-    )
 
 
 # What every stage that computes is told; another number re-runs it.

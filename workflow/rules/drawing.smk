@@ -1,49 +1,50 @@
 # Figures, animations and tables: they read artifacts, import no torch, and are redrawn from the archive.
 
+STYLE = "src/hessian_directions/reporting/figures/style.mplstyle"
+
+
+def drawing_code(script, figure):
+    drawn_by = DRAWINGS[figure]["module"]
+    return code(script, f"hessian_directions/reporting/figures/{drawn_by}.py")
+
 
 rule draw_figure:
     input:
-        unpack(lambda wildcards: FIGURES[wildcards.figure][1]),
-        style="src/hessian_directions/reporting/figures/style.mplstyle",
-        code=lambda wildcards: code(
-            "draw_figure",
-            f"src/hessian_directions/reporting/figures/{FIGURES[wildcards.figure][0]}.py",
-        ),
+        unpack(lambda wildcards: FIGURES[wildcards.figure]["inputs"]),
+        style=STYLE,
+        code=lambda wildcards: drawing_code("draw_figure", wildcards.figure),
     output:
         pdf="<drawn>/figures/{figure}.pdf",
         png=report(
             "<drawn>/figures/{figure}.png",
             caption="../report/caption.rst",
-            category=lambda wildcards: CAPTIONS[wildcards.figure]["category"],
-            labels=lambda wildcards: {"figure": CAPTIONS[wildcards.figure]["title"]},
+            category=lambda wildcards: FIGURES[wildcards.figure]["category"],
+            labels=lambda wildcards: {"figure": FIGURES[wildcards.figure]["title"]},
         ),
     log:
         "<logs>/draw_figure/{figure}.log",
     wildcard_constraints:
         figure=any_of(FIGURES),
     params:
-        module=lambda wildcards: FIGURES[wildcards.figure][0],
+        module=lambda wildcards: FIGURES[wildcards.figure]["module"],
         labels=LABELS,
-        caption=lambda wildcards: CAPTIONS[wildcards.figure]["caption"],
+        caption=lambda wildcards: FIGURES[wildcards.figure]["caption"],
     run:
         run_script(rule, input, output, params, wildcards, log)
 
 
 rule draw_animation:
     input:
-        unpack(lambda wildcards: ANIMATIONS[wildcards.animation][1]),
-        style="src/hessian_directions/reporting/figures/style.mplstyle",
-        code=lambda wildcards: code(
-            "draw_animation",
-            f"src/hessian_directions/reporting/figures/{ANIMATIONS[wildcards.animation][0]}.py",
-        ),
+        unpack(lambda wildcards: ANIMATIONS[wildcards.animation]["inputs"]),
+        style=STYLE,
+        code=lambda wildcards: drawing_code("draw_animation", wildcards.animation),
     output:
         gif=report(
             "<drawn>/animations/{animation}.gif",
             caption="../report/caption.rst",
-            category=lambda wildcards: CAPTIONS[wildcards.animation]["category"],
+            category=lambda wildcards: ANIMATIONS[wildcards.animation]["category"],
             labels=lambda wildcards: {
-                "figure": CAPTIONS[wildcards.animation]["title"]
+                "figure": ANIMATIONS[wildcards.animation]["title"]
             },
         ),
     log:
@@ -51,9 +52,9 @@ rule draw_animation:
     wildcard_constraints:
         animation=any_of(ANIMATIONS),
     params:
-        module=lambda wildcards: ANIMATIONS[wildcards.animation][0],
+        module=lambda wildcards: ANIMATIONS[wildcards.animation]["module"],
         labels=LABELS,
-        caption=lambda wildcards: CAPTIONS[wildcards.animation]["caption"],
+        caption=lambda wildcards: ANIMATIONS[wildcards.animation]["caption"],
     run:
         run_script(rule, input, output, params, wildcards, log)
 
@@ -66,12 +67,7 @@ rule draw_figures:
 
 rule make_tables:
     input:
-        **EVIDENCE,
-        step_sizes=per_network("step_sizes.nc", studied("step_sizes")),
-        profiles=per_network("profiles.nc", studied("profiles")),
-        image_counts=IMAGE_COUNTS,
-        histories=HISTORIES,
-        passes=PASSES,
+        **TABLE_INPUTS,
         records=RECORDS,
         code=code("make_tables"),
     output:

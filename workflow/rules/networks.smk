@@ -1,4 +1,4 @@
-# Data → models → checkpoints, and what a checkpoint scores.
+# Data → models → checkpoints.
 
 
 rule train_network:
@@ -6,14 +6,14 @@ rule train_network:
         own_files,
         code=code("train_network"),
     output:
-        checkpoint="<artifacts>/networks/{network}/checkpoint.safetensors",
-        history="<artifacts>/networks/{network}/history.nc",
-        snapshots="<artifacts>/networks/{network}/snapshots.safetensors",
-        run="<artifacts>/networks/{network}/checkpoint.run.json",
+        checkpoint=f"{NETWORK}/checkpoint.safetensors",
+        history=f"{NETWORK}/history.nc",
+        snapshots=f"{NETWORK}/snapshots.safetensors",
+        run=f"{NETWORK}/checkpoint.run.json",
     log:
         "<logs>/train_network/{network}.log",
     wildcard_constraints:
-        network=any_of(network for network in NETWORK_NAMES if is_trained(network)),
+        network=any_of(TRAINED),
     conda:
         "../../environment.yml"
     threads: config["threads"]
@@ -23,7 +23,10 @@ rule train_network:
         **COMMON,
         network=initial_network,
         training=lambda wildcards: config["networks"][wildcards.network]["training"],
-        checkpoint_precision=checkpoint_precision,
+        # What the trained weights are rounded to before they are kept, and analysed.
+        checkpoint_precision=lambda wildcards: config["networks"][wildcards.network][
+            "checkpoint_precision"
+        ],
     script:
         "../scripts/train_network.py"
 
@@ -33,12 +36,12 @@ rule import_checkpoint:
         own_files,
         code=code("import_checkpoint"),
     output:
-        checkpoint="<artifacts>/networks/{network}/checkpoint.safetensors",
-        run="<artifacts>/networks/{network}/checkpoint.run.json",
+        checkpoint=f"{NETWORK}/checkpoint.safetensors",
+        run=f"{NETWORK}/checkpoint.run.json",
     log:
         "<logs>/import_checkpoint/{network}.log",
     wildcard_constraints:
-        network=any_of(network for network in NETWORK_NAMES if not is_trained(network)),
+        network=any_of(name for name in NETWORK_NAMES if name not in TRAINED),
     conda:
         "../../environment.yml"
     threads: config["threads"]
@@ -49,24 +52,3 @@ rule import_checkpoint:
         checkpoint=lambda wildcards: config["networks"][wildcards.network]["checkpoint"],
     script:
         "../scripts/import_checkpoint.py"
-
-
-rule measure_network:
-    input:
-        checkpoint=rules.train_network.output.checkpoint,
-        code=code("measure_network"),
-    output:
-        measurements="<artifacts>/networks/{network}/measurements.nc",
-        run="<artifacts>/networks/{network}/measurements.run.json",
-    log:
-        "<logs>/measure_network/{network}.log",
-    conda:
-        "../../environment.yml"
-    threads: config["threads"]
-    resources:
-        **GPU,
-    params:
-        **COMMON,
-        network=studied_network,
-    script:
-        "../scripts/measure_network.py"

@@ -3,7 +3,7 @@
 
 rule decide_claims:
     input:
-        **EVIDENCE,
+        **CLAIM_INPUTS,
         code=code("decide_claims"),
     output:
         claims=report(
@@ -36,9 +36,13 @@ rule compare_with_archive:
         archived_checkpoints=expand(
             "<archive>/networks/{network}/checkpoint.safetensors", network=TRAINED
         ),
-        computed_checkpoints=per_network("checkpoint.safetensors", TRAINED),
-        archived_population=POPULATION if COMPANION else "<archive>/population.nc",
-        computed_population=POPULATION,
+        computed_checkpoints=expand(
+            f"{NETWORK}/checkpoint.safetensors", network=TRAINED
+        ),
+        archived_population=(
+            evidence("population") if COMPANION else "<archive>/population.nc"
+        ),
+        computed_population=evidence("population"),
         code=code("compare_with_archive"),
     output:
         comparison="<drawn>/comparison.csv",

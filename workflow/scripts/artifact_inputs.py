@@ -18,46 +18,42 @@ def network_of(path: str) -> str:
 
 
 def load(inputs: Any) -> dict[str, Any]:
-    """Each named input: a dataset, or the datasets of several networks by name, in their order."""
-    loaded: dict[str, Any] = {}
-    for name, paths in inputs.items():
-        if name in AUXILIARY:
-            continue
-        if name == "surfaces":
-            loaded[name] = surfaces(paths)
-        elif name == "image_counts":
-            loaded[name] = image_counts(paths)
-        elif name == "passes":
-            loaded[name] = {network_of(path): artifacts.read_json(path) for path in paths}
-        elif isinstance(paths, str):
-            loaded[name] = _read(paths)
-        else:
-            loaded[name] = {network_of(path): _read(path) for path in paths}
-    return loaded
-
-
-def surfaces(paths: list[str]) -> dict[str, dict[str, xr.Dataset]]:
-    """Slices by network and by plane and split."""
-    found: dict[str, dict[str, xr.Dataset]] = {}
-    for path in paths:
-        for split, loss in artifacts.read_dataset(path).items():
-            of_network = found.setdefault(network_of(path), {})
-            of_network[f"{Path(path).stem}_{split}"] = loss.rename("loss").to_dataset()
-    return found
-
-
-def image_counts(paths: list[str]) -> dict[str, xr.Dataset]:
-    """The measurements of each network over all its numbers of images, along `count`."""
-    found: dict[str, list[xr.Dataset]] = {}
-    for path in paths:
-        found.setdefault(network_of(path), []).append(artifacts.read_dataset(path))
+    """Each named input: a dataset or run record, or those of several networks by name."""
     return {
-        network: xr.concat(datasets, "count", combine_attrs="drop").sortby("n_images")
-        for network, datasets in found.items()
+        name: _read(paths) if isinstance(paths, str) else _of_networks(paths)
+        for name, paths in inputs.items()
+        if name not in AUXILIARY
+    }
+
+
+def _of_networks(paths: list[str]) -> dict[str, Any]:
+    """By network, in order; the parts of one artifact together."""
+    found: dict[str, list[str]] = {}
+    for path in paths:
+        found.setdefault(network_of(path), []).append(path)
+    return {network: _together(own) for network, own in found.items()}
+
+
+def _together(paths: list[str]) -> Any:
+    match Path(paths[0]).parent.name:
+        case "slices":
+            return slices(paths)
+        case "image_counts":
+            counted = [artifacts.read_dataset(path) for path in paths]
+            return xr.concat(counted, "count", combine_attrs="drop").sortby("n_images")
+    return _read(paths[0])
+
+
+def slices(paths: list[str]) -> dict[str, xr.Dataset]:
+    """Slices of one network by plane and split."""
+    return {
+        f"{Path(path).stem}_{split}": loss.rename("loss").to_dataset()
+        for path in paths
+        for split, loss in artifacts.read_dataset(path).items()
     }
 
 
 def _read(path: str) -> Any:
     if path.endswith(".json"):
-        return artifacts.read_json(path)["seconds"]
+        return artifacts.read_json(path)
     return artifacts.read_dataset(path)

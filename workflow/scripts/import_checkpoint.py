@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 with stage(snakemake) as job:
     studied = problem.from_params(job.params, job.cache)
-    settings = dict(job.params.checkpoint)
+    settings = {key: value for key, value in job.params.checkpoint.items() if value is not None}
     expected = settings.pop("expected", {})
     checkpoints.import_into(studied.model, settings, job.cache)
     loss, accuracy = evaluate(studied.model, studied.loss, studied.dataset.test)

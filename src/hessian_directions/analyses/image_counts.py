@@ -1,33 +1,51 @@
 """How curvature depends on the number of images that the loss is a mean over."""
 
-from collections.abc import Mapping
-from typing import Any
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import xarray as xr
 
-from hessian_directions.analyses.curvature_summary import summarize
-from hessian_directions.objectives.objective import Objective
-from hessian_directions.progress import Progress
+from hessian_directions import settings as typed
+from hessian_directions.settings import Counts, Positive, Several, setting
+
+if TYPE_CHECKING:
+    from hessian_directions.analyses.job import Job
+    from hessian_directions.analyses.problem import Problem
 
 
-def study(
-    objective: Objective,
-    settings: Mapping[str, Any],
-    seed: int,
-    state_path: str | None = None,
-    progress: Progress | None = None,
-) -> xr.Dataset:
+class Settings(typed.Settings):
+    n_images: Counts = setting(
+        [50, 100, 200, 500], "nested balanced choices of the training images", stage="parts"
+    )
+    tolerance: Positive = setting(1e-2, "residual of the extreme eigenpairs", unit="|λ|")
+    n_samples: Several = setting(16, "Rademacher samples of each trace")
+
+
+def parts(settings: Settings) -> Sequence[str]:
+    return [str(n) for n in settings.n_images]
+
+
+def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
     """λ_min, λ_max and trace of one network over a balanced choice of its training images.
 
     The choices are nested, and every count draws the same directions: what differs is the images.
     """
+    import dataclasses
+
+    from hessian_directions import seeds
+    from hessian_directions.analyses.curvature import summarize
+
+    objective = dataclasses.replace(problem, n_images=int(job.part)).objective("train")
     summary = summarize(
         objective,
-        settings,
-        seed,
-        missed_probability=1.0,  # the check would double the cost; the count of `eigenpairs` has it
-        state_path=state_path,
-        progress=progress,
+        settings.tolerance,
+        settings.n_samples,
+        seeds.derive(job.seed, "image counts"),
+        # The check would double the cost; the count of `eigenpairs` has it.
+        missed_probability=1.0,
+        job=job,
     )
     summary |= {"n_images": objective.n_samples, "loss": float(objective.value())}
     return xr.Dataset({name: ((), value) for name, value in summary.items()})

@@ -1,154 +1,130 @@
-"""A population of classifiers that differ in how they were trained, stopped at one training loss."""
+"""Flatness against generalization: classifiers that differ in how they were trained."""
 
-import itertools
-from collections.abc import Mapping
-from typing import Any
+from __future__ import annotations
 
-import torch
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
 import xarray as xr
-from torch import Tensor, nn
+from pydantic import AfterValidator, Field, model_validator
 
-from hessian_directions import seeds
-from hessian_directions.analyses.announcing import Announce
-from hessian_directions.analyses.curvature_summary import summarize
-from hessian_directions.analyses.problem import LOSSES, choose_device, choose_loss
-from hessian_directions.data import registry as data
-from hessian_directions.data.cache import folder as cache_folder
-from hessian_directions.data.dataset import Dataset, Split
-from hessian_directions.geometry import flatness
-from hessian_directions.learning.training import evaluate, train
-from hessian_directions.models import registry as models
-from hessian_directions.objectives.objective import Objective
-from hessian_directions.spectral.eigenpairs import extreme_eigenpairs
-from hessian_directions.traces import estimators
+from hessian_directions import settings as typed
+from hessian_directions.settings import (
+    Allowed,
+    Count,
+    Model,
+    Number,
+    Positive,
+    Positives,
+    Several,
+    Text,
+    setting,
+)
 
-# Factors that are options of the model; `seed` is a factor of both, the others are training settings.
-MODEL_FACTORS = ("width",)
-INTEGERS = ("batch_size", "width", "seed")
+if TYPE_CHECKING:
+    from hessian_directions.analyses.job import Job
 
+OF = "profile"
 
-def members(factors: Mapping[str, list[float]]) -> list[dict[str, Any]]:
-    """Every combination of the factors, in a fixed order."""
-    combinations = itertools.product(*factors.values())
-    return [
-        {
-            name: int(value) if name in INTEGERS else float(value)
-            for name, value in zip(factors, values)
-        }
-        for values in combinations
-    ]
+MEASURES = (
+    "trace",
+    "mean_curvature",
+    "largest",
+    "smallest",
+    "frobenius_norm",
+    "trace_scaled",
+    "largest_scaled",
+    "gradient_norm",
+)
+GENERALIZATION = ("gap_loss", "gap_accuracy")
 
-
-def train_members(
-    settings: Mapping[str, Any],
-    data_settings: Mapping[str, Any],
-    cache: str | None,
-    job: int,
-    seed: int,
-    device: str,
-    precision: str,
-    announce: Announce,
-) -> tuple[xr.Dataset, dict[str, Any]]:
-    """Every n_jobs-th member, trained and measured; and the identity of the data."""
-    dataset = data.load(data_settings, cache_folder(cache))
-    mine = list(enumerate(members(settings["factors"])))[job :: settings["n_jobs"]]
-    rows = []
-    for number, factors in mine:
-        member_seed = seeds.derive(seed, "member", factors.get("seed", 0))
-        model, row, images = _train_member(settings, factors, dataset, member_seed, device)
-        objective = Objective(
-            model.to(dtype=getattr(torch, precision)),
-            LOSSES[settings["loss"]],
-            images.inputs.to(device),
-            images.targets.to(device),
-        )
-        row |= measure(objective, settings, seeds.derive(seed, "member", number, "curvature"))
-        rows.append({"number": number} | factors | row)
-        announce(f"member {len(rows)} of {len(mine)}")
-    result = xr.Dataset({name: ("member", [row[name] for row in rows]) for name in rows[0]})
-    if job == 0:  # its last model serves as the counter-example: one function, many curvatures
-        seed = seeds.derive(seed, "rescaling")
-        result = result.merge(rescale(objective, model, images, settings, seed))
-    return result, dict(dataset.identity)
+Levels = Annotated[
+    list[Number],
+    Field(min_length=1),
+    AfterValidator(typed.all_different),
+    Allowed("a list of different numbers"),
+]
 
 
-def _train_member(
-    settings: Mapping[str, Any],
-    factors: Mapping[str, Any],
-    dataset: Dataset,
-    seed: int,
-    device: str,
-) -> tuple[nn.Module, dict[str, Any], Split]:
-    options = dict(settings["model"].get("options", {}))
-    training = dict(settings["training"])
-    for name, value in factors.items():
-        if name in MODEL_FACTORS:
-            options[name] = value
-        elif name != "seed":
-            training[name] = value
-    loss = choose_loss(settings["loss"], dataset)
-    model = models.build(
-        settings["model"]["name"],
-        options,
-        input_shape=dataset.input_shape,
-        n_outputs=dataset.n_outputs,
-        seed=seeds.derive(seed, "initialisation"),
+class Settings(typed.Settings):
+    data: Text = setting(..., "a key of `data`")
+    loss: Literal["cross_entropy"] = setting("cross_entropy", "what is minimised and analysed")
+    model: Model = setting(..., "the network that is trained again and again")
+    training: dict[str, Any] = setting(..., "how, where no factor says otherwise")
+    factors: dict[str, Levels] = setting(
+        ...,
+        "every combination is trained: settings of training, `width` and `seed`; `batch_size`"
+        " is among them, by which figures colour the members",
     )
-    chosen_device = choose_device(device)
-    result = train(model, loss, dataset.train, None, training, seed=seed, device=chosen_device)
-    # Training loss and gap are on the labels that were trained on, noise included; test labels are clean.
-    train_loss, train_accuracy = evaluate(model, loss, result.train)
-    test_loss, test_accuracy = evaluate(model, loss, dataset.test)
-    scores = {
-        "reached": result.reached,
-        "epochs": result.epochs,
-        "train_loss": train_loss,
-        "test_loss": test_loss,
-        "gap_loss": test_loss - train_loss,
-        "train_accuracy": train_accuracy,
-        "test_accuracy": test_accuracy,
-        "gap_accuracy": train_accuracy - test_accuracy,
+    n_shards: Count = setting(1, "jobs that the members are shared out over")
+    tolerance: Positive = setting(1e-2, "residual of the extreme eigenpairs", unit="|λ|")
+    n_samples: Several = setting(60, "Rademacher samples of each trace")
+    rescaling: Positives = setting(
+        [0.25, 0.5, 1.0, 2.0, 4.0], "factors of the rescaling counter-example"
+    )
+    n_bootstrap: Several = setting(
+        2000, "resampled populations behind each interval", stage="gather"
+    )
+
+    @model_validator(mode="after")
+    def _fit(self) -> Settings:
+        typed.require(bool(self.factors), "factors", "a mapping of at least one factor")
+        typed.require("batch_size" in self.factors, "factors", "factors with batch_size among them")
+        members = math.prod(map(len, self.factors.values()))
+        typed.require(self.n_shards <= members, "n_shards", f"1 to {members}, the members")
+        return self
+
+
+def run(settings: Settings, job: Job) -> xr.Dataset:
+    """Every n_shards-th member, trained and measured; with the first shard the counter-example."""
+    from hessian_directions.analyses.members import train_members
+
+    return train_members(settings, job)
+
+
+def gather(shards: Sequence[xr.Dataset], settings: Settings, job: Job) -> xr.Dataset:
+    """The members of all shards in order, and for each measure and gap the rank correlations.
+
+    τ is Kendall's over all members that reached the target loss; the granulated τ is its mean over
+    groups that differ in one factor only (Jiang et al. 2020). Intervals are bootstrap percentiles
+    over members.
+    """
+    from hessian_directions import seeds
+    from hessian_directions.statistics.rank_correlation import (
+        granulated_interval,
+        granulated_tau,
+        kendall_interval,
+        kendall_tau,
+    )
+
+    seed = seeds.derive(job.seed, "bootstrap")
+    shared = [name for name, variable in shards[0].items() if "scale" in variable.dims]
+    members = xr.concat(
+        [part.drop_dims("scale", errors="ignore") for part in shards], "member"
+    ).sortby("number")
+    reached = members.isel(member=members["reached"].values.astype(bool))
+    factors = {
+        name: reached[name].values for name, values in settings.factors.items() if len(values) > 1
     }
-    return model, scores, result.train
-
-
-def measure(objective: Objective, settings: Mapping[str, Any], seed: int) -> dict[str, float]:
-    """Every measure of flatness of one network."""
-    summary = summarize(objective, settings, seed)
-    del summary["n_products"]
-    return summary | flatness.normalised_measures(
-        summary["trace"], summary["largest"], summary["theta_norm"], objective.n_parameters
+    shape = (len(MEASURES), len(GENERALIZATION))
+    names = [kind + end for kind in ("kendall", "granulated") for end in ("", "_low", "_high")]
+    tables = {name: np.full(shape, np.nan) for name in names}
+    options: dict[str, Any] = {"confidence": 0.95, "n_bootstrap": settings.n_bootstrap}
+    for i, measure in enumerate(MEASURES):
+        for j, gap in enumerate(GENERALIZATION):
+            x, y = reached[measure].values, reached[gap].values
+            random = np.random.default_rng(seed)
+            tables["kendall"][i, j] = kendall_tau(x, y)
+            low, high = kendall_interval(x, y, generator=random, **options)
+            tables["kendall_low"][i, j], tables["kendall_high"][i, j] = low, high
+            tables["granulated"][i, j] = granulated_tau(x, y, factors)
+            low, high = granulated_interval(x, y, factors, generator=random, **options)
+            tables["granulated_low"][i, j], tables["granulated_high"][i, j] = low, high
+    return members.merge(shards[0][shared]).merge(
+        xr.Dataset(
+            {name: (("measure", "generalization"), table) for name, table in tables.items()},
+            coords={"measure": list(MEASURES), "generalization": list(GENERALIZATION)},
+        )
     )
-
-
-def rescale(
-    objective: Objective, model: nn.Module, images: Split, settings: Mapping[str, Any], seed: int
-) -> xr.Dataset:
-    """The same function with its first layer times s and the next over s: other curvatures (Dinh et al. 2017)."""
-    rows = []
-    for scale in settings["rescaling"]:
-        rescaled = Objective(
-            flatness.rescale(model, scale), LOSSES[settings["loss"]], *_tensors(objective, images)
-        )
-        pairs = extreme_eigenpairs(
-            rescaled.hessian(),
-            tolerance=settings["tolerance"],
-            generator=seeds.generator(seed, "start"),
-        )
-        estimate = estimators.hutchinson(
-            rescaled.hessian(), settings["n_samples"], seeds.generator(seed, "trace")
-        )
-        rows.append((float(rescaled.value()), estimate.mean, float(pairs.values[-1])))
-    losses, traces, largest = zip(*rows)
-    return xr.Dataset(
-        {
-            "rescaled_loss": ("scale", list(losses)),
-            "rescaled_trace": ("scale", list(traces)),
-            "rescaled_largest": ("scale", list(largest)),
-        },
-        coords={"scale": list(settings["rescaling"])},
-    )
-
-
-def _tensors(objective: Objective, images: Split) -> tuple[Tensor, Tensor]:
-    return images.inputs.to(objective.device), images.targets.to(objective.device)

@@ -71,14 +71,14 @@ class Problem:
         return dict(self.dataset.identity) | {"studied_indices": studied}
 
 
-def choose_loss(name: str, dataset: Dataset) -> Loss:
-    """The loss of that name; ConfigurationError where the data's targets are not its kind."""
+def choose_loss(name: str | None, dataset: Dataset) -> Loss:
+    """The loss of that name, or the one that fits; ConfigurationError for one that does not fit."""
     fitting = "mean_squared_error" if dataset.n_classes is None else "cross_entropy"
-    if name != fitting:
+    if name is not None and name != fitting:
         raise ConfigurationError(
             f"key 'loss' is {name}, but the targets of {dataset.name} need {fitting}"
         )
-    return LOSSES[name]
+    return LOSSES[fitting]
 
 
 def choose_device(name: str) -> torch.device:

@@ -1,43 +1,96 @@
-"""Synthetic saddles: projected Hessians, visibility against theory, slices, traces."""
+"""Synthetic saddles of known curvature: projected Hessians, visibility against theory, slices."""
 
-from collections.abc import Mapping
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
-import torch
 import xarray as xr
+from pydantic import AfterValidator, Field, model_validator
 
-from hessian_directions import seeds
-from hessian_directions.analyses import trace_comparison
-from hessian_directions.analyses.announcing import Announce
-from hessian_directions.geometry import slices, synthetic, visibility
-from hessian_directions.geometry.directions import gaussian
-from hessian_directions.geometry.principal_curvatures import critical_dimension
-from hessian_directions.geometry.principal_curvatures import visibility as visibility_formula
-from hessian_directions.objectives.objective import Objective
+from hessian_directions import settings as typed
+from hessian_directions.settings import (
+    Allowed,
+    Count,
+    Counts,
+    Natural,
+    Naturals,
+    Odd,
+    Positive,
+    Several,
+    setting,
+)
+
+if TYPE_CHECKING:
+    from hessian_directions.analyses.job import Job
+    from hessian_directions.objectives.objective import Objective
+
+OF = "profile"
 
 
-def analyze(settings: Mapping[str, Any], seed: int, announce: Announce) -> xr.Dataset:
+class Settings(typed.Settings):
+    n: Count = setting(500, "pairs of eigenvalues: N = 2n + 1 parameters")
+    n_positive: Naturals = setting(
+        [420, 440, 460, 480, 490, 500, 510, 520, 540, 560, 580], "ñ, eigenvalues +1 of each saddle"
+    )
+    n_samples: Several = setting(4000, "random planes whose projected Hessians are kept")
+    n_visibility_samples: Several = setting(200_000, "random planes that visibility is counted on")
+    shown: Annotated[
+        list[Natural],
+        Field(min_length=3, max_length=3),
+        AfterValidator(typed.all_different),
+        Allowed("three different whole numbers"),
+    ] = setting([420, 500, 580], "ñ of the saddles that are drawn")
+    n_points: Odd = setting(41, "points a side of the slices")
+    half_width: Positive = setting(10.0, "of the slices", unit="length in parameter space")
+    dimension_saddles: Naturals = setting(
+        [500, 540, 580, 660], "ñ of the saddles seen in subspaces of growing dimension"
+    )
+    dimensions: Counts = setting(
+        [1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 28, 32, 36, 40, 48], "dimensions of subspaces"
+    )
+    n_subspaces: Several = setting(200, "random subspaces of each dimension")
+
+    @model_validator(mode="after")
+    def _fit(self) -> Settings:
+        """The saddle has 2n eigenvalues of either sign."""
+        for key in ("n_positive", "shown", "dimension_saddles"):
+            typed.require(max(getattr(self, key)) <= 2 * self.n, key, f"0 to 2n = {2 * self.n}")
+        n_parameters = 2 * self.n + 1
+        typed.require(
+            max(self.dimensions) <= n_parameters, "dimensions", f"1 to 2n + 1 = {n_parameters}"
+        )
+        return self
+
+
+def run(settings: Settings, job: Job) -> xr.Dataset:
     """Everything that is drawn of the saddles, for every configured ñ."""
+    from hessian_directions import seeds
+
+    seed = seeds.derive(job.seed, "saddles")
     return xr.merge(
         [
-            _projections(settings, seed, announce),
-            _dimensions(settings, seed, announce),
-            _slices(settings, seed, announce),
+            _projections(settings, seed, job),
+            _dimensions(settings, seed, job),
+            _slices(settings, seed, job),
         ]
-    ).assign_attrs(n=settings["n"], n_parameters=2 * settings["n"] + 1)
+    ).assign_attrs(n=settings.n, n_parameters=2 * settings.n + 1)
 
 
-def _projections(settings: Mapping[str, Any], seed: int, announce: Announce) -> xr.Dataset:
-    n, saddles = settings["n"], []
-    for n_positive in settings["n_positive"]:
-        announce(f"projections of the saddle with {n_positive} positive eigenvalues")
+def _projections(settings: Settings, seed: int, job: Job) -> xr.Dataset:
+    from hessian_directions import seeds
+    from hessian_directions.geometry import synthetic, visibility
+    from hessian_directions.geometry.principal_curvatures import visibility as visibility_formula
+
+    n, saddles = settings.n, []
+    for n_positive in settings.n_positive:
+        job.announce(f"projections of the saddle with {n_positive} positive eigenvalues")
         # The spectrum is known eigenvalue by eigenvalue, so slices are drawn from it without directions.
         matrices = visibility.sample_from_spectrum(
             synthetic.eigenvalues(n, n_positive).numpy(),
             0.0,
             0.0,
-            settings["n_visibility_samples"],
+            settings.n_visibility_samples,
             seeds.generator(seed, "planes", n_positive),
         )
         share = visibility.share_of_saddles(matrices)
@@ -46,7 +99,7 @@ def _projections(settings: Mapping[str, Any], seed: int, announce: Announce) -> 
             {
                 "projected_hessian": (
                     ("sample", "row", "column"),
-                    matrices[: settings["n_samples"]],
+                    matrices[: settings.n_samples],
                 ),
                 "trace": t,
                 "frobenius_norm": f,
@@ -57,19 +110,23 @@ def _projections(settings: Mapping[str, Any], seed: int, announce: Announce) -> 
             }
         )
     datasets = [xr.Dataset(saddle) for saddle in saddles]
-    return xr.concat(datasets, "saddle").assign_coords(saddle=list(settings["n_positive"]))
+    return xr.concat(datasets, "saddle").assign_coords(saddle=list(settings.n_positive))
 
 
-def _dimensions(settings: Mapping[str, Any], seed: int, announce: Announce) -> xr.Dataset:
-    n, dimensions = settings["n"], settings["dimensions"]
+def _dimensions(settings: Settings, seed: int, job: Job) -> xr.Dataset:
+    from hessian_directions import seeds
+    from hessian_directions.geometry import synthetic, visibility
+    from hessian_directions.geometry.principal_curvatures import critical_dimension
+
+    n, dimensions = settings.n, settings.dimensions
     largest = max(dimensions)
     saddles = []
-    for n_positive in settings["dimension_saddles"]:
-        announce(f"subspaces of the saddle with {n_positive} positive eigenvalues")
+    for n_positive in settings.dimension_saddles:
+        job.announce(f"subspaces of the saddle with {n_positive} positive eigenvalues")
         first = visibility.first_negative_dimension(
             synthetic.hessian(n, n_positive),
             largest,
-            settings["n_subspaces"],
+            settings.n_subspaces,
             seeds.generator(seed, "subspaces", n_positive),
         )
         shares = [visibility.share_seeing_negative(first, d) for d in dimensions]
@@ -88,16 +145,22 @@ def _dimensions(settings: Mapping[str, Any], seed: int, announce: Announce) -> x
             )
         )
     return xr.concat(saddles, "dimension_saddle").assign_coords(
-        dimension_saddle=list(settings["dimension_saddles"]), dimension=list(dimensions)
+        dimension_saddle=list(settings.dimension_saddles), dimension=list(dimensions)
     )
 
 
-def _slices(settings: Mapping[str, Any], seed: int, announce: Announce) -> xr.Dataset:
+def _slices(settings: Settings, seed: int, job: Job) -> xr.Dataset:
     """Losses of the network that is the saddle, on planes of equal width in parameter space."""
-    n, points = settings["n"], slices.grid(settings["radius"], settings["n_points"])
+    import torch
+
+    from hessian_directions import seeds
+    from hessian_directions.geometry import slices
+    from hessian_directions.geometry.directions import gaussian
+
+    n, points = settings.n, slices.grid(settings.half_width, settings.n_points)
     surfaces = []
-    for n_positive in settings["shown"]:
-        announce(f"slices of the saddle with {n_positive} positive eigenvalues")
+    for n_positive in settings.shown:
+        job.announce(f"slices of the saddle with {n_positive} positive eigenvalues")
         objective = objective_of(n, n_positive)
         unit_vectors = torch.zeros(objective.n_parameters, 2, dtype=objective.dtype)
         unit_vectors[0, 0] = unit_vectors[2 * n - 1, 1] = 1.0  # λ = +1 and λ = −1
@@ -114,7 +177,7 @@ def _slices(settings: Mapping[str, Any], seed: int, announce: Announce) -> xr.Da
     return xr.Dataset(
         {"surface": (("shown", "plane", "alpha", "beta"), np.array(surfaces))},
         coords={
-            "shown": list(settings["shown"]),
+            "shown": list(settings.shown),
             "plane": ["random", "hessian"],
             "alpha": points,
             "beta": points,
@@ -124,32 +187,9 @@ def _slices(settings: Mapping[str, Any], seed: int, announce: Announce) -> xr.Da
 
 def objective_of(n: int, n_positive: int) -> Objective:
     """The saddle as an objective like any network's."""
+    from hessian_directions.geometry import synthetic
+    from hessian_directions.objectives.objective import Objective
+
     model = synthetic.SaddleModel(n, n_positive).double()
     inputs = synthetic.inputs()
     return Objective(model, synthetic.mean_of_outputs, inputs, inputs)
-
-
-def compare_traces(
-    settings: Mapping[str, Any], fit_points: int, seed: int, announce: Announce
-) -> tuple[xr.Dataset, dict[str, dict[str, float]]]:
-    """The trace of each configured saddle by every estimator, beside the known one."""
-    n_samples = settings["n_trace_samples"]
-    comparison = {"n_samples": n_samples, "n_paired": n_samples, "fit_points": fit_points}
-    datasets, seconds = [], {}
-    for n_positive in settings["trace_saddles"]:
-        dataset, spent = trace_comparison.compare(
-            objective_of(settings["n"], n_positive),
-            None,
-            comparison,
-            int(seeds.derive(seed, n_positive)),
-            announce,
-        )
-        datasets.append(
-            dataset.assign(
-                reference=synthetic.trace(settings["n"], n_positive),
-                reference_standard_error=0.0,
-            )
-        )
-        seconds[str(n_positive)] = spent
-    merged = xr.concat(datasets, "saddle").assign_coords(saddle=list(settings["trace_saddles"]))
-    return merged.assign_attrs(reference_kind="exact", activation="smooth"), seconds

@@ -1,67 +1,98 @@
-"""Slices of the loss along random and along Hessian directions: surfaces, profiles, lowest points."""
+"""Two-dimensional slices of the loss along random and along Hessian directions."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from __future__ import annotations
 
-import numpy as np
-import torch
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Literal
+
 import xarray as xr
-from torch import Tensor
+from pydantic import AfterValidator, Field
 
-from hessian_directions import seeds
-from hessian_directions.analyses.announcing import Announce, counted
-from hessian_directions.geometry import slices
-from hessian_directions.geometry.directions import gaussian, orthonormalise, unit
-from hessian_directions.objectives.objective import Objective
+from hessian_directions import settings as typed
+from hessian_directions.settings import Allowed, Count, Odd, Positive, setting
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from hessian_directions.analyses.job import Job
+    from hessian_directions.analyses.problem import Problem
+    from hessian_directions.objectives.objective import Objective
+
+READS = ("eigenvectors",)
+
+PLANES = ("random", "hessian", "filter")
 
 
-def plane(objective: Objective, kind: str, vectors: Tensor, seed: int) -> tuple[Tensor, str]:
-    """The two directions of a plane (N, 2) and their normalisation.
+class Settings(typed.Settings):
+    planes: Annotated[
+        list[Literal["random", "hessian", "filter"]],
+        Field(min_length=1),
+        AfterValidator(typed.all_different),
+        Allowed(f"a list of different planes: {', '.join(PLANES)}"),
+    ] = setting(
+        ["random", "hessian"],
+        "planes: of two Gaussian directions, of the directions of λ_max and λ_min, of two Gaussian "
+        "directions that have the norm of the weights filter by filter (Li et al. 2018)",
+        stage="parts",
+    )
+    random_half_width: Positive | None = setting(
+        None,
+        "half width of random and filter-normalised slices; null: from the curvature",
+        unit="length in parameter space",
+    )
+    hessian_half_width: Positive | None = setting(
+        None,
+        "half width of Hessian slices; null: from the curvature along each direction",
+        unit="length in parameter space",
+    )
+    n_points: Odd = setting(21, "points a side; the network itself is the middle one")
+    n_shards: Count = setting(1, "shards that a slice is computed in")
 
-    `random`: two Gaussian directions, of length about √N. `hessian`: η the direction of the largest, δ that of
-    the smallest eigenvalue, of length one.
+
+def parts(settings: Settings) -> Sequence[str]:
+    return settings.planes
+
+
+def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
+    """The rows shard, shard + n_shards, … of a slice, a variable for each split.
+
+    Half widths are distances in parameter space: coordinates are divided by the directions' length.
     """
-    if kind == "hessian":
-        return torch.stack([vectors[:, -1], vectors[:, 0]], dim=1), "unit"
-    generator = seeds.generator(seed, "plane")
-    n = objective.n_parameters
-    return gaussian(n, 2, generator, objective.dtype, objective.device), "gaussian"
+    from hessian_directions import seeds
+    from hessian_directions.geometry import slices
 
-
-def surface_shard(
-    objectives: Mapping[str, Objective],
-    directions: Tensor,
-    normalisation: str,
-    settings: Mapping[str, Any],
-    radius: float,
-    shard: int,
-    announce: Announce,
-) -> xr.Dataset:
-    """The rows shard, shard + n_shards, … of a surface, a variable for each split.
-
-    `radius` is the half width of the grid in parameter space: coordinates are divided by the directions' length.
-    """
-    length = float(directions.double().norm(dim=0).mean())
-    points = slices.grid(radius / length, settings["n_points"])
-    rows = range(shard, settings["n_points"], settings["n_shards"])
+    objectives = {split: problem.objective(split) for split in ("train", "test")}
+    train = objectives["train"]
+    vectors = problem.vectors(job.read["eigenvectors"]["vectors"])
+    directions, normalisation = plane(
+        train, job.part, vectors, seeds.derive(job.seed, "surface"), problem
+    )
+    length = directions.double().norm(dim=0)
+    half_width = (
+        settings.hessian_half_width if job.part == "hessian" else settings.random_half_width
+    )
+    if half_width is None:
+        alphas, betas = (
+            slices.grid(width / float(norm), settings.n_points)
+            for width, norm in zip(slices.half_widths(train, directions), length)
+        )
+    else:
+        alphas = betas = slices.grid(half_width / float(length.mean()), settings.n_points)
+    rows = range(job.shard, settings.n_points, settings.n_shards)
     return xr.Dataset(
         {
             split: slices.surface_rows(
-                objective,
-                directions,
-                points,
-                points,
-                rows,
-                normalisation,
-                counted(announce, "points"),
+                objective, directions, alphas, betas, rows, normalisation, job.counted("points")
             )
             for split, objective in objectives.items()
         }
     )
 
 
-def gather_surface(shards: Sequence[xr.Dataset]) -> xr.Dataset:
-    """The surface of all its shards, its lowest point stated for each split."""
+def gather(shards: Sequence[xr.Dataset], settings: Settings, job: Job) -> xr.Dataset:
+    """The slice of all its shards, its lowest point stated for each split."""
+    from hessian_directions.geometry import slices
+
     return xr.Dataset(
         {
             str(split): slices.gather([shard[split] for shard in shards])
@@ -70,65 +101,24 @@ def gather_surface(shards: Sequence[xr.Dataset]) -> xr.Dataset:
     )
 
 
-def profiles(
-    objective: Objective,
-    vectors: Tensor,
-    settings: Mapping[str, Any],
-    seed: int,
-    announce: Announce,
-) -> xr.Dataset:
-    """Loss along lines of unit direction: two random ones and the two extreme Hessian directions.
+def plane(
+    objective: Objective, kind: str, vectors: Tensor, seed: int, problem: Problem
+) -> tuple[Tensor, str]:
+    """The two directions of a plane (N, 2) and their normalisation.
 
-    With the exact slope ∇L·v and curvature v'Hv along each, since a trained network is not a critical point.
+    `random`: two Gaussian directions, of length about √N. `hessian`: η the direction of the
+    largest, δ that of the smallest eigenvalue, of length one. `filter`: the Gaussian ones, with the
+    norm of the weights filter by filter.
     """
-    n = objective.n_parameters
-    random = gaussian(n, 2, seeds.generator(seed, "lines"), objective.dtype, objective.device)
-    lines = torch.cat([unit(random), vectors[:, :1], vectors[:, -1:]], dim=1)
-    distances = slices.grid(settings["radius"], settings["n_points"])
-    loss = slices.profile(objective, lines, distances, progress=counted(announce, "points"))
-    return xr.Dataset(
-        {
-            "loss": (("direction", "distance"), loss.values),
-            "slope": ("direction", (lines.T.double() @ objective.gradient().double()).cpu()),
-            "curvature": ("direction", objective.second_directional_derivative(lines).cpu()),
-        },
-        coords={
-            "direction": ["random_0", "random_1", "smallest", "largest"],
-            "distance": distances,
-        },
-    )
+    import torch
 
+    from hessian_directions import seeds
+    from hessian_directions.geometry.directions import filter_normalised, gaussian
 
-def survey(
-    objective: Objective,
-    vectors: Tensor,
-    settings: Mapping[str, Any],
-    seed: int,
-    announce: Announce,
-) -> xr.Dataset:
-    """The lowest loss over many random planes and over the Hessian plane, on equal grids of equal radius."""
-    points = slices.grid(settings["radius"], settings["n_points"])
-    generator = seeds.generator(seed, "planes")
-    n, n_planes = objective.n_parameters, settings["n_planes"]
-    lowest = []
-    for number in range(n_planes):
-        pair = gaussian(n, 2, generator, objective.dtype, objective.device)
-        lowest.append(_lowest(objective, orthonormalise(pair), points))
-        announce(f"plane {number + 1} of {n_planes}")
-    hessian = _lowest(objective, torch.stack([vectors[:, -1], vectors[:, 0]], dim=1), points)
-    return xr.Dataset(
-        {
-            "lowest_loss": ("plane", [loss for loss, _ in lowest]),
-            "lowest_distance": ("plane", [distance for _, distance in lowest]),
-            "hessian_lowest_loss": ((), hessian[0]),
-            "hessian_lowest_distance": ((), hessian[1]),
-            "loss_at_origin": ((), float(objective.value())),
-            "radius": ((), settings["radius"]),
-            "n_points": ((), settings["n_points"]),
-        }
-    )
-
-
-def _lowest(objective: Objective, directions: Tensor, points: np.ndarray) -> tuple[float, float]:
-    attributes = slices.surface(objective, directions, points, points, "unit").attrs
-    return attributes["lowest_loss"], attributes["lowest_distance"]
+    if kind == "hessian":
+        return torch.stack([vectors[:, -1], vectors[:, 0]], dim=1), "unit"
+    n, generator = objective.n_parameters, seeds.generator(seed, "plane")
+    random = gaussian(n, 2, generator, objective.dtype, objective.device)
+    if kind == "random":
+        return random, "gaussian"
+    return filter_normalised(random, problem.model), "filter"

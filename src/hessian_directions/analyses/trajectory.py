@@ -1,35 +1,47 @@
 """Curvature along training, and the path of the weights in the Hessian plane of the last ones."""
 
-from collections.abc import Mapping
-from typing import Any
+from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING
+
 import xarray as xr
-from torch import Tensor
 
-from hessian_directions import seeds
-from hessian_directions.analyses.announcing import Announce
-from hessian_directions.analyses.problem import Problem
-from hessian_directions.geometry import slices
-from hessian_directions.learning.training import Snapshots
-from hessian_directions.spectral.eigenpairs import extreme_eigenpairs
-from hessian_directions.traces import estimators
+from hessian_directions import settings as typed
+from hessian_directions.settings import NotNegative, Odd, Positive, Several, setting
+
+if TYPE_CHECKING:
+    from hessian_directions.analyses.job import Job
+    from hessian_directions.analyses.problem import Problem
+
+READS = ("snapshots", "eigenvectors")
 
 
-def track(
-    problem: Problem,
-    snapshots: Snapshots,
-    vectors: Tensor,
-    settings: Mapping[str, Any],
-    seed: int,
-    announce: Announce,
-) -> xr.Dataset:
-    """λ_max, λ_min, t, loss and ‖∇L‖ at weights kept along training, each with its epoch's BatchNorm statistics.
+class Settings(typed.Settings):
+    tolerance: Positive = setting(1e-2, "residual of the extreme eigenpairs", unit="|λ|")
+    n_samples: Several = setting(24, "Rademacher samples of each trace")
+    n_points: Odd = setting(21, "points a side of the slice behind the path")
+    margin: NotNegative = setting(0.2, "how far the slice exceeds the path", unit="its reach")
 
-    The path is given in coordinates of the plane through the final weights, α along the direction of the largest
-    and β along that of the smallest eigenvalue, in units of parameter-space length. The slice behind it has the
-    final BatchNorm statistics, so off the end of the path it is not the loss that training saw.
+
+def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
+    """λ_max, λ_min, t, loss and ‖∇L‖ at the snapshots, each with its own BatchNorm statistics.
+
+    The path is given in coordinates of the plane through the final weights, α along the direction
+    of the largest and β along that of the smallest eigenvalue, in units of parameter-space length.
+    The slice behind it has the final BatchNorm statistics, so off the end of the path it is not the
+    loss that training saw.
     """
+    import torch
+
+    from hessian_directions import seeds
+    from hessian_directions.geometry import slices
+    from hessian_directions.learning.training import Snapshots
+    from hessian_directions.spectral.eigenpairs import extreme_eigenpairs
+    from hessian_directions.traces import estimators
+
+    seed = seeds.derive(job.seed, "trajectory")
+    snapshots = Snapshots.from_arrays(job.read["snapshots"])
+    vectors = problem.vectors(job.read["eigenvectors"]["vectors"])
     final = problem.objective("train")
     rows = []
     for number, epoch in enumerate(snapshots.epoch):
@@ -39,12 +51,12 @@ def track(
         H = train.hessian()
         pairs = extreme_eigenpairs(
             H,
-            tolerance=settings["tolerance"],
+            tolerance=settings.tolerance,
             missed_probability=1.0,  # the check would double the cost of every epoch
-            generator=seeds.generator(seed, "start", number),
+            seed=seeds.generator(seed, "start", number),
         )
-        # The same directions at every epoch: their scatter is common to all and does not look like change.
-        estimate = estimators.hutchinson(H, settings["n_samples"], seeds.generator(seed, "trace"))
+        # The same directions at every epoch: their scatter is common to all, and is no change.
+        estimate = estimators.hutchinson(H, settings.n_samples, seeds.generator(seed, "trace"))
         rows.append(
             {
                 "loss": float(train.value()),
@@ -58,11 +70,11 @@ def track(
                 "trace_standard_error": estimate.standard_error,
             }
         )
-        announce(f"epoch {epoch}, {number + 1} of {len(snapshots.epoch)}")
+        job.announce(f"epoch {epoch}, {number + 1} of {len(snapshots.epoch)}")
     directions = torch.stack([vectors[:, -1], vectors[:, 0]], dim=1)
     path = (problem.vectors(snapshots.theta) - final.theta) @ directions
-    reach = float(path.abs().max()) * (1 + settings["margin"])
-    points = slices.grid(max(reach, 1e-3), settings["n_points"])
+    reach = float(path.abs().max()) * (1 + settings.margin)
+    points = slices.grid(max(reach, 1e-3), settings.n_points)
     background = slices.surface(final, directions, points, points, "unit")
     return xr.Dataset(
         {name: ("epoch", [row[name] for row in rows]) for name in rows[0]}

@@ -1,11 +1,15 @@
-"""Slices of the loss: surfaces over a plane and profiles along lines through the weights.
+"""Slices of the loss: surfaces over a plane and lines, both through the weights.
 
 A surface is L(θ + αη + βδ) over a rectangular grid of α, β. What it shows depends on the lengths of
 η and δ, so these are stored with it: α·‖η‖ is a distance in parameter space, α alone is not. The
 weights themselves lie at a grid point, the value there is the loss of the network.
+
+Where no directions are given they are those of the largest and the smallest eigenvalue, and where
+no grid is given the spectrum chooses it (`half_widths`).
 """
 
 from collections.abc import Sequence
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -15,10 +19,12 @@ from torch import Tensor
 
 from hessian_directions.arrays import Floats, as_floats, as_tensor
 from hessian_directions.errors import ArtifactError, ConfigurationError, NonFiniteError
-from hessian_directions.geometry.directions import lengths
+from hessian_directions.geometry.directions import filter_normalised, gaussian, lengths, unit
 from hessian_directions.objectives.objective import Objective
-from hessian_directions.operators import Operator
+from hessian_directions.operators import HasHessian, Operator, as_operator
 from hessian_directions.progress import Clock, Progress
+from hessian_directions.seeds import as_generator
+from hessian_directions.spectral.eigenpairs import extreme_eigenpairs
 
 # Points handed to the objective at once: enough to share its batches, few enough to hold.
 CHUNK = 16
@@ -27,6 +33,18 @@ CHUNK = 16
 SHARED_ATTRIBUTES = ("n_rows", "length_alpha", "length_beta", "cosine", "normalisation")
 
 Array = ArrayLike | Tensor
+
+# "hessian": the directions of the largest and the smallest eigenvalue, of length one; "random": two
+# Gaussian ones, of length about √N; "filter": these with every filter as long as the network's.
+Plane = Literal["hessian", "random", "filter"]
+NORMALISATIONS: dict[Plane, str] = {"hessian": "unit", "random": "gaussian", "filter": "filter"}
+
+
+class WithVectors(Protocol):
+    """Eigenpairs, ascending, or whatever else has `vectors` (N, k)."""
+
+    @property
+    def vectors(self) -> Tensor: ...
 
 
 def grid(radius: float, n_points: int) -> Floats:
@@ -46,35 +64,110 @@ def grid(radius: float, n_points: int) -> Floats:
     return radius * np.arange(-half, half + 1) / max(half, 1)
 
 
+def half_widths(objective: Objective, directions: Array) -> Floats:
+    """Distances s along K directions at which a slice ends where nobody says how far it reaches.
+
+    s = √(|L|/|κ|), κ = v'Hv/‖v‖² the curvature along the direction: there ½κs² is half of the loss
+    L at the weights, as far as a loss that cannot be negative may follow a negative curvature with
+    some ease. So every direction is shown on its own scale, s ∝ |κ|^(−1/2), and a saddle looks
+    like one. At most ‖θ‖, beyond which nobody would speak of a neighbourhood of θ.
+
+    Args:
+        objective: Loss and its parameters.
+        directions: (N, K).
+
+    Returns:
+        (K,) distances in parameter space. Cost: K second directional derivatives, one forward pass.
+    """
+    V = unit(as_tensor(directions, objective.dtype, objective.device))
+    curvatures = np.abs(as_floats(objective.second_directional_derivative(V)))
+    loss = abs(float(objective.value())) or 1.0
+    longest = float(lengths(objective.theta)) or 1.0
+    with np.errstate(divide="ignore"):
+        return np.minimum(np.sqrt(loss / curvatures), longest)
+
+
+def plane_directions(
+    objective: Objective, plane: Plane = "hessian", seed: int | torch.Generator = 0
+) -> Tensor:
+    """The two directions of a named plane (see `Plane`), (N, 2).
+
+    Args:
+        objective: Loss and its parameters.
+        plane: Its name.
+        seed: Of the eigenpairs' start vectors or of the random directions.
+
+    Raises:
+        ConfigurationError: The name is unknown, or there is one parameter only.
+    """
+    if plane not in NORMALISATIONS:
+        raise ConfigurationError(f"The plane is {plane!r}, not one of {', '.join(NORMALISATIONS)}.")
+    if objective.n_parameters < 2:
+        raise ConfigurationError("A plane needs two parameters, but the objective has one.")
+    if plane == "hessian":
+        return _both_ends(extreme_eigenpairs(objective, seed=seed).vectors)
+    generator = as_generator(seed, "plane")
+    V = gaussian(objective.n_parameters, 2, generator, objective.dtype, objective.device)
+    return filter_normalised(V, objective.parameters.values()) if plane == "filter" else V
+
+
 def surface(
     objective: Objective,
-    directions: Array,
-    alphas: Array,
-    betas: Array,
+    directions: Array | WithVectors | None = None,
+    alphas: Array | None = None,
+    betas: Array | None = None,
     normalisation: str = "gaussian",
     progress: Progress | None = None,
+    *,
+    plane: Plane = "hessian",
+    n_points: int = 25,
+    radius: float | None = None,
+    seed: int | torch.Generator = 0,
 ) -> xr.DataArray:
     """Loss L(θ + αη + βδ) over a plane through the weights θ.
 
     Args:
         objective: Loss and its parameters.
-        directions: (N, 2): η, δ as columns.
-        alphas: (A,) ascending coordinates along η; one of them is 0.
-        betas: (B,) ascending coordinates along δ; one of them is 0.
+        directions: (N, 2): η, δ as columns; or eigenpairs, of which the last and the first are
+            taken. Without, those of `plane`.
+        alphas: (A,) ascending coordinates along η; one of them is 0. Without, `n_points` that reach
+            to the half-width of the direction (`half_widths`), or to `radius`.
+        betas: (B,) ascending coordinates along δ, likewise.
         normalisation: What kind of directions these are ("gaussian", "unit", "filter"): stored.
+        plane: Where no directions are given, "hessian" (largest and smallest eigenvalue), "random"
+            (Gaussian) or "filter" (filter-normalised, Li et al. 2018).
+        n_points: Points of a grid that is not given, odd.
+        radius: Half-width of such a grid in parameter space.
+        seed: Of the plane's directions.
         progress: Called with the points so far.
 
     Returns:
         Array `loss` of dimensions alpha, beta, float64; a loss that is not finite is NaN.
         Attributes: length_alpha = ‖η‖, length_beta = ‖δ‖, cosine of the angle between them,
         normalisation, loss_at_origin, and the lowest point: lowest_alpha, lowest_beta, lowest_loss
-        and lowest_distance, its distance from θ in parameter space. Cost: A·B forward passes.
-        Memory: (2·16 + 4)·N·itemsize bytes and one forward pass of the objective.
+        and lowest_distance, its distance from θ in parameter space. Cost: A·B forward passes, and
+        for the Hessian plane what `extreme_eigenpairs` takes. Memory: (2·16 + 4)·N·itemsize bytes
+        and one forward pass of the objective.
 
     Raises:
         ConfigurationError: The coordinates do not ascend or do not contain 0.
         ValueError: The directions are not two vectors of N entries.
     """
+    if directions is None:
+        directions, normalisation = plane_directions(objective, plane, seed), NORMALISATIONS[plane]
+    elif (vectors := getattr(directions, "vectors", None)) is not None:
+        directions, normalisation = _both_ends(vectors), "unit"
+    V = as_tensor(directions)
+    if alphas is None or betas is None:
+        _require_shape(V, objective, 2)
+        reach = half_widths(objective, V) if radius is None else np.full(2, radius)
+        along = [
+            grid(half_width / float(length), n_points)
+            for half_width, length in zip(reach, lengths(V), strict=True)
+        ]
+        alphas = along[0] if alphas is None else alphas
+        betas = along[1] if betas is None else betas
+    directions = V
     rows = range(len(as_floats(alphas).reshape(-1)))
     return gather(
         [surface_rows(objective, directions, alphas, betas, rows, normalisation, progress)]
@@ -101,11 +194,7 @@ def surface_rows(
     """
     along_alpha, along_beta = _coordinates(alphas, "alphas"), _coordinates(betas, "betas")
     directions = as_tensor(directions)
-    if directions.shape != (objective.n_parameters, 2):
-        raise ValueError(
-            f"the directions have the shape {tuple(directions.shape)}, "
-            f"not ({objective.n_parameters}, 2)."
-        )
+    _require_shape(directions, objective, 2)
     picked = along_alpha[np.asarray(rows if isinstance(rows, range) else as_tensor(rows).cpu())]
     eta, delta = directions.to(objective.device, objective.dtype).T
     theta, clock = objective.theta, Clock(len(picked) * len(along_beta), "points", progress)
@@ -154,19 +243,30 @@ def gather(shards: Sequence[xr.DataArray]) -> xr.DataArray:
     return loss.assign_attrs(_description(loss))
 
 
-def profile(
+def line(
     objective: Objective,
-    directions: Array,
-    alphas: Array,
+    directions: Array | None = None,
+    alphas: Array | None = None,
     normalisation: str = "unit",
     progress: Progress | None = None,
+    *,
+    n_points: int = 41,
+    radius: float | None = None,
+    seed: int | torch.Generator = 0,
 ) -> xr.DataArray:
     """Loss L(θ + αv_k) along K lines through the weights.
 
     Args:
-        directions: (N, K), the v_k as columns.
-        alphas: (A,) ascending coordinates; one of them is 0.
-        objective, normalisation, progress: As for `surface`.
+        objective: Loss and its parameters.
+        directions: (N, K), the v_k as columns, or one of them, (N,). Without, the directions of the
+            smallest and the largest eigenvalue, named so in the coordinate direction.
+        alphas: (A,) ascending coordinates; one of them is 0. Without, `n_points` that reach to
+            `radius`, or to the geometric mean of the directions' half-widths (`half_widths`).
+        normalisation: What kind of directions these are: stored.
+        n_points: Points of a grid that is not given, odd.
+        radius: Half-width of such a grid, in units of the directions.
+        seed: Of the eigenpairs' start vectors.
+        progress: As for `surface`.
 
     Returns:
         Array `loss` of dimensions direction, alpha, float64, with a coordinate length(direction)
@@ -175,39 +275,66 @@ def profile(
     Raises:
         ConfigurationError: The coordinates do not ascend or do not contain 0.
     """
-    along = _coordinates(alphas, "alphas")
-    directions = as_tensor(directions)
-    if directions.ndim != 2 or directions.shape[0] != objective.n_parameters:
-        raise ValueError(
-            f"the directions have the shape {tuple(directions.shape)}, "
-            f"not ({objective.n_parameters}, K)."
-        )
-    V = directions.to(objective.device, objective.dtype).T
-    theta, clock = objective.theta, Clock(len(V) * len(along), "points", progress)
-    values = [_line(objective, theta, v, along, clock, i * len(along)) for i, v in enumerate(V)]
-    return xr.DataArray(
-        np.reshape(values, (len(V), len(along))),
-        coords={"alpha": along, "length": ("direction", lengths(directions).cpu().numpy())},
+    names: list[str] | None = None
+    if directions is None:
+        directions = extreme_eigenpairs(objective, seed=seed).vectors
+        names, normalisation = ["smallest", "largest"], "unit"
+        if objective.n_parameters == 1:
+            names = ["largest"]
+    V = as_tensor(directions)
+    V = V[:, None] if V.ndim == 1 else V
+    _require_shape(V, objective, None)
+    length = as_floats(lengths(V))
+    if alphas is None and radius is None:
+        radius = float(np.exp(np.log(half_widths(objective, V) / length).mean()))
+    along = grid(radius or 0.0, n_points) if alphas is None else _coordinates(alphas, "alphas")
+    columns = V.to(objective.device, objective.dtype).T
+    theta, clock = objective.theta, Clock(len(columns) * len(along), "points", progress)
+    values = [
+        _line(objective, theta, v, along, clock, i * len(along)) for i, v in enumerate(columns)
+    ]
+    loss = xr.DataArray(
+        np.reshape(values, (len(columns), len(along))),
+        coords={"alpha": along, "length": ("direction", length)},
         dims=("direction", "alpha"),
         name="loss",
         attrs={"normalisation": normalisation},
     )
+    return loss if names is None else loss.assign_coords(direction=names)
 
 
-def projected_hessian(H: Operator, directions: Array) -> Tensor:
+def projected_hessian(H: Operator | HasHessian, directions: Array) -> Tensor:
     """V'HV, the Hessian of the slice along the columns of V, symmetrised against rounding.
 
     Args:
-        H: Symmetric operator of shape (N, N).
+        H: Symmetric operator of shape (N, N), or an objective.
         directions: (N, K).
 
     Returns:
         (K, K), float64, on the CPU. Cost: K products with H.
     """
-    V = as_tensor(directions)
+    V, H = as_tensor(directions), as_operator(H)
     product = H @ V.to(H.device, H.dtype)
     M = V.to(H.device, torch.float64).T @ product.double()
     return ((M + M.T) / 2).cpu()
+
+
+def _both_ends(vectors: Tensor) -> Tensor:
+    """η of the largest, δ of the smallest eigenvalue, each with its largest entry positive.
+
+    An eigenvector has no sign: fixing it keeps the orientation of a picture.
+    """
+    V = torch.stack([vectors[:, -1], vectors[:, 0]], dim=1)
+    signs = V.gather(0, V.abs().argmax(0, keepdim=True)).sign()
+    return V * torch.where(signs == 0, 1, signs)
+
+
+def _require_shape(directions: Tensor, objective: Objective, k: int | None) -> None:
+    n = objective.n_parameters
+    if directions.ndim != 2 or directions.shape[0] != n or k not in (None, directions.shape[1]):
+        raise ValueError(
+            f"the directions have the shape {tuple(directions.shape)}, not ({n}, {k or 'K'})."
+        )
 
 
 def _coordinates(points: Array, name: str) -> Floats:

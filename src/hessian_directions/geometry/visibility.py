@@ -16,8 +16,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from hessian_directions.geometry.directions import gaussian
 from hessian_directions.geometry.principal_curvatures import principal_curvatures, visibility
-from hessian_directions.operators import Operator
+from hessian_directions.operators import HasHessian, Operator, as_operator
 from hessian_directions.progress import Clock, Progress
+from hessian_directions.seeds import as_generator
 from hessian_directions.statistics.proportions import wilson
 
 
@@ -95,7 +96,7 @@ def sample_from_spectrum(
     rest_trace: float,
     rest_frobenius: float,
     n_samples: int,
-    generator: torch.Generator,
+    seed: int | torch.Generator = 0,
 ) -> NDArray[np.float64]:
     """Projected Hessians along Gaussian directions, drawn from the spectrum of H alone.
 
@@ -111,11 +112,12 @@ def sample_from_spectrum(
         rest_frobenius: f_b, Frobenius norm of the rest; without dominant members it acts by these
             two numbers alone.
         n_samples: Number of slices S.
-        generator: CPU generator.
+        seed: Integer, or a CPU generator, which advances.
 
     Returns:
         (S, 2, 2), float64.
     """
+    generator = as_generator(seed, "spectrum")
     # NumPy draws χ² variables, which PyTorch has no public function for.
     random = np.random.default_rng(int(torch.randint(2**63 - 1, (), generator=generator)))
     M = np.zeros((n_samples, 2, 2))
@@ -129,25 +131,26 @@ def sample_from_spectrum(
 
 
 def sample_projections(
-    H: Operator,
+    H: Operator | HasHessian,
     n_samples: int,
-    generator: torch.Generator,
+    seed: int | torch.Generator = 0,
     progress: Progress | None = None,
     chunk: int = 8,
 ) -> NDArray[np.float64]:
     """Projected Hessians M = [η δ]'H[η δ] along pairs of Gaussian directions.
 
     Args:
-        H: Symmetric operator of shape (N, N).
+        H: Symmetric operator of shape (N, N), or an objective.
         n_samples: Number of slices S.
-        generator: CPU generator.
-        progress: Called with the planes so far.
+        seed: Integer, or a CPU generator, which advances.
+        progress: Called with the slices so far.
         chunk: Slices held at once.
 
     Returns:
         (S, 2, 2), float64. Cost: 2S products with H. Memory: 4·chunk·N·itemsize bytes and what H
         needs for 2·chunk products.
     """
+    H, generator = as_operator(H), as_generator(seed, "projections")
     n, clock = H.shape[0], Clock(n_samples, "planes", progress)
     M = np.empty((n_samples, 2, 2))
     for start in range(0, n_samples, chunk):
@@ -163,10 +166,10 @@ def sample_projections(
 
 
 def first_negative_dimension(
-    H: Operator,
+    H: Operator | HasHessian,
     max_dimension: int,
     n_samples: int,
-    generator: torch.Generator,
+    seed: int | torch.Generator = 0,
     progress: Progress | None = None,
 ) -> NDArray[np.int64]:
     """Dimension at which a growing random subspace first sees a negative direction of H.
@@ -177,10 +180,10 @@ def first_negative_dimension(
     decomposition of the largest G'HG breaks down: one sample serves all dimensions.
 
     Args:
-        H: Symmetric operator of shape (N, N).
+        H: Symmetric operator of shape (N, N), or an objective.
         max_dimension: Largest dimension tried, at most N.
         n_samples: Number of nested families of subspaces S.
-        generator: CPU generator.
+        seed: Integer, or a CPU generator, which advances.
         progress: Called with the samples so far.
 
     Returns:
@@ -191,6 +194,7 @@ def first_negative_dimension(
     Raises:
         ValueError: max_dimension is not between 1 and N.
     """
+    H, generator = as_operator(H), as_generator(seed, "subspaces")
     n, clock = H.shape[0], Clock(n_samples, "samples", progress)
     if not 1 <= max_dimension <= n:
         raise ValueError(f"the largest dimension must lie between 1 and {n}, not {max_dimension}.")

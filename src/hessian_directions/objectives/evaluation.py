@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -29,7 +30,7 @@ from hessian_directions.autodiff.modes import (
     gradient,
     stack,
 )
-from hessian_directions.autodiff.program import Program
+from hessian_directions.autodiff.program import Program, convention
 from hessian_directions.autodiff.referee import cast
 from hessian_directions.errors import DataError, ModelError
 from hessian_directions.objectives.losses import BatchLoss
@@ -210,6 +211,23 @@ class Evaluation:
         self.restore()
         return total.to(self.dtype)
 
+    def accuracy(self, parameters: Parameters) -> float:
+        """Share of the samples whose largest output is their class; NaN where there are none."""
+        if self.loss.takes_model:
+            return math.nan
+        call, right, counted = convention(self._program.module), 0, 0
+        # No parameter asks for a graph; a network that differentiates by itself may.
+        with torch.enable_grad():
+            for inputs, targets in self.batches():
+                self._program.put(parameters)
+                outputs = call(tree_map(Tensor.clone, inputs))
+                if not _are_classes(outputs, targets):
+                    return math.nan
+                known = (targets >= 0) & (targets < outputs.shape[1])
+                right += int((outputs.argmax(1) == targets)[known].sum())
+                counted += int(known.sum())
+        return right / counted if counted else math.nan
+
     def value_in_batches(self, size: int) -> float:
         """The loss of all samples at the network's own parameters, at most half of them at once."""
         parameters, total = self.parameters_at(self.theta), 0.0
@@ -372,6 +390,14 @@ def depends_on_batches(is_sum: bool) -> ModelError:
 def n_rows(batch: Batch) -> int:
     """The number of samples in a batch."""
     return len(tree_leaves(batch)[0])
+
+
+def _are_classes(outputs: Any, targets: Any) -> bool:
+    """Whether integers choose among the second axis of the outputs."""
+    if not (isinstance(outputs, Tensor) and isinstance(targets, Tensor)):
+        return False
+    integers = not (targets.is_floating_point() or targets.is_complex())
+    return integers and outputs.ndim > 1 and outputs[:, 0].shape == targets.shape
 
 
 def _add(total: Parameters, part: Parameters) -> None:

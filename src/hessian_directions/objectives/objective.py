@@ -155,13 +155,18 @@ class Objective:
         return self._evaluation.theta.clone()
 
     @property
-    def n_parameters(self) -> int:
-        return self._evaluation.n_parameters
+    def network(self) -> nn.Module:
+        """The copy of the network that is studied; it is not to be changed."""
+        return self._evaluation.model
 
     @property
-    def parameter_shapes(self) -> dict[str, torch.Size]:
-        """The parameters that lie one after the other in θ, by name."""
-        return dict(self._evaluation.shapes)
+    def parameters(self) -> dict[str, Tensor]:
+        """The parameters that θ consists of by name, in θ's order; a copy."""
+        return self._evaluation.parameters_at(self._evaluation.theta)
+
+    @property
+    def n_parameters(self) -> int:
+        return self._evaluation.n_parameters
 
     @property
     def n_samples(self) -> int:
@@ -229,6 +234,17 @@ class Objective:
                 "whether it is right at others: give a network whose loss is finite."
             )
         return result
+
+    def accuracy(self, theta: ArrayLike | Tensor | None = None) -> float:
+        """Share of the samples whose largest output is their class; NaN where there are none.
+
+        Outputs (B, classes, …) with integers (B, …) as targets have classes; targets that are none
+        of them are left out.
+        """
+        parameters = self._parameters_at(theta)
+        self._prove(Proof.of_values)
+        with self._pass("value", 1):
+            return self._evaluation.accuracy(parameters)
 
     def gradient(self, theta: ArrayLike | Tensor | None = None) -> Tensor:
         """∇L(θ), shape (N,)."""

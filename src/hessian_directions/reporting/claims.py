@@ -54,14 +54,14 @@ class Evidence:
     saddles: xr.Dataset
     saddle_traces: xr.Dataset
     population: xr.Dataset
-    measurements: Mapping[str, xr.Dataset] = field(default_factory=dict)
+    scores: Mapping[str, xr.Dataset] = field(default_factory=dict)
     eigenpairs: Mapping[str, xr.Dataset] = field(default_factory=dict)
-    projections: Mapping[str, xr.Dataset] = field(default_factory=dict)
-    traces: Mapping[str, xr.Dataset] = field(default_factory=dict)
-    planes: Mapping[str, xr.Dataset] = field(default_factory=dict)
+    visibility: Mapping[str, xr.Dataset] = field(default_factory=dict)
+    trace_estimators: Mapping[str, xr.Dataset] = field(default_factory=dict)
+    lowest_points: Mapping[str, xr.Dataset] = field(default_factory=dict)
 
 
-def decide(interval: Interval, side: str, threshold: float, margin: float) -> str:
+def decide(interval: Interval, side: str, threshold: float) -> str:
     """The verdict of one row.
 
     An end at infinity is an end that nothing is known about; an interval of NaN decides nothing.
@@ -72,12 +72,12 @@ def decide(interval: Interval, side: str, threshold: float, margin: float) -> st
     if side == "below":
         low, high, threshold, side = -high, -low, -threshold, "above"
     if side == "above":
-        if low > threshold + margin:
+        if low > threshold:
             return REPRODUCED
-        return NOT_REPRODUCED if high < threshold - margin else INCONCLUSIVE
-    if -(threshold - margin) <= low and high <= threshold - margin:
+        return NOT_REPRODUCED if high < threshold else INCONCLUSIVE
+    if -threshold <= low and high <= threshold:
         return REPRODUCED
-    outside = low > threshold + margin or high < -(threshold + margin)
+    outside = low > threshold or high < -threshold
     return NOT_REPRODUCED if outside else INCONCLUSIVE
 
 
@@ -89,7 +89,7 @@ def combine(verdicts: list[str]) -> str:
 
 
 _EVIDENCE_COLUMNS = ["rule", "subject", "statistic", "estimate", "low", "high", "confidence"]
-ROW_COLUMNS = ["claim", *_EVIDENCE_COLUMNS, "side", "threshold", "margin", "verdict", "artifact"]
+ROW_COLUMNS = ["claim", *_EVIDENCE_COLUMNS, "side", "threshold", "verdict", "artifact"]
 _COUNT_COLUMNS = ["n_reproduced", "n_not_reproduced", "n_inconclusive"]
 CLAIM_COLUMNS = ["claim", "text", "verdict", *_COUNT_COLUMNS, *_EVIDENCE_COLUMNS, "artifact"]
 
@@ -99,7 +99,7 @@ def decide_rows(evidence: Evidence, rules: Mapping[str, Mapping[str, Rule]]) -> 
     table = []
     for claim, claim_rules in rules.items():
         for name, rule in claim_rules.items():
-            rows = list(_STATISTICS[claim, name](evidence, rule))
+            rows = list(RULES[claim][name].rows(evidence, rule))
             error_rate = 1 - rule["confidence"]
             if rule["correction"] == "bonferroni":
                 error_rate /= max(len(rows), 1)
@@ -117,10 +117,7 @@ def decide_rows(evidence: Evidence, rules: Mapping[str, Mapping[str, Rule]]) -> 
                         "confidence": 1 - error_rate,
                         "side": rule["side"],
                         "threshold": rule["threshold"],
-                        "margin": rule["margin"],
-                        "verdict": decide(
-                            (low, high), rule["side"], rule["threshold"], rule["margin"]
-                        ),
+                        "verdict": decide((low, high), rule["side"], rule["threshold"]),
                         "artifact": row.artifact,
                     }
                 )
@@ -254,9 +251,9 @@ def _sampled(evidence: Evidence) -> Iterator[_Sampled]:
     saddles = evidence.saddles.assign(trace_standard_error=xr.zeros_like(evidence.saddles["trace"]))
     for index, n_positive in enumerate(saddles["saddle"].values):
         subject = f"saddle ñ={n_positive}"
-        yield _Sampled.read(subject, saddles.isel(saddle=index), "synthetic/saddles.nc")
-    for network, dataset in evidence.projections.items():
-        yield _Sampled.read(network, dataset, f"networks/{network}/projections.nc")
+        yield _Sampled.read(subject, saddles.isel(saddle=index), "saddles.nc")
+    for network, dataset in evidence.visibility.items():
+        yield _Sampled.read(network, dataset, f"networks/{network}/visibility.nc")
 
 
 def _saddle_networks(evidence: Evidence) -> Iterator[tuple[str, xr.Dataset, xr.Dataset]]:
@@ -277,9 +274,9 @@ def _bounds(pair: xr.Dataset, name: str) -> Interval:
 def _compared_traces(evidence: Evidence) -> Iterator[tuple[str, xr.Dataset, str]]:
     for index, n_positive in enumerate(evidence.saddle_traces["saddle"].values):
         saddle = evidence.saddle_traces.isel(saddle=index)
-        yield f"saddle ñ={n_positive}", saddle, "synthetic/traces.nc"
-    for network, dataset in evidence.traces.items():
-        yield network, dataset, f"networks/{network}/traces.nc"
+        yield f"saddle ñ={n_positive}", saddle, "saddle_traces.nc"
+    for network, dataset in evidence.trace_estimators.items():
+        yield network, dataset, f"networks/{network}/trace_estimators.nc"
 
 
 def _shared_samples(traces: xr.Dataset, first: str, second: str) -> tuple[np.ndarray, np.ndarray]:
@@ -414,14 +411,14 @@ def _random_flatness(evidence: Evidence, rule: Rule) -> Iterator[Row]:
 
 def _hidden_curvature(evidence: Evidence, rule: Rule) -> Iterator[Row]:
     for network, smallest, largest in _saddle_networks(evidence):
-        if network not in evidence.projections:
+        if network not in evidence.visibility:
             continue
         trace, error = (
-            float(evidence.projections[network][name]) for name in ("trace", "trace_standard_error")
+            float(evidence.visibility[network][name]) for name in ("trace", "trace_standard_error")
         )
         negative, positive = _bounds(smallest, "value"), _bounds(largest, "value")
         # The weaker of the two signs, times N: what t would be if every direction were like it.
-        n_parameters = float(evidence.measurements[network]["n_parameters"])
+        n_parameters = float(evidence.scores[network]["n_parameters"])
         bounds = (
             n_parameters * min(positive[0], -negative[1]),
             n_parameters * min(positive[1], -negative[0]),
@@ -446,7 +443,7 @@ def _log10_quotient(numerator: float, denominator: float) -> float:
 
 def _size(evidence: Evidence, rule: Rule) -> Iterator[Row]:
     for network, pairs in evidence.eigenpairs.items():
-        if float(evidence.measurements[network]["n_parameters"]) >= rule["n_parameters"]:
+        if float(evidence.scores[network]["n_parameters"]) >= rule["n_parameters"]:
             ends = pairs.isel(pair=[0, -1])
             with np.errstate(divide="ignore", invalid="ignore"):
                 worst = float((ends["residual"].values / abs(ends["value"].values)).max())
@@ -454,26 +451,75 @@ def _size(evidence: Evidence, rule: Rule) -> Iterator[Row]:
 
 
 def _lower_loss(evidence: Evidence, rule: Rule) -> Iterator[Row]:
-    for network, planes in evidence.planes.items():
+    for network, planes in evidence.lowest_points.items():
         # 1 where a random plane goes as low as the Hessian plane; NaN stays NaN.
         advantage = (planes["lowest_loss"] - planes["hessian_lowest_loss"]).values
         hits = np.heaviside(-advantage, 1.0)
-        yield Row(network, hits.mean(), _share_interval(hits), f"networks/{network}/planes.nc")
+        yield Row(
+            network, hits.mean(), _share_interval(hits), f"networks/{network}/lowest_points.nc"
+        )
 
 
-_STATISTICS: dict[tuple[str, str], Callable[[Evidence, Rule], Iterator[Row]]] = {
-    ("C1", "expected_curvature"): _expected_curvature,
-    ("C2", "apparent_sign"): _apparent_sign,
-    ("C2", "apparent_flatness"): _apparent_flatness,
-    ("C3", "expected_projection"): _expected_projection,
-    ("C3", "single_projection"): _single_projection,
-    ("C4", "smooth"): _bias("smooth"),
-    ("C4", "relu"): _bias("relu"),
-    ("C4", "variance"): _variance_ratio,
-    ("C5", "opposite_curvatures"): _opposite_curvatures,
-    ("C6", "random_flatness"): _random_flatness,
-    ("C6", "hidden_curvature"): _hidden_curvature,
-    ("C7", "size"): _size,
-    ("C8", "lower_loss"): _lower_loss,
+@dataclass(frozen=True)
+class Declared:
+    """A rule of a claim: what is measured, and on which side of its threshold the claim holds."""
+
+    statistic: str
+    side: str
+    rows: Callable[[Evidence, Rule], Iterator[Row]]
+
+
+# Thresholds stand in config/claims.yaml.
+RULES: dict[str, dict[str, Declared]] = {
+    "C1": {
+        # The expected curvature of a random projection is t.
+        "expected_curvature": Declared("(mean(η'Hη) − t)/f", "inside", _expected_curvature),
+    },
+    "C2": {
+        # The sign of t is the sign of the mean sampled curvature.
+        "apparent_sign": Declared("sign(t)·mean(η'Hη)/f", "above", _apparent_sign),
+        # Saddles of zero mean curvature look flat on average.
+        "apparent_flatness": Declared("mean(η'Hη)/f", "inside", _apparent_flatness),
+    },
+    "C3": {
+        # Principal curvatures of the mean projected Hessian have one sign (or vanish).
+        "expected_projection": Declared(
+            "κ₋κ₊/f² of the mean projected Hessian", "above", _expected_projection
+        ),
+        # Share of random planes that show the saddle of a trained network.
+        "single_projection": Declared(
+            "share of random planes with κ₋ < 0 < κ₊", "below", _single_projection
+        ),
+    },
+    "C4": {
+        # Relative bias of the trace from loss values, on the same directions as exact v'Hv.
+        "smooth": Declared("mean(difference − v'Hv)/|t|", "inside", _bias("smooth")),
+        "relu": Declared("mean(difference − v'Hv)/|t|", "inside", _bias("relu")),
+        # Log of the ratio of standard deviations, loss values over Hutchinson (Gaussian).
+        "variance": Declared("log(σ of differences/σ of Hutchinson)", "inside", _variance_ratio),
+    },
+    "C5": {
+        # Exact curvature along the smallest Hessian direction, in units of the largest.
+        "opposite_curvatures": Declared("v₋'Hv₋/v₊'Hv₊", "below", _opposite_curvatures),
+    },
+    "C6": {
+        # The rank correlation of mean curvature and generalization gap is weak.
+        "random_flatness": Declared("Kendall's τ of t/N and gap", "inside", _random_flatness),
+        # Largest curvature of each sign, over the mean curvature that a random slice shows.
+        "hidden_curvature": Declared(
+            "log10(min(λ_max, −λ_min)/(|t|/N))", "above", _hidden_curvature
+        ),
+    },
+    "C7": {
+        # Both extreme eigenpairs of a network of at least that many parameters converge.
+        "size": Declared("largest ‖Hv − λv‖/|λ| of the extreme eigenpairs", "below", _size),
+    },
+    "C8": {
+        # Share of random planes whose lowest loss reaches the Hessian plane's.
+        "lower_loss": Declared(
+            "share of random planes at or below the Hessian plane's lowest loss",
+            "below",
+            _lower_loss,
+        ),
+    },
 }
-RULES = tuple(_STATISTICS)

@@ -3,9 +3,10 @@
 Every number in the paper is a cell of one of these.
 """
 
+import inspect
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,15 +20,17 @@ from hessian_directions.geometry.principal_curvatures import (
 from hessian_directions.statistics import power_law
 from hessian_directions.statistics.rank_correlation import kendall_interval, kendall_tau
 
-Datasets = Mapping[str, xr.Dataset]
+Datasets = Mapping[str, xr.Dataset]  # by network
+Record = Mapping[str, Any]
+Records = Mapping[str, Record]
 
 
 def networks(
     labels: Mapping[str, str],
-    measurements: Datasets,
+    scores: Datasets,
     eigenpairs: Datasets,
-    projections: Datasets,
-    histories: Datasets,
+    visibility: Datasets,
+    history: Datasets,
 ) -> pd.DataFrame:
     """One row per network: what it was trained on, what it scores, how its loss curves.
 
@@ -35,11 +38,11 @@ def networks(
     were trained elsewhere.
     """
     rows = []
-    for network, scores in measurements.items():
+    for network, own in scores.items():
         row: dict[str, Any] = {"network": network, "label": labels[network]}
-        row |= {str(name): float(value) for name, value in scores.items() if value.ndim == 0}
-        row |= _training(scores, histories.get(network))
-        row |= _ends(eigenpairs.get(network)) | _scale(projections.get(network))
+        row |= {str(name): float(value) for name, value in own.items() if value.ndim == 0}
+        row |= _training(own, history.get(network))
+        row |= _ends(eigenpairs.get(network)) | _scale(visibility.get(network))
         row["mean_curvature"] = row["trace"] / row["n_parameters"]
         rows.append(row)
     counts = ["n_parameters", "n_images", "n_products", "n_check_products"]
@@ -76,7 +79,7 @@ def _scale(sampled: xr.Dataset | None) -> dict[str, float]:
     return {name: math.nan if sampled is None else float(sampled[name]) for name in names}
 
 
-def visibility(projections: Datasets) -> pd.DataFrame:
+def visibility_of_networks(visibility: Datasets) -> pd.DataFrame:
     """How visible each network's saddle is in one random slice: sampled, by spectrum, by formula."""
     columns = [
         *(
@@ -95,16 +98,16 @@ def visibility(projections: Datasets) -> pd.DataFrame:
         [
             {"network": network, "n_planes": dataset.sizes["sample"]}
             | {column: float(dataset[column]) for column in columns}
-            for network, dataset in projections.items()
+            for network, dataset in visibility.items()
         ]
     )
 
 
-def saddles(dataset: xr.Dataset) -> pd.DataFrame:
+def saddles_in_slices(saddles: xr.Dataset) -> pd.DataFrame:
     """Synthetic saddles: mean principal curvatures of random slices beside theory, visibility."""
     rows = []
-    for index, n_positive in enumerate(dataset["saddle"].values):
-        saddle = dataset.isel(saddle=index)
+    for index, n_positive in enumerate(saddles["saddle"].values):
+        saddle = saddles.isel(saddle=index)
         trace, frobenius = float(saddle["trace"]), float(saddle["frobenius_norm"])
         smallest, largest = principal_curvatures(saddle["projected_hessian"].values)
         theory = expected_principal_curvatures(trace, frobenius)
@@ -129,12 +132,12 @@ def saddles(dataset: xr.Dataset) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def dimensions(dataset: xr.Dataset) -> pd.DataFrame:
+def dimensions(saddles: xr.Dataset) -> pd.DataFrame:
     """Synthetic saddles: the dimension at which half of the random subspaces see a negative one."""
     rows = []
-    for index, n_positive in enumerate(dataset["dimension_saddle"].values):
-        saddle = dataset.isel(dimension_saddle=index)
-        seen, grid = saddle["negative_seen"].values, dataset["dimension"].values
+    for index, n_positive in enumerate(saddles["dimension_saddle"].values):
+        saddle = saddles.isel(dimension_saddle=index)
+        seen, grid = saddle["negative_seen"].values, saddles["dimension"].values
         half = float(np.interp(0.5, seen, grid)) if seen[0] < 0.5 <= seen[-1] else float("nan")
         rows.append(
             {
@@ -148,13 +151,18 @@ def dimensions(dataset: xr.Dataset) -> pd.DataFrame:
 
 
 def traces(
-    compared: Datasets, saddle_traces: xr.Dataset, seconds: Mapping[str, Any]
+    trace_estimators: Datasets,
+    saddle_traces: xr.Dataset,
+    trace_estimators_record: Records,
+    saddle_traces_record: Record,
 ) -> pd.DataFrame:
     """Every estimator on every subject: mean, standard error, reference, cost.
 
-    `seconds` holds, by subject, what each estimator took; it varies from run to run.
+    The records hold what each estimator took; it varies from run to run.
     """
-    subjects = dict(compared)
+    subjects = dict(trace_estimators)
+    seconds = {network: record["seconds"] for network, record in trace_estimators_record.items()}
+    seconds |= {f"saddle {n}": spent for n, spent in saddle_traces_record["seconds"].items()}
     for index, n_positive in enumerate(saddle_traces["saddle"].values):
         subjects[f"saddle {n_positive}"] = saddle_traces.isel(saddle=index)
     rows = []
@@ -181,10 +189,10 @@ def traces(
     return pd.DataFrame(rows)
 
 
-def step_sizes(studies: Datasets) -> pd.DataFrame:
+def second_differences(step_sizes: Datasets) -> pd.DataFrame:
     """Second differences over the exact curvature, for each network, number of images and step."""
     rows = []
-    for network, dataset in studies.items():
+    for network, dataset in step_sizes.items():
         for n_images in dataset["n_images"].values:
             exact = dataset["exact"].sel(n_images=n_images)
             for step in dataset["step"].values:
@@ -205,10 +213,10 @@ def step_sizes(studies: Datasets) -> pd.DataFrame:
     return _table(rows)
 
 
-def softplus(studies: Datasets) -> pd.DataFrame:
+def softplus(step_sizes: Datasets) -> pd.DataFrame:
     """Exact curvature with Softplus of growing sharpness in place of ReLU, along the same directions."""
     rows = []
-    for network, dataset in studies.items():
+    for network, dataset in step_sizes.items():
         if "softplus" not in dataset:
             continue
         relu = dataset["exact"].isel(n_images=-1).values
@@ -247,14 +255,14 @@ def surface_checks(eigenpairs: Datasets) -> pd.DataFrame:
     return _table(rows)
 
 
-def shallow_sides(profiles: Datasets) -> pd.DataFrame:
+def shallow_sides(lines: Datasets) -> pd.DataFrame:
     """How far the loss itself follows a negative curvature along the direction of λ_min.
 
     `bends_down_to` is the largest distance up to which all second differences along it are negative, 0 where the
     nearest is not; `edge_difference` is the one at the profile's end; the lowest loss is that of the profile.
     """
     rows = []
-    for network, dataset in profiles.items():
+    for network, dataset in lines.items():
         loss = dataset["loss"].sel(direction="smallest")
         distances, values = loss["distance"].values, loss.values
         middle = len(distances) // 2
@@ -280,7 +288,7 @@ def shallow_sides(profiles: Datasets) -> pd.DataFrame:
     return _table(rows)
 
 
-def image_counts(counted: Datasets) -> pd.DataFrame:
+def counts_of_images(image_counts: Datasets) -> pd.DataFrame:
     """One row per network and number of images: both ends of the spectrum and the trace."""
     columns = [
         "n_images",
@@ -296,13 +304,13 @@ def image_counts(counted: Datasets) -> pd.DataFrame:
     ]
     rows = [
         {"network": network} | {name: measured[name].values[k] for name in columns}
-        for network, measured in counted.items()
+        for network, measured in image_counts.items()
         for k in range(measured.sizes["count"])
     ]
     return _table(rows)
 
 
-def lowest_points(planes: Datasets) -> pd.DataFrame:
+def lowest_losses(lowest_points: Datasets) -> pd.DataFrame:
     """The lowest loss over the Hessian plane and over random planes, equal grids and half-widths.
 
     `planes_far` counts the random planes whose lowest point lies at the grid's half-width or beyond it.
@@ -325,7 +333,7 @@ def lowest_points(planes: Datasets) -> pd.DataFrame:
                     (dataset["lowest_distance"] >= (1 - 1e-6) * dataset["radius"]).sum()
                 ),
             }
-            for network, dataset in planes.items()
+            for network, dataset in lowest_points.items()
         ]
     )
 
@@ -350,7 +358,7 @@ def levels(population: xr.Dataset) -> pd.DataFrame:
     A correlation over all members that vanishes within the levels of a factor is due to that factor.
     """
     configuration = json.loads(population.attrs["provenance"])["configuration"]
-    factors = configuration["population"]["factors"]
+    factors = configuration["settings"]["factors"]
     reached = population["reached"].values.astype(bool)
     rows = []
     for factor in (name for name, values in factors.items() if len(values) > 1):
@@ -388,7 +396,7 @@ def population_summary(population: xr.Dataset) -> pd.DataFrame:
     return pd.DataFrame([row])
 
 
-def cost(records: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+def cost(records: Records) -> pd.DataFrame:
     """What each kind of job took: wall time, processor time and memory, from the run records."""
     rows = [
         {
@@ -408,16 +416,16 @@ def cost(records: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     ).reset_index()
 
 
-def cost_scaling(passes: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+def cost_scaling(passes_record: Records) -> pd.DataFrame:
     """Fitted exponents of the seconds of one pass, by kind.
 
     Along `n_images` for each network; along `n_parameters` seconds per image, over all networks at their largest
     number of images.
     """
     rows = []
-    for kind in sorted({kind for record in passes.values() for kind in record["seconds"]}):
+    for kind in sorted({kind for record in passes_record.values() for kind in record["seconds"]}):
         sizes, per_image = [], []
-        for network, record in passes.items():
+        for network, record in passes_record.items():
             counts = [int(n) for n in record["seconds"][kind]]
             seconds = list(record["seconds"][kind].values())
             sizes.append(record["n_parameters"])
@@ -442,3 +450,29 @@ def _exponent(along: str, sizes: list[int], seconds: list[float]) -> dict[str, A
 def _table(rows: list[dict[str, Any]]) -> pd.DataFrame:
     """One row per dictionary; without any still a table, as a CSV file has to have a column."""
     return pd.DataFrame(rows) if rows else pd.DataFrame(columns=["network"])
+
+
+# Each table by its file's name; the arguments name the artifacts that it is made from.
+TABLES: dict[str, Callable[..., pd.DataFrame]] = {
+    "networks": networks,
+    "visibility": visibility_of_networks,
+    "saddles": saddles_in_slices,
+    "dimensions": dimensions,
+    "traces": traces,
+    "step_sizes": second_differences,
+    "softplus": softplus,
+    "surface_checks": surface_checks,
+    "shallow_sides": shallow_sides,
+    "image_counts": counts_of_images,
+    "lowest_points": lowest_losses,
+    "correlations": correlations,
+    "levels": levels,
+    "population": population_summary,
+    "cost": cost,
+    "cost_scaling": cost_scaling,
+}
+
+
+def reads(table: str) -> tuple[str, ...]:
+    """The artifacts that a table is made from."""
+    return tuple(inspect.signature(TABLES[table]).parameters)

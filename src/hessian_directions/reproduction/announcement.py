@@ -16,14 +16,12 @@ from typing import Any
 from hessian_directions.errors import HessianDirectionsError
 from hessian_directions.reproduction import artifacts, configuration
 
-SCHEMA = "workflow/schemas/config.schema.yaml"
-
 
 def announce(settings: Mapping[str, Any], archive: Path, cores: int) -> str:
     """A few lines: networks, analyses, and the time it all took where the archive was made."""
     networks = settings["networks"]
-    companion = settings.get("companion")
-    trained = sum("training" in network for network in networks.values())
+    companion = settings["companion"]
+    trained = sum(network["training"] is not None for network in networks.values())
     lines = [
         f"Profile {settings['profile']}: {len(networks)} networks ({trained} trained here), "
         f"{len(settings['analyses'])} analyses, "
@@ -49,7 +47,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Say what a run will compute.")
     parser.add_argument("config", help="the configuration of a profile")
     try:
-        settings = configuration.read(parser.parse_args().config, SCHEMA)
+        settings = configuration.read(parser.parse_args().config)
         archive = Path("results/archive") / settings["profile"]
         print(announce(settings, archive, os.cpu_count() or 1), flush=True)
     except HessianDirectionsError as error:

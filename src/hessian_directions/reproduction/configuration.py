@@ -1,86 +1,400 @@
-"""Configuration: validated before anything is parsed from it; a mistake ends with one sentence."""
+"""Configuration: typed, complete with its defaults before anything is read from it.
 
-import math
+A mistake ends with one sentence that names the file, the key and what is allowed there.
+"""
+
 import reprlib
+import types
+import typing
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-import jsonschema
 import yaml
+from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 
+from hessian_directions import settings as typed
+from hessian_directions.analyses import registry
 from hessian_directions.errors import ConfigurationError
+from hessian_directions.reporting import claims, tables
+from hessian_directions.settings import (
+    Allowed,
+    Count,
+    Model,
+    Natural,
+    NotNegative,
+    Number,
+    Settings,
+    Share,
+    Text,
+    setting,
+)
 
-Configuration = Mapping[str, Any]
+Configuration = dict[str, Any]
 
-# What may differ from the configuration an archive was made with, because none of its numbers depends on it.
+CLAIMS = "config/claims.yaml"
+
+# What may differ from the configuration an archive was made with: no number depends on it.
 FREE = {"source", "cache", "claims", "comparison"}
-ABSENT = object()  # None is a value
+
+Name = Annotated[str, Field(pattern="^[A-Za-z0-9_]+$"), Allowed("letters, digits and _")]
+ProfileName = Annotated[
+    str, Field(pattern="^[a-z0-9_-]+$"), Allowed("small letters, digits, _ and -")
+]
+AnalysisNames = Annotated[
+    list[str],
+    AfterValidator(lambda names: typed.all_among(names, registry.OF_NETWORKS)),
+    Allowed(f"a list of analyses: {', '.join(registry.OF_NETWORKS)}"),
+]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$"), Allowed("64 hexadecimal digits")]
 
 
-def read(path: str | Path, schema_path: str | Path) -> dict[str, Any]:
-    """The validated configuration of a YAML file; errors as for `validate`."""
+class Expected(Settings):
+    """What an imported network scores on the test images, to 0.001."""
+
+    test_loss: Number = setting(..., "mean loss")
+    test_accuracy: Number = setting(..., "share of the images that are classified correctly")
+
+
+class Checkpoint(Settings):
+    """Weights made elsewhere."""
+
+    format: Literal["safetensors", "torch", "li_et_al", "timm"] = setting(..., "of the file")
+    name: Text | None = setting(
+        None, "with timm: hf_hub:<owner>/<name>, or a name in timm's own list"
+    )
+    file: Text | None = setting(None, "path of the file; its name in the cache folder beside a url")
+    url: Text | None = setting(None, "where it is fetched from")
+    sha256: Sha256 | None = setting(None, "checksum that the file must have")
+    expected: Expected | None = setting(None, "scores that the network must have")
+
+
+class Network(Settings):
+    """A network and what is analysed of it."""
+
+    label: Text | None = setting(None, "printed name; null: its key")
+    data: Text | None = setting(None, "a key of `data`; null: the only one")
+    loss: Literal["cross_entropy", "mean_squared_error"] | None = setting(
+        None, "what is minimised and analysed; null: cross entropy where the data have classes"
+    )
+    model: Model = setting(..., "the network")
+    training: dict[str, Any] | None = setting(None, "how it is trained here (`training`)")
+    checkpoint: Checkpoint | None = setting(None, "weights made elsewhere, in place of `training`")
+    checkpoint_precision: Literal["float16", "bfloat16", "float32"] = setting(
+        "float32", "what trained weights are rounded to before they are kept and analysed"
+    )
+    n_images: Count | None = setting(
+        None, "balanced choice of images that curvature is taken over; null: all", unit="images"
+    )
+    batch_size: Count = setting(256, "images in one pass; memory grows with it", unit="images")
+    analyses: AnalysisNames = setting(
+        list(registry.STANDARD), "what is computed of it; without a list the standard set"
+    )
+    overrides: dict[str, dict[str, Any]] = setting(
+        {}, "settings of single analyses for this network, by analysis"
+    )
+
+
+class Tolerance(Settings):
+    """|new − old| ≤ absolute + relative·|old|."""
+
+    relative: NotNegative = setting(..., "share of the archived number")
+    absolute: NotNegative = setting(..., "in the number's own unit")
+
+
+class Rule(Settings):
+    """What decides one rule of a claim."""
+
+    threshold: Number = setting(..., "on whose side the interval must lie")
+    confidence: Share = setting(0.95, "of all intervals of the rule together")
+    correction: Literal["bonferroni", "none"] = setting(
+        "bonferroni", "of each interval's confidence for the number of subjects"
+    )
+    n_parameters: Count = setting(1, "subjects are the networks of at least this size")
+
+
+class Profile(Settings):
+    """A configuration of the workflow."""
+
+    profile: ProfileName = setting(..., "name of results/<tree>/<profile>")
+    source: Literal["auto", "archive", "compute"] = setting(
+        "auto",
+        "archive: draw from results/archive/<profile>; compute: make everything; auto: the archive "
+        "where it holds this configuration, else compute",
+    )
+    companion: ProfileName | None = setting(
+        None, "archived profile whose saddles and population are shown beside these networks"
+    )
+    seed: Natural = setting(1, "every stage's generator starts from this number and a name")
+    device: Literal["cpu", "cuda"] = setting("cpu", "where networks are trained and analysed")
+    precision: Literal["float32", "float64"] = setting(
+        "float32",
+        "of curvature; differences of losses and the check of eigenvalues are taken in float64",
+    )
+    cache: Text | None = setting(
+        None, "download folder; null: $HESSIAN_DIRECTIONS_CACHE, else the user's cache folder"
+    )
+    threads: Count = setting(1, "of a job; bits depend on it", unit="threads")
+    data: Annotated[
+        dict[str, dict[str, Any]],
+        Field(min_length=1),
+        Allowed("a mapping of names to at least one data set"),
+    ] = setting(..., "data sets by name; `kind` and what that kind takes")
+    networks: Annotated[
+        dict[Name, Network],
+        Field(min_length=1),
+        Allowed("a mapping of names to at least one network"),
+    ] = setting(..., "networks by name")
+    analyses: dict[str, dict[str, Any]] = setting(
+        {}, "settings of analyses that differ from the defaults, by analysis"
+    )
+    comparison: dict[str, Tolerance] = setting(
+        {},
+        "how far a number computed elsewhere may lie from the archive's, by `table` or "
+        "`table.column`",
+    )
+    claims: dict[str, dict[str, Any]] = setting({}, f"rules of the verdicts; those of {CLAIMS}")
+
+    @model_validator(mode="after")
+    def _fit(self) -> "Profile":
+        """Names that nothing in the configuration has, and parts that exclude each other."""
+        for key, network in self.networks.items():
+            place = f"networks.{key}"
+            if network.data is not None:
+                _require_known(f"{place}.data", [network.data], self.data)
+            elif len(self.data) > 1:
+                raise MisfitError(f"key '{place}.data' is missing; known: {', '.join(self.data)}")
+            if (network.training is None) == (network.checkpoint is None):
+                raise MisfitError(
+                    f"key '{place}' needs either 'training' or 'checkpoint', and not both"
+                )
+            # Analyses would see clean labels, which the network was not trained on.
+            if (network.training or {}).get("label_noise"):
+                raise MisfitError(f"key '{place}.training.label_noise' is for the population alone")
+            if network.checkpoint is not None and network.checkpoint_precision != "float32":
+                raise MisfitError(
+                    f"key '{place}.checkpoint_precision' needs 'training': weights made elsewhere "
+                    "are kept"
+                )
+            if "trajectory" in network.analyses and not (network.training or {}).get("snapshots"):
+                raise MisfitError(
+                    f"key '{place}.analyses' names trajectory, but the network keeps no weights "
+                    f"along training; give it '{place}.training.snapshots'"
+                )
+        for name in registry.OF_PROFILES:
+            if self.companion is not None and name in self.analyses:
+                raise MisfitError(
+                    f"key 'analyses.{name}' is not allowed beside 'companion', whose archive is "
+                    "used for it"
+                )
+        return self
+
+
+class MisfitError(Exception):
+    """A sentence about parts that do not fit each other."""
+
+
+def read(path: str | Path, root: str | Path = ".") -> Configuration:
+    """The complete configuration of a YAML file; `root` is the project's folder.
+
+    Raises ConfigurationError as `complete` does, and where the file cannot be read.
+    """
+    configuration = read_yaml(path)
+    if not isinstance(configuration, dict):
+        raise ConfigurationError(f"{path}: the configuration is no mapping of keys")
+    return complete(configuration, str(path), root)
+
+
+def read_yaml(path: str | Path) -> Any:
+    """The content of a YAML file; ConfigurationError where it cannot be read or parsed."""
     try:
-        configuration = yaml.safe_load(Path(path).read_text())
+        return yaml.safe_load(Path(path).read_text())
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error
     except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
         raise ConfigurationError(f"{path} is not YAML: {reason}") from error
-    return validate(configuration, schema_path, str(path))
 
 
-def validate(configuration: Configuration, schema_path: str | Path, name: str) -> dict[str, Any]:
-    """The configuration itself, once it fits the schema and its parts fit each other.
+def complete(configuration: Mapping[str, Any], name: str, root: str | Path = ".") -> Configuration:
+    """The configuration with all its defaults, once its parts are right and fit each other.
 
-    `name` is what errors call the configuration (its file). Raises ConfigurationError with the
-    first key that is wrong and what is allowed there.
+    Every network has all the settings of each of its analyses under `analyses`; the profile's own
+    `analyses` hold what its networks have in common, and the analyses that study no network.
+
+    Args:
+        configuration: As a YAML file holds it. One that is complete comes back as it is.
+        name: What errors call the configuration (its file).
+        root: The project's folder.
+
+    Raises:
+        ConfigurationError: The first key that is wrong, and what is allowed there.
     """
-    validator = jsonschema.Draft202012Validator(yaml.safe_load(Path(schema_path).read_text()))
-    # Lazy: parts are compared only where each of them fits the schema.
-    mistakes = chain(
-        _misfits(validator, configuration),
-        _loose_references(configuration),
-        _misfits_of_overrides(validator, configuration),
-    )
-    for mistake in mistakes:
-        raise ConfigurationError(f"{name}: {mistake}")
-    return dict(configuration)
-
-
-def analysis_settings(configuration: Configuration, analysis: str, network: str) -> dict[str, Any]:
-    """The settings of an analysis for one network: the common ones, overridden by its own."""
-    common = {
-        key: value
-        for key, value in configuration["analyses"][analysis].items()
-        if key != "networks"
+    given = dict(configuration)
+    networks = given.get("networks")
+    if isinstance(networks, Mapping):  # one that is complete: back to what it was made from
+        given["networks"] = {key: _listed(network) for key, network in networks.items()}
+    profile = _checked(Profile, given, name)
+    settings = _dumped(profile)
+    common = _common_settings(profile, name)
+    for key, network in profile.networks.items():
+        own = settings["networks"][key]
+        own["label"] = network.label or key
+        own["data"] = network.data or next(iter(profile.data))
+        own["analyses"] = _own_settings(profile, key, network, name)
+        del own["overrides"]
+    used = {analysis for network in profile.networks.values() for analysis in network.analyses}
+    settings["analyses"] = {
+        analysis: values
+        for analysis, values in common.items()
+        if analysis in used or analysis in registry.OF_PROFILES
     }
-    return common | configuration["networks"][network].get("overrides", {}).get(analysis, {})
+    population = settings["analyses"].get("population")
+    if population is not None and population["data"] not in settings["data"]:
+        known = ", ".join(settings["data"])
+        raise ConfigurationError(
+            f"{name}: key 'analyses.population.data' names {population['data']!r}; known: {known}"
+        )
+    for key in profile.comparison:
+        if key.partition(".")[0] not in tables.TABLES:
+            raise ConfigurationError(
+                f"{name}: key 'comparison' names {key!r}; allowed: `table` or `table.column` of "
+                f"{', '.join(tables.TABLES)}"
+            )
+    settings["claims"] = complete_claims(profile.claims, name, root)
+    return settings
+
+
+def _listed(network: Any) -> Any:
+    """A network whose analyses are complete, with them as a list and their settings as overrides."""
+    if not isinstance(network, Mapping) or not isinstance(network.get("analyses"), Mapping):
+        return network
+    analyses = network["analyses"]
+    return {**network, "analyses": list(analyses), "overrides": dict(analyses)}
+
+
+def _common_settings(profile: Profile, name: str) -> dict[str, dict[str, Any]]:
+    """The settings of each analysis where no network overrides them; of those of profiles, those
+    that the configuration names.
+    """
+    known = (*registry.OF_NETWORKS, *registry.OF_PROFILES)
+    unknown = [f"analyses.{key}" for key in profile.analyses if key not in known]
+    if unknown:
+        raise ConfigurationError(
+            f"{name}: unknown key {_quoted(unknown)}; allowed here: {', '.join(known)}"
+        )
+    common = {}
+    for analysis in (
+        *registry.OF_NETWORKS,
+        *(key for key in registry.OF_PROFILES if key in profile.analyses),
+    ):
+        model = registry.analysis(analysis).settings
+        own = profile.analyses.get(analysis, {})
+        common[analysis] = _dumped(_checked(model, own, name, ("analyses", analysis)))
+    return common
+
+
+def _own_settings(
+    profile: Profile, key: str, network: Network, name: str
+) -> dict[str, dict[str, Any]]:
+    unknown = [
+        f"networks.{key}.overrides.{analysis}"
+        for analysis in network.overrides
+        if analysis not in registry.OF_NETWORKS
+    ]
+    if unknown:
+        raise ConfigurationError(
+            f"{name}: unknown key {_quoted(unknown)}; "
+            f"allowed here: {', '.join(registry.OF_NETWORKS)}"
+        )
+    settings = {}
+    for analysis in network.analyses:
+        model = registry.analysis(analysis).settings
+        own = network.overrides.get(analysis, {})
+        place = ("networks", key, "overrides", analysis)
+        together = {**profile.analyses.get(analysis, {}), **own}
+        settings[analysis] = _dumped(_checked(model, together, name, place))
+    return settings
+
+
+def complete_claims(
+    own: Mapping[str, Mapping[str, Any]], name: str, root: str | Path = "."
+) -> dict[str, dict[str, Any]]:
+    """The rules of all claims: thresholds of `config/claims.yaml` where a profile has no others.
+
+    Every claim has every one of its rules: none can be left out because of its verdict.
+    """
+    path = Path(root) / CLAIMS
+    content = read_yaml(path)
+    rules: dict[str, dict[str, Any]] = {}
+    for claim, of_claim in claims.RULES.items():
+        rules[claim] = {}
+        for rule, declared in of_claim.items():
+            place = ("claims", claim, rule)
+            given = dict(own.get(claim, {}).get(rule, {}))
+            for key in ("statistic", "side"):  # of a configuration that is complete
+                given.pop(key, None)
+            try:
+                values = {**content[claim][rule], **given}
+            except (KeyError, TypeError):
+                raise ConfigurationError(f"{path}: key '{claim}.{rule}' is missing") from None
+            rules[claim][rule] = {
+                "statistic": declared.statistic,
+                "side": declared.side,
+                **_dumped(_checked(Rule, values, name if given else str(path), place)),
+            }
+    sources: tuple[tuple[str, Mapping[str, Any]], ...] = ((name, own), (str(path), content))
+    for where, source in sources:
+        for claim, its_rules in source.items():
+            known = claims.RULES.get(claim)
+            if known is None:
+                raise ConfigurationError(
+                    f"{where}: unknown key 'claims.{claim}'; allowed here: {', '.join(claims.RULES)}"
+                )
+            for rule in its_rules:
+                if rule not in known:
+                    raise ConfigurationError(
+                        f"{where}: unknown key 'claims.{claim}.{rule}'; "
+                        f"allowed here: {', '.join(known)}"
+                    )
+    return rules
+
+
+def is_archived(configuration: Configuration, archive: str | Path) -> bool:
+    """Whether an archive holds this configuration."""
+    return (Path(archive) / "configuration.yaml").is_file() and not any(
+        _differences_from(configuration, archive)
+    )
 
 
 def require_archived(configuration: Configuration, archive: str | Path, name: str) -> None:
     """Refuse to draw an archive with other settings than those that made its numbers.
 
-    Raises ConfigurationError with the first key that differs from <archive>/configuration.yaml; verdicts' rules,
-    tolerances of the comparison, and where things lie may differ.
+    Raises ConfigurationError with the first key that differs from <archive>/configuration.yaml;
+    rules of verdicts, tolerances of the comparison, and where things lie may differ.
     """
-    path = Path(archive) / "configuration.yaml"
-    try:
-        archived = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error
-    settings = {key: value for key, value in configuration.items() if key not in FREE}
-    archived = {key: value for key, value in archived.items() if key not in FREE}
-    for key, own, others in _differences(settings, archived):
+    for key, own, others in _differences_from(configuration, archive):
         raise ConfigurationError(
-            f"{name}: key '{key}' is {own}, in {path} {others}: the archive cannot answer for other settings; "
-            "compute them with source=compute"
+            f"{name}: key '{key}' is {own}, in {Path(archive) / 'configuration.yaml'} {others}: the "
+            "archive is valid only for the settings it was computed with; compute others with "
+            "source=compute"
         )
 
 
+ABSENT = object()  # None is a value
+
+
+def _differences_from(
+    configuration: Configuration, archive: str | Path
+) -> Iterator[tuple[str, str, str]]:
+    archived = read_yaml(Path(archive) / "configuration.yaml")
+    settings = {key: value for key, value in configuration.items() if key not in FREE}
+    archived = {key: value for key, value in archived.items() if key not in FREE}
+    return _differences(settings, archived)
+
+
 def _differences(
-    new: Configuration, old: Configuration, place: tuple[str, ...] = ()
+    new: Mapping[str, Any], old: Mapping[str, Any], place: tuple[str, ...] = ()
 ) -> Iterator[tuple[str, str, str]]:
     """Keys that two configurations do not share or give other values, with both values."""
     for key in sorted(new.keys() | old.keys()):
@@ -95,99 +409,153 @@ def _shown(value: Any) -> str:
     return "absent" if value is ABSENT else reprlib.repr(value)
 
 
-def _misfits(
-    validator: jsonschema.Draft202012Validator, instance: Any, place: tuple[str, ...] = ()
-) -> Iterator[str]:
-    """What does not fit the schema, in sentences; `place` leads to the instance."""
-    errors = list(validator.iter_errors(instance))
-    # A mistyped key is unknown, and the one that was meant is missing: the typo comes first.
-    errors.sort(key=lambda error: (error.validator != "additionalProperties", len(error.path)))
-    for error in errors:
-        yield _sentence(error, (*place, *map(str, error.path)))
+def _dumped(settings: Settings) -> dict[str, Any]:
+    return settings.model_dump()
 
 
-def _sentence(error: jsonschema.ValidationError, place: tuple[str, ...]) -> str:
-    key = f"key '{'.'.join(place)}'" if place else "the configuration"
-    if error.validator == "additionalProperties":
-        known = list(error.schema["properties"])
-        unknown = [".".join((*place, str(k))) for k in error.instance if k not in known]
-        return f"unknown key {_quoted(unknown)}; allowed here: {', '.join(known)}"
-    if error.validator == "required":
-        needed = error.validator_value
-        missing = [".".join((*place, k)) for k in needed if k not in error.instance]
-        return f"key {_quoted(missing)} is missing; needed there: {', '.join(needed)}"
-    if error.validator == "enum":
-        allowed = ", ".join(map(str, error.validator_value))
-    elif error.validator == "type" and error.validator_value == "object":
-        allowed = "a mapping of keys"
+# One sentence for each mistake.
+
+
+def _checked(model: type[Settings], values: Any, name: str, place: tuple[str, ...] = ()) -> Any:
+    """The settings; ConfigurationError with the first mistake in them."""
+    try:
+        return model.model_validate(values)
+    except MisfitError as error:
+        raise ConfigurationError(f"{name}: {error}") from error
+    except ValidationError as error:
+        mistakes = error.errors()
+        # A mistyped key is unknown, and the one that was meant is missing: the typo comes first.
+        mistakes.sort(key=lambda mistake: mistake["type"] != "extra_forbidden")
+        raise ConfigurationError(f"{name}: {_sentence(model, mistakes, place)}") from None
+
+
+def _sentence(model: type[Settings], mistakes: list[Any], place: tuple[str, ...]) -> str:
+    first = mistakes[0]
+    location = [part for part in first["loc"] if part != "[key]"]
+    if first["type"] in ("extra_forbidden", "missing"):
+        inside = location[:-1]
+        alike = [
+            ".".join((*place, *map(str, mistake["loc"])))
+            for mistake in mistakes
+            if mistake["type"] == first["type"] and list(mistake["loc"][:-1]) == inside
+        ]
+        known = _model_at(model, inside).model_fields
+        if first["type"] == "extra_forbidden":
+            return f"unknown key {_quoted(alike)}; allowed here: {', '.join(known)}"
+        return f"key {_quoted(alike)} is missing; it is {known[str(location[-1])].description}"
+    if first["type"] == "misfit":
+        location.append(first["ctx"]["key"])
+        value = first["input"].get(first["ctx"]["key"]) if isinstance(first["input"], dict) else ""
+        key = ".".join((*place, *map(str, location)))
+        return f"key '{key}' is {reprlib.repr(value)}; allowed: {first['ctx']['allowed']}"
+    keys = _without_branches(model, location)
+    if "[key]" in first["loc"]:
+        name, keys, verb, allowed = keys[-1], keys[:-1], "names", _allowed_names(model, keys[:-1])
     else:
-        allowed = error.schema.get("description", error.message)
-    verb = "names" if "propertyNames" in error.schema_path else "is"
-    return f"{key} {verb} {reprlib.repr(error.instance)}; allowed: {allowed}"
+        name, verb, allowed = first["input"], "is", _allowed(model, keys)
+    key = ".".join((*place, *keys))
+    subject = f"key '{key}'" if key else "the configuration"
+    return f"{subject} {verb} {reprlib.repr(name)}; allowed: {allowed}"
+
+
+def _without_branches(model: type[Settings], location: list[Any]) -> list[Any]:
+    """A place without what pydantic adds to it: the branch of a union that did not fit."""
+    kept, annotation = [], model
+    for part in location:
+        if isinstance(part, int):
+            continue
+        inner = _inner(annotation, part)
+        if inner is None:
+            continue
+        kept.append(part)
+        annotation = inner
+    return kept
+
+
+def _inner(annotation: Any, key: str) -> Any:
+    """The annotation of what lies at a key; None where there is no such key."""
+    for option in _options(annotation):
+        if isinstance(option, type) and issubclass(option, BaseModel):
+            field = option.model_fields.get(key)
+            if field is not None:
+                return _annotated(field)
+        if typing.get_origin(option) is dict:
+            return typing.get_args(option)[1]
+    return None
+
+
+def _annotated(field: Any) -> Any:
+    """The annotation of a field with its metadata."""
+    allowed = [item for item in field.metadata if isinstance(item, Allowed)]
+    return Annotated[field.annotation, *allowed] if allowed else field.annotation
+
+
+def _options(annotation: Any) -> Iterator[Any]:
+    """What a value may be: itself, or the members of a union, without Annotated."""
+    if typing.get_origin(annotation) is Annotated:
+        yield from _options(typing.get_args(annotation)[0])
+    elif typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        for option in typing.get_args(annotation):
+            yield from _options(option)
+    else:
+        yield annotation
+
+
+def _model_at(model: type[Settings], location: Iterable[Any]) -> Any:
+    annotation: Any = model
+    for part in location:
+        inner = _inner(annotation, str(part))
+        annotation = annotation if inner is None else inner
+    return next(
+        option
+        for option in _options(annotation)
+        if isinstance(option, type) and issubclass(option, BaseModel)
+    )
+
+
+def _allowed_names(model: type[Settings], keys: list[str]) -> str:
+    """What the keys of a mapping can be."""
+    annotation: Any = model
+    for key in keys:
+        annotation = _inner(annotation, key)
+    mapping = next(o for o in _options(annotation) if typing.get_origin(o) is dict)
+    return describe(typing.get_args(mapping)[0])
+
+
+def _allowed(model: type[Settings], keys: list[str]) -> str:
+    """What a value can be at a place."""
+    annotation: Any = model
+    for key in keys:
+        annotation = _inner(annotation, key)
+    return describe(annotation)
+
+
+def describe(annotation: Any) -> str:
+    """What a value of this type can be, in words."""
+    if typing.get_origin(annotation) is Annotated:
+        for item in typing.get_args(annotation)[1:]:
+            if isinstance(item, Allowed):
+                return item.text
+        return describe(typing.get_args(annotation)[0])
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        *others, last = [describe(option) for option in typing.get_args(annotation)]
+        return f"{', '.join(others)} or {last}" if others else last
+    if typing.get_origin(annotation) is Literal:
+        return ", ".join(map(str, typing.get_args(annotation)))
+    if annotation is type(None):
+        return "null"
+    if typing.get_origin(annotation) is dict or annotation is dict:
+        return "a mapping of keys"
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return "a mapping of keys"
+    return "another value"
 
 
 def _quoted(names: Iterable[str]) -> str:
     return ", ".join(f"'{name}'" for name in names)
 
 
-def _loose_references(configuration: Configuration) -> Iterator[str]:
-    """Names that nothing in the configuration has, and parts that exclude each other."""
-    networks, data = configuration["networks"], configuration["data"]
-    for network, settings in networks.items():
-        yield from _unknown(f"networks.{network}.data", [settings["data"]], data)
-        if ("training" in settings) == ("checkpoint" in settings):
-            yield f"key 'networks.{network}' needs either 'training' or 'checkpoint', and not both"
-        # Analyses would see clean labels, which the network was not trained on.
-        if settings.get("training", {}).get("label_noise"):
-            yield f"key 'networks.{network}.training.label_noise' is for the population alone"
-        if "checkpoint" in settings and "checkpoint_precision" in settings:
-            yield f"key 'networks.{network}.checkpoint_precision' needs 'training': weights made elsewhere are kept"
-    for analysis, settings in configuration["analyses"].items():
-        yield from _unknown(f"analyses.{analysis}.networks", settings["networks"], networks)
-    for network in configuration["analyses"]["trajectory"]["networks"]:
-        if not networks[network].get("training", {}).get("snapshots"):
-            yield (
-                f"key 'analyses.trajectory.networks' names '{network}', which keeps no weights "
-                f"along training; give it 'networks.{network}.training.snapshots'"
-            )
-    for key in ("synthetic", "population"):
-        if "companion" in configuration and key in configuration:
-            yield f"key '{key}' is not allowed beside 'companion', whose archive is used for it"
-        if "companion" not in configuration and key not in configuration:
-            yield f"key '{key}' is missing, or the 'companion' whose archive is used for it"
-    if "companion" in configuration:
-        return
-    population, synthetic = configuration["population"], configuration["synthetic"]
-    yield from _unknown("population.data", [population["data"]], data)
-    members = math.prod(map(len, population["factors"].values()))
-    if population["n_jobs"] > members:
-        yield f"key 'population.n_jobs' is {population['n_jobs']}; allowed: 1 to {members}, the members"
-    if (largest := max(synthetic["dimensions"])) > 2 * synthetic["n"] + 1:
-        yield f"key 'synthetic.dimensions' is {largest}; allowed: 1 to 2n + 1 = {2 * synthetic['n'] + 1}"
-    for key in ("n_positive", "shown", "dimension_saddles", "trace_saddles"):
-        if (largest := max(synthetic[key])) > 2 * synthetic["n"]:
-            yield f"key 'synthetic.{key}' is {largest}; allowed: 0 to 2n = {2 * synthetic['n']}"
-
-
-def _unknown(place: str, names: Iterable[str], known: Iterable[str]) -> Iterator[str]:
+def _require_known(place: str, names: Iterable[str], known: Iterable[str]) -> None:
     for name in names:
         if name not in known:
-            yield f"key '{place}' names '{name}'; known: {', '.join(known)}"
-
-
-def _misfits_of_overrides(
-    validator: jsonschema.Draft202012Validator, configuration: Configuration
-) -> Iterator[str]:
-    analyses = validator.schema["properties"]["analyses"]["properties"]
-    properties = {}
-    for analysis, schema in analyses.items():
-        own = {key: value for key, value in schema["properties"].items() if key != "networks"}
-        properties[analysis] = {
-            "type": "object",
-            "additionalProperties": False,
-            "properties": own,
-        }
-    overrides = validator.evolve(schema={"additionalProperties": False, "properties": properties})
-    for network, settings in configuration["networks"].items():
-        place = ("networks", network, "overrides")
-        yield from _misfits(overrides, settings.get("overrides", {}), place)
+            raise MisfitError(f"key '{place}' names '{name}'; known: {', '.join(known)}")

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import yaml
 
+from hessian_directions.analyses import registry
 from hessian_directions.errors import ArtifactError, HessianDirectionsError
 from hessian_directions.reproduction import artifacts
-from hessian_directions.reproduction.configuration import Configuration, analysis_settings
+from hessian_directions.reproduction.configuration import Configuration
 
 # Directions and weights along training that are larger than this stay on the machine; the archive
 # holds their checksums. [bytes]
@@ -28,7 +29,7 @@ CHECKSUMS = "left_out.json"
 LEFT_OUT = (
     "comparison*",  # with the archive that is about to be replaced
     "report.html",  # made anew from the rest
-    "networks/*/shards/*.nc",  # rows of surfaces, which surfaces/ holds again
+    "*shards/*.nc",  # which their analyses' artifacts hold again
     "*.state",  # of interrupted runs
     ".*",
     "*/.*",
@@ -77,17 +78,25 @@ def _kept(source: Path) -> Iterator[Path]:
 
 
 def _is_outdated(name: Path, configuration: Configuration) -> bool:
-    """Whether a file is that of an earlier configuration: of a network, shard or count it no longer has."""
-    match name.parts:
-        case ("networks", network, *_) if network not in configuration["networks"]:
+    """Whether a file is that of an earlier configuration: of a network, analysis, part or shard
+    that it no longer has.
+    """
+    settings, parts = configuration["analyses"], name.parts
+    if parts[0] == "networks":
+        if parts[1] not in configuration["networks"]:
             return True
-        case ("networks", network, "shards", kind, file):
-            analysis = "projections" if kind == "projections" else "surfaces"
-            n_shards = analysis_settings(configuration, analysis, network)["n_shards"]
-            return int(file.split(".")[0]) >= n_shards
-        case ("networks", network, "image_counts", file):
-            counts = analysis_settings(configuration, "image_counts", network)["n_images"]
-            return int(file.split(".")[0]) not in counts
+        settings, parts = configuration["networks"][parts[1]]["analyses"], parts[2:]
+    match parts:
+        case ("shards", analysis, file):
+            shard = int(file.split(".")[0].rpartition("_")[2])
+            return analysis not in settings or shard >= settings[analysis].get("n_shards", 1)
+        case (analysis, file) if analysis in registry.OF_NETWORKS:
+            part = file.split(".")[0]
+            return analysis not in settings or part not in registry.analysis(analysis).parts(
+                settings[analysis]
+            )
+        case (file,) if (analysis := file.split(".")[0]) in registry.OF_NETWORKS:
+            return analysis not in settings
     return False
 
 

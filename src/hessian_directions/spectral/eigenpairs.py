@@ -19,9 +19,10 @@ from scipy.linalg import eigh
 from torch import Tensor
 
 from hessian_directions.errors import ConfigurationError, DifferentiationError
-from hessian_directions.operators import Operator
+from hessian_directions.operators import HasHessian, Operator, as_operator
 from hessian_directions.progress import Clock, Progress
 from hessian_directions.saved_run import SavedRun
+from hessian_directions.seeds import as_generator, recorded
 from hessian_directions.spectral.lanczos import (
     Floats,
     Lanczos,
@@ -82,6 +83,8 @@ class Eigenpairs:
         Bound on the probability, over the check's start vector and up to rounding, that an
         eigenvalue beyond the returned ones (by more than their tolerance) was missed; 1 if no
         check was made.
+    seed
+        Of the start vectors, where it was an integer.
     """
 
     values: Tensor
@@ -95,6 +98,7 @@ class Eigenpairs:
     n_products: int
     n_check_products: int
     missed_probability: float
+    seed: int | None = None
 
     @property
     def has_negative_end(self) -> bool:
@@ -129,12 +133,12 @@ class Eigenpairs:
 
 
 def extreme_eigenpairs(
-    H: Operator,
+    H: Operator | HasHessian,
     k_smallest: int = 1,
     k_largest: int = 1,
     tolerance: float = 1e-3,
     *,
-    generator: torch.Generator,
+    seed: int | torch.Generator = 0,
     max_products: int = MAX_PRODUCTS,
     missed_probability: float = 0.01,
     progress: Progress | None = None,
@@ -162,14 +166,15 @@ def extreme_eigenpairs(
     takes the same once more for a moment.
 
     Args:
-        H: Symmetric (N, N) operator in float32 or float64 (anything with shape, dtype, device, @).
+        H: Symmetric (N, N) operator in float32 or float64 (anything with shape, dtype, device, @),
+            or an objective.
         k_smallest: Pairs at the lower end, 0 … N.
         k_largest: Pairs at the upper end, 0 … N. Where both together exceed N, all N pairs are
             returned, once each.
         tolerance: Residual relative to |λ|. The error of an eigenvalue is at most its residual,
             and about its square divided by the distance to the next eigenvalue. 1e-3 is our
             default because three digits are more than subsets of the data agree on.
-        generator: CPU generator of the start vectors; it advances.
+        seed: Of the start vectors: an integer, or a CPU generator, which advances.
         max_products: Most products, check included; what has not converged by then is returned
             with ``converged`` False and a ConvergenceWarning. The default of 1000 is ten times
             what trained networks take; it bounds time and memory.
@@ -191,12 +196,13 @@ def extreme_eigenpairs(
         NonFiniteError: A product is not finite.
         ArtifactError: The saved state belongs to another run.
     """
+    H, generator = as_operator(H), as_generator(seed, "eigenpairs")
     wanted = _Wanted.checked(H, k_smallest, k_largest, tolerance, max_products, missed_probability)
     run = _Run(H, wanted, generator, progress)
     if state_path is not None:
         run.state = SavedRun(state_path, _identity(wanted, generator), save_seconds)
         run.resume()
-    pairs = _eigenpairs(run.execute(), wanted, run)
+    pairs = _eigenpairs(run.execute(), wanted, run, recorded(seed))
     _warn_of_unconverged(pairs)
     return pairs
 
@@ -468,7 +474,7 @@ def _require_symmetry(asymmetry: float, norm: float, epsilon: float) -> None:
         )
 
 
-def _eigenpairs(found: _Found, wanted: _Wanted, run: _Run) -> Eigenpairs:
+def _eigenpairs(found: _Found, wanted: _Wanted, run: _Run, seed: int | None) -> Eigenpairs:
     floor = wanted.noise_floor(found.norm)
     return Eigenpairs(
         values=torch.as_tensor(found.values),
@@ -482,6 +488,7 @@ def _eigenpairs(found: _Found, wanted: _Wanted, run: _Run) -> Eigenpairs:
         n_products=run.n_products,
         n_check_products=run.n_check_products,
         missed_probability=run.missed_probability,
+        seed=seed,
     )
 
 

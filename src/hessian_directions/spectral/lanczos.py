@@ -17,8 +17,8 @@ from scipy.special import betainc
 from torch import Tensor
 
 from hessian_directions.errors import NonFiniteError
-from hessian_directions.geometry.directions import gaussian
 from hessian_directions.operators import Operator
+from hessian_directions.random_vectors import gaussian
 
 Floats = NDArray[np.float64]
 

@@ -3,29 +3,45 @@
 Broadening a quadrature into a curve needs no torch and lies in `density`.
 """
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from hessian_directions.geometry.directions import Distribution, draw, unit
-from hessian_directions.operators import Operator
+from hessian_directions.operators import HasHessian, Operator, as_operator
 from hessian_directions.progress import Clock, Progress
+from hessian_directions.random_vectors import Distribution, draw, unit
+from hessian_directions.seeds import as_generator, recorded
+from hessian_directions.spectral import density
 from hessian_directions.spectral.lanczos import Floats, Lanczos
 
 
-class SpectralDensity(NamedTuple):
-    """Nodes (P, m), ascending, and weights (P, m), ≥ 0 and summing to 1 for each of P probes."""
+@dataclass(frozen=True)
+class SpectralDensity:
+    """The distribution of the N eigenvalues, as one quadrature for each of P probes.
+
+    Attributes:
+        nodes: (P, m), ascending.
+        weights: (P, m), ≥ 0; those of a probe sum to 1.
+        n_parameters: N.
+        seed: Of the probes, where it was an integer.
+    """
 
     nodes: Floats
     weights: Floats
+    n_parameters: int
+    seed: int | None = None
+
+    def moments(self) -> density.Moments:
+        """Trace and Frobenius norm with standard errors, see `density.moments`."""
+        return density.moments(self.nodes, self.weights, self.n_parameters)
 
 
 def spectral_density(
-    H: Operator,
-    n_probes: int,
-    n_steps: int,
-    generator: torch.Generator,
+    H: Operator | HasHessian,
+    n_probes: int = 8,
+    n_steps: int = 60,
+    seed: int | torch.Generator = 0,
     distribution: Distribution = "gaussian",
     probes_at_once: int = 4,
     progress: Progress | None = None,
@@ -40,10 +56,11 @@ def spectral_density(
     take the spread over the probes with the mean.
 
     Args:
-        H: Symmetric (N, N) operator in float32 or float64.
-        n_probes: Number of random start vectors P.
-        n_steps: Lanczos steps m of each, at most N; one product each.
-        generator: CPU generator.
+        H: Symmetric (N, N) operator in float32 or float64, or an objective.
+        n_probes: Number of random start vectors P. The default shows a spread.
+        n_steps: Lanczos steps m of each, at most N; one product each. The default resolves some
+            twenty outliers of both signs beside the bulk.
+        seed: Integer, or a CPU generator, which advances.
         distribution: Of the start vectors' entries, before scaling to unit length.
         probes_at_once: Probes advanced together: their products share forward and backward passes.
         progress: Called with the products so far after every step.
@@ -59,6 +76,7 @@ def spectral_density(
     """
     if n_probes < 1 or n_steps < 1:
         raise ValueError(f"{n_probes} probes with {n_steps} steps: at least 1 of each is needed.")
+    H, generator = as_operator(H), as_generator(seed, "spectrum probes")
     n = H.shape[0]
     n_steps = min(n_steps, n)
     clock = Clock(n_probes * n_steps, "products", progress)
@@ -78,4 +96,4 @@ def spectral_density(
             theta, w = process.quadrature()
             nodes[probe] = theta[-1]
             nodes[probe, : len(theta)], weights[probe, : len(w)] = theta, w
-    return SpectralDensity(nodes, weights)
+    return SpectralDensity(nodes, weights, n, recorded(seed))

@@ -6,6 +6,7 @@ where the objective has float32.
 
 import math
 
+import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
@@ -187,3 +188,19 @@ def _reach(theta: Tensor, V: Tensor) -> float:
 
 def _rms(values: Tensor) -> float:
     return float(values.double().square().mean().sqrt())
+
+
+def second_differences(objective: Objective, vectors: Tensor, steps: np.ndarray) -> np.ndarray:
+    """(L(θ+εv) − 2L(θ) + L(θ−εv))/ε² along each of (N, K) vectors at each of S steps: (K, S).
+
+    In float64: divided by ε², the rounding of float32 is as large as the curvature itself.
+    """
+    objective, vectors = in_float64(objective), vectors.double()
+    theta = objective.theta[:, None]
+    centre = objective.value()
+    differences = []
+    for step in steps:
+        plus = objective.values(theta + step * vectors)
+        minus = objective.values(theta - step * vectors)
+        differences.append(((plus - centre) + (minus - centre)) / step**2)
+    return torch.stack(differences, dim=1).cpu().numpy()

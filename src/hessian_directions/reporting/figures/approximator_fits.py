@@ -15,6 +15,18 @@ from hessian_directions.reporting.figures.drawing import (
     title_panels,
 )
 
+FIGURES = {
+    "approximator_fits": {
+        "title": "What the function approximators learned",
+        "category": "5. Slices",
+        "reads": {"measurements": "scores"},
+        "networks": "regression",
+        "caption": r"""
+The function f(x) = log(sin(10x) + 2) + sin x, the training points, and the output of the networks
+with the lowest training loss.""",
+    },
+}
+
 
 @styled
 def draw(measurements: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure:

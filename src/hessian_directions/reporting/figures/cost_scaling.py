@@ -17,6 +17,19 @@ from hessian_directions.reporting.figures.drawing import (
 )
 from hessian_directions.statistics import power_law
 
+FIGURES = {
+    "cost_scaling": {
+        "title": "Cost of one pass",
+        "category": "4. Traces",
+        "reads": {"passes": "passes_record"},
+        "caption": r"""
+Seconds of one loss value, gradient, exact second directional derivative and Hessian-vector product,
+median of several. **(a)** Per image, against the number of parameters N: networks of several
+architectures and image sizes, so that N stands for their work only roughly. **(b)** Of the largest
+network, against the number of images. Lines: fitted power laws.""",
+    },
+}
+
 KINDS = {
     "value": "value",
     "gradient": "gradient",

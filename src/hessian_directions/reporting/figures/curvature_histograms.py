@@ -22,6 +22,19 @@ from hessian_directions.reporting.figures.drawing import (
     title_panels,
 )
 
+FIGURES = {
+    "curvature_histograms": {
+        "title": "Principal curvatures of random slices",
+        "category": "3. Synthetic saddles",
+        "reads": {"saddles": "saddles"},
+        "caption": r"""
+Histograms of the principal curvatures κ₋ ≤ κ₊ (the eigenvalues of the projected Hessian) over many
+random slices of three synthetic saddles. Curves: their densities in the Gaussian limit; dashed:
+their expectations there, t ± f √(π/2), with the trace t and the Frobenius norm f of the Hessian, r
+= t/f. A slice shows a saddle when κ₋ < 0 < κ₊.""",
+    },
+}
+
 
 @styled
 def draw(saddles: xr.Dataset) -> Figure:

@@ -17,6 +17,19 @@ from hessian_directions.reporting.figures.drawing import (
     title_panels,
 )
 
+FIGURES = {
+    "flatness": {
+        "title": "Measures of flatness against the generalization gap",
+        "category": "7. Flatness and generalization",
+        "reads": {"population": "population"},
+        "caption": r"""
+Each point is a network of the population, trained to the same loss; hollow ones did not reach it
+and are not counted. Measures: trace t, mean curvature t/N, extreme eigenvalues λ\ :sub:`max` and λ\
+:sub:`min`, Frobenius norm ‖H‖\ :sub:`F`, the scaled t‖θ‖²/N and λ\ :sub:`max`\ ‖θ‖², gradient norm
+‖∇L‖. Above each panel: Kendall's τ with the gap, test minus training loss.""",
+    },
+}
+
 MARKERS = "osD^vP"
 
 

@@ -15,6 +15,19 @@ from hessian_directions.reporting.figures.drawing import (
     title_panels,
 )
 
+FIGURES = {
+    "image_counts": {
+        "title": "Curvature against the number of images",
+        "category": "6. Spectra and visibility",
+        "reads": {"image_counts": "image_counts"},
+        "caption": r"""
+Largest and smallest eigenvalue of the Hessian and its trace t, each over nested, balanced choices
+of training images. Bars: residuals ‖Hv − λv‖ of the eigenvalues, one standard error of the trace.
+The same random directions serve every choice, so what differs between points of a network is the
+images.""",
+    },
+}
+
 PANELS = {
     "largest": ("largest_residual", r"$\lambda_{\max}$"),
     "smallest": ("smallest_residual", r"$\lambda_{\min}$"),

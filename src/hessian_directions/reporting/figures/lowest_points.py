@@ -18,6 +18,19 @@ from hessian_directions.reporting.figures.drawing import (
     title_panels,
 )
 
+FIGURES = {
+    "lowest_points": {
+        "title": "Lowest losses in random and Hessian planes",
+        "category": "5. Slices",
+        "reads": {"planes": "lowest_points"},
+        "caption": r"""
+**(a)** Lowest loss over many random planes (dots, bar: median) and over the Hessian plane of λ\
+:sub:`max` and λ\ :sub:`min` (diamond), on equal grids of equal half-width in parameter space, in
+units of the network's own loss L(θ*). **(b)** Distance of that point from the network, in units of
+the half-width.""",
+    },
+}
+
 
 @styled
 def draw(planes: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure:

@@ -17,6 +17,19 @@ from hessian_directions.reporting.figures.drawing import (
 )
 from hessian_directions.reporting.figures.trajectory import draw_plane
 
+FIGURES = {
+    "path": {
+        "title": "The path of training in the Hessian plane (animation)",
+        "category": "8. Training",
+        "reads": {"trajectories": "trajectory"},
+        "networks": "first",
+        "caption": r"""
+The weights moving through training, projected on the plane of the Hessian directions of λ\
+:sub:`max` (α) and λ\ :sub:`min` (β) of the final weights (cross), over the loss in that plane.
+Axes: distance in parameter space.""",
+    },
+}
+
 
 @styled
 def animate(

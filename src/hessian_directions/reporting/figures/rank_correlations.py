@@ -18,6 +18,19 @@ from hessian_directions.reporting.figures.drawing import (
     title_panels,
 )
 
+FIGURES = {
+    "rank_correlations": {
+        "title": "Rank correlations with the generalization gap",
+        "category": "7. Flatness and generalization",
+        "reads": {"population": "population"},
+        "caption": r"""
+Kendall's τ of every measure of flatness with the loss gap and with the accuracy gap over the
+population, and the granulated τ, its mean over groups of networks that differ in one factor only.
+Bars: 95 % bootstrap intervals over networks. Symbols as in the figure beside it: N parameters,
+Hessian H with trace t, weights θ.""",
+    },
+}
+
 STATISTICS = {
     "kendall": (r"Kendall's $\tau$ over all networks", BLUE, "o", -0.16),
     "granulated": (r"granulated $\tau$ (one factor varied at a time)", VERMILION, "s", 0.16),

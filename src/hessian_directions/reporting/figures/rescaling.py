@@ -14,6 +14,18 @@ from hessian_directions.reporting.figures.drawing import (
     title_panels,
 )
 
+FIGURES = {
+    "rescaling": {
+        "title": "One function, many curvatures",
+        "category": "7. Flatness and generalization",
+        "reads": {"population": "population"},
+        "caption": r"""
+ReLU(sx) = s·ReLU(x) for s > 0, so a layer times s and the next divided by s is the same function at
+the same loss (below), while the trace t and the largest eigenvalue λ\ :sub:`max` of its Hessian
+change (above). No measure that changes so can cause generalization by itself.""",
+    },
+}
+
 
 @styled
 def draw(population: xr.Dataset) -> Figure:

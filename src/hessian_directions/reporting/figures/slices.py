@@ -21,6 +21,35 @@ from hessian_directions.reporting.figures.drawing import (
     title_panels,
 )
 
+FIGURES = {
+    "approximator_slices": {
+        "title": "Slices of the function approximators",
+        "category": "5. Slices",
+        "reads": {"surfaces": "slices"},
+        "networks": "regression",
+        "caption": r"""
+Loss L over slices through the trained weights, one row a network: along two Gaussian directions and
+along the Hessian directions of λ\ :sub:`max` (α) and λ\ :sub:`min` (β), for training and test data.
+Cross: the network; circle: lowest loss on the grid. Axes: distance in parameter space, α‖η‖ and
+β‖δ‖ (Gaussian directions have length about √N, eigenvectors have length 1). Colours share one scale
+a row, logarithmic where losses span more than a factor of 30; contour lines have levels of their
+own in each panel.""",
+    },
+    "classifier_slices": {
+        "title": "Slices of the classifiers",
+        "category": "5. Slices",
+        "reads": {"surfaces": "slices"},
+        "networks": "classification",
+        "caption": r"""
+Loss L over slices through the trained weights, one row a network: along two Gaussian directions and
+along the Hessian directions of λ\ :sub:`max` (α) and λ\ :sub:`min` (β), for training and test data.
+Cross: the network; circle: lowest loss on the grid. Axes: distance in parameter space, α‖η‖ and
+β‖δ‖ (Gaussian directions have length about √N, eigenvectors have length 1). Colours share one scale
+a row, logarithmic where losses span more than a factor of 30; contour lines have levels of their
+own in each panel.""",
+    },
+}
+
 RING = {"mfc": "none", "mec": "#D9A400", "ms": 7, "mew": 1.4}
 COLUMNS = {
     "random_train": "random, training",

@@ -23,6 +23,18 @@ from hessian_directions.reporting.figures.drawing import (
 )
 from hessian_directions.spectral.density import broaden
 
+FIGURES = {
+    "spectra": {
+        "title": "Spectral densities",
+        "category": "6. Spectra and visibility",
+        "reads": {"spectra": "spectrum", "eigenpairs": "eigenpairs"},
+        "caption": r"""
+Density of the Hessian's eigenvalues by stochastic Lanczos quadrature: mean and spread over random
+probes. The axis is arcsinh(λ/λ₀), linear within λ₀ of zero and logarithmic beyond. Triangles: the
+extreme eigenvalues found by Lanczos; dotted: the density that a single eigenvalue has.""",
+    },
+}
+
 # Width of the Gaussians that broaden the quadrature, in units of arcsinh(λ/λ₀): about a tenth of a
 # factor e in λ, fine enough to separate outliers and wide enough to join the nodes of the bulk.
 WIDTH = 0.12

@@ -20,6 +20,19 @@ from hessian_directions.reporting.figures.drawing import (
     styled,
 )
 
+FIGURES = {
+    "surface_3d": {
+        "title": "A random and a Hessian slice from the side",
+        "category": "5. Slices",
+        "reads": {"surfaces": "slices"},
+        "networks": "first classification",
+        "caption": r"""
+The same network's loss over a plane of two Gaussian directions and over the plane of the Hessian
+directions of λ\ :sub:`max` and λ\ :sub:`min`, with one scale of heights and colours. Axes: distance
+in parameter space.""",
+    },
+}
+
 PLANES = {"random": "random directions", "hessian": "Hessian directions"}
 
 

@@ -20,6 +20,20 @@ from hessian_directions.reporting.figures.drawing import (
     title_panels,
 )
 
+FIGURES = {
+    "trace_convergence": {
+        "title": "Running estimates of the trace",
+        "category": "4. Traces",
+        "reads": {"traces": "trace_estimators", "synthetic": "saddle_traces"},
+        "caption": r"""
+Running mean ± standard error of every estimator of t = tr H against the number of samples, for
+synthetic saddles of known trace and for networks. Loss differences, quadratic fit, directional
+derivative and Hutchinson (Gaussian) use the same directions, so on smooth losses their curves
+coincide. Black: reference (exact, or deflated with directions of its own); grey: ± its standard
+error. On ReLU networks loss differences also see the kinks and estimate another quantity.""",
+    },
+}
+
 
 @styled
 def draw(

@@ -1,6 +1,7 @@
 """Error of the trace estimators against what they cost."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -18,6 +19,18 @@ from hessian_directions.reporting.figures.drawing import (
 )
 from hessian_directions.reporting.figures.trace_convergence import split_saddles
 
+FIGURES = {
+    "trace_cost": {
+        "title": "Error of trace estimates against cost",
+        "category": "4. Traces",
+        "reads": {"traces": "trace_estimators", "seconds": "trace_estimators_record"},
+        "caption": r"""
+Root-mean-square error of block means relative to the reference trace, against cost in forward
+passes over the same images and in measured seconds. Blocks hold 1, 2, 4, … samples. A bias shows as
+a line that stops falling; dotted: standard error of the reference itself.""",
+    },
+}
+
 # Estimators that multiply directions with the Hessian before they sample.
 PREPARED = ("deflated", "hutch_plus_plus")
 
@@ -26,7 +39,7 @@ PREPARED = ("deflated", "hutch_plus_plus")
 def draw(
     traces: Mapping[str, xr.Dataset],
     labels: Mapping[str, str],
-    seconds: Mapping[str, Mapping[str, float]],
+    seconds: Mapping[str, Mapping[str, Any]],
     synthetic: xr.Dataset | None = None,
 ) -> Figure:
     """Relative root-mean-square error against passes (first) and, where known, against seconds.
@@ -42,14 +55,15 @@ def draw(
         traces: Per network, samples (estimator, sample), n_samples and passes (estimator),
             reference, reference_standard_error.
         labels: Printed names of the networks.
-        seconds: Per network, seconds that each estimator took for all its samples.
+        seconds: Per network, a record with the seconds that each estimator took for all its
+            samples.
         synthetic: The same as one of `traces`, with a dimension `saddle` in front.
     """
     panels: list[tuple[str, xr.Dataset, Mapping[str, float] | None]] = [
         (name, dataset, None) for name, dataset in split_saddles(synthetic).items()
     ]
     panels += [(labels.get(name, name), traces[name], None) for name in traces]
-    panels += [(labels.get(name, name), traces[name], seconds[name]) for name in seconds]
+    panels += [(labels.get(name, name), traces[name], seconds[name]["seconds"]) for name in seconds]
     figure, axes = panel_grid(len(panels), 3, 1.9)
     present: set[str] = set()
     for ax, (_, dataset, times) in zip(axes, panels, strict=True):

@@ -18,6 +18,18 @@ from hessian_directions.reporting.figures.drawing import (
     title_panels,
 )
 
+FIGURES = {
+    "training": {
+        "title": "Training of the function approximators (animation)",
+        "category": "8. Training",
+        "reads": {"histories": "history"},
+        "networks": "regression",
+        "caption": r"""
+Training and, where it was recorded, test loss as they fall; long trainings run on a logarithmic
+clock.""",
+    },
+}
+
 LOSSES = {"train_loss": ("training loss", BLUE), "test_loss": ("test loss", ORANGE)}
 
 

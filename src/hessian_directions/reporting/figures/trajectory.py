@@ -26,6 +26,20 @@ from hessian_directions.reporting.figures.drawing import (
     title_panels,
 )
 
+FIGURES = {
+    "trajectory": {
+        "title": "Curvature along training",
+        "category": "8. Training",
+        "reads": {"trajectories": "trajectory"},
+        "caption": r"""
+**(a)** Training and test loss and gradient norm ‖∇L‖, **(b)** extreme eigenvalues of the Hessian
+with their residuals, **(c)** trace with its standard error, against epoch. **(d)** Path of the
+weights (square: start, cross: end) projected on the plane of the Hessian directions of the final
+weights, over the loss in that plane; axes: distance in parameter space. Far from the end the loss
+behind the path is not the one that training saw.""",
+    },
+}
+
 
 @styled
 def draw(trajectories: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure:

@@ -17,6 +17,20 @@ from hessian_directions.reporting.figures.drawing import (
     title_panels,
 )
 
+FIGURES = {
+    "visibility": {
+        "title": "Visibility of a saddle, and dimensions needed",
+        "category": "3. Synthetic saddles",
+        "reads": {"saddles": "saddles"},
+        "caption": r"""
+**(a)** Share of random slices that show a synthetic saddle, κ₋ < 0 < κ₊, against r = t/f (trace
+over Frobenius norm of the Hessian), with the Gaussian limit exp(−r²/4)/√2. **(b)** Share of random
+subspaces of dimension d in which a direction of negative curvature is seen. Dashed: d* = max Σ λ\
+:sub:`i` x/(1 + λ\ :sub:`i` x) over 0 < x < 1/\|λ\ :sub:`min`\|; dotted: its limit r²/4. Bars and
+bands: 95 % intervals.""",
+    },
+}
+
 
 @styled
 def draw(saddles: xr.Dataset) -> Figure:

@@ -25,6 +25,21 @@ from hessian_directions.reporting.figures.drawing import (
 )
 from hessian_directions.statistics.proportions import wilson
 
+FIGURES = {
+    "visibility_networks": {
+        "title": "How visible a network's saddle is in one random slice",
+        "category": "6. Spectra and visibility",
+        "reads": {"projections": "visibility"},
+        "caption": r"""
+Share of slices along two Gaussian directions whose smaller principal curvature κ₋ lies below a
+value. At zero it is the share that shows a direction of negative curvature: a saddle or, rarely
+where r = t/f is large, a maximum. Counted in directly sampled slices (band: pointwise 95 %
+intervals), drawn from the spectrum (eigenvalues found and Ritz values of a sketch, the rest as a
+Gaussian matrix of the same trace and Frobenius norm), and in the Gaussian limit, which holds
+without outliers only.""",
+    },
+}
+
 
 @styled
 def draw(projections: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure:

@@ -1,0 +1,62 @@
+"""The traces of synthetic saddles, which are known, by every estimator."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import xarray as xr
+from pydantic import model_validator
+
+from hessian_directions import settings as typed
+from hessian_directions.settings import Count, Naturals, Odd, Several, setting
+
+if TYPE_CHECKING:
+    from hessian_directions.analyses.job import Job
+
+OF = "profile"
+
+
+class Settings(typed.Settings):
+    n: Count = setting(500, "pairs of eigenvalues: N = 2n + 1 parameters")
+    n_positive: Naturals = setting([420, 500, 580], "ñ, eigenvalues +1 of each saddle")
+    n_samples: Several = setting(400, "directions")
+    fit_points: Odd = setting(5, "points of the quadratic fit along a direction")
+
+    @property
+    def n_paired(self) -> int:
+        """As many directions for differences as for the others."""
+        return self.n_samples
+
+    @model_validator(mode="after")
+    def _fit(self) -> Settings:
+        """The saddle has 2n eigenvalues of either sign."""
+        typed.require(max(self.n_positive) <= 2 * self.n, "n_positive", f"0 to 2n = {2 * self.n}")
+        return self
+
+
+def run(settings: Settings, job: Job) -> xr.Dataset:
+    """The trace of each saddle by every estimator, beside the known one."""
+    from hessian_directions import seeds
+    from hessian_directions.analyses.estimates import compare
+    from hessian_directions.analyses.saddles import objective_of
+    from hessian_directions.geometry import synthetic
+
+    seed = seeds.derive(job.seed, "saddle traces")
+    datasets, seconds = [], {}
+    for n_positive in settings.n_positive:
+        dataset, spent = compare(
+            objective_of(settings.n, n_positive),
+            None,
+            settings,
+            int(seeds.derive(seed, n_positive)),
+            job,
+        )
+        datasets.append(
+            dataset.assign(
+                reference=synthetic.trace(settings.n, n_positive), reference_standard_error=0.0
+            )
+        )
+        seconds[str(n_positive)] = spent
+    job.record["seconds"] = seconds
+    merged = xr.concat(datasets, "saddle").assign_coords(saddle=list(settings.n_positive))
+    return merged.assign_attrs(reference_kind="exact", activation="smooth")

@@ -1,0 +1,117 @@
+"""Random vectors of many entries, the same on every device, and the lengths of vectors.
+
+Vectors are columns: one of shape (N,), K of shape (N, K). Start vectors of iterations and the
+directions of slices are drawn by the same functions.
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from hessian_directions.arrays import as_tensor
+from hessian_directions.seeds import as_generator
+
+Distribution = Literal["gaussian", "rademacher"]
+
+
+def gaussian(
+    n: int,
+    k: int,
+    seed: int | torch.Generator = 0,
+    dtype: torch.dtype = torch.float64,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Draw K directions with independent entries N(0, 1); their length is about √N.
+
+    Every column is drawn on its own, on the CPU and in float64, and only then cast and moved: the
+    same generator gives the same directions on every device and in every precision, and drawing
+    3 and then 5 gives the columns of drawing 8 (so chunks and shards agree with one large draw).
+
+    Args:
+        n: Number of parameters N.
+        k: Number of directions K.
+        seed: Integer, or a CPU generator, which advances.
+        dtype: Precision of the result.
+        device: Device of the result.
+
+    Returns:
+        (N, K) tensor whose columns are contiguous. Memory: N·(K·itemsize + 8) bytes.
+    """
+    generator = as_generator(seed, "directions")
+
+    def column() -> Tensor:
+        return torch.randn(n, generator=generator, dtype=torch.float64)
+
+    return _columns(column, n, k, dtype, device)
+
+
+def rademacher(
+    n: int,
+    k: int,
+    seed: int | torch.Generator = 0,
+    dtype: torch.dtype = torch.float64,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Draw K directions with independent entries −1 or +1; their length is √N.
+
+    Arguments, result and reproducibility as for `gaussian`.
+    """
+    generator = as_generator(seed, "directions")
+
+    def column() -> Tensor:
+        return torch.randint(0, 2, (n,), generator=generator, dtype=torch.int8) * 2 - 1
+
+    return _columns(column, n, k, dtype, device)
+
+
+def draw(
+    distribution: Distribution,
+    n: int,
+    k: int,
+    seed: int | torch.Generator = 0,
+    dtype: torch.dtype = torch.float64,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Draw K directions of N entries with mean 0 and variance 1 from a named distribution.
+
+    Raises:
+        ValueError: The distribution is neither "gaussian" nor "rademacher".
+    """
+    if distribution == "gaussian":
+        return gaussian(n, k, seed, dtype, device)
+    if distribution == "rademacher":
+        return rademacher(n, k, seed, dtype, device)
+    raise ValueError(f'the distribution is {distribution!r}, not "gaussian" or "rademacher".')
+
+
+def unit(v: ArrayLike | Tensor) -> Tensor:
+    """Divide each direction by its Euclidean length.
+
+    Args:
+        v: (N,) or (N, K).
+
+    Raises:
+        ValueError: A direction has length zero or is not finite.
+    """
+    v = as_tensor(v)
+    length = lengths(v)
+    if not bool(((length > 0) & length.isfinite()).all()):
+        raise ValueError("a direction of length zero, or one that is not finite, has no unit form.")
+    return v / length.to(v.dtype)
+
+
+def lengths(v: ArrayLike | Tensor) -> Tensor:
+    """Euclidean length of each direction, accumulated in float64: (N,) -> (), (N, K) -> (K,)."""
+    return torch.linalg.vector_norm(as_tensor(v), dim=0, dtype=torch.float64)
+
+
+def _columns(
+    column: Callable[[], Tensor], n: int, k: int, dtype: torch.dtype, device: torch.device | str
+) -> Tensor:
+    rows = torch.empty(k, n, dtype=dtype, device=device)
+    for row in rows:
+        row.copy_(column())
+    return rows.T

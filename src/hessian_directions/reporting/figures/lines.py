@@ -1,0 +1,99 @@
+"""One-dimensional loss profiles along random directions and the two ends of the spectrum."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+
+from hessian_directions.reporting.figures.drawing import (
+    LARGEST,
+    RANDOM,
+    SMALLEST,
+    Array,
+    label_left,
+    legend_below,
+    line_handle,
+    panel_grid,
+    styled,
+    title_panels,
+)
+
+FIGURES = {
+    "lines": {
+        "title": "Profiles along lines",
+        "category": "5. Slices",
+        "reads": {"profiles": "lines"},
+        "caption": r"""
+Loss along unit vectors through the trained weights θ*: two random directions and the eigenvectors
+of the largest and of the smallest eigenvalue of the Hessian. Dashed: parabola with the exact slope
+v'∇L and the exact curvature v'Hv. Trained networks are not critical points, so the slope need not
+vanish; on ReLU networks the profile need not follow the parabola however near.""",
+    },
+}
+
+STYLES = {
+    "largest": (r"along $\lambda_{\max}$", LARGEST, 1.3),
+    "smallest": (r"along $\lambda_{\min}$", SMALLEST, 1.3),
+    "random": ("random directions", RANDOM, 0.7),
+}
+
+
+@styled
+def draw(profiles: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure:
+    """Loss along unit vectors against distance, with L(θ*) + gs + ½cs² of exact slope and curvature.
+
+    The loss axis is logarithmic where it spans more than a factor of 30.
+
+    Args:
+        profiles: Per network, loss (direction, distance), slope and curvature (direction),
+            coordinates direction ("random_0", …, "smallest", "largest") and distance (parameter space).
+        labels: Printed names of the networks.
+    """
+    figure, axes = panel_grid(len(profiles), 3, 1.95)
+    for ax, dataset in zip(axes, profiles.values(), strict=True):
+        distance = dataset["distance"].values
+        near = np.abs(distance) <= 0.5 * np.abs(distance).max()
+        finite: list[Array] = []
+        for direction in dataset["direction"].values:
+            kind = str(direction).split("_")[0]
+            if kind not in STYLES:
+                continue
+            _, colour, width = STYLES[kind]
+            loss = dataset["loss"].sel(direction=direction).values
+            slope, curvature = (
+                float(dataset[name].sel(direction=direction)) for name in ("slope", "curvature")
+            )
+            ax.plot(distance, loss, color=colour, linewidth=width)
+            ax.plot(
+                distance[near],
+                parabola(distance, loss, slope, curvature)[near],
+                color=colour,
+                linewidth=0.9,
+                linestyle=(0, (2, 1.5)),
+            )
+            finite.append(loss[np.isfinite(loss)])
+        seen = np.concatenate(finite)
+        low, high = seen.min(), seen.max()
+        if low > 0 and high > 30 * low:
+            ax.set_yscale("log")
+            ax.set_ylim(low / 1.5, high * 1.3)
+        else:
+            margin = 0.06 * (high - low) or 0.1
+            ax.set_ylim(low - 2 * margin, high + margin)
+        ax.set_xlim(distance[0], distance[-1])
+        ax.set_xlabel(r"distance $\|\theta-\theta^{*}\|$")
+    label_left(axes, r"loss $L$")
+    title_panels(axes, [labels.get(name, name) for name in profiles])
+    handles = [line_handle(name, color=c, linewidth=w) for name, c, w in STYLES.values()]
+    dashed = line_handle(
+        "parabola of exact slope and curvature", color="black", lw=0.9, ls=(0, (2, 1.5))
+    )
+    legend_below(figure, [*handles, dashed], 4)
+    return figure
+
+
+def parabola(distance: Array, loss: Array, slope: float, curvature: float) -> Array:
+    """L(0) + g·s + ½·c·s²."""
+    origin = int(np.argmin(np.abs(distance)))
+    return loss[origin] + slope * distance + 0.5 * curvature * distance**2

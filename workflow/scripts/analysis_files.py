@@ -1,0 +1,48 @@
+"""An analysis' inputs and outputs as files."""
+
+from typing import Any
+
+from hessian_directions.analyses.job import Job
+from hessian_directions.analyses.registry import Analysis
+from hessian_directions.reproduction import artifacts
+
+# Inputs that no analysis reads itself.
+OTHERS = {"checkpoint", "code", "shards"}
+
+
+def job_of(stage: Any) -> Job:
+    """What an analysis is told of its job."""
+    return Job(
+        seed=stage.params.seed,
+        read={name: _read(path) for name, path in stage.input.items() if name not in OTHERS},
+        part=getattr(stage.wildcards, "part", ""),
+        shard=int(getattr(stage.wildcards, "shard", 0)),
+        announce=stage.progress,
+        state_path=stage.state_path(stage.output[0]),
+        record=stage.record,
+        data=stage.params.get("data_settings", {}),
+        device=stage.params.device,
+        precision=stage.params.precision,
+        cache=stage.cache,
+    )
+
+
+def write(
+    stage: Any,
+    analysis: Analysis,
+    result: Any,
+    identity: dict[str, Any],
+) -> None:
+    """Write what an analysis returned: nothing, a dataset, or a dataset and large arrays."""
+    provenance = stage.provenance(identity)
+    if analysis.tensors is not None:
+        result, arrays = result
+        artifacts.write_tensors(stage.output[analysis.tensors], arrays, provenance)
+    if analysis.has_dataset:
+        artifacts.write_dataset(stage.output.artifact, result, provenance)
+
+
+def _read(path: str) -> Any:
+    if path.endswith(".safetensors"):
+        return artifacts.read_tensors(path)
+    return artifacts.read_dataset(path)
