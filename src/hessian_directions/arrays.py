@@ -23,18 +23,24 @@ def as_tensor(
     of their own get NumPy's, float64.
 
     Raises:
-        DataError: They are no array of numbers.
+        DataError: They are no array of numbers, or a sparse one.
     """
     if not isinstance(value, Tensor):
         try:
             if isinstance(value, list | tuple) and any(isinstance(part, Tensor) for part in value):
                 value = torch.stack([torch.as_tensor(part) for part in value])
             else:
-                value = torch.from_numpy(np.array(value))
+                # A copy, which its owner cannot change, in this machine's order of bytes.
+                numbers = np.array(value, order="C")
+                native = numbers.dtype.newbyteorder("=")
+                value = torch.from_numpy(numbers.astype(native, copy=False))
         except (TypeError, ValueError, RuntimeError) as error:
             kind = type(value).__name__
             raise DataError(f"This {kind} is no array of numbers.") from error
-    return value.detach().to(device, dtype)
+    if value.layout != torch.strided:
+        raise DataError(f"A tensor is {value.layout}: make it dense.")
+    value = value.clone() if value.is_inference() else value.detach()
+    return value.to(device, dtype)
 
 
 def as_floats(value: ArrayLike | Tensor) -> Floats:

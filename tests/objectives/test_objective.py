@@ -18,7 +18,8 @@ from hessian_directions.autodiff import modes
 from hessian_directions.cost import Cost
 from hessian_directions.errors import DifferentiationError, ModelError, NonFiniteError
 from hessian_directions.objectives.losses import mean_squared_error
-from hessian_directions.objectives.objective import Objective, kernels
+from hessian_directions.objectives.objective import Objective
+from hessian_directions.objectives.surroundings import kernels
 
 
 def objective_of(case: Problem, **options: int) -> Objective:
@@ -313,9 +314,9 @@ def test_silently_wrong_nested_forward_mode_is_caught(
     v = vectors(objective.n_parameters, 1)
     exact = (v * (dense_hessian(case) @ v)).sum(0)
     with kernels(objective.device):
-        nested = objective._second_derivatives(
-            objective._parameters_at(None), v, "nested forward mode"
-        )
+        evaluation = objective._evaluation
+        at = evaluation.parameters_at(objective.theta)
+        nested = evaluation.second_derivatives(at, v, "nested forward mode")
     wrong = not torch.allclose(nested, exact, rtol=1e-6)  # it is, up to PyTorch 2.13
     report = objective.self_test()
     assert ("nested forward mode" in report.fallbacks) == wrong
@@ -475,8 +476,8 @@ def test_samples_are_taken_in_pieces_that_fit_the_cache() -> None:
     double = Objective(model.double(), mean_squared_error, images, torch.zeros(40, 1))
     single = double.to(dtype=torch.float32)
     largest = 3 * 46**2
-    assert [len(inputs) for inputs, _ in double._batches()] == [2**17 // largest] * 2
-    assert [len(inputs) for inputs, _ in single._batches()] == [40]
+    assert [len(inputs) for inputs, _ in double._evaluation.batches()] == [2**17 // largest] * 2
+    assert [len(inputs) for inputs, _ in single._evaluation.batches()] == [40]
     whole = mean_squared_error(model(images.double()), torch.zeros(40, 1))
     assert_close(double.value(), whole.detach(), 1e-13)
 

@@ -1034,7 +1034,7 @@ def test_arrays_of_unusual_layouts() -> None:
         assert torch.equal(
             Objective(model, functional.cross_entropy, inputs, targets).value(), expected
         )
-    with pytest.raises(DataError, match="make them dense"):
+    with pytest.raises(DataError, match="make it dense"):
         Objective(model, functional.cross_entropy, x.to_sparse(), y)
 
 

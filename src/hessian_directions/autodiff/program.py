@@ -25,7 +25,7 @@ _OF_MODULES = vars(nn.Module()).keys() - {"_buffers", "training"}
 
 
 class Program:
-    """The network as inputs → outputs, at parameters that are put in from outside.
+    """The network at parameters that are put in from outside.
 
     Parameters, and what the modules keep of a pass (activations, caches), stay in place until
     others come or `restore` is called: what is computed again in a backward pass (activation
@@ -50,7 +50,6 @@ class Program:
         self._acting_in_place = [
             m for m in self.module.modules() if getattr(m, "inplace", False) is True
         ]
-        self._call = convention(self.module)
         self._attributes = [(module, *_attributes(module)) for module in self.module.modules()]
         self.acts_in_place = False
 
@@ -65,15 +64,17 @@ class Program:
         for module in self._acting_in_place:
             module.inplace = value  # type: ignore[assignment]
 
-    def __call__(self, parameters: Mapping[str, Tensor], inputs: Any) -> Any:
+    def put(self, parameters: Mapping[str, Tensor]) -> None:
+        """Put parameters into the module, which has forgotten all earlier passes."""
         self._forget()
-        self._put(parameters)
-        return self._call(inputs)
+        for module, attribute, name in self._places:
+            module._parameters[attribute] = parameters[name]  # type: ignore[assignment]
+        for module in self._recurrent:  # these keep a list of their own
+            module._flat_weights = [getattr(module, name) for name in module._flat_weights_names]
 
     def restore(self) -> None:
         """Let go of the parameters that were put in, and of what the modules kept of a pass."""
-        self._forget()
-        self._put(self._original)
+        self.put(self._original)
 
     def places(self) -> dict[int, Place]:
         """Where each tensor that the network holds now stands, by its identity."""
@@ -101,12 +102,6 @@ class Program:
                     container.clear()
                     container.update(contents)
         self.acts_in_place = self._in_place
-
-    def _put(self, parameters: Mapping[str, Tensor]) -> None:
-        for module, attribute, name in self._places:
-            module._parameters[attribute] = parameters[name]  # type: ignore[assignment]
-        for module in self._recurrent:  # these keep a list of their own
-            module._flat_weights = [getattr(module, name) for name in module._flat_weights_names]
 
 
 def _attributes(module: nn.Module) -> tuple[dict[str, Any], list[tuple[Any, Any]]]:

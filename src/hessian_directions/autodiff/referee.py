@@ -21,7 +21,6 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from hessian_directions.autodiff.program import convention
 from hessian_directions.cost import Cost
 from hessian_directions.errors import ModelError
 
@@ -58,8 +57,9 @@ class Referee:
         model: A network in evaluation mode that has not run yet. Every pass runs a copy of its own:
             what a network keeps from one pass to the next has no part in the loss.
         names: Its trainable parameters.
-        loss: loss(outputs, targets) over all the samples at once.
-        batch: Inputs and targets.
+        loss: Makes the loss over all samples of a batch, a function of the batch alone, from a
+            network.
+        batch: The samples.
         foreign: The user's own parameters, which no loss may read.
     """
 
@@ -67,12 +67,12 @@ class Referee:
         self,
         model: nn.Module,
         names: Sequence[str],
-        loss: Callable[[Any, Any], Any],
-        batch: tuple[Any, Any],
+        loss: Callable[[nn.Module], Callable[[Any], Any]],
+        batch: Any,
         foreign: Iterable[weakref.ref[Any]] = (),
     ) -> None:
         self._pristine, self._names = model, names
-        self._loss, self._batch = loss, batch
+        self._make_loss, self._batch = loss, batch
         self._foreign = [t for t in (alive() for alive in foreign) if t is not None]
         self.values = self.gradients = 0
         # Whether a pass has changed its inputs or targets, as operations in place do.
@@ -139,9 +139,7 @@ class Referee:
     def _forward(self) -> Tensor:
         batch = tree_map(Tensor.clone, self._batch)
         fresh = [leaf._version for leaf in tree_leaves(batch)]
-        inputs, targets = batch
-        outputs = self._call(inputs)
-        loss = self._loss(outputs, targets)
+        loss = self._loss(batch)
         if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.is_floating_point():
             what = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
             raise ModelError(f"The loss of a batch is {what}, but one real number is needed.")
@@ -172,7 +170,7 @@ class Referee:
         model = copy.deepcopy(self._pristine)
         parameters = dict(model.named_parameters())
         self._parameters = [parameters[name] for name in self._names]
-        self._call = convention(model)
+        self._loss = self._make_loss(model)
         parts = theta.split([parameter.numel() for parameter in self._parameters])
         with torch.no_grad():
             for parameter, part in zip(self._parameters, parts):

@@ -17,9 +17,28 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils._pytree import tree_leaves
 
+from hessian_directions.autodiff.program import convention
 from hessian_directions.errors import ModelError
 
 Loss = Callable[[Any, Any], Tensor]
+
+
+class ModelLoss:
+    """A loss of the network and a batch, for `Objective`: function(model, batch) → scalar.
+
+    Both kinds of loss take two arguments, so that only a name of its own tells them apart. The
+    function calls the model as it likes (several times, by keyword, other methods than `forward`)
+    and reads its outputs, whatever they are. Its value is the mean over the samples of the batch,
+    or their sum where it has an attribute `reduction` that is "sum".
+
+    Args:
+        function: function(model, batch). The model is a copy at the parameters in question; a batch
+            is what the data give, as tensors on the model's device, real numbers in its precision.
+    """
+
+    def __init__(self, function: Callable[[Any, Any], Tensor]) -> None:
+        self.function = function
+
 
 # Their mean over classes given as numbers is weighted, and leaves out the targets to be ignored.
 _CLASSIFYING = {nn.CrossEntropyLoss, nn.NLLLoss, functional.cross_entropy, functional.nll_loss}
@@ -42,14 +61,17 @@ def summed_squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 class BatchLoss:
-    """loss(outputs, targets) of a batch, and the weight of that batch in the loss of all samples.
+    """The loss of a batch, and the weight of that batch in the loss of all samples.
+
+    A batch is a pair (inputs, targets), or anything that a `ModelLoss` takes.
 
     Args:
-        loss: A function, a module or a `functools.partial` of one. It is copied where it holds
-            tensors.
+        loss: A function, a module or a `functools.partial` of one, or a `ModelLoss` of one. It is
+            copied where it holds tensors.
 
     Attributes:
-        original: The loss as it was given.
+        original: The loss as it was given; of a `ModelLoss` its function.
+        takes_model: Whether it is one of network and batch, not of outputs and targets.
         is_known: Whether it is one of PyTorch's, of which it is known what its mean is over.
         total: Whether it is a sum over samples, not a mean.
 
@@ -57,7 +79,10 @@ class BatchLoss:
         ModelError: Its reduction is "none" or is given in a form that is obsolete.
     """
 
-    def __init__(self, loss: Loss) -> None:
+    def __init__(self, loss: Loss | ModelLoss) -> None:
+        self.takes_model = isinstance(loss, ModelLoss)
+        if isinstance(loss, ModelLoss):
+            loss = loss.function
         self.original = copy.deepcopy(loss) if isinstance(loss, nn.Module) else loss
         kind, options = _kind_and_options(loss)
         reduction = options.get("reduction", "mean")
@@ -93,18 +118,29 @@ class BatchLoss:
             other.original = partial(self.original.func, *self.original.args, **given)
         return other
 
-    @property
-    def function(self) -> Loss:
-        """The loss, written out where PyTorch's own is not twice differentiable by every mode."""
+    def of(self, model: nn.Module) -> Callable[[Any], Tensor]:
+        """The loss of a batch for this network, twice differentiable by every mode of PyTorch."""
+        loss = self.original
         if self._squared:
-            return summed_squared_error if self.total else mean_squared_error
-        return self.original
+            loss = summed_squared_error if self.total else mean_squared_error
+        return self._bound(loss, model)
 
-    def weight(self, targets: Any) -> float:
-        """What the mean over these is divided by, up to a common factor; 1 for a sum."""
+    def of_original(self, model: nn.Module) -> Callable[[Any], Tensor]:
+        """The loss of a batch for this network, as it was given."""
+        return self._bound(self.original, model)
+
+    def _bound(self, loss: Loss, model: nn.Module) -> Callable[[Any], Tensor]:
+        if self.takes_model:
+            return partial(loss, model)
+        call = convention(model)
+        return lambda batch: loss(call(batch[0]), batch[1])
+
+    def weight(self, batch: Any) -> float:
+        """What the mean over its samples is divided by, up to a common factor; 1 for a sum."""
         if self.total:
             return 1.0
-        n_samples = len(tree_leaves(targets)[0])
+        n_samples = len(tree_leaves(batch)[0])
+        targets = None if self.takes_model else batch[1]
         if self._ignored is None or not isinstance(targets, Tensor) or targets.is_floating_point():
             return float(n_samples)
         valid = targets != self._ignored

@@ -1,6 +1,7 @@
 """The samples that a loss is a mean over: arrays in memory, or batches that are read anew each pass.
 
-Inputs and targets are trees: a tensor, or a tuple or dictionary of tensors, one sample a row each.
+A batch is a tree, a tensor, or a tuple or dictionary of trees, whose tensors have a row for each
+sample: a pair (inputs, targets), or whatever a loss of the network and a batch takes.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import array
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,10 +17,11 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
+from hessian_directions.arrays import as_tensor
 from hessian_directions.errors import DataError, ModelError
+from hessian_directions.objectives.losses import BatchLoss
 
-Batch = tuple[Any, Any]
-Weigh = Callable[[Any], float]
+Batch = Any
 
 _DIFFERENT = (
     "Two passes over the data bring different samples: they are augmented or chosen at random; fix "
@@ -28,7 +30,7 @@ _DIFFERENT = (
 
 
 class Samples(Protocol):
-    """Inputs and targets, a batch at a time, the same in every pass."""
+    """A batch at a time, the same samples in every pass."""
 
     @property
     def count(self) -> int: ...
@@ -40,8 +42,8 @@ class Samples(Protocol):
         """The samples with these indices, in this order."""
         ...
 
-    def weight(self, weigh: Weigh) -> float:
-        """What a loss weighs all targets with."""
+    def weight(self, loss: BatchLoss) -> float:
+        """What a loss weighs all samples with."""
         ...
 
     def labels(self) -> Tensor | None:
@@ -50,11 +52,10 @@ class Samples(Protocol):
 
 
 class InMemory:
-    """Trees of tensors; they stay where they are."""
+    """A batch of all samples; it stays where it is."""
 
-    def __init__(self, inputs: Any, targets: Any) -> None:
-        self.inputs, self.targets = inputs, targets
-        self.count = _count(inputs, targets)
+    def __init__(self, batch: Batch) -> None:
+        self.batch, self.count = batch, _count(batch)
         self._versions = self._present_versions()
 
     def batches(self, size: int, smallest: int = 1) -> Iterator[Batch]:
@@ -71,16 +72,16 @@ class InMemory:
         self._refuse_changes()
         chosen = torch.as_tensor(indices, dtype=torch.long)
         _refuse_strangers(chosen.tolist(), self.count)
-        return InMemory(*self._rows(chosen))
+        return InMemory(self._rows(chosen))
 
-    def weight(self, weigh: Weigh) -> float:
-        return weigh(self.targets)
+    def weight(self, loss: BatchLoss) -> float:
+        return loss.weight(self.batch)
 
     def labels(self) -> Tensor | None:
-        return _labels(self.targets)
+        return _labels(self.batch)
 
     def _present_versions(self) -> list[int]:
-        return [leaf._version for leaf in tree_leaves((self.inputs, self.targets))]
+        return [leaf._version for leaf in tree_leaves(self.batch)]
 
     def _refuse_changes(self) -> None:
         if self._versions != self._present_versions():
@@ -90,7 +91,7 @@ class InMemory:
         def pick(tensor: Tensor) -> Tensor:
             return tensor[rows if isinstance(rows, slice) else rows.to(tensor.device)]
 
-        return tree_map(pick, (self.inputs, self.targets))
+        return tree_map(pick, self.batch)
 
 
 class Streamed:
@@ -100,16 +101,16 @@ class Streamed:
     brings others is refused. Their order does not matter: the first pass numbers them.
     """
 
-    def __init__(self, source: Iterable[Any], weigh: Weigh) -> None:
-        self._source = source
+    def __init__(self, source: Iterable[Any], loss: BatchLoss) -> None:
+        self._source, self._of_pairs = source, not loss.takes_model
         self.count, self._weight = 0, 0.0
         self._checksums = array.array("Q")
         labels: list[Tensor] | None = []
-        for inputs, targets in self._read():
-            self.count += _count(inputs, targets)
-            self._checksums.extend(_checksums((inputs, targets)))
-            self._weight += weigh(targets)
-            of_batch = _labels(targets)
+        for batch in self._read():
+            self.count += _count(batch)
+            self._checksums.extend(_checksums(batch))
+            self._weight += loss.weight(batch)
+            of_batch = _labels(batch)
             labels = None if labels is None or of_batch is None else [*labels, of_batch.cpu()]
         if not self.count:
             raise DataError("The data hold no samples.")
@@ -120,7 +121,7 @@ class Streamed:
         total = 0
         for batch in self._read():
             total += sum(_checksums(batch))
-            yield from InMemory(*batch).batches(size, smallest)
+            yield from InMemory(batch).batches(size, smallest)
         if total != self._sum:
             raise DataError(_DIFFERENT)
 
@@ -130,35 +131,36 @@ class Streamed:
         wanted = [self._checksums[i] for i in chosen]
         missing, found = set(wanted), {}
         for batch in self._read():
-            here = InMemory(*batch)
+            here = InMemory(batch)
             for i, checksum in enumerate(_checksums(batch)):
                 if checksum in missing:
                     missing.remove(checksum)
                     found[checksum] = next(here.take([i]).batches(1))
         if missing:
             raise DataError(_DIFFERENT)
-        return InMemory(*_joined([found[checksum] for checksum in wanted]))
+        return InMemory(_joined([found[checksum] for checksum in wanted]))
 
-    def weight(self, weigh: Weigh) -> float:
+    def weight(self, loss: BatchLoss) -> float:
         return self._weight  # of the loss that the first pass was made for
 
     def labels(self) -> Tensor | None:
         return self._labels
 
     def _read(self) -> Iterator[Batch]:
-        return (_pair(batch) for batch in self._source)
+        return (_read(batch, self._of_pairs) for batch in self._source)
 
 
 def collect(
-    data: Any, targets: Any, weigh: Weigh, batch_size: int = 256, in_memory: bool | None = None
+    data: Any, targets: Any, loss: BatchLoss, batch_size: int = 256, in_memory: bool | None = None
 ) -> Samples:
     """Samples from whatever people have.
 
     Args:
         data: With `targets`, the inputs: an array, or a tuple or dictionary of arrays (tensors,
-            NumPy arrays, lists). Without, a DataLoader, a Dataset, or any other iterable of batches
-            (inputs, targets).
-        weigh: What the loss weighs targets with.
+            NumPy arrays, lists). Without, a DataLoader, a Dataset, or any other iterable of batches:
+            pairs (inputs, targets), or what a loss of network and batch takes; for such a loss one
+            array or dictionary of arrays, too.
+        loss: What weighs them.
         batch_size: Samples read at once from a Dataset.
         in_memory: True keeps one pass over batches as it came (of a loader that shuffles or
             augments, too), False reads them anew in every pass; None keeps them unless they take
@@ -168,8 +170,11 @@ def collect(
         DataError: There are no samples, or a batch is no pair.
         ModelError: Inputs and targets differ in number.
     """
+    of_pairs = not loss.takes_model
     if targets is not None:
-        return InMemory(_arrays(data), _long(_arrays(targets)))
+        return InMemory((_tensors(data), _long(_tensors(targets))))
+    if loss.takes_model and isinstance(data, Tensor | np.ndarray | Mapping):
+        return InMemory(_tensors(data))
     if isinstance(data, Tensor | np.ndarray):
         raise DataError("The inputs come without targets.")
     if isinstance(data, torch.utils.data.Dataset):
@@ -180,18 +185,18 @@ def collect(
     if in_memory is False:
         if once:
             raise DataError("The data can be read only once, so that they must be in memory.")
-        return Streamed(data, weigh)
+        return Streamed(data, loss)
     kept, size, limit = [], 0, _memory() // 4
     for batch in data:
         # A copy, unless they are there all at once: a loader may fill the same memory again.
-        pair = _pair(batch)
-        kept.append(pair if isinstance(data, list | tuple) else tree_map(torch.clone, pair))
+        read = _read(batch, of_pairs)
+        kept.append(read if isinstance(data, list | tuple) else tree_map(torch.clone, read))
         size += sum(leaf.numel() * leaf.element_size() for leaf in tree_leaves(kept[-1]))
         if size > limit and in_memory is None and not once:
-            return Streamed(data, weigh)
+            return Streamed(data, loss)
     if not kept:
         raise DataError("The data hold no samples.")
-    return InMemory(*_joined(kept))
+    return InMemory(_joined(kept))
 
 
 def representatives(samples: Samples, count: int = 12) -> list[int]:
@@ -210,60 +215,59 @@ def representatives(samples: Samples, count: int = 12) -> list[int]:
     return [*chosen, *(i for i in spread if i not in chosen)][:count]
 
 
-def _count(inputs: Any, targets: Any) -> int:
-    counts = [
-        {len(leaf) if leaf.ndim else -1 for leaf in tree_leaves(part)} for part in (inputs, targets)
-    ]
+def _count(batch: Batch) -> int:
+    parts = batch if _is_pair(batch) else (batch,)
+    counts = [{len(leaf) if leaf.ndim else -1 for leaf in tree_leaves(part)} for part in parts]
     together = set.union(*counts)
     if len(together) != 1 or together & {0, -1}:
         several = [" and ".join(map(str, sorted(count))) or "no" for count in counts]
+        if len(several) == 1:
+            raise ModelError(f"The arrays of a batch have {several[0]} rows.")
         raise ModelError(f"{several[0]} inputs do not go with {several[1]} targets.")
     return together.pop()
 
 
-def _labels(targets: Any) -> Tensor | None:
+def _is_pair(batch: Batch) -> bool:
+    return isinstance(batch, tuple) and len(batch) == 2
+
+
+def _labels(batch: Batch) -> Tensor | None:
     """Targets that are integers; of several for one sample (pixels) the smallest."""
+    targets = batch[1] if _is_pair(batch) else batch
     leaves = tree_leaves(targets)
     if len(leaves) != 1 or leaves[0].is_floating_point() or leaves[0].is_complex():
         return None
     return leaves[0].flatten(1).amin(1) if leaves[0].ndim > 1 else leaves[0]
 
 
-def _pair(batch: Any) -> Batch:
+def _read(batch: Any, as_pair: bool) -> Batch:
     """A batch as it comes from a loader, where lists are what collation makes of tuples."""
+    if not as_pair:
+        return _tensors(batch, lists_are_tuples=True)
     if not isinstance(batch, tuple | list) or len(batch) != 2:
         raise DataError(
-            f"A batch is a {type(batch).__name__}, but a pair (inputs, targets) is needed."
+            f"A batch is a {type(batch).__name__}, but a pair (inputs, targets) is needed, or a "
+            "loss of network and batch (ModelLoss)."
         )
-    inputs, targets = (_arrays(part, lists_are_tuples=True) for part in batch)
+    inputs, targets = (_tensors(part, lists_are_tuples=True) for part in batch)
     return inputs, _long(targets)
 
 
-def _arrays(value: Any, lists_are_tuples: bool = False) -> Any:
-    def again(part: Any) -> Any:
-        return _arrays(part, lists_are_tuples)
+def _tensors(value: Any, lists_are_tuples: bool = False) -> Any:
+    """A tree of tensors from one of arrays."""
 
-    if isinstance(value, Tensor):
-        if value.layout != torch.strided:
-            raise DataError(f"Inputs or targets are {value.layout}: make them dense.")
-        return value.clone() if value.is_inference() else value.detach()
+    def again(part: Any) -> Any:
+        return _tensors(part, lists_are_tuples)
+
     if isinstance(value, Mapping):
         return {key: again(part) for key, part in value.items()}
     holds_arrays = isinstance(value, list) and any(
         isinstance(part, Tensor | np.ndarray | Mapping | tuple) for part in value
     )
     if isinstance(value, tuple) or (lists_are_tuples and holds_arrays):
-        return tuple(again(part) for part in value)
-    if isinstance(value, list) and value and all(isinstance(part, Tensor) for part in value):
-        return torch.stack([part.detach() for part in value])
-    try:
-        # A copy, which its owner cannot change, in the order of bytes that this machine has.
-        numbers = np.array(value, order="C")
-        return torch.from_numpy(numbers.astype(numbers.dtype.newbyteorder("="), copy=False))
-    except (TypeError, ValueError) as error:
-        raise DataError(
-            f"Inputs or targets of the type {type(value).__name__} are no array."
-        ) from error
+        parts = [again(part) for part in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+    return as_tensor(value)
 
 
 def _long(targets: Any) -> Any:

@@ -12,21 +12,23 @@ batch, keep weights elsewhere than in its parameters.
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 import time
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from hessian_directions.autodiff.folding import Folding, foldings
+from hessian_directions.autodiff.folding import Folding
 from hessian_directions.autodiff.modes import FAST, PRODUCTS, SECOND_DERIVATIVES
 from hessian_directions.autodiff.program import misleading_option
-from hessian_directions.autodiff.referee import Referee
+from hessian_directions.autodiff.referee import Referee, cast
 from hessian_directions.cost import Cost
 from hessian_directions.errors import (
     DifferentiationError,
@@ -34,9 +36,8 @@ from hessian_directions.errors import (
     ModelError,
     NonFiniteError,
 )
-
-if TYPE_CHECKING:
-    from hessian_directions.objectives.objective import Objective
+from hessian_directions.objectives.evaluation import Evaluation, depends_on_batches, n_rows
+from hessian_directions.objectives.samples import InMemory, representatives
 
 T = TypeVar("T")
 
@@ -118,35 +119,27 @@ class SelfTest:
 
 
 class Proof:
-    """The self-test of an objective, as far as it was needed so far; its copies share it.
+    """The self-test of an evaluation, as far as it was needed so far; all its copies share it.
+
+    It settles the ways in which all of them make their passes (`Evaluation.ways`).
 
     Args:
-        probe: Makes an objective over few samples that represent all, in a precision.
-        referee: Makes the referee over the same samples, in a precision.
-        own_precision: That of the network.
-        splits: The loss of all samples in its own precision, put together from two kinds of
-            batches; None where the few samples tell as much.
+        evaluation: In its own precision, over all samples.
+        foreign: The user's own parameters, which no loss may read.
+
+    Attributes:
+        compared: Whether any value could be compared: not where the loss is not finite at the
+            network.
+        kinks: The operations of network and loss whose slope jumps, by name.
+        report: What was found, once all was proven.
     """
 
-    def __init__(
-        self,
-        probe: Callable[[torch.dtype], Objective],
-        referee: Callable[[torch.dtype], Referee],
-        own_precision: torch.dtype,
-        splits: Callable[[], tuple[float, float] | None],
-    ) -> None:
-        self._splits = splits
-        self._make_probe, self._make_referee = probe, referee
-        self._own_precision = own_precision
-        self.vectorised = True
-        # Whether any value could be compared: not where the loss is not finite at the network.
+    def __init__(self, evaluation: Evaluation, foreign: Iterable[weakref.ref[Any]]) -> None:
+        self._evaluation, self._foreign = evaluation, list(foreign)
+        self._own_precision, self._ways = evaluation.dtype, evaluation.ways
+        self._chosen = representatives(evaluation.samples)
+        self._few: InMemory | None = None
         self.compared = True
-        self.acts_in_place = False
-        self.copies_samples = True
-        self.smallest_batch = 1
-        self.reads_numbers = False
-        self.gradient_mode = FAST
-        self.foldings: dict[int, Folding] = {}
         self.kinks: list[str] = []
         self.report: SelfTest | None = None
         self.deviations: dict[str, float] = {}
@@ -184,6 +177,21 @@ class Proof:
         self._once("products", self._prove_products)
         assert self.report is not None
         return self.report
+
+    @property
+    def _samples(self) -> InMemory:
+        """Few samples that represent all; read when they are first needed."""
+        if self._few is None:
+            self._few = self._evaluation.samples.take(self._chosen)
+        return self._few
+
+    def _make_referee(self, dtype: torch.dtype) -> Referee:
+        whole = self._evaluation
+        (batch,) = self._samples.batches(self._samples.count)
+        model = copy.deepcopy(whole.model).to(dtype)
+        loss = whole.loss.to(dtype, whole.device).of_original
+        batch = cast(batch, dtype, whole.device)
+        return Referee(model, list(whole.shapes), loss, batch, self._foreign)
 
     def _once(self, stage: str, prove: Callable[[], None]) -> None:
         if stage in self._failed:
@@ -227,11 +235,11 @@ class Proof:
         ways = [
             (acts_in_place, vectorised)
             for acts_in_place in (False, True)
-            for vectorised in ((True, False) if probe._vectorised else (False,))
+            for vectorised in ((True, False) if self._ways.vectorised else (False,))
         ]
         reasons = []
-        for self.acts_in_place, probe._vectorised in ways:
-            values, reason = self._attempt(lambda: probe._values(points).tolist())
+        for self._ways.acts_in_place, self._ways.vectorised in ways:
+            values, reason = self._attempt(lambda: probe.values(points).tolist())
             if values is not None and all(
                 self._agree(value, wanted) for value, wanted in zip(values, expected)
             ):
@@ -243,7 +251,6 @@ class Proof:
                 f"({reasons[-1]}): it keeps weights elsewhere than in its parameters, or other "
                 "state from pass to pass."
             )
-        self.vectorised = probe._vectorised
         self.deviations["values"] = max(
             abs(value - wanted) / (abs(wanted) or 1.0)
             for value, wanted in zip(values, expected)
@@ -251,7 +258,7 @@ class Proof:
         )
         at, wanted = (far, expected[1]) if math.isfinite(expected[1]) else (theta, first)
         self._compare_with_single_samples(at, wanted)
-        self.copies_samples = referee.changes_its_samples
+        self._ways.copies_samples = referee.changes_its_samples
         self._compare_splits()
 
     def _far_point(self) -> tuple[Tensor, float]:
@@ -269,8 +276,12 @@ class Proof:
 
     def _compare_splits(self) -> None:
         """What few samples do not show of a loss: that it leaves some of them out, for instance."""
-        values = self._splits()
-        if values is None or not all(map(math.isfinite, values)):
+        whole = self._evaluation
+        if whole.loss.is_known or whole.samples.count <= self._samples.count:
+            return
+        largest = max(n_rows(batch) for batch in whole.batches())
+        values = [whole.value_in_batches(size) for size in (largest, largest * 2 // 3)]
+        if not all(map(math.isfinite, values)):
             return
         deviation = abs(values[0] - values[1]) / (max(map(abs, values)) or 1.0)
         self.deviations["two splits of all samples"] = deviation
@@ -304,20 +315,20 @@ class Proof:
         Batches of one, or of two where a network (that squeezes its outputs) takes no less.
         """
         probe = self._probe
-        if probe.n_samples == 1:
+        if self._samples.count == 1:
             return
-        parameters = probe._parameters_at(theta)
+        parameters = probe.parameters_at(theta)
 
         def in_batches_of(size: int) -> Tensor:
-            shares = [probe._share_of_loss(parameters, batch) for batch in probe._batches(size)]
+            shares = [probe.share_of_loss(parameters, batch) for batch in probe.batches(size)]
             return torch.stack(shares).detach().double()
 
-        whole = float(probe._values(theta[:, None]))
+        whole = float(probe.values(theta[:, None]))
         if not self._agree(whole, wanted):  # one point takes another way than several
             raise ModelError(f"The network gives {whole} at one point, and {wanted} with others.")
         shares, reason = self._attempt(lambda: in_batches_of(1))
-        if shares is None and probe.n_samples > 3:
-            self.smallest_batch = 2
+        if shares is None and self._samples.count > 3:
+            self._ways.smallest_batch = 2
             shares, _ = self._attempt(lambda: in_batches_of(2))
         if shares is None:
             raise ModelError(
@@ -333,9 +344,9 @@ class Proof:
         """The loss, in float64 where the network can, else in its own precision."""
         for precision in dict.fromkeys((torch.float64, self._own_precision)):
             self._referee = self._make_referee(precision)
-            self._probe = self._make_probe(precision)
-            self._probe._proof = self
-            self._theta = self._probe.theta
+            few = self._samples
+            probe = self._evaluation.to(precision, None, few, samples_at_once=few.count)
+            self._probe, self._theta = probe, probe.theta
             seen, reason = self._attempt(lambda: self._referee.first_pass(self._theta))
             if seen is not None:
                 break
@@ -346,8 +357,8 @@ class Proof:
         self._seen = seen
         self._tolerances = TOLERANCES.get(seen.rounds_to, TOLERANCES[torch.float32])
         self.precision = str(seen.rounds_to).removeprefix("torch.")
-        self.kinks, self.reads_numbers = seen.kinks, seen.reads_numbers
-        self._scale = _scale(self._theta, probe_sizes(self._probe))
+        self.kinks, self._ways.reads_numbers = seen.kinks, seen.reads_numbers
+        self._scale = _scale(self._theta, self._probe.sizes)
         self._refuse_coarse_casts()
         return seen.value
 
@@ -393,7 +404,7 @@ class Proof:
 
     def _prove_gradients(self) -> None:
         probe, referee, u = self._probe, self._referee, self._random(seed=2)
-        if option := misleading_option(probe._pristine):
+        if option := misleading_option(probe.model):
             raise DifferentiationError(
                 f"{option}: the gradient that PyTorch gives it is not the slope of the loss; take "
                 "the option off, or freeze its weights."
@@ -410,16 +421,16 @@ class Proof:
             ) from error
         (ahead, slope_ahead), (behind, slope_behind) = sides
         if not bool(torch.isfinite(slope_ahead).all()):
-            raise NonFiniteError(f"The gradient over {probe.n_samples} samples is not finite.")
+            raise NonFiniteError(f"The gradient over {self._samples.count} samples is not finite.")
         self._first_differences = (slope_ahead - slope_behind) / (2 * step)
-        self.foldings = self._foldings()
-        at = probe._parameters_at(self._near + step * u)
+        self._ways.foldings = self._foldings()
+        at = probe.parameters_at(self._near + step * u)
         for mode in (FAST, "plain"):
-            self.gradient_mode = mode
-            gradient, reason = self._attempt(partial(probe._gradient, at))
-            if gradient is None and self.foldings:
-                self.foldings = {}
-                gradient, reason = self._attempt(partial(probe._gradient, at))
+            self._ways.fast_gradients = mode == FAST
+            gradient, reason = self._attempt(partial(probe.gradient, at))
+            if gradient is None and self._ways.foldings:
+                self._ways.foldings = {}
+                gradient, reason = self._attempt(partial(probe.gradient, at))
             deviation = math.inf
             if gradient is not None:
                 deviation = self._apart(gradient, slope_ahead, rounded=True)
@@ -445,7 +456,7 @@ class Proof:
         The first gives all tensors with a gradient equal parts in the slope, the second moves those
         without one.
         """
-        sizes = probe_sizes(self._probe)
+        sizes = self._probe.sizes
         parts = [float(part.norm()) for part in (gradient * self._scale).split(sizes)]
         least = min((part for part in parts if part), default=0.0)
         weights = []
@@ -534,20 +545,11 @@ class Proof:
         return self._theta
 
     def _foldings(self) -> dict[int, Folding]:
-        """From a pass over two samples."""
-        probe = self._probe
-        if probe._vectorised:
+        if self._ways.vectorised:
             return {}
-        leaves = {n: p.requires_grad_() for n, p in probe._parameters_at(self._near).items()}
-        batch = next(iter(probe._batches(2)))
-
-        def call() -> None:
-            with torch.enable_grad():
-                probe._share_of_loss(leaves, batch)
-
-        found: list[dict[int, Folding]] = []
-        self._attempt(lambda: found.append(foldings(probe._program, call)))
-        return found[0] if found else {}
+        probe = self._probe
+        found, _ = self._attempt(lambda: probe.foldings(probe.parameters_at(self._near)))
+        return found or {}
 
     # --- products -------------------------------------------------------------------------------
 
@@ -563,12 +565,12 @@ class Proof:
         and then the first mode of second directional derivatives that agrees with it. That a wrong
         linear map agrees along a random direction has probability zero.
         """
-        probe, parameters = self._probe, self._probe._parameters_at(self._near)
+        probe, parameters = self._probe, self._probe.parameters_at(self._near)
         vectors = torch.stack([self._random(seed=2), self._random(seed=4)], 1)
         fallbacks: dict[str, str] = {}
         for mode in PRODUCTS:
             products, reason = self._attempt(
-                partial(probe._products, parameters, vectors, mode), unvectorise=True
+                partial(probe.products, parameters, vectors, mode), unvectorise=True
             )
             if products is None:
                 fallbacks[mode] = reason
@@ -579,7 +581,7 @@ class Proof:
             if not asymmetry <= self._tolerances.exact:
                 fallbacks[mode] = f"is not symmetric by {asymmetry:.1e}"
                 continue
-            alone = probe._products(parameters, vectors[:, :1], mode)[:, 0]
+            alone = probe.products(parameters, vectors[:, :1], mode)[:, 0]
             wrong = self._compare_with_gradients(alone, mode)
             if not wrong and self._apart(alone, products[:, 0], True) > self._tolerances.exact:
                 wrong = "differs where several vectors are multiplied"
@@ -602,7 +604,7 @@ class Proof:
     ) -> str:
         def both(mode: str) -> Tensor:
             """Of two directions at once, and of the second alone."""
-            along = partial(self._probe._second_derivatives, parameters, mode=mode)
+            along = partial(self._probe.second_derivatives, parameters, mode=mode)
             together, alone = along(vectors=vectors), along(vectors=vectors[:, 1:])
             return torch.cat([together, alone])
 
@@ -671,13 +673,12 @@ class Proof:
             *self._modes,
             self.deviations,
             self.fallbacks,
-            self._probe.n_samples,
+            self._samples.count,
             self.precision,
-            self._referee.cost + Cost(self._probe.cost.passes, self._seconds),
+            self._referee.cost + Cost(seconds=self._seconds),
         )
-        self.vectorised = self._probe._vectorised
         del self._probe, self._referee, self._near, self._first_differences
-        del self._make_probe, self._make_referee, self._splits
+        del self._evaluation, self._few
 
     def _step(self, multiple: float) -> float:
         return multiple * math.sqrt(self._tolerances.epsilon)
@@ -713,24 +714,10 @@ class Proof:
         except (torch.OutOfMemoryError, MemoryError, HessianDirectionsError):
             raise
         except Exception as error:
-            if unvectorise and self._probe._vectorised:
-                self._probe._vectorised = False
+            if unvectorise and self._ways.vectorised:
+                self._ways.vectorised = False
                 return self._attempt(function)
             return None, _first_line(error)
-
-
-def depends_on_batches(is_sum: bool) -> ModelError:
-    """What is said of a loss that cannot be put together from batches."""
-    why = (
-        "it is a sum, not a mean over samples, which is to be said by reduction='sum'"
-        if is_sum
-        else "it is not a mean over samples, or the network mixes the samples of a batch"
-    )
-    return ModelError(f"The loss depends on how the samples are split into batches: {why}.")
-
-
-def probe_sizes(probe: Objective) -> list[int]:
-    return [shape.numel() for shape in probe._shapes.values()]
 
 
 def _scale(theta: Tensor, sizes: list[int]) -> Tensor:

@@ -1,0 +1,49 @@
+"""A block of a network's parameters: those that θ is made of, while all others are constant."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from fnmatch import fnmatchcase
+
+from torch import Tensor, nn
+
+from hessian_directions.errors import ModelError
+
+Block = str | Iterable[str] | Callable[[str, Tensor], bool]
+
+
+def freeze_others(model: nn.Module, block: Block) -> None:
+    """Freeze the trainable parameters outside a block.
+
+    Args:
+        model: Changed in place.
+        block: A name, a shell pattern of names ("layer4.*"), a list of these, or a function
+            (name, parameter) → bool. A shared parameter is in the block by any of its names.
+
+    Raises:
+        ModelError: A name or pattern matches no trainable parameter, or the function chooses none.
+    """
+    named = [(n, p) for n, p in model.named_parameters(remove_duplicate=False) if p.requires_grad]
+    if callable(block):
+        kept = [parameter for name, parameter in named if block(name, parameter)]
+        if not kept:
+            raise _nothing("the function", named)
+    else:
+        kept = []
+        for pattern in [block] if isinstance(block, str) else list(block):
+            found = [parameter for name, parameter in named if fnmatchcase(name, pattern)]
+            if not found:
+                raise _nothing(repr(pattern), named)
+            kept += found
+    in_block = {id(parameter) for parameter in kept}
+    for _, parameter in named:
+        parameter.requires_grad_(id(parameter) in in_block)
+
+
+def _nothing(what: str, named: list[tuple[str, nn.Parameter]]) -> ModelError:
+    some = [name for name, _ in named]
+    if len(some) > 4:
+        some = [*some[:2], "…", *some[-2:]]
+    return ModelError(
+        f"parameters: {what} chooses none of the trainable parameters ({', '.join(some)})."
+    )

@@ -1,0 +1,58 @@
+"""The settings of PyTorch under which losses are computed, whatever the caller has switched on."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+
+@contextlib.contextmanager
+def surroundings(device: torch.device) -> Iterator[None]:
+    """What the caller has switched on or off around an analysis is not part of it.
+
+    Graphs are recorded, nothing is cast by itself, compiled pieces run as they were written, and
+    kernels are those that have second derivatives and are as precise as their number format.
+    """
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        stack.enter_context(torch.autocast(device.type, enabled=False))
+        if "torch._dynamo" in sys.modules:
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        stack.enter_context(kernels(device))
+        yield
+
+
+@contextlib.contextmanager
+def kernels(device: torch.device) -> Iterator[None]:
+    """Kernels that have second derivatives, and that are as precise as their number format."""
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH), full_precision(device):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)
+
+
+@contextlib.contextmanager
+def full_precision(device: torch.device) -> Iterator[None]:
+    """float32 as it is on a GPU too: TensorFloat-32 keeps three digits."""
+    if device.type != "cuda":
+        yield
+        return
+    cudnn: Any = torch.backends.cudnn
+    parts: list[Any] = [cudnn.conv, cudnn.rnn, torch.backends.cuda.matmul]
+    precisions = [part.fp32_precision for part in parts]
+    try:
+        for part in parts:
+            part.fp32_precision = "ieee"
+        yield
+    finally:
+        for part, precision in zip(parts, precisions):
+            part.fp32_precision = precision

@@ -1,0 +1,135 @@
+"""A block of the parameters: its Hessian is the block of the dense one."""
+
+import re
+from typing import Any
+
+import pytest
+import torch
+from networks import NETWORKS, Problem, dense_hessian, problem
+from torch import Tensor, nn
+
+from hessian_directions.errors import ModelError
+from hessian_directions.objectives.objective import Objective
+
+
+def draw(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def objective_of(case: Problem, **options: Any) -> Objective:
+    return Objective(case.model, case.loss, case.inputs, case.targets, **options)
+
+
+def rows_of(model: nn.Module, names: list[str]) -> Tensor:
+    """Where the entries of these parameters lie among all."""
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    return torch.cat([torch.full((p.numel(),), name in names) for name, p in named]).nonzero()[:, 0]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_hessian_of_every_second_parameter(name: str) -> None:
+    case = problem(name)
+    names = list(objective_of(case).parameters)[::2]
+    rows = rows_of(case.model, names)
+    H, V = dense_hessian(case)[rows][:, rows], draw(len(rows), 3)
+    block = objective_of(case, parameters=names, batch_size=4)
+    assert block.n_parameters == len(rows) < objective_of(case).n_parameters
+    torch.testing.assert_close(block.hessian_vector_product(V), H @ V, rtol=1e-8, atol=1e-10)
+    curvatures = block.second_directional_derivative(V)
+    torch.testing.assert_close(curvatures, (V * (H @ V)).sum(0), rtol=1e-8, atol=1e-10)
+    whole = objective_of(case)
+    torch.testing.assert_close(block.gradient(), whole.gradient()[rows], rtol=1e-9, atol=1e-12)
+    # A step in the block is a step of the whole that leaves the others where they are.
+    steps = torch.zeros(whole.n_parameters, 3, dtype=torch.float64)
+    steps[rows] = 0.1 * V
+    expected = whole.values(whole.theta[:, None] + steps)
+    torch.testing.assert_close(block.values(block.theta[:, None] + 0.1 * V), expected)
+
+
+@pytest.mark.parametrize(
+    ("choice", "names"),
+    [
+        ("head.weight", ["head.weight"]),
+        ("*norm.*", ["norm.weight", "norm.bias", "inner_norm.weight", "inner_norm.bias"]),
+        (["head.*", "stem.weight", "head.bias"], ["stem.weight", "head.weight", "head.bias"]),
+        (
+            lambda name, p: p.ndim == 4 and "shortcut" not in name,
+            ["stem.weight", "convolution.weight"],
+        ),
+    ],
+)
+def test_names_patterns_and_functions(choice: Any, names: list[str]) -> None:
+    case = problem("residual")
+    block = objective_of(case, parameters=choice)
+    assert list(block.parameters) == names  # in the model's order, each once
+    rows = rows_of(case.model, names)
+    assert torch.equal(block.theta, objective_of(case).theta[rows])
+    H, v = dense_hessian(case)[rows][:, rows], draw(len(rows))
+    for same in (block, block.to(torch.float64), block.subset(range(10))):
+        torch.testing.assert_close(same.hessian() @ v, H @ v, rtol=1e-8, atol=1e-10)
+
+
+def test_the_network_of_the_caller_keeps_what_it_trains() -> None:
+    case = problem("residual")
+    objective_of(case, parameters="head.*").value()
+    assert all(p.requires_grad for p in case.model.parameters())
+
+
+def test_folded_normalisations_beside_the_block() -> None:
+    """A convolution in θ whose normalisation is not, and the other way round."""
+    case = problem("residual")
+    for choice in ("stem.weight", "norm.*"):
+        rows = rows_of(
+            case.model, [n for n, _ in case.model.named_parameters() if n.startswith(choice[:4])]
+        )
+        block = objective_of(case, parameters=choice)
+        assert block.self_test().product_mode == "reverse over reverse"
+        v = draw(len(rows))
+        expected = dense_hessian(case)[rows][:, rows] @ v
+        torch.testing.assert_close(block.hessian() @ v, expected, rtol=1e-8, atol=1e-10)
+
+
+class Tied(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(3, 3), nn.Linear(3, 3)
+        self.second.weight = self.first.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(self.first(x).tanh())
+
+
+@pytest.mark.parametrize("choice", ["second.*", ["second.weight", "second.bias"]])
+def test_a_shared_parameter_by_its_second_name(choice: Any) -> None:
+    torch.manual_seed(0)
+    case = Problem(Tied().double(), nn.functional.mse_loss, draw(7, 3), draw(7, 3))
+    block = objective_of(case, parameters=choice)
+    assert list(block.parameters) == ["first.weight", "second.bias"]
+    rows = rows_of(case.model, ["first.weight", "second.bias"])
+    H, v = dense_hessian(case)[rows][:, rows], draw(len(rows))
+    torch.testing.assert_close(block.hessian() @ v, H @ v, rtol=1e-8, atol=1e-10)
+
+
+def test_frozen_parameters_stay_frozen() -> None:
+    case = problem("residual")
+    case.model.head.bias.requires_grad_(False)
+    assert list(objective_of(case, parameters="head.*").parameters) == ["head.weight"]
+    with pytest.raises(ModelError, match=r"'head\.bias' chooses none of the trainable"):
+        objective_of(case, parameters="head.bias")
+
+
+@pytest.mark.parametrize(
+    ("choice", "what"),
+    [
+        ("layer4.*", "'layer4.*'"),
+        (["head.*", "haed.*"], "'haed.*'"),
+        (lambda n, p: False, "the function"),
+    ],
+)
+def test_a_choice_of_nothing(choice: Any, what: str) -> None:
+    sentence = (
+        f"parameters: {what} chooses none of the trainable parameters "
+        "(stem.weight, norm.weight, …, head.weight, head.bias)."
+    )
+    with pytest.raises(ModelError, match=re.escape(sentence)):
+        objective_of(problem("residual"), parameters=choice)
