@@ -582,4 +582,6 @@ def test_regression_has_no_accuracy() -> None:
     objective = Objective(nn.Linear(4, 1), nn.MSELoss(), inputs, torch.randn(9, 1))
     assert math.isnan(objective.accuracy())
     assert list(objective.parameters) == ["weight", "bias"]
-    assert torch.equal(torch.cat([p.flatten() for p in objective.parameters.values()]), objective.theta)
+    assert torch.equal(
+        torch.cat([p.flatten() for p in objective.parameters.values()]), objective.theta
+    )
