@@ -46,7 +46,7 @@ def torchvision_model(
     """
     models = torchvision().models
     if name not in models.list_models():
-        raise ModelError(f"torchvision has no model {name!r}{_similar(name, models.list_models())}")
+        raise ModelError(f"torchvision has no model {name!r}{similar(name, models.list_models())}")
     if len(input_shape) != 3 or input_shape[0] != 3:
         raise ModelError(
             f"model torchvision:{name} takes images of 3 channels, not inputs of shape "
@@ -72,7 +72,7 @@ def timm_model(
     """
     package = timm()
     if ":" not in name and not package.is_model(name):
-        raise ModelError(f"timm has no model {name!r}{_similar(name, package.list_models())}")
+        raise ModelError(f"timm has no model {name!r}{similar(name, package.list_models())}")
     if len(input_shape) != 3:
         raise ModelError(
             f"model timm:{name} needs images (channels, height, width), not inputs {input_shape}"
@@ -170,6 +170,7 @@ def _declare_missing_operators() -> None:
             )
 
 
-def _similar(name: str, known: list[str]) -> str:
+def similar(name: str, known: list[str]) -> str:
+    """The end of a message: what is called nearly so, if anything."""
     close = difflib.get_close_matches(name, known, n=3)
     return f"; similar are {', '.join(close)}" if close else ""
