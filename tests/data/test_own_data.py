@@ -11,7 +11,9 @@ from PIL import Image
 from hessian_directions.data.dataset import Normalisation
 from hessian_directions.data.registry import load
 from hessian_directions.errors import HessianDirectionsError
+from hessian_directions.learning.training import evaluate
 from hessian_directions.models import vision
+from hessian_directions.objectives.objective import Objective
 
 RANDOM = np.random.default_rng(0)
 PIXELS = RANDOM.integers(0, 256, (40, 6, 5, 3), dtype=np.uint8)
@@ -218,6 +220,24 @@ def test_missing_files_and_arrays_are_named(tmp_path):
     refused(arrays(tmp_path, {"x": PIXELS, "y": LABELS}), tmp_path, "no test part: state either da")
     (tmp_path / "d.npz").write_text("text")
     refused({"kind": "arrays", "path": "d.npz"}, tmp_path, "d.npz is not an .npz file of arrays")
+
+
+def test_token_ids_reach_a_network_that_embeds_them(tmp_path):
+    tokens = PIXELS[:, 0, :, 0].astype(int)
+    data = load(
+        arrays(tmp_path, {"input_ids": tokens, "label": LABELS}, n_test=8), tmp_path, tmp_path
+    )
+    model = torch.nn.Sequential(
+        torch.nn.Embedding(256, 4),
+        torch.nn.Flatten(),
+        torch.nn.LayerNorm(20),
+        torch.nn.Linear(20, 4),
+    )
+    loss, _ = evaluate(model, torch.nn.functional.cross_entropy, data.test)
+    objective = Objective(
+        model, torch.nn.functional.cross_entropy, data.test.inputs, data.test.targets
+    )
+    assert float(objective.value()) == pytest.approx(loss, rel=1e-5)
 
 
 # torchvision

@@ -214,7 +214,7 @@ def stack(read: Callable[[int], np.ndarray], places: np.ndarray, name: str) -> n
                 f"{place} {sample.shape} and {sample.dtype}"
             )
         inputs[row] = sample
-    for row in np.unique(np.linspace(0, len(places) - 1, 4).astype(int)):
+    for row in np.unique(np.linspace(0, len(places) - 1, 16).astype(int)):
         if not np.array_equal(read(int(places[row])), inputs[row], equal_nan=True):
             raise DataError(
                 f"{name}: sample {places[row]} is another one when it is read again, as random "
