@@ -1,5 +1,7 @@
 """Data of the user's own: arrays, torchvision's sets, functions, folders; what is refused and how."""
 
+import inspect
+import re
 import sys
 import tarfile
 
@@ -9,10 +11,12 @@ import torch
 from PIL import Image
 
 from hessian_directions.data.dataset import Normalisation
-from hessian_directions.data.registry import load
+from hessian_directions.data.registry import KINDS, load
 from hessian_directions.errors import HessianDirectionsError
+from hessian_directions.learning import checkpoints
 from hessian_directions.learning.training import evaluate
 from hessian_directions.models import vision
+from hessian_directions.models.registry import build
 from hessian_directions.objectives.objective import Objective
 
 RANDOM = np.random.default_rng(0)
@@ -25,6 +29,13 @@ def refused(settings, tmp_path, message):
     with pytest.raises(HessianDirectionsError, match=message) as caught:
         load(settings, tmp_path / "cache", tmp_path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("function", [*KINDS.values(), checkpoints.source, build])
+def test_every_key_is_described(function):
+    described = inspect.getdoc(function).partition("Args:\n")[2].partition("\n\n")[0]
+    keys = re.findall(r"^    (\w+): \S", described, re.M)
+    assert keys == list(inspect.signature(function).parameters)
 
 
 # Arrays
@@ -218,6 +229,8 @@ def test_missing_files_and_arrays_are_named(tmp_path):
     refused({"kind": "arrays", "path": "no.npz"}, tmp_path, "no.npz is missing: data.path is an .n")
     refused(arrays(tmp_path, {"a": LABELS}), tmp_path, "holds the arrays a: state .*names.x_train")
     refused(arrays(tmp_path, {"x": PIXELS, "y": LABELS}), tmp_path, "no test part: state either da")
+    (tmp_path / "empty").mkdir()
+    refused({"kind": "arrays", "path": "empty"}, tmp_path, "empty is a folder without .npy files")
     (tmp_path / "d.npz").write_text("text")
     refused({"kind": "arrays", "path": "d.npz"}, tmp_path, "d.npz is not an .npz file of arrays")
 
@@ -375,6 +388,7 @@ def tensors():
     whole = torch.from_numpy(PIXELS).permute(0, 3, 1, 2)
     return TensorDataset(whole[:24], torch.from_numpy(LABELS[:24])), \\
         TensorDataset(whole[24:], torch.from_numpy(LABELS[24:]))
+def halves(): return torch.from_numpy(PIXELS / 256.0).bfloat16(), torch.from_numpy(LABELS)
 def inputs_and_targets(cache):
     assert cache.name == "cache"
     return torch.from_numpy(PIXELS), torch.from_numpy(LABELS)
@@ -428,6 +442,13 @@ def test_a_function_gives_one_part_of_which_only_the_chosen_samples_are_read(own
     assert data.identity == load(settings, tmp_path / "cache", tmp_path).identity
 
 
+def test_half_precision_is_raised(own, tmp_path):
+    data = load(own | {"name": "own:halves", "n_test": 0}, tmp_path / "cache", tmp_path)
+    assert data.train.inputs.dtype == torch.float32
+    expected = torch.from_numpy(PIXELS / 256.0).permute(0, 3, 1, 2)
+    assert torch.allclose(data.train.inputs.double(), expected, atol=2**-8)
+
+
 def test_kept_targets_save_reading_what_is_not_chosen(own, tmp_path):
     settings = own | {"options": {"shift": 1}, "n_classes": 5, "n_train": 4, "n_test": 4}
     load(settings, tmp_path / "cache", tmp_path)
@@ -438,7 +459,7 @@ def test_kept_targets_save_reading_what_is_not_chosen(own, tmp_path):
     ("name", "options", "message"),
     [
         ("absent", {}, "data.name: own:absent cannot be imported: .*own.py has no absent"),
-        ("fails", {}, r"own:fails fails with options {}: IndexError: .*own.py, line 32\)"),
+        ("fails", {}, r"own:fails fails with options {}: IndexError: .*own.py, line 33\)"),
         ("one", {"m": 3}, "unexpected keyword argument 'm'"),
         ("one", {"n": 0}, r"own:one \(train\): there are no samples"),
         ("PIXELS", {}, "own:PIXELS is a ndarray, no function"),
@@ -572,7 +593,7 @@ def test_transforms_of_the_user_s_and_of_published_weights(own, tmp_path, transf
 @pytest.mark.parametrize(
     ("transform", "message"),
     [
-        ("own:fragile", r"own:fragile fails on an image: IndexError: .*own.py, line 50\)"),
+        ("own:fragile", r"own:fragile fails on an image: IndexError: .*own.py, line 51\)"),
         ("own:PIXELS", "own:PIXELS is a ndarray, not a function of an image"),
         ("own:nowhere", "data.transform: own:nowhere cannot be imported"),
         ({"name": "own:Half", "options": {"f": 1}}, "own:Half cannot be called with options"),

@@ -203,6 +203,7 @@ def test_the_state_that_is_meant_is_chosen_by_key_and_prefix(tmp_path, settings,
         ({"format": "li_et_al", "key": "model"}, "lacks the key"),
         ({"name": "resnet18"}, "checkpoint.name: state checkpoint.format, timm or torchvision"),
         ({"name": "timm:resnet18"}, "checkpoint of format timm has the keys format and name"),
+        ({"file": 3}, "checkpoint.file: 3 is not a text"),
         ({"file": "."}, "is a folder, not a file of weights"),
     ],
 )
@@ -218,6 +219,9 @@ def test_weights_of_another_network_are_named_by_their_first_keys(tmp_path):
     message = "a.th lacks the key stem.weight .and .* more. and has attention.in_proj_bias .and"
     with pytest.raises(CheckpointError, match=message):
         checkpoints.import_into(network(), {"file": "a.th"}, folder=tmp_path)
+    write_lietal(tmp_path / "li.t7", lietal_state(trained()), "module.")
+    with pytest.raises(CheckpointError, match=r"lacks the key model.norm.weight .* has bn1.bias"):
+        checkpoints.import_into(attention(1), {"file": "li.t7"}, folder=tmp_path)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])

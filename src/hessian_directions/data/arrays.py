@@ -165,7 +165,7 @@ def _source(
         name = _find(content, split, names, stems)
         if name is None:
             raise DataError(
-                f"{path} holds the arrays {', '.join(sorted(content)) or '(none)'}: state which is "
+                f"{path} holds the arrays {', '.join(sorted(content))}: state which is "
                 f"data.names.{short}_{split}"
             )
         if name not in content:
@@ -202,7 +202,9 @@ def _find(
 def _read(path: Path) -> Mapping[str, Any]:
     """Arrays by name, each read when it is asked for."""
     if path.is_dir():
-        return _Folder(path)
+        if not (found := _Folder(path)):
+            raise DataError(f"{path} is a folder without .npy files (data.path)")
+        return found
     if not path.is_file():
         raise DataError(f"{path} is missing: data.path is an .npz file or a folder of .npy files")
     try:

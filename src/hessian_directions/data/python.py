@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.utils import data as torch_data
 
@@ -110,16 +111,21 @@ def _source(part: Any, name: str) -> Source:
     if isinstance(part, torch_data.DataLoader):
         part = part.dataset
     if isinstance(part, tuple | list) and len(part) == 2 and _is_array(part[0]):
-        inputs, targets = (
-            x.detach().cpu().numpy() if isinstance(x, Tensor) else np.asarray(x) for x in part
-        )
-        return arrays.source_of(inputs, targets, name)
+        return arrays.source_of(_array(part[0]), _array(part[1]), name)
     if not hasattr(part, "__getitem__"):
         raise DataError(
             f"{name} is a {type(part).__name__}: it should be a torch.utils.data.Dataset with "
             "__len__ and __getitem__, or a pair of arrays (inputs, targets)"
         )
     return from_torch(part, name)
+
+
+def _array(values: Any) -> np.ndarray:
+    if not isinstance(values, Tensor):
+        return np.asarray(values)
+    values = values.detach().cpu()
+    # NumPy has no bfloat16.
+    return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
 
 
 def _is_array(thing: Any) -> bool:

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from hessian_directions.data import cache as cache_folder
 from hessian_directions.errors import CheckpointError, ConfigurationError
 from hessian_directions.models import vision
+from hessian_directions.models.resnet import ResNet
 from hessian_directions.reproduction.artifacts import atomic_path, to_json
 from hessian_directions.reproduction.artifacts import sha256 as file_sha256
 
@@ -124,6 +125,9 @@ def import_into(
         raise ConfigurationError(
             f"checkpoint has no key {min(unknown)}, it has {', '.join(allowed)}"
         )
+    for key, value in settings.items():
+        if not isinstance(value, str | None):
+            raise ConfigurationError(f"checkpoint.{key}: {value!r} is not a text")
     chosen = source(**settings)
     if chosen.name is not None:
         published = _published_by_timm if chosen.format == "timm" else _published_by_torchvision
@@ -189,7 +193,6 @@ def source(
             without it are left out. None: "module." and "_orig_mod." and what all names share are
             dropped where the names fit the network then.
     """
-    place = [entry for entry, value in (("file", file), ("url", url), ("name", name)) if value]
     if name is not None:
         library, _, rest = name.partition(":")
         if library in ("timm", "torchvision"):
@@ -206,7 +209,7 @@ def source(
             raise ConfigurationError(f"checkpoint of format {format} has the keys format and name")
     elif name is not None:
         raise ConfigurationError("checkpoint.name: state checkpoint.format, timm or torchvision")
-    elif not place:
+    elif file is None and url is None:
         raise ConfigurationError(
             "checkpoint needs the key file, the keys url and sha256, or the key name"
         )
@@ -387,7 +390,7 @@ def _find(
     order = sorted(states, key=lambda place: ranks.get(place, len(PLACES)))
     found: list[_Found] = []
     for place in order:
-        for state, notes in _renamed(path, states[place], chosen):
+        for state, notes in _renamed(path, states[place], chosen, isinstance(model, ResNet)):
             if not any(key.endswith(COUNTER) for key in state):
                 zero = torch.tensor(0)
                 state |= {key: zero for key in known if key.endswith(COUNTER)}
@@ -440,9 +443,12 @@ def _at(path: Path, content: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 
 def _renamed(
-    path: Path, state: Mapping[str, Tensor], chosen: CheckpointSource
+    path: Path, state: Mapping[str, Tensor], chosen: CheckpointSource, ours: bool
 ) -> Iterator[tuple[dict[str, Tensor], list[str]]]:
-    """The state under the names that it may have in the model, the likeliest first."""
+    """The state under the names that it may have in the model, the likeliest first.
+
+    Into our own `resnet` a file with Li et al.'s names goes without being called so.
+    """
     notes: list[str] = []
     plain = dict(state)
     bare = {_unwrapped(key): tensor for key, tensor in state.items()}
@@ -464,7 +470,7 @@ def _renamed(
             forms.append(bare)
     if chosen.format != "li_et_al":
         yield from ((dict(form), list(notes)) for form in forms)
-    if chosen.format in (None, "li_et_al"):
+    if chosen.format == "li_et_al" or (chosen.format is None and ours):
         for form in forms:
             yield {_from_lietal(key): tensor for key, tensor in form.items()}, list(notes)
 
