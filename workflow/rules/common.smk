@@ -66,6 +66,12 @@ except HessianDirectionsError as error:
     raise SystemExit(f"hessian-directions: {error}")
 
 
+# What the paper reads, and the archive keeps.
+COMPLETE = dict(config)
+# Files and modules that a configuration names are looked for beside it first.
+config["folder"] = str(Path(CONFIGFILE).parent)
+
+
 pathvars:
     archive=ARCHIVE,
     artifacts=ARTIFACTS,
@@ -204,8 +210,11 @@ def told(name, stage):
 def initial_network(wildcards):
     """What a job must know of a network to build it anew and train it: not what is analysed of it."""
     settings = config["networks"][wildcards.network]
+    checkpoint_name = (settings["checkpoint"] or {}).get("name")
     return {key: settings[key] for key in ("data", "loss", "model")} | {
-        "data_settings": config["data"][settings["data"]]
+        "data_settings": config["data"][settings["data"]],
+        # A published model has a transform of its own.
+        "checkpoint": {"name": checkpoint_name},
     }
 
 
@@ -218,16 +227,23 @@ def studied_network(wildcards):
 
 
 def own_files(wildcards):
-    """Files of the user's own that a network is made from: weights, images, the module of its model."""
+    """Files of the user's own that a network is made from: weights, images, modules."""
     settings = config["networks"][wildcards.network]
-    named = [config["data"][settings["data"]].get("path")]
-    weights = settings["checkpoint"] or {}
+    data, weights = config["data"][settings["data"]], settings["checkpoint"] or {}
+    named = [data.get("path"), data.get("test_path")]
     if not weights.get("url"):
         named.append(weights.get("file"))
-    package, colon, _ = settings["model"]["name"].partition(":")
-    if colon:
-        named += [f"{folder}{package.replace('.', '/')}.py" for folder in ("", "src/")]
-    return [path for path in named if path and Path(path).exists()]
+    for reference in (settings["model"]["name"], data.get("name", "")):
+        place, colon, _ = reference.rpartition(":")
+        if colon and not place.endswith(".py"):
+            place = f"{place.replace('.', '/')}.py"
+        named += [place, f"src/{place}"] if colon else []
+    paths = [
+        folder / path
+        for path in filter(None, named)
+        for folder in (Path(config["folder"]), Path())
+    ]
+    return list(dict.fromkeys(str(path) for path in paths if path.exists()))
 
 
 def code(script, *modules, without=()):
