@@ -51,6 +51,7 @@ rule make_page:
             key: COMPLETE[key] for key in ("seed", "device", "precision", "threads")
         },
         data=COMPLETE["data"],
+        title=f"Profile {PROFILE}",
     run:
         run_script(rule, input, output, params, wildcards, log)
 

@@ -31,4 +31,4 @@ with stage(snakemake) as job:
             | {"data": job.params.data[settings["data"]]},
         )
     with artifacts.atomic_path(job.output.page) as path:
-        path.write_text(page.render(networks, title=f"Profile {job.wildcards.get('profile', '')}"))
+        path.write_text(page.render(networks, title=job.params.title))
