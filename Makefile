@@ -21,7 +21,7 @@ HAS_AVX512 := $(shell grep -c -m 1 -w avx512f /proc/cpuinfo 2>/dev/null)
 CHECKS := $(firstword $(wildcard /lib/*/libc_malloc_debug.so.0 /lib64/libc_malloc_debug.so.0))
 NUMERICAL := $(addprefix tests/,autodiff objectives models spectral traces learning/test_training.py)
 
-.PHONY: report reproduce figures config test test-all test-avx2 lint promote check-gpu benchmarks clean-environment
+.PHONY: report reproduce figures config test test-all test-avx2 lint promote promote-drawings check-gpu benchmarks clean-environment
 
 # Everything from scratch, then this machine's numbers beside the published ones.
 reproduce: $(VENV)/ready
@@ -75,6 +75,10 @@ lint: $(VENV)/ready
 # Computed artifacts become the archive.
 promote: $(VENV)/ready
 	$(BIN)/python -m hessian_directions.reproduction.promotion $(PROFILE)
+
+# Figures, tables, verdicts and the paper drawn anew from the archive become the archive's.
+promote-drawings: $(VENV)/ready
+	$(BIN)/python -m hessian_directions.reproduction.promotion --drawings $(PROFILE)
 
 # Two minutes on a machine with a GPU: the same numbers there as on the CPU?
 check-gpu: $(VENV)/ready

@@ -1,5 +1,7 @@
 """Make computed artifacts the archive: `python -m hessian_directions.reproduction.promotion <profile>`.
 
+With `--drawings`, replace the archive's figures, tables, verdicts and paper by those redrawn from it.
+
 Copies results/computed/<profile> to results/archive/<profile> and writes its manifest. Refused on a
 tree with uncommitted changes, because the artifacts' code would then be in no commit.
 """
@@ -28,7 +30,7 @@ CHECKSUMS = "left_out.json"
 # Paths below the profile's folder that do not belong in its archive.
 LEFT_OUT = (
     "comparison*",  # with the archive that is about to be replaced
-    "report.html",  # made anew from the rest
+    "*.html",  # made anew from the rest
     "*shards/*.nc",  # which their analyses' artifacts hold again
     "*.state",  # of interrupted runs
     ".*",
@@ -63,6 +65,27 @@ def promote(profile: str, results: Path = Path("results")) -> int:
     artifacts.write_manifest(fresh)
     shutil.rmtree(archive, ignore_errors=True)
     fresh.rename(archive)
+    return len(artifacts.verify_manifest(archive))
+
+
+def promote_drawings(profile: str, results: Path = Path("results")) -> int:
+    """Replace what the archive's own artifacts were drawn as; returns the number of its files.
+
+    Artifacts stay as they are. Raises ArtifactError, and changes nothing, if the tree has
+    uncommitted changes outside the archives or the archive was not redrawn.
+    """
+    redrawn, archive = results / "redrawn" / profile, results / "archive" / profile
+    _require_committed(results / "archive")
+    if not (redrawn / "paper.pdf").is_file():
+        raise ArtifactError(f"{redrawn / 'paper.pdf'} is missing: run make figures first")
+    for folder in ("figures", "animations", "tables"):
+        shutil.rmtree(archive / folder, ignore_errors=True)
+    for path in sorted(redrawn.rglob("*")):
+        name = path.relative_to(redrawn)
+        if path.is_file() and not any(fnmatch(name.as_posix(), pattern) for pattern in LEFT_OUT):
+            (archive / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, archive / name)
+    artifacts.write_manifest(archive)
     return len(artifacts.verify_manifest(archive))
 
 
@@ -130,9 +153,13 @@ def _require_committed(archives: Path) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Make computed artifacts the archive.")
     parser.add_argument("profile", help="the profile whose results/computed/<profile> is promoted")
-    profile = parser.parse_args().profile
+    parser.add_argument(
+        "--drawings", action="store_true", help="keep the artifacts, replace what is drawn of them"
+    )
+    arguments = parser.parse_args()
+    profile = arguments.profile
     try:
-        count = promote(profile)
+        count = promote_drawings(profile) if arguments.drawings else promote(profile)
     except HessianDirectionsError as error:
         print(f"promote: {error}", file=sys.stderr)
         return 1
