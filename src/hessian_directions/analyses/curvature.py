@@ -42,7 +42,7 @@ def summarize(
         "largest": float(values[-1]),
         "largest_residual": float(pairs.residuals[-1]),
         "n_products": pairs.n_products,
-        "trace": float(values.sum()) + rest["trace"],
-        "trace_standard_error": rest["trace_standard_error"],
-        "frobenius_norm": float((values.square().sum() + rest["frobenius_norm"] ** 2).sqrt()),
+        "trace": float(values.sum()) + rest.trace,
+        "trace_standard_error": rest.trace_standard_error,
+        "frobenius_norm": float((values.square().sum() + rest.frobenius_norm ** 2).sqrt()),
     }

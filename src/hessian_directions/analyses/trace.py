@@ -69,10 +69,10 @@ def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
     if settings.exact:
         total, error = estimators.exact(objective).mean, 0.0
     else:
-        total, error = known.sum() + rest["trace"], rest["trace_standard_error"]
+        total, error = known.sum() + rest.trace, rest.trace_standard_error
     # Residuals are what joins the sketch to the rest, above the diagonal and below.
     rest_frobenius = np.hypot(
-        math.sqrt(2) * np.linalg.norm(sketch.residuals), rest["frobenius_norm"]
+        math.sqrt(2) * np.linalg.norm(sketch.residuals), rest.frobenius_norm
     )
     frobenius = np.hypot(np.linalg.norm(known), rest_frobenius)
     scalars = {
@@ -80,8 +80,8 @@ def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
         "trace_standard_error": float(error),
         "frobenius_norm": float(frobenius),
         # d√(a² + b²) = b·db/√(a² + b²): only the rest is sampled
-        "frobenius_standard_error": rest["frobenius_standard_error"]
-        * (rest["frobenius_norm"] / float(frobenius) if frobenius else 0.0),
+        "frobenius_standard_error": rest.frobenius_standard_error
+        * (rest.frobenius_norm / float(frobenius) if frobenius else 0.0),
         "rest_trace": float(total - known.sum()),
         "rest_frobenius_norm": float(rest_frobenius),
     }

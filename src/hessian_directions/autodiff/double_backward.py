@@ -25,6 +25,7 @@ from torch.overrides import TorchFunctionMode
 
 from hessian_directions.autodiff import unit_stride
 from hessian_directions.autodiff.folding import Folding
+from hessian_directions.autodiff.normalisation import BatchNorm, over_channels
 from hessian_directions.autodiff.program import Place
 from hessian_directions.autodiff.substitutes import SUBSTITUTES
 
@@ -112,7 +113,7 @@ class _KernelGradient(Function):
         of_gradient = of_x = None
         if kernel is None:
             if bias is not None and ctx.needs_input_grad[0]:
-                of_gradient = _over_channels(bias, gradient).expand_as(gradient)
+                of_gradient = over_channels(bias, gradient).expand_as(gradient)
             return of_gradient, None, None, None
         if ctx.needs_input_grad[0]:
             of_gradient = _Convolution.apply(x, kernel, bias, ctx.geometry)
@@ -127,7 +128,7 @@ class _ChannelScale(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor) -> Tensor:
         ctx.save_for_backward(x, scale)
-        return x * _over_channels(scale, x)
+        return x * over_channels(scale, x)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
@@ -184,11 +185,6 @@ class _WherePositive(Function):
         return _WherePositive.apply(gradient, y), None
 
 
-def _over_channels(channel: Tensor, x: Tensor) -> Tensor:
-    """(C,) → (1, C, 1, …) with as many dimensions as x."""
-    return channel.view(1, -1, *[1] * (x.ndim - 2))
-
-
 class FoldingError(RuntimeError):
     """A network reads a convolution whose normalisation was folded in: another path than proven."""
 
@@ -233,14 +229,16 @@ class DoubleBackward(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         if self._standing and func not in _SHAPE:
-            if func is functional.batch_norm and (done := self._take(*args, **kwargs)) is not None:
-                return done
+            if func is functional.batch_norm:
+                done = self._take(BatchNorm(*args, **kwargs))
+                if done is not None:
+                    return done
             if self._reads_standing(args) or self._reads_standing(tuple(kwargs.values())):
                 raise FoldingError(f"{func} reads a convolution with its normalisation folded in.")
         if func is functional.conv2d:
             return self._convolve(*args, **kwargs)
         if func is functional.batch_norm:
-            return _normalise(*args, **kwargs)
+            return _normalise(BatchNorm(*args, **kwargs))
         if func in (functional.relu, torch.relu, Tensor.relu) and not (
             kwargs.get("inplace") or len(args) > 1
         ):
@@ -269,10 +267,10 @@ class DoubleBackward(TorchFunctionMode):
             geometry = ((pair(stride), pair(padding), pair(dilation), groups),)
         if folding is None or self._tensor is None:
             return convolve(x, kernel, bias, *geometry)
-        places = (folding.running_mean, folding.running_var, folding.weight, folding.bias)
-        used: list[Any] = [None if place is None else self._tensor(place) for place in places]
+        used: list[Any] = [place and self._tensor(place) for place in folding.places]
         mean, variance, weight, gain = used
-        scale, shift = _scale_and_shift(mean, variance, weight, gain, folding.eps)
+        norm = BatchNorm(None, mean, variance, weight, gain, eps=folding.eps)
+        scale, shift = norm.scale_and_shift()
         shift = shift if bias is None else shift + scale * bias
         normalised = convolve(x, kernel * scale.view(-1, 1, 1, 1), shift, *geometry)
         standing = normalised.detach().requires_grad_(normalised.requires_grad)
@@ -281,22 +279,13 @@ class DoubleBackward(TorchFunctionMode):
         self._standing[key] = weakref.ref(standing, lambda _: self._standing.pop(key, None))
         return standing
 
-    def _take(
-        self,
-        x: Tensor,
-        running_mean: Tensor | None,
-        running_var: Tensor | None,
-        weight: Tensor | None = None,
-        bias: Tensor | None = None,
-        training: bool = False,
-        momentum: float = 0.1,
-        eps: float = 1e-5,
-    ) -> Tensor | None:
+    def _take(self, norm: BatchNorm) -> Tensor | None:
         """The normalised convolution, if x stands for it and this is its normalisation."""
-        if not self._stands(x) or id(x) not in self._waiting or training or x._version:
+        x = norm.x
+        if not self._stands(x) or id(x) not in self._waiting or norm.training or x._version:
             return None
         y, used = self._waiting[id(x)]
-        if any(a is not b for a, b in zip((running_mean, running_var, weight, bias), used)):
+        if any(a is not b for a, b in zip(norm[1:5], used)):
             return None
         del self._waiting[id(x)]
         return y
@@ -312,34 +301,8 @@ class DoubleBackward(TorchFunctionMode):
         )
 
 
-def _normalise(
-    x: Tensor,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    training: bool = False,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-) -> Tensor:
-    if training or running_mean is None or running_var is None:
-        return functional.batch_norm(
-            x, running_mean, running_var, weight, bias, training, momentum, eps
-        )
-    scale, shift = _scale_and_shift(running_mean, running_var, weight, bias, eps)
-    return _ChannelScale.apply(x, scale) + _over_channels(shift, x)
-
-
-def _scale_and_shift(
-    running_mean: Tensor,
-    running_var: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    eps: float,
-) -> tuple[Tensor, Tensor]:
-    """What a normalisation multiplies each channel by, and what it then adds."""
-    scale = torch.rsqrt(running_var + eps)
-    if weight is not None:
-        scale = weight * scale
-    shift = -running_mean * scale
-    return scale, shift if bias is None else bias + shift
+def _normalise(norm: BatchNorm) -> Tensor:
+    if not norm.is_fixed:
+        return functional.batch_norm(*norm)
+    scale, shift = norm.scale_and_shift()
+    return _ChannelScale.apply(norm.x, scale) + over_channels(shift, norm.x)

@@ -21,17 +21,20 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from hessian_directions.autodiff.normalisation import BatchNorm
 from hessian_directions.autodiff.program import Place, Program
 
 
 @dataclass(frozen=True)
 class Folding:
-    """A batch normalisation in evaluation mode: where the network keeps what it uses."""
+    """A batch normalisation in evaluation mode.
 
-    running_mean: Place
-    running_var: Place
-    weight: Place | None
-    bias: Place | None
+    Attributes:
+        places: Where the network keeps running mean, running variance, weight and bias, if any.
+        eps: Added to the variance.
+    """
+
+    places: tuple[Place | None, ...]
     eps: float
 
 
@@ -96,8 +99,8 @@ class _Recorder(TorchFunctionMode):
             return y
         if func is functional.batch_norm:
             self._calls += 1
-            x, folding = _normalisation(self._program.places(), *args, **kwargs)
-            number = self._number(x)
+            norm = BatchNorm(*args, **kwargs)
+            folding, number = _folding(norm, self._program.places()), self._number(norm.x)
             if folding is not None and number is not None:
                 self.normalisations[self._calls] = (number, folding)
                 self._watch.normalisation = self._calls
@@ -111,22 +114,8 @@ class _Recorder(TorchFunctionMode):
         return next((n for n, (output, _) in enumerate(self.convolutions) if output is x), None)
 
 
-def _normalisation(
-    places: dict[int, Place],
-    x: Any,
-    running_mean: Any,
-    running_var: Any,
-    weight: Any = None,
-    bias: Any = None,
-    training: bool = False,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-) -> tuple[Any, Folding | None]:
-    """The arguments of `torch.nn.functional.batch_norm`; None where it cannot be folded."""
-    used = [places.get(id(tensor)) for tensor in (running_mean, running_var, weight, bias)]
-    known = all(p is not None for p in used[:2]) and not training
-    for tensor, place in zip((weight, bias), used[2:]):
-        known = known and (tensor is None or place is not None)
-    if not known:
-        return x, None
-    return x, Folding(used[0], used[1], used[2], used[3], eps)  # type: ignore[arg-type]
+def _folding(norm: BatchNorm, places: dict[int, Place]) -> Folding | None:
+    """None where it cannot be folded: by a batch's own statistics, or with tensors from elsewhere."""
+    used = tuple(places.get(id(tensor)) for tensor in norm[1:5])
+    known = all(tensor is None or place for tensor, place in zip(norm[1:5], used))
+    return Folding(used, norm.eps) if norm.is_fixed and known else None

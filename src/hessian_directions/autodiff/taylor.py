@@ -23,6 +23,7 @@ from torch.nn import functional
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from hessian_directions.autodiff import substitutes
+from hessian_directions.autodiff.normalisation import BatchNorm, over_channels
 
 Parameters = dict[str, Tensor]
 Coefficient = Tensor | None
@@ -435,23 +436,23 @@ class _Convolution(Jet):
     def normalised(self, scale: Jet, shift: Jet) -> Jet:
         """scale · (w ∗ x) + shift with four passes over the activations for each direction."""
         x0, w0, s0, b0 = _primals((self.x, self.weight, scale, shift))
-        plain, folded = self.convolve(x0, w0), _over_channels(s0, w0, 0) * w0
+        plain, folded = self.convolve(x0, w0), over_channels(s0, w0, 0) * w0
         directions = []
         for k, (w1, s1, b1) in enumerate(zip(self.weight.first, scale.first, shift.first)):
             _, x1, x2 = _coefficients(self.x, k)
             along_w = self.convolve(x0, w1)
             if x1 is None:
-                first = along_w * _over_channels(s0, x0) + _over_channels(b1, x0)
-                second = along_w * _over_channels(s1, x0)
+                first = along_w * over_channels(s0, x0) + over_channels(b1, x0)
+                second = along_w * over_channels(s1, x0)
             else:
-                both = _over_channels(s0, w0, 0) * w1 + _over_channels(s1, w0, 0) * w0
-                first = self.convolve(x1, folded, b1).addcmul_(along_w, _over_channels(s0, x0))
-                second = self.convolve(x1, both).addcmul_(along_w, _over_channels(s1, x0))
-            first.addcmul_(plain, _over_channels(s1, x0))
+                both = over_channels(s0, w0, 0) * w1 + over_channels(s1, w0, 0) * w0
+                first = self.convolve(x1, folded, b1).addcmul_(along_w, over_channels(s0, x0))
+                second = self.convolve(x1, both).addcmul_(along_w, over_channels(s1, x0))
+            first.addcmul_(plain, over_channels(s1, x0))
             if x2 is not None:
                 second.add_(self.convolve(x2, folded))
             directions.append((first, second))
-        primal = torch.addcmul(_over_channels(b0, x0), plain, _over_channels(s0, x0))
+        primal = torch.addcmul(over_channels(b0, x0), plain, over_channels(s0, x0))
         return _from_directions(primal, directions)
 
 
@@ -462,7 +463,7 @@ def _convolution(convolve: Callable[..., Tensor]) -> Callable[..., Any]:
 
         if bias is None and _has_jet((x, weight)):
             return _Convolution(product, x, weight)
-        bias = None if bias is None else _over_channels(bias, weight)
+        bias = None if bias is None else over_channels(bias, weight)
         return _layer(product, x, weight, bias)
 
     return rule
@@ -470,11 +471,6 @@ def _convolution(convolve: Callable[..., Tensor]) -> Callable[..., Any]:
 
 for _convolve in (functional.conv1d, functional.conv2d, functional.conv3d):
     _RULES[_convolve.__name__] = _convolution(_convolve)
-
-
-def _over_channels(channel: Any, x: Any, dim: int = 1) -> Any:
-    """(C,) → (C, 1, …), to be broadcast over x, whose channels are dimension `dim`."""
-    return channel.reshape(-1, *[1] * (x.ndim - 1 - dim))
 
 
 # --- functions that are linear piece by piece ---------------------------------------------------
@@ -613,28 +609,18 @@ def _dropout(x: Jet, p: float = 0.5, training: bool = True) -> Jet:
 
 
 @_rule("batch_norm")
-def _batch_norm(
-    x: Any,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    weight: Any = None,
-    bias: Any = None,
-    training: bool = False,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-) -> Jet:
-    if training or running_mean is None or running_var is None:
+def _batch_norm(*args: Any, **kwargs: Any) -> Jet:
+    norm = BatchNorm(*args, **kwargs)
+    x = norm.x
+    if not norm.is_fixed:
         # Networks with standardised kernels use it on these, in evaluation mode too.
         others = tuple(dim for dim in range(x.ndim) if dim != 1)
-        return _affine_over_channels(_standardise(x, others, eps), weight, bias)
-    scale: Any = torch.rsqrt(running_var + eps)
-    scale = scale if weight is None else weight * scale
-    shift: Any = -running_mean * scale
-    shift = shift if bias is None else shift + bias
+        return _affine_over_channels(_standardise(x, others, norm.eps), norm.weight, norm.bias)
+    scale, shift = norm.scale_and_shift()
     trainable = isinstance(scale, Jet) and isinstance(shift, Jet)
     if trainable and isinstance(x, _Convolution) and isinstance(x.weight, Jet):
         return x.normalised(scale, shift)
-    return _scale_and_shift(x, _over_channels(scale, x), _over_channels(shift, x))
+    return _scale_and_shift(x, over_channels(scale, x), over_channels(shift, x))
 
 
 def _scale_and_shift(x: Any, scale: Any, shift: Any) -> Jet:
@@ -668,7 +654,7 @@ def _affine(x: Any, weight: Any, bias: Any) -> Any:
 
 
 def _affine_over_channels(x: Any, weight: Any, bias: Any) -> Any:
-    weight, bias = (p if p is None else _over_channels(p, x) for p in (weight, bias))
+    weight, bias = (p if p is None else over_channels(p, x) for p in (weight, bias))
     return _affine(x, weight, bias)
 
 

@@ -1,7 +1,7 @@
 """Training: the weights whose curvature is studied, repeatable to the bit, resumable after a kill.
 
 While it trains, the network's parameters are views of one flat vector θ, in the order in which
-`objective` sees them. The optimisers act entry by entry, so one step on θ is the step on every
+`objective` sees them. Gradient descent acts entry by entry, so one step on θ is the step on every
 parameter, at the cost of one.
 """
 
@@ -10,7 +10,7 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,163 +21,22 @@ from hessian_directions import seeds
 from hessian_directions.autodiff.substitutes import Substitutes
 from hessian_directions.data.dataset import Split
 from hessian_directions.errors import ConfigurationError, NonFiniteError
+from hessian_directions.learning.settings import TrainingSettings
 from hessian_directions.progress import Clock, Progress
 from hessian_directions.saved_run import SavedRun
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-
-CHOICES = {
-    "optimizer": ("sgd", "adam"),
-    "schedule": ("constant", "cosine", "one_cycle"),
-    "augmentation": ("none", "flip_crop"),
-    "keep": ("last", "best"),
-    "snapshot_spacing": ("geometric", "linear"),
-}
-
-# One cycle rises for this share of the steps from a 25th of the rate, then falls to a 250,000th
-# of it: the defaults of PyTorch's OneCycleLR.
-ONE_CYCLE_RISE, ONE_CYCLE_START, ONE_CYCLE_END = 0.3, 1 / 25, 1 / 250_000
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """How a network is trained.
-
-    Attributes
-    ----------
-    optimizer
-        "sgd" or "adam".
-    epochs
-        Passes over the training samples.
-    batch_size
-        Largest number of samples a step; the batches of an epoch differ by at most one sample.
-        None: all.
-    learning_rate
-        The highest of the schedule.
-    momentum, nesterov
-        Of stochastic gradient descent.
-    weight_decay
-        c in the penalty c/2 ‖θ‖² whose gradient is added; it is in no loss that is reported.
-    schedule
-        "constant", "cosine" (to zero) or "one_cycle" (up for 30 % of the steps, then down to zero).
-    label_noise
-        Share of the training labels that is replaced by another class, chosen by the seed.
-    augmentation
-        "flip_crop" mirrors images at random and moves them by up to an eighth of their side (4 of
-        32 pixels); what comes in at the edge has value zero, the mean colour of normalised images.
-    target_loss
-        Training ends once the training loss is this low; None: never.
-    keep
-        The weights that remain: those of the "last" epoch, or the "best", of lowest training loss
-        among the recorded epochs; among all epochs where the batch is full and the network acts
-        alike in both modes.
-    snapshots
-        Number of epochs whose weights are kept, the first (0) and the last among them; 0 keeps
-        none.
-    snapshot_spacing
-        "geometric" or "linear" in the epochs.
-    history_every
-        Epochs between records of training and test loss in evaluation mode, which also look at
-        `target_loss`.
-    mixed_precision
-        Compute in bfloat16 where that is safe, in the records of the history too. Twice as fast on
-        devices with instructions for it; on others, where it takes 2 to 10 times as long, a warning
-        is given and training is in float32.
-    """
-
-    optimizer: str = "sgd"
-    epochs: int = 1
-    batch_size: int | None = None
-    learning_rate: float = 0.1
-    momentum: float = 0.0
-    nesterov: bool = False
-    weight_decay: float = 0.0
-    schedule: str = "constant"
-    label_noise: float = 0.0
-    augmentation: str = "none"
-    target_loss: float | None = None
-    keep: str = "last"
-    snapshots: int = 0
-    snapshot_spacing: str = "geometric"
-    history_every: int = 1
-    mixed_precision: bool = False
-
-    def __post_init__(self) -> None:
-        for key, allowed in CHOICES.items():
-            if getattr(self, key) not in allowed:
-                raise ConfigurationError(
-                    f"training.{key}: {getattr(self, key)!r} is unknown, it can be "
-                    f"{', '.join(allowed)}"
-                )
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if not isinstance(field.default, str) and value is not field.default:
-                _require(isinstance(value, int | float), self, field.name)
-        for key, minimum in (("epochs", 0), ("history_every", 1), ("snapshots", 0)):
-            _require(
-                isinstance(getattr(self, key), int) and getattr(self, key) >= minimum, self, key
-            )
-        _require(self.snapshots != 1, self, "snapshots")
-        _require(
-            self.batch_size is None or (isinstance(self.batch_size, int) and self.batch_size >= 1),
-            self,
-            "batch_size",
-        )
-        _require(self.learning_rate > 0, self, "learning_rate")
-        _require(0 <= self.momentum < 1, self, "momentum")
-        _require(not self.nesterov or self.momentum > 0, self, "nesterov")
-        _require(self.weight_decay >= 0, self, "weight_decay")
-        _require(0 <= self.label_noise <= 1, self, "label_noise")
-
-    @classmethod
-    def from_mapping(cls, mapping: Mapping[str, Any]) -> "TrainingSettings":
-        """Read configuration; ConfigurationError names an unknown key or a value not allowed."""
-        known = {field.name for field in fields(cls)}
-        for key in mapping:
-            if key not in known:
-                raise ConfigurationError(
-                    f"training has no key {key}, it has {', '.join(sorted(known))}"
-                )
-        return cls(**mapping)
-
-    def rate(self, share: float) -> float:
-        """The learning rate after this share of all steps, 0 ≤ share ≤ 1."""
-        if self.schedule == "constant":
-            return self.learning_rate
-        if self.schedule == "cosine":
-            return self.learning_rate * _half_cosine(1, 0, share)
-        if share < ONE_CYCLE_RISE:
-            return self.learning_rate * _half_cosine(ONE_CYCLE_START, 1, share / ONE_CYCLE_RISE)
-        fall = (share - ONE_CYCLE_RISE) / (1 - ONE_CYCLE_RISE)
-        return self.learning_rate * _half_cosine(1, ONE_CYCLE_END, fall)
-
-    def snapshot_epochs(self) -> list[int]:
-        """The epochs whose weights are kept: as many as asked for, or all where there are fewer."""
-        count = min(self.snapshots, self.epochs + 1)
-        if count < 2:
-            return list(range(count))
-        if self.snapshot_spacing == "linear":
-            return np.linspace(0, self.epochs, count).round().astype(int).tolist()
-        chosen = [0]
-        for wanted in np.geomspace(self.epochs, 1, count - 1)[::-1]:
-            # Early on, rounding would name an epoch twice: the next one is taken.
-            chosen.append(max(round(wanted), chosen[-1] + 1))
-        return chosen
 
 
 @dataclass(frozen=True)
 class Snapshots:
     """Weights along training.
 
-    Attributes
-    ----------
-    epoch
-        (K,) int64, completed epochs.
-    theta
-        (K, N) float32, the trainable parameters in the network's order.
-    buffers
-        Name → (K, …): what the network keeps beside its parameters, such as the running statistics
-        of BatchNorm. The loss at an epoch needs that epoch's.
+    Attributes:
+        epoch: (K,) int64, completed epochs.
+        theta: (K, N) float32, the trainable parameters in the network's order.
+        buffers: Name → (K, …): what the network keeps beside its parameters, such as the running
+            statistics of BatchNorm. The loss at an epoch needs that epoch's.
     """
 
     epoch: np.ndarray
@@ -218,24 +77,17 @@ class Snapshots:
 class TrainingResult:
     """What training gave, beside the weights in the network.
 
-    Attributes
-    ----------
-    history
-        "epoch" (completed epochs, int64), "train_loss", "learning_rate" (of the latest step), and
-        with a test split "test_loss" and "test_accuracy" (NaN for regression), one entry a record.
-        Losses are means over all samples in evaluation mode.
-    snapshots
-        None where none were asked for.
-    kept_epoch
-        The epoch whose weights the network holds.
-    epochs
-        Completed epochs.
-    reached
-        Whether `target_loss` was reached; true where there is none.
-    train
-        The training split as it was trained on: with label noise, if any.
-    precision
-        "bfloat16" or "float32": what was computed in, which `mixed_precision` alone does not say.
+    Attributes:
+        history: "epoch" (completed epochs, int64), "train_loss", "learning_rate" (of the latest
+            step), and with a test split "test_loss" and "test_accuracy" (NaN for regression), one
+            entry a record. Losses are means over all samples in evaluation mode.
+        snapshots: None where none were asked for.
+        kept_epoch: The epoch whose weights the network holds.
+        epochs: Completed epochs.
+        reached: Whether `target_loss` was reached; true where there is none.
+        train: The training split as it was trained on: with label noise, if any.
+        precision: "bfloat16" or "float32": what was computed in, which `mixed_precision` alone does
+            not say.
     """
 
     history: dict[str, np.ndarray]
@@ -262,27 +114,29 @@ def train(
 ) -> TrainingResult:
     """Train a network in place, and leave it in evaluation mode.
 
-    Parameters
-    ----------
-    model
-        Its parameters that require gradients are trained. It is moved to `device`.
-    loss
-        loss(outputs, targets) → the mean over the batch.
-    seed
-        Of the batches, augmentation, label noise and dropout. Equal seeds give equal bits on one
-        machine with one number of threads, on the CPU.
-    state_path
-        Where the state is kept every `save_seconds` (see `SavedRun`). A run that finds the state of
-        the same network, training data, settings and seed continues it, to the same bits.
-    progress
-        Called with the epochs so far at every record of the history, which is its note.
-
     Samples, all in memory on the device, are drawn by a permutation an epoch. Memory beside that of
-    one step: up to 5 N numbers (θ, gradient, two of Adam, the best), two copies of the training
+    one step: up to 4 N numbers (θ, gradient, momentum, the best), two copies of the training
     inputs, and 4 K N bytes for K snapshots.
 
-    Raises NonFiniteError naming epoch and learning rate once the loss is NaN or infinite, and
-    ArtifactError where the saved state belongs to another run.
+    Args:
+        model: Its parameters that require gradients are trained. It is moved to `device`.
+        loss: loss(outputs, targets) → the mean over the batch.
+        train: The samples.
+        test: Those of the history's test loss, if any.
+        settings: `TrainingSettings`, or some of them by name.
+        seed: Of the batches, augmentation, label noise and dropout. Equal seeds give equal bits on
+            one machine with one number of threads, on the CPU.
+        device: Where it is trained.
+        state_path: Where the state is kept every `save_seconds` (see `SavedRun`). A run that finds
+            the state of the same network, training data, settings and seed continues it, to the
+            same bits.
+        save_seconds: Seconds between two saves.
+        progress: Called with the epochs so far at every record of the history, which is its note.
+
+    Raises:
+        ConfigurationError: A setting is unknown, not allowed, or does not fit the samples.
+        NonFiniteError: The loss is NaN or infinite; naming epoch and learning rate.
+        ArtifactError: The saved state belongs to another run.
     """
     if not isinstance(settings, TrainingSettings):
         settings = TrainingSettings.from_mapping(settings)
@@ -295,7 +149,7 @@ def train(
             "several times as long, so training is in float32",
             stacklevel=2,
         )
-        settings = replace(settings, mixed_precision=False)
+        settings = settings.model_copy(update={"mixed_precision": False})
     train = with_label_noise(train, settings.label_noise, seed)
 
     # Dropout and its like draw from the global generators, which are given back as they were.
@@ -408,18 +262,13 @@ class _Run:
         self.inputs, self.targets = _prepared(train, self.theta)
         self.test = None if test is None else _prepared(test, self.theta)
         self.generator = torch.Generator().manual_seed(seeds.derive(seed, "training", "batches"))
-        if settings.optimizer == "sgd":
-            self.optimizer: torch.optim.Optimizer = torch.optim.SGD(
-                [self.theta],
-                lr=settings.learning_rate,
-                momentum=settings.momentum,
-                nesterov=settings.nesterov,
-                weight_decay=settings.weight_decay,
-            )
-        else:
-            self.optimizer = torch.optim.Adam(
-                [self.theta], lr=settings.learning_rate, weight_decay=settings.weight_decay
-            )
+        self.optimizer = torch.optim.SGD(
+            [self.theta],
+            lr=settings.learning_rate,
+            momentum=settings.momentum,
+            nesterov=settings.nesterov,
+            weight_decay=settings.weight_decay,
+        )
         n = len(train)
         self.n_batches = math.ceil(n / (settings.batch_size or n))
         self.judge_every_pass = (
@@ -692,18 +541,9 @@ def _identity(theta: Tensor, train: Split, settings: TrainingSettings, seed: int
             digest.update(tensor.detach().cpu().contiguous().numpy().data)
         return digest.hexdigest()[:16]
 
-    return asdict(settings) | {
+    return settings.model_dump() | {
         "seed": seed,
         "device": theta.device.type,
         "weights": checksum(theta),
         "samples": checksum(train.inputs, train.targets),
     }
-
-
-def _half_cosine(start: float, stop: float, share: float) -> float:
-    return stop + (start - stop) * (1 + math.cos(math.pi * share)) / 2
-
-
-def _require(holds: bool, settings: TrainingSettings, key: str) -> None:
-    if not holds:
-        raise ConfigurationError(f"training.{key}: {getattr(settings, key)!r} is not allowed")

@@ -42,6 +42,7 @@ from hessian_directions.objectives.objective import Objective
 from hessian_directions.operators import HasHessian, Operator, as_operator
 from hessian_directions.progress import Clock, Progress
 from hessian_directions.seeds import as_generator, recorded
+from hessian_directions.traces.deflation import off
 from hessian_directions.traces.finite_differences import LossCurvature
 
 # Taken where a wanted error decides: a standard error of 32 samples is known to an eighth.
@@ -214,7 +215,7 @@ class _Complement:
         self._curvature, self._Q = curvature, Q
 
     def __call__(self, V: Tensor) -> Tensor:
-        return self._curvature(V - self._Q @ (self._Q.T @ V))
+        return self._curvature(off(self._Q, V))
 
 
 # --- Estimators -----------------------------------------------------------------------------------

@@ -24,9 +24,8 @@ PILOTS = 4
 class LossCurvature:
     """Second derivative of the parabola fitted to loss values at `n_points` points along v.
 
-    The points x = −ε … ε are equidistant and contain the centre, which is evaluated once. With
-    three points it is the second difference (L(θ+εv) − 2L(θ) + L(θ−εv))/ε². The loss is evaluated
-    in float64, on an upcast copy where the objective has float32: there float32 is far too coarse.
+    See `parabola`; the centre is evaluated once, and the loss in float64, on an upcast copy where
+    the objective has float32: there float32 is far too coarse.
 
     Args:
         objective: Objective in any precision.
@@ -46,17 +45,8 @@ class LossCurvature:
         self._chosen = step
         self.n_parameters = objective.n_parameters
         self.device = objective.device
-        self._theta = self._objective.theta
         self._centre: Tensor | None = None
-        half = n_points // 2
-        x = torch.arange(-half, half + 1, dtype=torch.float64) / half
-        spread = x.square() - x.square().mean()
-        # Second derivative = Σ weight·L: least squares in x², whose weights sum to zero.
-        self._points = [
-            (float(point), float(weight))
-            for point, weight in zip(x, 2 * spread / spread.square().sum())
-            if point != 0
-        ]
+        self._n_points = n_points
 
     @property
     def step(self) -> float:
@@ -71,11 +61,33 @@ class LossCurvature:
             self._centre = self._objective.value()
         if self._chosen is None:
             self._chosen = choose_step(self._objective, V[:, :PILOTS])
-        total = torch.zeros(V.shape[1], dtype=self.dtype, device=self.device)
-        for point, weight in self._points:
-            values = self._objective.values(self._theta[:, None] + point * self._chosen * V)
-            total += weight * (values - self._centre)
-        return total / self._chosen**2
+        return parabola(self._objective, V, self._chosen, self._centre, self._n_points)
+
+
+def parabola(
+    objective: Objective, V: Tensor, step: float, centre: Tensor, n_points: int = 3
+) -> Tensor:
+    """Second derivatives of parabolas fitted to the loss along (N, K) directions: (K,).
+
+    The points x = −ε … ε are equidistant. With three of them it is the second difference
+    (L(θ+εv) − 2L(θ) + L(θ−εv))/ε².
+
+    Args:
+        objective: In float64.
+        step: ε, in units of the directions.
+        centre: L(θ).
+        n_points: Odd; the centre is one of them.
+    """
+    half = n_points // 2
+    points = torch.arange(-half, half + 1, dtype=torch.float64) / half
+    spread = points.square() - points.square().mean()
+    # Second derivative = Σ weight·L: least squares in x², whose weights sum to zero.
+    weights = 2 * spread / spread.square().sum()
+    theta, total = objective.theta[:, None], torch.zeros_like(V[0])
+    for point, weight in zip(points.tolist(), weights.tolist()):
+        if point != 0:
+            total += weight * (objective.values(theta + point * step * V) - centre)
+    return total / step**2
 
 
 def in_float64(objective: Objective) -> Objective:
@@ -116,18 +128,16 @@ def choose_step(
     """
     objective = in_float64(objective)
     V = as_tensor(directions, torch.float64, objective.device)
-    theta, centre = objective.theta[:, None], objective.value()
+    centre = objective.value()
     noise = loss_noise(objective, V[:, 0])
 
     def second_difference(step: float) -> Tensor | None:
         try:
-            values = objective.values(torch.cat([theta + step * V, theta - step * V], 1))
+            return parabola(objective, V, step, centre)
         except NonFiniteError:  # too far out
             return None
-        plus, minus = values.chunk(2)
-        return ((plus - centre) + (minus - centre)) / step**2
 
-    step = 0.1 * _reach(theta, V) if cap is None else cap
+    step = 0.1 * _reach(objective.theta[:, None], V) if cap is None else cap
     coarse = second_difference(step)
     tried: list[tuple[float, float, float]] = []  # relative error, absolute error, step
     for _ in range(16):  # sixteen powers of ten reach the rounding of θ itself
@@ -195,12 +205,7 @@ def second_differences(objective: Objective, vectors: Tensor, steps: np.ndarray)
 
     In float64: divided by ε², the rounding of float32 is as large as the curvature itself.
     """
-    objective, vectors = in_float64(objective), vectors.double()
-    theta = objective.theta[:, None]
+    objective = in_float64(objective)
     centre = objective.value()
-    differences = []
-    for step in steps:
-        plus = objective.values(theta + step * vectors)
-        minus = objective.values(theta - step * vectors)
-        differences.append(((plus - centre) + (minus - centre)) / step**2)
+    differences = [parabola(objective, vectors.double(), step, centre) for step in steps]
     return torch.stack(differences, dim=1).cpu().numpy()
