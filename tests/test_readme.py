@@ -3,6 +3,7 @@
 import re
 import shlex
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -34,10 +35,14 @@ def test_make_targets_exist() -> None:
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
 
 
-def test_python_example(capsys: pytest.CaptureFixture[str]) -> None:
-    (example,) = blocks("python")
-    exec(compile(example, "README.md", "exec"), {"__name__": "readme"})
+def test_python_examples(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One after the other, as a reader would type them."""
+    monkeypatch.chdir(tmp_path)
+    exec(compile("\n".join(blocks("python")), "README.md", "exec"), {"__name__": "readme"})
     assert "tensor" in capsys.readouterr().out
+    assert "agree." in Path("mine.html").read_text()
 
 
 @pytest.mark.workflow

@@ -59,6 +59,9 @@ LINE_POINTS = 41
 PROBES, STEPS = 4, 50
 RANDOM_PLANES = 50
 
+# Of the bases that the spectrum's probes hold together, 1 GB in float32; probes share passes up to it.
+MOST_NUMBERS = 2**28
+
 # Vectors and points that share passes when their cost is measured.
 TOGETHER = 4
 
@@ -270,8 +273,15 @@ class Report:
     @cached_property
     def spectrum(self) -> SpectralDensity:
         """The distribution of the eigenvalues, by Lanczos quadrature."""
-        progress = self._line.part("spectrum")
-        return spectral_density(self.objective, PROBES, STEPS, self.seed, progress=progress)
+        basis = (STEPS + 16) * self.objective.n_parameters  # numbers of one probe
+        return spectral_density(
+            self.objective,
+            PROBES,
+            STEPS,
+            self.seed,
+            probes_at_once=max(1, min(PROBES, MOST_NUMBERS // basis)),
+            progress=self._line.part("spectrum"),
+        )
 
     @cached_property
     def slices(self) -> dict[str, Slice]:
