@@ -44,5 +44,5 @@ def summarize(
         "n_products": pairs.n_products,
         "trace": float(values.sum()) + rest.trace,
         "trace_standard_error": rest.trace_standard_error,
-        "frobenius_norm": float((values.square().sum() + rest.frobenius_norm ** 2).sqrt()),
+        "frobenius_norm": float((values.square().sum() + rest.frobenius_norm**2).sqrt()),
     }

@@ -75,7 +75,7 @@ def _train_member(
     device: str,
 ) -> tuple[nn.Module, dict[str, Any], Split]:
     options = dict(settings.model.options)
-    training = dict(settings.training)
+    training = settings.training.model_dump()
     for name, value in factors.items():
         if name in MODEL_FACTORS:
             options[name] = value

@@ -11,6 +11,7 @@ import xarray as xr
 from pydantic import AfterValidator, Field, model_validator
 
 from hessian_directions import settings as typed
+from hessian_directions.learning.settings import TrainingSettings
 from hessian_directions.settings import (
     Allowed,
     Count,
@@ -52,7 +53,7 @@ class Settings(typed.Settings):
     data: Text = setting(..., "a key of `data`")
     loss: Literal["cross_entropy"] = setting("cross_entropy", "what is minimised and analysed")
     model: Model = setting(..., "the network that is trained again and again")
-    training: dict[str, Any] = setting(..., "how, where no factor says otherwise")
+    training: TrainingSettings = setting(..., "how, where no factor says otherwise")
     factors: dict[str, Levels] = setting(
         ...,
         "every combination is trained: settings of training, `width` and `seed`; `batch_size`"

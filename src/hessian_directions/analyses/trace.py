@@ -71,9 +71,7 @@ def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
     else:
         total, error = known.sum() + rest.trace, rest.trace_standard_error
     # Residuals are what joins the sketch to the rest, above the diagonal and below.
-    rest_frobenius = np.hypot(
-        math.sqrt(2) * np.linalg.norm(sketch.residuals), rest.frobenius_norm
-    )
+    rest_frobenius = np.hypot(math.sqrt(2) * np.linalg.norm(sketch.residuals), rest.frobenius_norm)
     frobenius = np.hypot(np.linalg.norm(known), rest_frobenius)
     scalars = {
         "trace": float(total),

@@ -104,7 +104,7 @@ def _predicted(settings: Mapping[str, Any], name: str, folder: Path) -> Counter[
     if training := network["training"]:
         per_image = each["gradient"] / whole.n_samples
         n_images = len(studied.dataset.train)
-        seconds["train_network"] += per_image * n_images * training.get("epochs", 1)
+        seconds["train_network"] += per_image * n_images * training["epochs"]
     return seconds
 
 

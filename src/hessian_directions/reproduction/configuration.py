@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_va
 from hessian_directions import settings as typed
 from hessian_directions.analyses import registry
 from hessian_directions.errors import ConfigurationError
+from hessian_directions.learning.settings import TrainingSettings
 from hessian_directions.reporting import claims, tables
 from hessian_directions.settings import (
     Allowed,
@@ -88,7 +89,7 @@ class Network(Settings):
         None, "what is minimised and analysed; null: cross entropy where the data have classes"
     )
     model: Model = setting(..., "the network")
-    training: dict[str, Any] | None = setting(None, "how it is trained here (`training`)")
+    training: TrainingSettings | None = setting(None, "how it is trained here")
     checkpoint: Checkpoint | None = setting(None, "weights made elsewhere, in place of `training`")
     checkpoint_precision: Literal["float16", "bfloat16", "float32"] = setting(
         "float32", "what trained weights are rounded to before they are kept and analysed"
@@ -179,14 +180,15 @@ class Profile(Settings):
                     f"key '{place}' needs either 'training' or 'checkpoint', and not both"
                 )
             # Analyses would see clean labels, which the network was not trained on.
-            if (network.training or {}).get("label_noise"):
+            if network.training is not None and network.training.label_noise:
                 raise MisfitError(f"key '{place}.training.label_noise' is for the population alone")
             if network.checkpoint is not None and network.checkpoint_precision != "float32":
                 raise MisfitError(
                     f"key '{place}.checkpoint_precision' needs 'training': weights made elsewhere "
                     "are kept"
                 )
-            if "trajectory" in network.analyses and not (network.training or {}).get("snapshots"):
+            keeps_weights = network.training is not None and network.training.snapshots
+            if "trajectory" in network.analyses and not keeps_weights:
                 raise MisfitError(
                     f"key '{place}.analyses' names trajectory, but the network keeps no weights "
                     f"along training; give it '{place}.training.snapshots'"

@@ -12,6 +12,7 @@ import yaml
 from pydantic_core import PydanticUndefined
 
 from hessian_directions.analyses import registry
+from hessian_directions.learning.settings import TrainingSettings
 from hessian_directions.reproduction import configuration
 from hessian_directions.settings import Model, Settings
 
@@ -19,13 +20,12 @@ from hessian_directions.settings import Model, Settings
 def reference() -> str:
     """The whole reference, a line for each key."""
     from hessian_directions.data.registry import KINDS
-    from hessian_directions.learning.training import TrainingSettings
 
     lines = ["A profile", *_keys(configuration.Profile)]
     lines += ["", "networks.<name>", *_keys(configuration.Network)]
     lines += ["", "networks.<name>.model", *_keys(Model)]
     lines += ["", "networks.<name>.checkpoint", *_keys(configuration.Checkpoint)]
-    lines += ["", "networks.<name>.training", *_parameters(TrainingSettings)]
+    lines += ["", "networks.<name>.training", *_keys(TrainingSettings)]
     for kind, function in KINDS.items():
         lines += ["", f"data.<name> of kind {kind}", *_parameters(function)]
     for name in (*registry.OF_NETWORKS, *registry.OF_PROFILES):
@@ -57,12 +57,12 @@ def _parameters(function: Callable[..., Any]) -> Iterator[str]:
 
 
 def _arguments(docstring: str) -> dict[str, str]:
-    """The sentences of a docstring's `Args:` or `Attributes:`, by name."""
+    """The sentences of a docstring's `Args:`, by name."""
     said: dict[str, str] = {}
     names: list[str] = []
     inside = False
     for line in docstring.splitlines():
-        if re.fullmatch(r"(Args|Attributes):", line):
+        if re.fullmatch(r"Args:", line):
             inside = True
         elif inside and (start := re.match(r"    ([\w, ]+): (.*)", line)):
             names = [name.strip() for name in start[1].split(",")]

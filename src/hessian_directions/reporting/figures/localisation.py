@@ -19,6 +19,18 @@ from hessian_directions.reporting.figures.drawing import (
     title_panels,
 )
 
+FIGURES = {
+    "localisation": {
+        "title": "Where the curvature lives",
+        "category": "6. Spectra and visibility",
+        "reads": {"localisations": "localisation"},
+        "caption": r"""
+Shares of the squared entries of the eigenvectors of λ\ :sub:`max` and λ\ :sub:`min`, by kind of
+parameter (left) and by layer (right). Grey: their part of all parameters, the share that a
+direction spread evenly over the network would have.""",
+    },
+}
+
 # More layers than these are numbered, not named.
 NAMED = 14
 PARAMETERS = "0.75"
