@@ -1,7 +1,7 @@
 # Set-up and the targets a newcomer types. Everything else is Snakemake's: see the README.
 
 PROFILE ?= demo
-CONFIG := config/$(PROFILE).yaml
+CONFIG ?= config/$(PROFILE).yaml
 VENV := .venv
 PEERS := .benchmarks-venv
 BIN := $(VENV)/bin
@@ -21,7 +21,7 @@ HAS_AVX512 := $(shell grep -c -m 1 -w avx512f /proc/cpuinfo 2>/dev/null)
 CHECKS := $(firstword $(wildcard /lib/*/libc_malloc_debug.so.0 /lib64/libc_malloc_debug.so.0))
 NUMERICAL := $(addprefix tests/,autodiff objectives models spectral traces learning/test_training.py)
 
-.PHONY: reproduce figures test test-all test-avx2 lint promote check-gpu benchmarks clean-environment
+.PHONY: report reproduce figures config test test-all test-avx2 lint promote check-gpu benchmarks clean-environment
 
 # Everything from scratch, then this machine's numbers beside the published ones.
 reproduce: $(VENV)/ready
@@ -31,9 +31,18 @@ reproduce: $(VENV)/ready
 	@cat results/computed/$(PROFILE)/comparison.txt
 	@! grep -q "did NOT reproduce" results/computed/$(PROFILE)/comparison.txt
 
+# One page about the networks of a configuration, your own for instance: make report CONFIG=path/to/mine.yaml
+report: $(VENV)/ready
+	$(BIN)/python -m hessian_directions.reproduction.announcement $(CONFIG)
+	$(SNAKEMAKE) --quiet rules progress -- page
+
+# Every key of a configuration with its default, unit and meaning.
+config: $(VENV)/ready
+	@$(BIN)/python -m hessian_directions.reproduction.reference
+
 # Every figure, table, claim, the paper and the report from the archive: no training, no curvature job.
 figures: $(VENV)/ready
-	$(SNAKEMAKE) --quiet rules --report results/redrawn/$(PROFILE)/report.html --report-after-run -- figures
+	$(SNAKEMAKE) --config source=archive --quiet rules --report results/redrawn/$(PROFILE)/report.html --report-after-run -- figures
 
 # The workflow's tests share one computed clone and use both cores themselves.
 test: $(VENV)/ready

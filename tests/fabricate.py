@@ -12,6 +12,8 @@ import xarray as xr
 from numpy.typing import NDArray
 from scipy.stats import bootstrap, kendalltau
 
+from hessian_directions.reporting.page import Results
+
 ESTIMATORS = (
     "finite_difference",
     "quadratic_fit",
@@ -313,7 +315,12 @@ def eigenpairs(n_parameters: int = 2_000, n_each: int = 2, seed: int = 0) -> xr.
             "surface_curvature": (("pair", "step"), value[:, None] * (1 + 10 * steps**2)),
         },
         coords={"step": steps},
-        attrs={"n_products": 46, "n_check_products": 12, "noise_floor": 1e-6 * spectrum[-1]},
+        attrs={
+            "n_products": 46,
+            "n_check_products": 12,
+            "noise_floor": 1e-6 * spectrum[-1],
+            "missed_probability": 0.007,
+        },
     )
 
 
@@ -493,6 +500,44 @@ def projections(n_samples: int = 400, n_parameters: int = 2_000, seed: int = 0) 
     )
 
 
+def localisation(n_pairs: int = 2, seed: int = 0) -> xr.Dataset:
+    """R/networks/{network}/localisation.nc."""
+    rng = np.random.default_rng(seed + 8)
+    layers = ["conv", "norm", "block.conv", "head"]
+    kinds = {"conv": "convolution", "norm": "normalisation", "head": "classifier"}
+    names = [f"{layer}.{part}" for layer in layers for part in ("weight", "bias")]
+    kind = [kinds[name.split(".")[-2]] for name in names]
+    kind = [k if "weight" in n or k == "normalisation" else "bias" for k, n in zip(kind, names)]
+    return xr.Dataset(
+        {
+            "share": (("pair", "parameter"), rng.dirichlet(np.ones(len(names)), n_pairs)),
+            "inverse_participation_ratio": ("pair", rng.uniform(0.001, 0.1, n_pairs)),
+        },
+        coords={
+            "parameter": names,
+            "size": ("parameter", rng.integers(1, 900, len(names))),
+            "layer": ("parameter", [name.rpartition(".")[0] for name in names]),
+            "kind": ("parameter", kind),
+        },
+    )
+
+
+def results(seed: int = 0) -> Results:
+    """All that the page of one network is made from."""
+    return Results(
+        label=f"Network {seed}",
+        measurements=measurements(seed=seed),
+        eigenpairs=eigenpairs(n_each=1, seed=seed),
+        trace=projections(50, seed=seed),
+        spectrum=spectrum(seed=seed),
+        surfaces=surfaces(11, seed=seed),
+        lines=profiles(seed=seed),
+        projections=projections(50, seed=seed),
+        localisation=localisation(seed=seed),
+        settings={"seed": seed, "precision": "float32"},
+    )
+
+
 def planes(n_planes: int = 24, seed: int = 0) -> xr.Dataset:
     """R/networks/{network}/planes.nc: lowest losses at equal grids and equal radii."""
     rng = np.random.default_rng(seed + 4)
@@ -599,7 +644,7 @@ def population(n_members: int = 36, strength: float = 1.0, seed: int = 0) -> xr.
     dataset["reached"] = ("member", member % 11 != 10)
     dataset["number"] = ("member", member)
     varied = {name: np.unique(values).tolist() for name, values in factors.items()}
-    dataset.attrs["provenance"] = json.dumps({"configuration": {"population": {"factors": varied}}})
+    dataset.attrs["provenance"] = json.dumps({"configuration": {"settings": {"factors": varied}}})
 
     generalizations = ("gap_loss", "gap_accuracy")
     kendall = np.empty((3, len(MEASURES), 2))

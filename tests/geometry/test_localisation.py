@@ -77,7 +77,7 @@ def test_kinds():
     }
 
 
-def test_localise_and_add_up():
+def test_localise():
     network = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 1))
     parameters = dict(network.named_parameters())
     v = torch.zeros(13, 2, dtype=torch.float64)
@@ -86,8 +86,8 @@ def test_localise_and_add_up():
     dataset = localisation.localise(v, parameters, network)
     np.testing.assert_allclose(dataset["share"], [[1, 0, 0, 0], [0, 0.25, 0.5, 0.25]])
     np.testing.assert_allclose(dataset["inverse_participation_ratio"], [1, 0.25])
-    assert localisation.add_up(dataset, "layer")[0] == ["0", "2"]
-    names, share, part = localisation.add_up(dataset, "kind")
-    assert names == ["linear", "bias", "classifier"]
-    np.testing.assert_allclose(share, [[1, 0, 0], [0, 0.5, 0.5]])
-    np.testing.assert_allclose(part, [6 / 13, 4 / 13, 3 / 13])
+    by_kind = dataset["share"].groupby("kind").sum()
+    np.testing.assert_allclose(by_kind.sel(kind="bias"), [0, 0.5])
+    np.testing.assert_allclose(by_kind.sel(kind=["classifier", "linear"]), [[0, 1], [0.5, 0]])
+    assert dataset["layer"].values.tolist() == ["0", "0", "2", "2"]
+    assert dataset["size"].values.tolist() == [6, 3, 3, 1]

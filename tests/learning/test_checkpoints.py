@@ -1,9 +1,14 @@
 """Checkpoints: round trips to the bit, Li et al.'s files in miniature, and strictness."""
 
+import argparse
+import collections
+import datetime
 import json
 import pickle
 from functools import partial
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
+import numpy as np
 import pytest
 import safetensors
 import safetensors.torch
@@ -98,24 +103,178 @@ def test_shared_parameters_are_stored_once_and_stay_shared(tmp_path):
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])
-@pytest.mark.parametrize("shortcut", ["projection", "none"])
-def test_lietal_names_become_ours(tmp_path, prefix, shortcut):
+@pytest.mark.parametrize("shortcut", ["projection", "none", "padding"])
+@pytest.mark.parametrize("format", ["li_et_al", None])
+def test_lietal_names_become_ours(tmp_path, prefix, shortcut, format):
     model, other = trained(shortcut=shortcut), network(seed=2, shortcut=shortcut).eval()
     write_lietal(tmp_path / "model_300.t7", lietal_state(model), prefix)
-    beside = checkpoints.load_lietal(tmp_path / "model_300.t7", other)
+    settings = {"file": str(tmp_path / "model_300.t7")} | ({"format": format} if format else {})
+    beside = checkpoints.import_into(other, settings)
     assert beside == {"acc": 93.66, "epoch": 300}
     images = torch.randn(5, 3, 8, 8, generator=torch.Generator().manual_seed(5))
     assert torch.equal(model(images), other(images))
 
 
-def test_torch_checkpoints_with_and_without_a_frame(tmp_path):
-    model = trained()
-    for content in (model.state_dict(), {"model": model.state_dict(), "epoch": 7}):
-        other = network(seed=2)
-        torch.save(content, tmp_path / "a.pt")
-        beside = checkpoints.load_torch(tmp_path / "a.pt", other)
-        assert same_state(model, other)
-    assert beside == {"epoch": 7}
+class Attention(nn.Module):
+    """LayerNorm and attention, no convolution."""
+
+    def __init__(self, width=4):
+        super().__init__()
+        self.model = nn.ModuleDict({"norm": nn.LayerNorm(width), "head": nn.Linear(width, 3)})
+        self.attention = nn.MultiheadAttention(width, 2)
+
+
+def attention(seed):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = Attention()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, generator=torch.Generator().manual_seed(seed))
+    return model
+
+
+def prefixed(state, prefix):
+    return {f"{prefix}{key}": tensor for key, tensor in state.items()}
+
+
+@pytest.mark.parametrize("make", [attention, trained])
+@pytest.mark.parametrize(
+    ("suffix", "place", "prefix"),
+    [
+        ("pt", "", ""),
+        ("t7", "", "module."),
+        ("pth", "", "module._orig_mod."),
+        ("th", "state_dict", "module."),
+        ("pth.tar", "model", ""),
+        ("ckpt", "network.net", "model."),
+        ("bin", "their own", "a.b."),
+        ("safetensors.pt", "ema.module", ""),
+    ],
+)
+def test_weights_are_found_in_whole_checkpoints_under_other_names(
+    tmp_path, make, suffix, place, prefix
+):
+    model, other = make(1), make(2)
+    content = prefixed(model.state_dict(), prefix)
+    for key in reversed(place.split(".") if place else []):
+        content = {key: content, "optimizer": {"state": {0: {"exp_avg": torch.zeros(3)}}}}
+    torch.save(content | ({"epoch": 7, "loss": torch.tensor(0.3)} if place else {}), tmp_path / "a")
+    (tmp_path / "a").rename(tmp_path / f"a.{suffix}")
+    beside = checkpoints.import_into(other, {"file": f"a.{suffix}"}, folder=tmp_path)
+    assert beside == ({"epoch": 7} if place else {})
+    assert same_state(model, other)
+
+
+@pytest.mark.parametrize(
+    ("settings", "seed", "note"),
+    [
+        ({}, 1, "under state_dict; those under state_dict_ema, old.0.9 fit, too (checkpoint.key)"),
+        ({"key": "state_dict_ema"}, 3, None),
+        ({"key": "old.0.9"}, 4, None),
+        ({"key": "parts", "prefix": "student."}, 5, "6 entries do not begin with student."),
+        ({"key": "parts", "prefix": "teacher."}, 6, "6 entries do not begin with teacher."),
+    ],
+)
+def test_the_state_that_is_meant_is_chosen_by_key_and_prefix(tmp_path, settings, seed, note):
+    states = {seed: attention(seed).state_dict() for seed in (1, 3, 4, 5, 6)}
+    n = len(states[1])
+    parts = prefixed(states[5], "module.student.") | prefixed(states[6], "module.teacher.")
+    content = {"old": {"0.9": states[4]}, "parts": parts}
+    content |= {"state_dict_ema": states[3], "state_dict": states[1]}
+    torch.save(content, tmp_path / "a.pt")
+    model = attention(0)
+    beside = checkpoints.import_into(model, {"file": "a.pt"} | settings, folder=tmp_path)
+    assert same_state(model, attention(seed))
+    if note is None:
+        assert beside == {}
+    else:
+        assert note.replace("6 entries", f"{n} entries") in beside["notes"][0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"key": "state"}, r"a.pt has nothing under state \(checkpoint.key\), but model, epoch"),
+        ({"key": "epoch"}, r"no dictionary of named tensors under epoch \(checkpoint.key\)"),
+        (
+            {"prefix": "encoder."},
+            r"no key begins with encoder. \(checkpoint.prefix\), the first is",
+        ),
+        ({"format": "li_et_al", "key": "model"}, "lacks the key"),
+        ({"name": "resnet18"}, "checkpoint.name: state checkpoint.format, timm or torchvision"),
+        ({"name": "timm:resnet18"}, "checkpoint of format timm has the keys format and name"),
+        ({"file": 3}, "checkpoint.file: 3 is not a text"),
+        ({"file": "."}, "is a folder, not a file of weights"),
+    ],
+)
+def test_wrong_keys_and_prefixes_are_refused(tmp_path, settings, message):
+    torch.save({"model": attention(1).state_dict(), "epoch": 3}, tmp_path / "a.pt")
+    with pytest.raises((CheckpointError, ConfigurationError), match=message) as caught:
+        checkpoints.import_into(trained(), {"file": "a.pt"} | settings, folder=tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_of_another_network_are_named_by_their_first_keys(tmp_path):
+    torch.save({"epoch": 3, "state_dict": attention(1).state_dict()}, tmp_path / "a.th")
+    message = "a.th lacks the key stem.weight .and .* more. and has attention.in_proj_bias .and"
+    with pytest.raises(CheckpointError, match=message):
+        checkpoints.import_into(network(), {"file": "a.th"}, folder=tmp_path)
+    write_lietal(tmp_path / "li.t7", lietal_state(trained()), "module.")
+    with pytest.raises(CheckpointError, match=r"lacks the key model.norm.weight .* has bn1.bias"):
+        checkpoints.import_into(attention(1), {"file": "li.t7"}, folder=tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("form", ["torch", "safetensors"])
+def test_numbers_of_another_precision_are_noted(tmp_path, dtype, form):
+    model, other = attention(1).to(dtype), attention(2)
+    if form == "torch":
+        torch.save(model.state_dict(), tmp_path / "a")
+    else:
+        safetensors.torch.save_file(model.state_dict(), tmp_path / "a")
+    beside = checkpoints.import_into(other, {"file": "a"}, folder=tmp_path)
+    assert beside["notes"] == [f"{tmp_path / 'a'}: its {dtype} numbers became torch.float32"]
+    assert same_state(other, model.float())
+
+
+def test_harmless_values_beside_the_weights_are_passed_over(tmp_path):
+    content = {
+        "model": attention(1).state_dict(),
+        "args": argparse.Namespace(lr=0.1, out=Path("runs"), layers=[1, 2]),
+        "paths": [PurePosixPath("a"), PureWindowsPath("b")],
+        "best": np.float64(0.5),
+        "f32": np.float32(0.5),
+        "history": {"loss": np.arange(3.0), "step": np.int64(3), "names": np.array(["a"])},
+        "when": datetime.datetime(2020, 1, 1),
+        "more": collections.OrderedDict(a=collections.Counter(b=1)),
+    }
+    torch.save(content, tmp_path / "a.pt")
+    # As NumPy 1 wrote it, and Python 2 with it.
+    raw = {"net": {}, "best": np.float64(0.5)}
+    torch.save(raw, tmp_path / "old.pt", _use_new_zipfile_serialization=False, pickle_protocol=2)
+    data = (tmp_path / "old.pt").read_bytes().replace(b"numpy._core.mul", b"numpy.core.mul")
+    (tmp_path / "old.pt").write_bytes(data)
+    model = attention(2)
+    beside = checkpoints.import_into(model, {"file": "a.pt"}, folder=tmp_path)
+    assert beside == {"best": 0.5}
+    assert same_state(model, attention(1))
+    with pytest.raises(CheckpointError, match=r"old.pt holds no dictionary of named tensors"):
+        checkpoints.import_into(model, {"file": "old.pt"}, folder=tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_networks_saved_whole_are_refused_with_what_to_do(tmp_path):
+    torch.save(attention(1), tmp_path / "whole.pt")
+    torch.save({"model": attention(1)}, tmp_path / "inside.pt")
+    torch.jit.save(torch.jit.script(nn.Linear(2, 2)), tmp_path / "script.pt")
+    for name, what in (
+        ("whole", r"it holds a \S*test_checkpoints.Attention, and restoring that would run code"),
+        ("inside", r"it holds a \S*Attention"),
+        ("script", "it is a TorchScript program"),
+    ):
+        message = rf"{name}.pt is not a checkpoint of tensors.* \({what}.*save the weights by "
+        with pytest.raises(CheckpointError, match=message + r"torch.save\(model.state_dict\(\)"):
+            checkpoints.import_into(attention(2), {"file": f"{name}.pt"}, folder=tmp_path)
 
 
 def test_other_networks_are_refused_by_key_and_count_and_the_network_stays(tmp_path):
@@ -148,7 +307,7 @@ def test_a_single_wrong_key_is_named(tmp_path):
     write_lietal(tmp_path / "a.t7", state)
     message = "lacks the key stages.1.0.conv1.weight and has stages.1.0.conv1.wieght instead"
     with pytest.raises(CheckpointError, match=message):
-        checkpoints.load_lietal(tmp_path / "a.t7", network())
+        checkpoints.import_into(network(), {"file": str(tmp_path / "a.t7")})
 
 
 def test_what_is_no_checkpoint_is_named(tmp_path):
@@ -159,12 +318,12 @@ def test_what_is_no_checkpoint_is_named(tmp_path):
     torch.save([1, 2], tmp_path / "list")
     torch.save({"state_dict": {"a": 1}}, tmp_path / "numbers")
     for name in ("text", "empty", "cut"):
-        for load in checkpoints.FORMATS.values():
+        for more in ({"format": "safetensors"}, {"format": "torch"}, {"format": "li_et_al"}, {}):
             with pytest.raises(CheckpointError, match=f"{name} is not a"):
-                load(tmp_path / name, network())
+                checkpoints.import_into(network(), {"file": str(tmp_path / name)} | more)
     for name in ("list", "numbers"):
         with pytest.raises(CheckpointError, match=f"{name} holds no dictionary of named tensors"):
-            checkpoints.load_torch(tmp_path / name, network())
+            checkpoints.import_into(network(), {"file": str(tmp_path / name)})
     with pytest.raises(CheckpointError, match="absent is missing"):
         checkpoints.load(tmp_path / "absent", network())
 
@@ -228,6 +387,30 @@ def test_weights_that_timm_publishes(tmp_path, monkeypatch):
     refused(model, settings | {"file": "a"}, ConfigurationError, "has the keys format and name")
 
 
+def test_weights_that_torchvision_publishes(tmp_path, monkeypatch):
+    """Files in torch's own cache stand in for the addresses, which need a network."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    weights = vision.torchvision().models.ShuffleNet_V2_X0_5_Weights.IMAGENET1K_V1
+    make = partial(build, "torchvision:shufflenet_v2_x0_5", {}, input_shape=(3, 32, 32))
+    published = make(n_outputs=1000, seed=1)
+    file = tmp_path / "hub" / "checkpoints" / weights.url.rpartition("/")[2]
+    file.parent.mkdir(parents=True)
+    torch.save(published.state_dict(), file)
+    name = "ShuffleNet_V2_X0_5_Weights.IMAGENET1K_V1"
+    for settings in (
+        {"format": "torchvision", "name": name},
+        {"name": name},
+        {"name": "torchvision:shufflenet_v2_x0_5"},
+    ):
+        model = make(n_outputs=1000, seed=2)
+        assert checkpoints.import_into(model, settings) == {}
+        assert same_state(model, published)
+    with pytest.raises(CheckpointError, match=r"key fc.weight has shape \(1000, .*\(7, "):
+        checkpoints.import_into(make(n_outputs=7, seed=2), settings)
+    with pytest.raises(CheckpointError, match="torchvision has no weights for 'resnet1' here"):
+        checkpoints.import_into(model, {"format": "torchvision", "name": "resnet1"})
+
+
 class Exploit:
     def __init__(self, path):
         self.path = path
@@ -243,7 +426,7 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path):
     ):
         write(tmp_path / "a.t7", {"state_dict": {"a": Exploit(tmp_path / "touched")}})
         with pytest.raises(CheckpointError, match="is not a checkpoint of tensors"):
-            checkpoints.load_lietal(tmp_path / "a.t7", network())
+            checkpoints.import_into(network(), {"file": str(tmp_path / "a.t7")})
         assert not (tmp_path / "touched").exists()
 
 

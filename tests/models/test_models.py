@@ -151,6 +151,122 @@ def test_a_function_of_the_user_is_found_in_the_working_folder(tmp_path, monkeyp
         make("my_networks:nothing")
 
 
+NET = """
+import torch
+from torch import nn
+from .parts import Head
+
+class Attention(nn.Module):
+    def __init__(self, in_chans, num_classes, img_size, width=8, n_heads=2):
+        super().__init__()
+        assert img_size == 8
+        self.patches = nn.Conv2d(in_chans, width, 4, 4)
+        self.norm = nn.LayerNorm(width)
+        self.attention = nn.MultiheadAttention(width, n_heads, batch_first=True)
+        self.head = Head(width, num_classes)
+
+    def forward(self, images):
+        tokens = self.norm(self.patches(images).flatten(2).transpose(1, 2))
+        return self.head((tokens + self.attention(tokens, tokens, tokens)[0]).mean(1))
+
+class Words(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Embedding(11, 4), nn.Flatten(), nn.LazyLinear(3))
+
+class Outer:
+    @staticmethod
+    def make(n_classes=99, hidden=3):
+        return nn.Sequential(nn.Flatten(), nn.LazyLinear(hidden), nn.Linear(hidden, n_classes))
+
+def fails(n_outputs):
+    values = {}
+    return values["no such key"]
+
+instance = nn.ReLU()
+"""
+
+
+def write_package(folder, parts="from torch.nn import Linear as Head"):
+    (folder / "nets").mkdir(parents=True)
+    (folder / "nets" / "__init__.py").write_text("")
+    (folder / "nets" / "parts.py").write_text(parts)
+    (folder / "nets" / "own.py").write_text(NET)
+    return folder
+
+
+@pytest.fixture
+def _path(monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+
+@pytest.mark.parametrize("module", ["nets.own", "nets/own.py"])
+@pytest.mark.usefixtures("_path")
+def test_the_user_s_own_networks_get_from_the_data_what_they_ask_for(tmp_path, module):
+    folder = write_package(tmp_path)
+    size = {"input_shape": (2, 8, 8), "n_outputs": 3, "seed": 0, "folder": folder}
+    attention = build(f"{module}:Attention", {"n_heads": 4}, **size)
+    assert attention.patches.weight.shape == (8, 2, 4, 4)
+    assert attention.attention.num_heads == 4
+    assert count(build(f"{module}:Outer.make", **size)) == (128 + 1) * 3 + (3 + 1) * 3
+    # What the options state is not derived; a network of no arguments needs none of it.
+    with pytest.raises(ModelError, match=r"gives \(2, 5\) for 2 samples, not \(2, 3\)"):
+        build(f"{module}:Outer.make", {"n_classes": 5}, **size)
+    words = build(f"{module}:Words", **size | {"input_shape": (6,), "input_dtype": torch.int64})
+    assert words[2].weight.shape == (3, 24)
+    with pytest.raises(ModelError, match=r"inputs of shape \(2, 8, 8\): .*own.py, line 16\)"):
+        build(f"{module}:Attention", {"in_chans": 3}, **size)
+
+
+@pytest.mark.usefixtures("_path")
+def test_errors_in_the_user_s_code_are_one_sentence_with_file_and_line(tmp_path):
+    folder = write_package(tmp_path)
+    (folder / "typo.py").write_text("import torch\n\ndef net(:\n")
+    (folder / "exits.py").write_text("import sys\nsys.exit('usage: exits.py DATA')\n")
+    (folder / "argparse.py").write_text("net = None\n")
+    for name, message in (
+        ("nets.own:fails", r"options {}: KeyError: 'no such key' \(.*nets/own.py, line 30\)"),
+        ("nets.own:Attenton", r"nets/own.py has no Attenton"),
+        ("nets.own:instance", "is a ReLU already: name the function or class that makes it"),
+        ("nets/nowhere.py:Net", r"there is no file nets/nowhere.py in .*"),
+        ("typo:net", r"cannot be imported: SyntaxError: .*typo.py, line 3\)"),
+        ("exits:net", r"SystemExit: usage: exits.py DATA \(.*exits.py, line 2\)"),
+        ("argparse:net", r"another module argparse is imported already, .*: rename .*argparse.py"),
+        ("nets.own:", "is not of the form package.module:name"),
+    ):
+        with pytest.raises(ModelError, match=message) as caught:
+            build(name, input_shape=(4,), n_outputs=3, seed=0, folder=folder)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("_path")
+def test_two_folders_may_hold_modules_of_one_name(tmp_path):
+    first = write_package(tmp_path / "a")
+    second = write_package(tmp_path / "b", "from torch.nn import Identity as Head")
+    size = {"input_shape": (1, 8, 8), "n_outputs": 8, "seed": 0}
+    for folder, kind in ((first, nn.Linear), (second, nn.Identity), (first, nn.Linear)):
+        assert isinstance(build("nets.own:Attention", folder=folder, **size).head, kind)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        ("timm:test_vit", (3, 48, 48), None),
+        ("timm:test_vit", (1, 32, 48), None),
+        ("timm:test_convnext", (1, 32, 32), None),
+        ("torchvision:shufflenet_v2_x0_5", (3, 40, 32), None),
+        ("torchvision:resnet18", (1, 8, 8), r"takes images of 3 channels, not .* \(1, 8, 8\)"),
+        ("timm:test_vit", (3, 8, 8), r"does not take inputs of shape \(3, 8, 8\)"),
+        ("timm:test_vit", (12,), "needs images"),
+    ],
+)
+def test_classes_channels_and_size_of_a_library_s_network_come_from_the_data(name, shape, message):
+    if message is None:
+        assert make(name, {}, shape, 7).training
+    else:
+        with pytest.raises(ModelError, match=message):
+            make(name, {}, shape, 7)
+
+
 @pytest.mark.parametrize("name", ["resnet", "densenet", "mlp"])
 def test_relu_is_replaced_in_a_copy_with_equal_weights(name):
     options = {"resnet": {"depth": 8, "width": 4}, "densenet": {"growth": 4, "blocks": [1, 1]}}

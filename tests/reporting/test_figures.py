@@ -12,6 +12,7 @@ import fabricate
 import matplotlib
 import numpy as np
 import pytest
+import xarray as xr
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
@@ -27,7 +28,9 @@ from hessian_directions.reporting import figures
 from hessian_directions.reporting.figures import (
     cost_scaling,
     drawing,
+    localisation,
     profiles,
+    relative_slices,
     trace_convergence,
     trace_cost,
 )
@@ -71,6 +74,8 @@ OF_NETWORKS = {
     "surface_3d": lambda n: (each(fabricate.surfaces, n, n_grid=11), LABELS),
     "spectra": lambda n: (each(fabricate.spectrum, n), each(fabricate.eigenpairs, n), LABELS),
     "visibility_networks": lambda n: (each(fabricate.projections, n, n_samples=50), LABELS),
+    "relative_slices": lambda n: (each(fabricate.surfaces, n, n_grid=11), LABELS),
+    "localisation": lambda n: (each(fabricate.localisation, n), LABELS),
     "lowest_points": lambda n: (each(fabricate.planes, n), LABELS),
     "trajectory": lambda n: (each(fabricate.trajectory, n, n_grid=11), LABELS),
     "image_counts": lambda n: (each(fabricate.image_counts, n), LABELS),
@@ -85,6 +90,7 @@ OTHERS = {
     "flatness": lambda: (fabricate.population(),),
     "rank_correlations": lambda: (fabricate.population(),),
     "rescaling": lambda: (fabricate.population(),),
+    "overview": lambda: (fabricate.results(),),
 }
 FIGURES = [*OF_NETWORKS, *OTHERS]
 ANIMATIONS = {
@@ -250,7 +256,7 @@ def test_nan_padding_and_short_estimators(tmp_path):
         assert saved(figure, tmp_path / "figure.pdf")
 
 
-@pytest.mark.parametrize("name", ["slices", "surface_3d"])
+@pytest.mark.parametrize("name", ["slices", "relative_slices", "surface_3d"])
 def test_losses_that_are_not_finite(name, tmp_path):
     surfaces = fabricate.surfaces(n_grid=11)
     surfaces["hessian_train"]["loss"][0, :3] = np.inf
@@ -463,3 +469,49 @@ def test_animation_frames_are_what_whole_drawings_show(tmp_path):
             picture.seek(index)
             expected = whole(index).quantize(palette=palette, dither=Image.Dither.NONE)
             assert (np.asarray(picture.convert("RGB")) == np.asarray(expected.convert("RGB"))).all()
+
+
+def test_relative_slices_are_white_at_the_loss_of_the_network():
+    """A saddle is red and blue; each split has colours of its own, symmetric about zero."""
+    surfaces = fabricate.surfaces(n_grid=11)
+    surfaces["hessian_test"]["loss"] = 100 * surfaces["hessian_test"]["loss"]
+    figure = relative_slices.draw({"mlp": surfaces}, LABELS)
+    bars = [ax for ax in figure.axes if ax.get_ylabel().startswith("$L-L")]
+    assert len(bars) == 2
+    reaches = [bar.get_ylim() for bar in bars]
+    for split, (low, high) in zip(("train", "test"), reaches, strict=True):
+        assert low == pytest.approx(-high)
+        largest = max(
+            float(np.abs(relative_slices.relative(surfaces[f"{plane}_{split}"])).max())
+            for plane in ("random", "hessian")
+        )
+        assert high == pytest.approx(largest)
+
+
+def test_faint_sides_are_seen():
+    """Where the loss falls by a hundredth of what it rises by, colours follow arcsinh."""
+    alpha = np.linspace(-1, 1, 11)
+    loss = 1 + alpha[:, None] ** 2 - 0.01 * alpha[None, :] ** 2
+    dataset = xr.Dataset(
+        {"loss": (("alpha", "beta"), loss)}, coords={"alpha": alpha, "beta": alpha}
+    )
+    norm, levels = relative_slices.relative_levels([dataset])
+    assert (np.diff(levels) > 0).all()
+    assert norm(0) == 0.5
+    assert norm(-0.01) < 0.4
+    assert relative_slices.relative_levels([dataset - 1 + 1])[0](0) == 0.5
+    flat = xr.zeros_like(dataset)
+    assert np.isfinite(relative_slices.relative_levels([flat])[1]).all()
+
+
+def test_kinds_are_the_sums_of_their_parameters():
+    dataset = fabricate.localisation()
+    figure = localisation.draw({"mlp": dataset}, LABELS)
+    kinds, layers = figure.axes
+    drawn = sorted(round(bar.get_width(), 9) for bar in kinds.patches)
+    share, size = dataset["share"].groupby("kind").sum(), dataset["size"].groupby("kind").sum()
+    expected = [*share[:, -1].values, *share[:, 0].values, *(size / size.sum()).values]
+    if share.dims[0] == "pair":
+        expected = [*share[-1].values, *share[0].values, *(size / size.sum()).values]
+    assert drawn == pytest.approx(sorted(expected), abs=1e-8)
+    assert sum(bar.get_height() for bar in layers.patches) == pytest.approx(3)

@@ -315,7 +315,7 @@ def test_population(population: xr.Dataset) -> None:
     """Ranges are those of the members that reached the target."""
     spoiled = population.copy(deep=True)
     spoiled["trace"][~population["reached"].values] = 1e9
-    (row,) = tables.population_summary(spoiled).to_dict("records")
+    (row,) = tables.population(spoiled).to_dict("records")
     reached = population.isel(member=population["reached"].values)
     assert (row["n_members"], row["n_reached"]) == (36, reached.sizes["member"])
     for name in ("trace", "gap_loss", "smallest"):
@@ -326,7 +326,7 @@ def test_population(population: xr.Dataset) -> None:
 
 def test_population_that_nobody_reached(population: xr.Dataset) -> None:
     nobody = population.assign(reached=xr.zeros_like(population["reached"]))
-    (row,) = tables.population_summary(nobody).to_dict("records")
+    (row,) = tables.population(nobody).to_dict("records")
     assert row["n_reached"] == 0
     assert math.isnan(row["trace_lowest"])
     assert row["rescaled_loss_lowest"] == float(population["rescaled_loss"].min())

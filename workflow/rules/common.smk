@@ -66,6 +66,12 @@ except HessianDirectionsError as error:
     raise SystemExit(f"hessian-directions: {error}")
 
 
+# What the paper reads, and the archive keeps.
+COMPLETE = dict(config)
+# Files and modules that a configuration names are looked for beside it first.
+config["folder"] = str(Path(CONFIGFILE).parent)
+
+
 pathvars:
     archive=ARCHIVE,
     artifacts=ARTIFACTS,
@@ -154,6 +160,33 @@ def shards_of(name):
     return paths
 
 
+def is_sharded(name):
+    return registry.analysis(name).is_sharded
+
+
+def made_by(name):
+    """The files that an analysis, or one of its shards, is written to, by name."""
+    analysis = registry.analysis(name)
+    path = shard(name) if analysis.is_sharded else artifact(name)
+    files = {"artifact": path} if analysis.has_dataset else {}
+    if analysis.tensors:
+        files[analysis.tensors] = f"{NETWORK}/{analysis.tensors}.safetensors"
+    return files | {"run": record(path)}
+
+
+def log_of(name, rule_name):
+    """The log of an analysis, or of the gathering of its shards, with the wildcards of what it makes."""
+    made = artifact(name) if rule_name == name else shard(name)
+    path = Path(made.replace("<artifacts>", f"<logs>/{rule_name}"))
+    return str(path.with_suffix(".log"))
+
+
+def data_of(name):
+    """The settings of the data that an analysis of no network reads, as a parameter."""
+    data = config["analyses"][name].get("data")
+    return {} if data is None else {"data_settings": config["data"][data]}
+
+
 def read_by(names):
     """The files of what an analysis reads of the same network, by name."""
     return {
@@ -177,8 +210,11 @@ def told(name, stage):
 def initial_network(wildcards):
     """What a job must know of a network to build it anew and train it: not what is analysed of it."""
     settings = config["networks"][wildcards.network]
+    checkpoint_name = (settings["checkpoint"] or {}).get("name")
     return {key: settings[key] for key in ("data", "loss", "model")} | {
-        "data_settings": config["data"][settings["data"]]
+        "data_settings": config["data"][settings["data"]],
+        # A published model has a transform of its own.
+        "checkpoint": {"name": checkpoint_name},
     }
 
 
@@ -191,16 +227,23 @@ def studied_network(wildcards):
 
 
 def own_files(wildcards):
-    """Files of the user's own that a network is made from: weights, images, the module of its model."""
+    """Files of the user's own that a network is made from: weights, images, modules."""
     settings = config["networks"][wildcards.network]
-    named = [config["data"][settings["data"]].get("path")]
-    weights = settings["checkpoint"] or {}
+    data, weights = config["data"][settings["data"]], settings["checkpoint"] or {}
+    named = [data.get("path"), data.get("test_path")]
     if not weights.get("url"):
         named.append(weights.get("file"))
-    package, colon, _ = settings["model"]["name"].partition(":")
-    if colon:
-        named += [f"{folder}{package.replace('.', '/')}.py" for folder in ("", "src/")]
-    return [path for path in named if path and Path(path).exists()]
+    for reference in (settings["model"]["name"], data.get("name", "")):
+        place, colon, _ = reference.rpartition(":")
+        if colon and not place.endswith(".py"):
+            place = f"{place.replace('.', '/')}.py"
+        named += [place, f"src/{place}"] if colon else []
+    paths = [
+        folder / path
+        for path in filter(None, named)
+        for folder in (Path(config["folder"]), Path())
+    ]
+    return list(dict.fromkeys(str(path) for path in paths if path.exists()))
 
 
 def code(script, *modules, without=()):

@@ -1,4 +1,4 @@
-# The paper, compiled by typst from the manuscript and the files drawn above; the report's introduction.
+# The page about the networks; the paper, compiled by typst from the manuscript and the files drawn above; the report's introduction.
 
 
 report: "../report/workflow.rst"
@@ -31,6 +31,32 @@ rule compile_paper:
     log:
         "<logs>/compile_paper/paper.log",
     params:
-        configuration=config,
+        configuration=COMPLETE,
     run:
         run_script(rule, input, output, params, wildcards, log)
+
+
+rule make_page:
+    input:
+        **{name: evidence(name) for name in registry.STANDARD},
+        style=STYLE,
+        code=code("make_page"),
+    output:
+        page=f"<drawn>/{PROFILE}.html",
+    log:
+        "<logs>/make_page/page.log",
+    params:
+        networks=COMPLETE["networks"],
+        settings={
+            key: COMPLETE[key] for key in ("seed", "device", "precision", "threads")
+        },
+        data=COMPLETE["data"],
+        title=f"Profile {PROFILE}",
+    run:
+        run_script(rule, input, output, params, wildcards, log)
+
+
+rule page:
+    """What these networks look like, on one page."""
+    input:
+        rules.make_page.output,

@@ -24,6 +24,7 @@ def job_of(stage: Any) -> Job:
         device=stage.params.device,
         precision=stage.params.precision,
         cache=stage.cache,
+        folder=stage.folder,
     )
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 with stage(snakemake) as job:
     analysis = registry.analysis(job.params.analysis)
-    studied = problem.from_params(job.params, job.cache, job.input.checkpoint)
+    studied = problem.from_params(job.params, job.cache, job.folder, job.input.checkpoint)
     settings = analysis.settings.model_validate(job.params.settings)
     result = analysis.module.run(studied, settings, job_of(job))
     write(job, analysis, result, studied.identity())

@@ -12,10 +12,12 @@ if TYPE_CHECKING:
     from snakemake.script import snakemake
 
 with stage(snakemake) as job:
-    studied = problem.from_params(job.params, job.cache)
+    studied = problem.from_params(job.params, job.cache, job.folder)
     settings = {key: value for key, value in job.params.checkpoint.items() if value is not None}
     expected = settings.pop("expected", {})
-    checkpoints.import_into(studied.model, settings, job.cache)
+    beside = checkpoints.import_into(studied.model, settings, job.cache, job.folder)
+    for note in beside.get("notes", []):
+        job.log.info(note)
     loss, accuracy = evaluate(studied.model, studied.loss, studied.dataset.test)
     scores = {"test_loss": loss, "test_accuracy": accuracy}
     job.log.info(f"test loss {loss:.5f}, test accuracy {accuracy:.5f}")

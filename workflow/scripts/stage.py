@@ -25,8 +25,9 @@ class Stage:
         self.params = snakemake.params
         self.wildcards = snakemake.wildcards
         self.threads = snakemake.threads
-        # Where downloads lie changes no result: no parameter, or another folder would re-run everything.
+        # Where files lie changes no result: no parameter, or another folder would re-run everything.
         self.cache: str | None = snakemake.config.get("cache")
+        self.folder = Path(snakemake.config.get("folder", ""))
         self.log = logging.getLogger(self.rule)
         self.record: dict[str, Any] = {}
         self.states: list[Path] = []

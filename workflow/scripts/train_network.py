@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from snakemake.script import snakemake
 
 with stage(snakemake) as job:
-    studied = problem.from_params(job.params, job.cache)
+    studied = problem.from_params(job.params, job.cache, job.folder)
     result = train(
         studied.model,
         studied.loss,

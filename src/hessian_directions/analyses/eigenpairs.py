@@ -29,6 +29,16 @@ class Settings(typed.Settings):
     )
 
 
+def passes(settings: Settings) -> dict[str, int]:
+    """What trained networks take: some forty products, and as many for the check."""
+    pairs = settings.k_smallest + settings.k_largest
+    return {
+        "product": min(settings.max_products, 60 + 20 * pairs),
+        "derivative": pairs,
+        "value": 2 * pairs * len(settings.steps),
+    }
+
+
 def run(
     problem: Problem, settings: Settings, job: Job
 ) -> tuple[xr.Dataset, dict[str, np.ndarray[Any, Any]]]:

@@ -27,6 +27,11 @@ def parts(settings: Settings) -> Sequence[str]:
     return [str(n) for n in settings.n_images]
 
 
+def passes(settings: Settings) -> dict[str, int]:
+    """Over all the images, though most counts are smaller."""
+    return {"product": len(settings.n_images) * (50 + settings.n_samples)}
+
+
 def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
     """λ_min, λ_max and trace of one network over a balanced choice of its training images.
 

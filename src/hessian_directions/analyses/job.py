@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from hessian_directions.progress import Progress
@@ -20,7 +21,7 @@ class Job:
         state_path: File in which a long computation may keep its state; gone once the job is done.
         record: What varies from run to run (seconds) and is kept beside the artifact.
         data: The settings of the data, for an analysis that studies no network of the profile, with
-            the device, the precision and the cache folder that it computes with.
+            the device, the precision and the folders that it computes with.
         identity: What identifies the data that such an analysis has read; it fills this in.
     """
 
@@ -35,6 +36,7 @@ class Job:
     device: str = "cpu"
     precision: str = "float64"
     cache: str | None = None
+    folder: Path | None = None
     identity: dict[str, Any] = field(default_factory=dict)
 
     def counted(self, what: str) -> Progress:

@@ -25,6 +25,10 @@ class Settings(typed.Settings):
     n_points: Odd = setting(41, "points of a line; the network itself is the middle one")
 
 
+def passes(settings: Settings) -> dict[str, int]:
+    return {"value": 4 * settings.n_points, "gradient": 1, "derivative": 4}
+
+
 def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
     """Loss along lines of unit direction: two random ones and the two extreme Hessian directions.
 

@@ -26,6 +26,10 @@ class Settings(typed.Settings):
     n_points: Odd = setting(9, "points a side")
 
 
+def passes(settings: Settings) -> dict[str, int]:
+    return {"value": (settings.n_planes + 1) * settings.n_points**2}
+
+
 def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
     """The lowest loss over many random planes and over the Hessian plane, on equal grids."""
     import torch

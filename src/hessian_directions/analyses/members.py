@@ -44,7 +44,7 @@ def members(factors: Mapping[str, list[float]]) -> list[dict[str, Any]]:
 
 def train_members(settings: Any, job: Job) -> xr.Dataset:
     """Every n_shards-th member, trained and measured; with shard 0 the rescaled one."""
-    dataset = data.load(job.data, cache_folder(job.cache))
+    dataset = data.load(job.data, cache_folder(job.cache), job.folder)
     job.identity.update(dataset.identity)
     mine = list(enumerate(members(settings.factors)))[job.shard :: settings.n_shards]
     rows = []

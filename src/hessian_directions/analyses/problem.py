@@ -95,23 +95,37 @@ def choose_device(name: str) -> torch.device:
 
 def load(
     network: Mapping[str, Any],
-    data_settings: Mapping[str, Any],
     *,
     seed: int,
     device: str,
     precision: str,
     cache: str | None,
+    folder: Path | None = None,
     checkpoint: str | Path | None = None,
 ) -> Problem:
-    """The problem a configuration describes, with the weights of a checkpoint or freshly initialised."""
+    """The problem a configuration describes, with the weights of a checkpoint or initial ones.
+
+    Args:
+        network: Its settings, with those of its data under `data_settings`.
+        seed: Of the initial weights.
+        device: Where it is computed.
+        precision: That of curvature.
+        cache: The configured cache folder.
+        folder: Of the configuration, where its files and modules are looked for first.
+        checkpoint: A file of weights that the workflow wrote.
+    """
     chosen_device = choose_device(device)
-    dataset = data.load(data_settings, cache_folder(cache))
+    dataset = data.load(
+        network["data_settings"], cache_folder(cache), folder, published=_published(network)
+    )
     model = models.build(
         network["model"]["name"],
-        network["model"].get("options", {}),
+        network["model"]["options"],
         input_shape=dataset.input_shape,
         n_outputs=dataset.n_outputs,
         seed=seed,
+        input_dtype=dataset.train.inputs.dtype,
+        folder=folder,
     )
     if checkpoint is not None:
         checkpoints.load(checkpoint, model)
@@ -126,15 +140,29 @@ def load(
     )
 
 
-def from_params(params: Any, cache: str | None, checkpoint: str | Path | None = None) -> Problem:
+def _published(network: Mapping[str, Any]) -> str | None:
+    """The published model whose own transform is meant where a transform names none."""
+    name = network["model"]["name"]
+    weights = (network.get("checkpoint") or {}).get("name")
+    library = name.partition(":")[0]
+    if library not in ("timm", "torchvision"):
+        return None
+    return f"{library}:{weights}" if weights else name
+
+
+def from_params(
+    params: Any,
+    cache: str | None,
+    folder: Path | None = None,
+    checkpoint: str | Path | None = None,
+) -> Problem:
     """The problem of a job, whose parameters are seed, device, precision and network."""
-    network = dict(params.network)
     return load(
-        network,
-        network["data_settings"],
+        params.network,
         seed=derive(params.seed, "initialisation"),
         device=params.device,
         precision=params.precision,
         cache=cache,
+        folder=folder,
         checkpoint=checkpoint,
     )

@@ -12,7 +12,9 @@ A module of this package that is listed here declares
                               where it is computed in shards: `settings.n_shards` of them;
     TENSORS                   the name of a file of large arrays that `run` returns beside the
                               dataset: (dataset, arrays);
-    OF = "profile"            where it studies no network.
+    OF = "profile"            where it studies no network;
+    passes(settings)          about how many passes over the images it takes, by kind: value,
+                              gradient, product, derivative (second directional).
 
 From that follow the keys of a configuration, the rules, their files and parameters, the run
 records, and what the documentation lists.
@@ -108,6 +110,12 @@ class Analysis:
         if not self.has_parts:
             return ("",)
         return self.module.parts(self.settings.model_validate(settings))
+
+    def passes(self, settings: dict[str, Any]) -> dict[str, int]:
+        """About how many passes over the images it takes, by kind; none where it does not say."""
+        if not hasattr(self.module, "passes"):
+            return {}
+        return self.module.passes(self.settings.model_validate(settings))
 
     def stage_settings(self, settings: dict[str, Any], stage: str) -> dict[str, Any]:
         """Those of the settings that a stage depends on: "run" or "gather"."""

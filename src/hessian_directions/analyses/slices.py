@@ -53,6 +53,11 @@ def parts(settings: Settings) -> Sequence[str]:
     return settings.planes
 
 
+def passes(settings: Settings) -> dict[str, int]:
+    """Points of training and test loss."""
+    return {"value": 2 * len(settings.planes) * settings.n_points**2}
+
+
 def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
     """The rows shard, shard + n_shards, … of a slice, a variable for each split.
 

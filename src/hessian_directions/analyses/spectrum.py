@@ -20,6 +20,10 @@ class Settings(typed.Settings):
     n_steps: Several = setting(50, "products of each")
 
 
+def passes(settings: Settings) -> dict[str, int]:
+    return {"product": settings.n_probes * settings.n_steps}
+
+
 def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
     """Nodes and weights of the quadrature, probe by probe, and the moments that they imply.
 

@@ -30,6 +30,14 @@ class Settings(typed.Settings):
     )
 
 
+def passes(settings: Settings) -> dict[str, int]:
+    counts = len(settings.n_images)
+    return {
+        "value": 2 * settings.n_directions * len(settings.steps) * counts,
+        "derivative": settings.n_directions * (counts + len(settings.sharpness)),
+    }
+
+
 def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
     """Second differences and exact curvatures along the same Gaussian directions.
 

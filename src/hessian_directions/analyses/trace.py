@@ -28,6 +28,10 @@ class Settings(typed.Settings):
     exact: Flag = setting(False, "whether N second directional derivatives give the trace")
 
 
+def passes(settings: Settings) -> dict[str, int]:
+    return {"product": 3 * settings.n_sketch + settings.n_samples}
+
+
 def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
     """Trace t and Frobenius norm f with standard errors; what makes the eigenpairs a spectrum.
 

@@ -26,6 +26,15 @@ class Settings(typed.Settings):
     fit_points: Odd = setting(5, "points of the quadratic fit along a direction")
 
 
+def passes(settings: Settings) -> dict[str, int]:
+    differences = 2 * settings.n_paired + (settings.fit_points - 1) * settings.n_samples
+    return {
+        "value": differences,
+        "derivative": settings.n_paired,
+        "product": 4 * settings.n_samples,
+    }
+
+
 def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
     """Every estimator beside the trace that does not depend on their samples."""
     from hessian_directions import seeds

@@ -23,6 +23,11 @@ class Settings(typed.Settings):
     margin: NotNegative = setting(0.2, "how far the slice exceeds the path", unit="its reach")
 
 
+def passes(settings: Settings) -> dict[str, int]:
+    """At a dozen snapshots."""
+    return {"product": 12 * (50 + settings.n_samples), "value": settings.n_points**2}
+
+
 def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
     """λ_max, λ_min, t, loss and ‖∇L‖ at the snapshots, each with its own BatchNorm statistics.
 

@@ -30,6 +30,10 @@ class Settings(typed.Settings):
     n_spectrum_samples: Several = setting(100_000, "planes drawn from the spectrum", stage="gather")
 
 
+def passes(settings: Settings) -> dict[str, int]:
+    return {"product": 2 * settings.n_planes * settings.n_shards}
+
+
 def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
     """Samples of M = [η δ]'H[η δ] for Gaussian η, δ; other shards have other seeds."""
     from hessian_directions import seeds

@@ -21,6 +21,15 @@ def folder(
     ).expanduser()
 
 
+def find(path: str, folder: Path | None, cache: Path) -> Path:
+    """The first there is of `path` in the folder of the configuration, here, and in the cache folder.
+
+    Where it is nowhere, the path that it should have beside the configuration.
+    """
+    places = [place / Path(path).expanduser() for place in (folder or Path(), Path(), cache)]
+    return next((place for place in places if place.exists()), places[0])
+
+
 def fetch(url: str, sha256: str, name: str, cache: str | os.PathLike[str]) -> Path:
     """The path of a file in the cache folder, fetched unless it is there with this checksum.
 

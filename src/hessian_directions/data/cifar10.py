@@ -10,7 +10,7 @@ import numpy as np
 
 from hessian_directions.data import cache as cache_folder
 from hessian_directions.data import image_folder
-from hessian_directions.data.dataset import Dataset, Normalisation, image_dataset, positions
+from hessian_directions.data.dataset import Dataset, Normalisation, Stored, assemble, positions
 from hessian_directions.errors import ConfigurationError, DataError
 from hessian_directions.models import vision
 
@@ -27,31 +27,25 @@ def cifar10(
     cache: Path,
     train_indices: Sequence[Sequence[int]] | None = None,
     test_indices: Sequence[Sequence[int]] | None = None,
-    normalisation: Mapping[str, Any] | None = None,
+    normalisation: Mapping[str, Any] | str | None = None,
     sha256: Mapping[str, str] | None = None,
     archive: Mapping[str, str] | None = None,
     subset: str | None = None,
 ) -> Dataset:
     """(n, 3, 32, 32) images in the order of their indices in torchvision's data set.
 
-    Parameters
-    ----------
-    cache
-        Folder that holds the archive, or torchvision's unpacked `cifar-10-batches-py`; else the
-        archive is fetched into it.
-    train_indices, test_indices
-        Half-open ranges [[start, stop], …]; None takes all 50,000 and 10,000 images.
-    normalisation
-        {mean, deviation} per channel in units of 0 … 255; the default is that of Li et al. 2018.
-    sha256
-        {train, test}: checksums of the chosen images and labels (see `image_dataset`) that must be
-        met.
-    archive
-        {url, sha256} of the archive where it is another than the published one.
-    subset
-        Name in the cache folder of a folder or archive of just the chosen images, as
-        train/<class>/<batch>_<index>.png and test/<class>/<index>.png. Where it is there it is read
-        in place of CIFAR-10; `sha256` proves that its images are the same.
+    Args:
+        cache: Folder that holds the archive, or torchvision's unpacked `cifar-10-batches-py`; else
+            the archive is fetched into it.
+        train_indices: Half-open ranges [[start, stop], …]; None takes all 50,000 images.
+        test_indices: The same of the 10,000 test images.
+        normalisation: As for an image folder; None is that of Li et al. 2018.
+        sha256: {train, test}: checksums of the chosen images and labels (see `assemble`) that must
+            be met.
+        archive: {url, sha256} of the archive where it is another than the published one.
+        subset: Name in the cache folder of a folder or archive of just the chosen images, as
+            train/<class>/<batch>_<index>.png and test/<class>/<index>.png. Where it is there it is
+            read in place of CIFAR-10; `sha256` proves that its images are the same.
     """
     if subset is not None and (sha256 is None or {"train", "test"} - sha256.keys()):
         raise ConfigurationError("data.subset needs data.sha256 of train and test")
@@ -60,7 +54,9 @@ def cifar10(
         for split, ranges in (("train", train_indices), ("test", test_indices))
     }
     if subset is not None and (cache / subset).exists():
-        images, labels, classes = image_folder.read(cache / subset)
+        sources, classes = image_folder.sources_of(cache / subset, test="test")
+        images = {split: source.read(np.arange(len(source))) for split, source in sources.items()}
+        labels = {split: source.targets for split, source in sources.items()}
     else:
         images, labels, classes = read(cache, archive)
         for split, chosen in indices.items():
@@ -72,19 +68,15 @@ def cifar10(
                         f"{split} images"
                     )
                 images[split], labels[split] = images[split][chosen], labels[split][chosen]
-    return image_dataset(
-        "cifar10",
-        "cifar10",
-        images,
-        labels,
-        {
-            split: np.arange(len(labels[split])) if chosen is None else chosen
-            for split, chosen in indices.items()
-        },
-        classes,
-        normalisation or NORMALISATION,
-        sha256,
-    )
+    stored = {
+        split: Stored(
+            images[split],
+            labels[split],
+            np.arange(len(labels[split])) if chosen is None else chosen,
+        )
+        for split, chosen in indices.items()
+    }
+    return assemble("cifar10", "cifar10", stored, classes, normalisation or NORMALISATION, sha256)
 
 
 def read(

@@ -16,14 +16,10 @@ from hessian_directions.errors import ConfigurationError, DataError
 class Split:
     """Samples of one split.
 
-    Attributes
-    ----------
-    inputs
-        (n, …) float32.
-    targets
-        (n,) int64 classes, or (n, m) float32 for regression.
-    indices
-        (n,) int64, each sample's place in the original data set.
+    Attributes:
+        inputs: (n, …) float32, or int64 for token ids.
+        targets: (n,) int64 classes, or (n, m) float32 for regression.
+        indices: (n,) int64, each sample's place in the original data set.
     """
 
     inputs: Tensor
@@ -63,14 +59,14 @@ class Split:
 class Dataset:
     """A training and a test split on the CPU.
 
-    Attributes
-    ----------
-    n_classes
-        None for regression.
-    identity
-        What the numbers are and where they come from, as JSON can hold it: kind, counts,
-        normalisation, and a sha256 of each split that does not depend on the source or the
-        normalisation.
+    Attributes:
+        name: For messages.
+        train: Training samples.
+        test: Test samples.
+        n_classes: None for regression.
+        identity: What the numbers are and where they come from, as JSON can hold it: kind, counts,
+            normalisation, and a sha256 of each split that does not depend on the source or the
+            normalisation.
     """
 
     name: str
@@ -98,31 +94,74 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Normalisation:
-    """Per channel, (value − mean) / deviation, in the units of the stored pixels."""
+    """Per channel, or per feature of a vector, (value − mean) / deviation in the stored units."""
 
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
 
     @classmethod
-    def from_setting(cls, setting: Mapping[str, Any], n_channels: int) -> "Normalisation":
-        """Read {mean: […], deviation: […]}, one number a channel."""
-        if set(setting) != {"mean", "deviation"}:
-            raise ConfigurationError("data.normalisation holds exactly the keys mean and deviation")
-        mean, deviation = (tuple(map(float, setting[key])) for key in ("mean", "deviation"))
+    def from_setting(
+        cls, setting: Mapping[str, Any] | str | None, train: np.ndarray
+    ) -> "Normalisation | None":
+        """What a configuration asks for; None leaves the numbers as they are.
+
+        Args:
+            setting: {mean, deviation}, each one number or one a channel (a feature, for vectors).
+                Statistics of pixels are in units of 0 … 255, or, where neither a mean nor a
+                deviation is above 1, in fractions of 255; those of other numbers are in the
+                numbers' own units. "train" takes the statistics of the training samples. "none"
+                leaves numbers as they are, and divides pixels by 255 as torchvision's ToTensor
+                does. None is "train" for pixels and "none" for other numbers.
+            train: The training inputs, pixels (n, h, w, c) as uint8, or other numbers (n, c, …).
+
+        Raises:
+            ConfigurationError: The setting has another form, or a wrong count of numbers.
+            DataError: Pixels are constant in one channel, so that no deviation can be had.
+        """
+        pixels = train.dtype == np.uint8
+        n_channels = train.shape[-1 if pixels else 1]
+        if setting is None:
+            setting = "train" if pixels else "none"
+        if setting == "none":
+            return cls((0.0,) * n_channels, (255.0,) * n_channels) if pixels else None
+        if setting == "train":
+            return cls.of(train)
+        if not isinstance(setting, Mapping) or set(setting) != {"mean", "deviation"}:
+            raise ConfigurationError(
+                "data.normalisation holds exactly the keys mean and deviation, or is none or train"
+            )
+        mean, deviation = (
+            (float(value),) * n_channels
+            if isinstance(value, int | float)
+            else tuple(map(float, value))
+            for value in (setting["mean"], setting["deviation"])
+        )
         if not len(mean) == len(deviation) == n_channels:
             raise ConfigurationError(
                 f"data.normalisation: mean and deviation need {n_channels} numbers each, one a "
                 "channel"
             )
-        if min(deviation) <= 0:
+        if not min(deviation) > 0:
             raise ConfigurationError("data.normalisation: deviations are positive")
+        if pixels and max(*mean, *deviation) <= 1:
+            mean, deviation = (tuple(255 * x for x in values) for values in (mean, deviation))
         return cls(mean, deviation)
 
     @classmethod
-    def of(cls, images: np.ndarray) -> "Normalisation":
-        """Mean and standard deviation of every channel of images (n, h, w, c), computed exactly."""
+    def of(cls, train: np.ndarray) -> "Normalisation":
+        """Mean and standard deviation of every channel: of pixels (n, h, w, c) exact, else in float64.
+
+        A constant feature of other numbers than pixels keeps its units.
+        """
+        if train.dtype != np.uint8:
+            axes = tuple(axis for axis in range(train.ndim) if axis != 1)
+            mean = train.mean(axes, dtype=np.float64)
+            deviation = train.std(axes, dtype=np.float64)
+            return cls(
+                tuple(mean.tolist()), tuple(np.where(deviation > 0, deviation, 1.0).tolist())
+            )
         counts = np.stack(
-            [np.bincount(channel.ravel(), minlength=256) for channel in np.moveaxis(images, -1, 0)]
+            [np.bincount(channel.ravel(), minlength=256) for channel in np.moveaxis(train, -1, 0)]
         )
         values = np.arange(counts.shape[1])
         mean = counts @ values / counts.sum(1)
@@ -133,77 +172,147 @@ class Normalisation:
             )
         return cls(tuple(mean.tolist()), tuple(np.sqrt(variance).tolist()))
 
-    def __call__(self, images: np.ndarray) -> Tensor:
-        """(n, h, w, c) uint8 to (n, c, h, w) float32."""
-        tensor = torch.from_numpy(images).permute(0, 3, 1, 2).to(torch.float32)
-        shape = (1, -1, 1, 1)
+    def __call__(self, values: np.ndarray) -> Tensor:
+        """Pixels (n, h, w, c) to (n, c, h, w) float32, other numbers (n, c, …) in their shape."""
+        tensor = torch.from_numpy(values)
+        if values.dtype == np.uint8:
+            tensor = tensor.permute(0, 3, 1, 2)
+        shape = (1, -1, *(1,) * (tensor.ndim - 2))
         return (
-            tensor.contiguous()
+            # A copy: the array may be the user's own.
+            tensor.to(torch.float32, copy=True)
+            .contiguous()
             .sub_(torch.tensor(self.mean, dtype=torch.float32).view(shape))
             .div_(torch.tensor(self.deviation, dtype=torch.float32).view(shape))
         )
 
 
-def image_dataset(
+@dataclass(frozen=True)
+class Stored:
+    """The chosen samples of a split as they are stored, before any normalisation.
+
+    Attributes:
+        inputs: uint8 pixels (n, h, w, c), float32 numbers (n, …) or int64 token ids (n, …).
+        targets: (n,) classes, or (n, m) real numbers.
+        indices: (n,), each sample's place in the original data set.
+    """
+
+    inputs: np.ndarray
+    targets: np.ndarray
+    indices: np.ndarray
+
+
+def assemble(
     name: str,
     kind: str,
-    images: Mapping[str, np.ndarray],
-    labels: Mapping[str, np.ndarray],
-    indices: Mapping[str, np.ndarray],
-    classes: Sequence[str],
-    normalisation: Mapping[str, Any] | Normalisation | None,
+    stored: Mapping[str, Stored],
+    classes: Sequence[str] | None,
+    normalisation: Mapping[str, Any] | Normalisation | str | None,
     expected: Mapping[str, str] | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> Dataset:
-    """A data set of uint8 images (n, h, w, c), labels (n,) and indices (n,), of "train" and "test".
+    """A data set of what is stored of "train" and "test", normalised, with its identity.
 
-    `normalisation` None takes mean and deviation of the training images. `expected` holds checksums
-    that the splits must have. The checksum of a split is the sha256 of its uint8 images in index
-    order, followed by the uint8 labels: equal for the same images from whatever source.
+    Args:
+        name: For messages.
+        kind: See `registry`.
+        stored: The samples of "train" and "test".
+        classes: Names of the classes; None for regression.
+        normalisation: See `Normalisation.from_setting`.
+        expected: {train, test}, checksums that the splits must have. The checksum of a split of
+            pixels is the sha256 of its uint8 images in index order, followed by the labels: equal
+            for the same images from whatever source.
+        more: Further entries of the identity; None removes an entry.
     """
-    checksums = {split: pixel_sha256(images[split], labels[split]) for split in ("train", "test")}
-    for split, checksum in (expected or {}).items():
+    checksums = {
+        split: checksum(stored[split].inputs, stored[split].targets, len(classes or ()))
+        for split in ("train", "test")
+    }
+    for split, wanted in (expected or {}).items():
         if split not in checksums:
             raise ConfigurationError(f"data.sha256 has a key {split}, it holds train and test")
-        if checksums[split] != checksum:
+        if checksums[split] != wanted:
             raise DataError(
-                f"the {len(labels[split])} {split} images of {name} have sha256 "
-                f"{checksums[split]}, not {checksum}: they are others, or in another order"
+                f"the {len(stored[split].targets)} {split} images of {name} have sha256 "
+                f"{checksums[split]}, not {wanted}: they are others, or in another order"
             )
-    n_channels = images["train"].shape[-1]
-    if normalisation is None:
-        normalisation = Normalisation.of(images["train"])
-    elif not isinstance(normalisation, Normalisation):
-        normalisation = Normalisation.from_setting(normalisation, n_channels)
-    train, test = (
-        Split(
-            normalisation(images[split]),
-            torch.from_numpy(labels[split].astype(np.int64)),
-            torch.from_numpy(indices[split].astype(np.int64)),
+    inputs = stored["train"].inputs
+    if not isinstance(normalisation, Normalisation):
+        if inputs.dtype == np.int64 and normalisation not in (None, "none"):
+            raise ConfigurationError("data.normalisation: token ids are not normalised")
+        normalisation = Normalisation.from_setting(normalisation, inputs)
+    splits = {}
+    for split in ("train", "test"):
+        inputs, targets = stored[split].inputs, stored[split].targets
+        splits[split] = Split(
+            torch.from_numpy(inputs) if normalisation is None else normalisation(inputs),
+            torch.from_numpy(targets.astype(np.float32 if classes is None else np.int64)),
+            torch.from_numpy(stored[split].indices.astype(np.int64)),
         )
-        for split in ("train", "test")
-    )
-    identity = {
+    identity: dict[str, Any] = {
         "kind": kind,
-        "n_train": len(train),
-        "n_test": len(test),
-        "classes": list(classes),
+        "n_train": len(splits["train"]),
+        "n_test": len(splits["test"]),
+        "classes": None if classes is None else list(classes),
         "train_sha256": checksums["train"],
         "test_sha256": checksums["test"],
-        "train_indices": index_ranges(train.indices),
-        "test_indices": index_ranges(test.indices),
-        "normalisation": {
-            "mean": list(normalisation.mean),
-            "deviation": list(normalisation.deviation),
-        },
+        "train_indices": index_ranges(splits["train"].indices),
+        "test_indices": index_ranges(splits["test"].indices),
+        "normalisation": None
+        if normalisation is None
+        else {"mean": list(normalisation.mean), "deviation": list(normalisation.deviation)},
     }
-    return Dataset(name, train, test, len(classes), identity)
+    for key, value in (more or {}).items():
+        if value is None:
+            identity.pop(key, None)
+        else:
+            identity[key] = value
+    n_classes = None if classes is None else len(classes)
+    return Dataset(name, splits["train"], splits["test"], n_classes, identity)
 
 
-def pixel_sha256(images: np.ndarray, labels: np.ndarray) -> str:
-    """sha256 of uint8 images (n, h, w, c) followed by the labels as uint8."""
-    digest = hashlib.sha256(np.ascontiguousarray(images, dtype=np.uint8).tobytes())
-    digest.update(labels.astype(np.uint8).tobytes())
+def named_by_seed(seed: int) -> dict[str, Any]:
+    """For `assemble`: a random split is named by its seed; hundreds of ranges say less."""
+    return {"train_indices": None, "test_indices": None, "split_seed": seed}
+
+
+def checksum(inputs: np.ndarray, targets: np.ndarray, n_classes: int = 0) -> str:
+    """sha256 of inputs followed by targets, in the order of the samples.
+
+    Classes are taken as uint8 as long as there are no more than 256. What are not pixels are
+    preceded by their type and shape.
+    """
+    digest = hashlib.sha256()
+    if inputs.dtype != np.uint8:
+        digest.update(f"{inputs.dtype} {inputs.shape}".encode())
+    digest.update(np.ascontiguousarray(inputs).tobytes())
+    real = targets.dtype.kind == "f"
+    digest.update(
+        targets.astype(np.float32 if real else np.uint8 if n_classes <= 256 else np.int64).tobytes()
+    )
     return digest.hexdigest()
+
+
+def stratified(targets: np.ndarray, n_test: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Places of a training and a test part, ascending; classes (n,) have equal shares in both.
+
+    Raises ConfigurationError where there are too few samples, of a class or in all.
+    """
+    # Half a second, which stages on other data need not spend.
+    from sklearn.model_selection import train_test_split
+
+    try:
+        train, test = train_test_split(
+            np.arange(len(targets)),
+            test_size=n_test,
+            stratify=targets if targets.dtype.kind != "f" else None,
+            random_state=seed,
+        )
+    except ValueError as error:
+        raise ConfigurationError(
+            f"data.n_test: {n_test} of {len(targets)} samples cannot be test samples: {error}"
+        ) from error
+    return np.sort(train), np.sort(test)
 
 
 def balanced_positions(labels: Tensor, n: int) -> Tensor:

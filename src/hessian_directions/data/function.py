@@ -20,6 +20,12 @@ def function(*, cache: Path, n_train: int = 50, n_test: int = 1000, seed: int = 
     """Pairs (x, f(x)) of shape (n, 1), x drawn uniformly from [−1, 1); the test points are sorted.
 
     Both splits are drawn and evaluated in float64 and rounded once, to float32.
+
+    Args:
+        cache: Not needed.
+        n_train: Training points.
+        n_test: Test points.
+        seed: Of the points.
     """
     if n_train < 1 or n_test < 1:
         raise ConfigurationError("data.n_train and data.n_test of a function are at least 1")

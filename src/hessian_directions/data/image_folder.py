@@ -1,157 +1,304 @@
-"""Images in folders, split/class/name, or in one archive of that layout."""
+"""Images in folders, one a class, or in one archive of that layout."""
 
-import io
+import os
 import tarfile
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-import torch
-from PIL import Image, UnidentifiedImageError
 
 from hessian_directions.data import cache as cache_folder
-from hessian_directions.data.dataset import (
-    Dataset,
-    balanced_positions,
-    image_dataset,
-)
+from hessian_directions.data import images
+from hessian_directions.data.dataset import Dataset, assemble
+from hessian_directions.data.source import Source, select, stack
 from hessian_directions.errors import ConfigurationError, DataError
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
-SPLITS = ("train", "test")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+# What folders of test images are called, the first one that is there counts.
+TEST_FOLDERS = ("test", "val", "validation", "valid")
+
+Parts = tuple[str, ...]
 
 
 def image_folder(
     *,
     cache: Path,
+    folder: Path | None = None,
     path: str,
+    train: str = "train",
+    test: str | None = None,
     url: str | None = None,
     archive_sha256: str | None = None,
-    size: int | None = None,
+    size: int | Sequence[int] | None = None,
     channels: int = 3,
+    transform: str | Mapping[str, Any] | None = None,
     n_train: int | None = None,
-    normalisation: Mapping[str, Any] | None = None,
+    n_test: int | None = None,
+    test_share: float | None = None,
+    seed: int = 0,
+    classes: Sequence[str] | Mapping[str, int] | str | None = None,
+    n_classes: int | None = None,
+    normalisation: Mapping[str, Any] | str | None = None,
     sha256: Mapping[str, str] | None = None,
 ) -> Dataset:
-    """Images (n, channels, h, w) of train/<class>/<name> and test/<class>/<name>.
+    """Images (n, channels, h, w) of train/<class>/<name> and test/<class>/<name>, or of <class>/<name>.
 
     Classes are numbered by alphabet. The images of a split are ordered by their names, then by
     class. So `train/<class>/<batch>_<index>.png` gives the order of batches and indices, whatever
-    the classes.
+    the classes. Only the images that are chosen are decoded and kept.
 
-    Parameters
-    ----------
-    path
-        A folder, or an archive (zip, tar, tar.gz, tar.xz …), read into memory without unpacking.
-        What is not in the working folder is looked for in the cache folder. With `url` and
-        `archive_sha256` it is the archive's name in the cache folder, fetched where it is missing.
-    size
-        Height and width in pixels that images are scaled to (bilinear); None keeps them, and they
-        must agree.
-    channels
-        3 for colour, 1 for grey.
-    n_train
-        Training images that are used: a balanced choice from the front; None: all.
-    normalisation
-        {mean, deviation} per channel in units of 0 … 255; None takes those of the training images.
-    sha256
-        {train, test}: checksums of images and labels (see `image_dataset`) that must be met.
+    Args:
+        cache: Folder of downloads.
+        folder: Of the configuration.
+        path: A folder, or an archive (zip, tar, tar.gz, tar.xz …), read without unpacking. It is
+            looked for in the folder of the configuration, the working folder and the cache folder.
+            With `url` and `archive_sha256` it is the archive's name in the cache folder, fetched
+            where it is missing.
+        train: Name of the folder of training images. Where it is not there, the folders are the
+            classes themselves, and there is no test part.
+        test: Name of the folder of test images; None: the first one there is of test, val,
+            validation and valid. Without a test part, see `n_test`.
+        url: Of the archive.
+        archive_sha256: Checksum of the archive.
+        size: Height and width in pixels that images are scaled to (bilinear), one number or
+            [height, width]; None keeps them, and they must agree. For a published transform the
+            size that comes out.
+        channels: 3 for colour, 1 for grey.
+        transform: Of evaluation, in place of scaling and normalisation: "timm" or "torchvision" for
+            the one that belongs to the network's published weights, "timm:<model>",
+            "torchvision:<model or weights>", a function "package.module:name" from a PIL image to a
+            tensor (channels, h, w), or {name, options} for what a function gives when called with
+            these options.
+        n_train: Training images that are used: a balanced choice from the front; None: all.
+        n_test: Test images that are used, chosen alike. Without a test part so many of the training
+            images become test images, in a stratified split; 0 lets the training images double as
+            test images.
+        test_share: In place of `n_test` without a test part: share of the images, between 0 and 1.
+        seed: Of the stratified split.
+        classes: Names of the class folders in the order of the network's outputs, as a list or a
+            text file of one name a line, or {name: number}. Some may have no images. None: the
+            folders by alphabet, and none may be empty.
+        n_classes: Outputs of the network, where they are more than there are classes in `classes`.
+        normalisation: {mean, deviation} per channel in units of 0 … 255, or in fractions of that if
+            all are at most 1; "none" divides pixels by 255; None or "train" takes mean and deviation
+            of the training images.
+        sha256: {train, test}: checksums of images and labels (see `assemble`) that must be met.
     """
     if channels not in (1, 3):
         raise ConfigurationError(f"data.channels: {channels} is neither 3 (colour) nor 1 (grey)")
     if (url is None) != (archive_sha256 is None):
         raise ConfigurationError("data.url and data.archive_sha256 are stated together")
-    source = Path(path).expanduser()
-    if not source.exists() and (cache / source).exists():
-        source = cache / source
+    if transform is not None and normalisation not in (None, "none"):
+        raise ConfigurationError(
+            "data.normalisation: the transform standardises, state one of them"
+        )
     if url is not None and archive_sha256 is not None:
         source = cache_folder.fetch(url, archive_sha256, path, cache)
-
-    images, labels, classes = read(source, size, channels)
-    indices = {split: np.arange(len(labels[split])) for split in SPLITS}
-    if n_train is not None:
-        chosen = balanced_positions(torch.from_numpy(labels["train"]), n_train).numpy()
-        images["train"], labels["train"] = images["train"][chosen], labels["train"][chosen]
-        indices["train"] = indices["train"][chosen]
-    return image_dataset(
-        source.name, "image_folder", images, labels, indices, classes, normalisation, sha256
-    )
-
-
-def read(
-    source: Path, size: int | None = None, channels: int = 3
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], list[str]]:
-    """uint8 images (n, h, w, c) and labels (n,) of "train" and "test", and the classes' names."""
-    names: dict[str, list[tuple[str, str]]] = {split: [] for split in SPLITS}
-    pixels: dict[tuple[str, str, str], np.ndarray] = {}
-    folders: set[tuple[str, str]] = set()
-    for parts, content in _members(source):
-        if not parts or parts[0] not in SPLITS or any(part.startswith(".") for part in parts):
-            continue
-        if len(parts) > 2 or (len(parts) == 2 and content is None):
-            folders.add((parts[0], parts[1]))
-        if len(parts) == 3 and content is not None and parts[2].lower().endswith(SUFFIXES):
-            split, label, name = parts
-            names[split].append((name, label))
-            pixels[split, label, name] = _decode(
-                content, f"{source}: {'/'.join(parts)}", size, channels
-            )
-    classes = sorted({label for _, label in folders})
-    _check_classes(source, classes, names)
-
-    if len({array.shape for array in pixels.values()}) > 1:
-        raise DataError(f"{source}: the images have several sizes, state data.size")
-
-    images, labels = {}, {}
-    for split in SPLITS:
-        order = sorted(names[split])
-        images[split] = np.stack([pixels.pop((split, label, name)) for name, label in order])
-        labels[split] = np.array([classes.index(label) for _, label in order])
-    return images, labels, classes
-
-
-def _members(source: Path) -> Iterator[tuple[tuple[str, ...], bytes | None]]:
-    """Parts of the path and content of everything in a folder or archive; None for folders."""
-    if source.is_dir():
-        for path in source.rglob("*"):
-            parts = path.relative_to(source).parts
-            yield parts, path.read_bytes() if path.is_file() else None
-    elif not source.is_file():
-        raise DataError(f"{source} is missing: it should hold train/<class>/ and test/<class>/")
-    elif zipfile.is_zipfile(source):
-        with zipfile.ZipFile(source) as archive:
-            for entry in archive.infolist():
-                content = None if entry.is_dir() else archive.read(entry)
-                yield PurePosixPath(entry.filename).parts, content
-    elif tarfile.is_tarfile(source):
-        with tarfile.open(source) as archive:
-            for member in archive:
-                file = archive.extractfile(member)
-                yield PurePosixPath(member.name).parts, file.read() if file else None
     else:
-        raise DataError(f"{source} is neither a folder nor a zip or tar archive")
+        source = cache_folder.find(path, folder, cache)
+    convert = images.converter(size, channels, transform, folder)
+    order = _class_order(classes, n_classes, folder, cache)
+    sources, names = sources_of(source, convert, train, test, order)
+    stored, _, more = select(
+        sources["train"],
+        sources.get("test"),
+        len(names),
+        n_train=n_train,
+        n_test=n_test,
+        test_share=test_share,
+        seed=seed,
+    )
+    if transform is not None:
+        more |= {"transform": transform, "size": size}
+    return assemble(source.name, "image_folder", stored, names, normalisation, sha256, more)
 
 
-def _decode(content: bytes, name: str, size: int | None, channels: int) -> np.ndarray:
-    try:
-        image = Image.open(io.BytesIO(content)).convert("RGB" if channels == 3 else "L")
-    except (UnidentifiedImageError, OSError) as error:
-        raise DataError(f"{name} cannot be read as an image") from error
-    if size is not None and image.size != (size, size):
-        image = image.resize((size, size), Image.Resampling.BILINEAR)
-    array = np.asarray(image)
-    return array if channels == 3 else array[..., None]
+def sources_of(
+    path: Path,
+    convert: Any = None,
+    train: str = "train",
+    test: str | None = None,
+    order: Mapping[str, int] | None = None,
+) -> tuple[dict[str, Source], list[str]]:
+    """The images of "train" and, where there is one, "test" in a folder or archive; the classes' names.
+
+    Args:
+        path: The folder or archive.
+        convert: What to make of an image, see `images.converter`; None: colour in its own size.
+        train: Name of the folder of training images.
+        test: Name of the folder of test images; None: one of `TEST_FOLDERS`.
+        order: Number of each class; None: by alphabet, and every folder holds images.
+    """
+    convert = convert or images.converter(None, 3, None, None)
+    files, folders = _members(path)
+    roots = _roots(path, files, folders, train, test)
+    found: dict[str, list[tuple[str, str, Parts]]] = {}
+    labels: set[str] = set()
+    for split, root in roots.items():
+        depth = len(root)
+        inside = [parts for parts in files if parts[:depth] == root and len(parts) > depth + 1]
+        labels |= {
+            parts[depth] for parts in folders if parts[:depth] == root and len(parts) > depth
+        }
+        labels |= {parts[depth] for parts in inside}
+        found[split] = sorted(
+            ("/".join(parts[depth + 1 :]), parts[depth], parts)
+            for parts in inside
+            if parts[-1].lower().endswith(SUFFIXES)
+        )
+    if not labels:
+        raise DataError(f"{path} holds no class folders train/<class>/ and test/<class>/")
+    if order is None:
+        for split, entries in found.items():
+            filled = {label for _, label, _ in entries}
+            for label in sorted(labels - filled):
+                place = "/".join((*roots[split], label))
+                raise DataError(f"{path}: the class folder {place} is missing or empty")
+        order = {label: number for number, label in enumerate(sorted(labels))}
+    elif unknown := labels - order.keys():
+        raise DataError(f"{path}: the class folder {min(unknown)} is not among data.classes")
+    names = [str(number) for number in range(max(order.values()) + 1)]
+    for label, number in order.items():
+        names[number] = label
+    sources = {}
+    for split, entries in found.items():
+        if not entries:
+            raise DataError(f"{path}: there are no {split} images")
+        targets = np.array([order[label] for _, label, _ in entries], dtype=np.int64)
+        members = [parts for _, _, parts in entries]
+        sources[split] = Source(str(path), targets, partial(_read, path, members, convert))
+    return sources, names
 
 
-def _check_classes(
-    source: Path, classes: Sequence[str], names: Mapping[str, Sequence[tuple[str, str]]]
-) -> None:
-    if not classes:
-        raise DataError(f"{source} holds no class folders train/<class>/ and test/<class>/")
-    for split in SPLITS:
-        filled = {label for _, label in names[split]}
-        for label in classes:
-            if label not in filled:
-                raise DataError(f"{source}: the class folder {split}/{label} is missing or empty")
+def _read(path: Path, members: list[Parts], convert: Any, places: np.ndarray) -> np.ndarray:
+    """The images at these places of the list, and no other, as arrays."""
+    wanted = {"/".join(members[place]) for place in places}
+    contents: dict[str, bytes] = {}
+    if path.is_dir():
+        pass
+    elif zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            for entry in archive.infolist():
+                if (name := _name(entry.filename)) in wanted:
+                    contents[name] = archive.read(entry)
+    else:
+        with tarfile.open(path) as packed:
+            for member in packed:
+                name = _name(member.name)
+                if name in wanted and (file := packed.extractfile(member)) is not None:
+                    contents[name] = file.read()
+
+    def one(place: int) -> np.ndarray:
+        name = "/".join(members[place])
+        try:
+            content = (path / name).read_bytes() if path.is_dir() else contents[name]
+        except OSError as error:
+            raise DataError(f"{path}: {name} cannot be read") from error
+        try:
+            return convert(images.decode(content, f"{path}: {name}"))
+        except DataError as error:
+            if str(error).startswith(str(path)):
+                raise
+            raise DataError(f"{path}: {name}: {error}") from error
+
+    return stack(one, places, str(path))
+
+
+def _members(path: Path) -> tuple[list[Parts], list[Parts]]:
+    """Parts of the paths of all files and of all folders; hidden ones are passed over."""
+    files: list[Parts] = []
+    folders: list[Parts] = []
+    if path.is_dir():
+        for place, below, names in os.walk(path, followlinks=True):
+            parts = Path(place).relative_to(path).parts
+            files += [(*parts, name) for name in names]
+            folders += [(*parts, name) for name in below]
+    elif not path.is_file():
+        raise DataError(f"{path} is missing: it should hold train/<class>/ and test/<class>/")
+    elif zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            for entry in archive.infolist():
+                (folders if entry.is_dir() else files).append(PurePosixPath(entry.filename).parts)
+    elif tarfile.is_tarfile(path):
+        with tarfile.open(path) as archive:
+            for member in archive:
+                kind = files if member.isfile() else folders
+                kind.append(PurePosixPath(member.name).parts)
+    else:
+        raise DataError(f"{path} is neither a folder nor a zip or tar archive")
+    shown = [
+        [
+            parts
+            for parts in kind
+            if parts and not any(p[0] == "." or p == "__MACOSX" for p in parts)
+        ]
+        for kind in (files, folders)
+    ]
+    return shown[0], shown[1]
+
+
+def _name(name: str) -> str:
+    return "/".join(PurePosixPath(name).parts)
+
+
+def _roots(
+    path: Path, files: list[Parts], folders: list[Parts], train: str, test: str | None
+) -> dict[str, Parts]:
+    """Where the class folders of "train" and "test" lie; a single folder around them is passed over."""
+    root: Parts = ()
+    while True:
+        depth = len(root)
+        below = [parts for parts in (*files, *folders) if parts[:depth] == root]
+        here = {parts[depth] for parts in below if len(parts) > depth + 1}
+        here |= {parts[depth] for parts in folders if parts[:depth] == root and len(parts) > depth}
+        if train in here:
+            break
+        nested = {parts[depth] for parts in below if len(parts) > depth + 2}
+        if len(here) != 1 or not nested:
+            if test is not None or train != "train" or (here and here <= {*TEST_FOLDERS}):
+                raise DataError(f"{path} has no folder {train} (data.train)")
+            return {"train": root}
+        root = (*root, *here)
+    # A folder without class folders holds no labels: ImageNet's test images are of that kind.
+    labelled = {parts[depth] for parts in below if len(parts) > depth + 2}
+    labelled |= {p[depth] for p in folders if p[:depth] == root and len(p) > depth + 1}
+    names = [test] if test is not None else [name for name in TEST_FOLDERS if name in labelled]
+    if test is not None and test not in labelled:
+        raise DataError(f"{path} has no folder {test} with class folders (data.test)")
+    return {"train": (*root, train)} | ({"test": (*root, names[0])} if names else {})
+
+
+def _class_order(
+    classes: Sequence[str] | Mapping[str, int] | str | None,
+    n_classes: int | None,
+    folder: Path | None,
+    cache: Path,
+) -> dict[str, int] | None:
+    """Number of each class that `classes` names, filled up to `n_classes`."""
+    if classes is None:
+        if n_classes is not None:
+            raise ConfigurationError("data.n_classes needs data.classes, the number of each class")
+        return None
+    if isinstance(classes, str):
+        file = cache_folder.find(classes, folder, cache)
+        if not file.is_file():
+            raise DataError(f"{file} is missing: data.classes names a text file of class names")
+        classes = [line.strip() for line in file.read_text().splitlines() if line.strip()]
+    if isinstance(classes, Mapping):
+        order = {str(label): int(number) for label, number in classes.items()}
+    else:
+        order = {str(label): number for number, label in enumerate(classes)}
+    numbers = sorted(order.values())
+    if len(set(numbers)) < len(classes) or numbers[0] < 0:
+        raise ConfigurationError("data.classes: names or numbers repeat, or are negative")
+    if n_classes is not None:
+        if numbers[-1] >= n_classes:
+            raise ConfigurationError(
+                f"data.classes: class {numbers[-1]} is outside the {n_classes} of data.n_classes"
+            )
+        taken = set(numbers)
+        order |= {f"class {n}": n for n in range(n_classes) if n not in taken}
+    return order

@@ -5,11 +5,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from hessian_directions.data.arrays import arrays
 from hessian_directions.data.cifar10 import cifar10
 from hessian_directions.data.dataset import Dataset
 from hessian_directions.data.digits import digits
 from hessian_directions.data.function import function
 from hessian_directions.data.image_folder import image_folder
+from hessian_directions.data.python import python
+from hessian_directions.data.torchvision_sets import torchvision
 from hessian_directions.errors import ConfigurationError
 
 KINDS: dict[str, Callable[..., Dataset]] = {
@@ -17,32 +20,62 @@ KINDS: dict[str, Callable[..., Dataset]] = {
     "function": function,
     "cifar10": cifar10,
     "image_folder": image_folder,
+    "arrays": arrays,
+    "torchvision": torchvision,
+    "python": python,
 }
+# What a kind is given beside its keys, where its signature names it.
+SURROUNDINGS = ("cache", "folder")
 
 
-def load(settings: Mapping[str, Any], cache: Path) -> Dataset:
+def load(
+    settings: Mapping[str, Any],
+    cache: Path,
+    folder: Path | None = None,
+    published: str | None = None,
+) -> Dataset:
     """The data set that `settings` describe: a `kind` and keywords of the function of that name.
 
-    Raises ConfigurationError for an unknown kind or key, DataError where the data cannot be had or
-    are others.
+    Args:
+        settings: From the configuration.
+        cache: Folder of downloads.
+        folder: Of the configuration, where paths and modules are looked for before the working
+            folder; None: the working folder.
+        published: The network's model or published weights, "timm:<name>" or "torchvision:<name>",
+            which `transform: timm` and `transform: torchvision` stand for.
+
+    Raises:
+        ConfigurationError: A kind or a key is unknown, or a key is missing or has a wrong value.
+        DataError: The data cannot be had, or are others.
     """
     options = dict(settings)
     kind = options.pop("kind", None)
     if kind not in KINDS:
         raise ConfigurationError(f"data.kind: {kind!r} is unknown, it can be {', '.join(KINDS)}")
-    parameters = inspect.signature(KINDS[kind]).parameters
-    allowed = sorted(parameters.keys() - {"cache"})
+    parameters = dict(inspect.signature(KINDS[kind]).parameters)
+    given = {
+        key: value
+        for key, value in zip(SURROUNDINGS, (cache, folder))
+        if parameters.pop(key, None) is not None
+    }
     for key in options:
-        if key not in allowed:
+        if key not in parameters:
             raise ConfigurationError(
-                f"data of kind {kind} has no key {key}, it has {', '.join(allowed)}"
+                f"data of kind {kind} has no key {key}, it has {', '.join(sorted(parameters))}"
             )
     for key, parameter in parameters.items():
-        if parameter.default is parameter.empty and key not in options and key != "cache":
+        if parameter.default is parameter.empty and key not in options:
             raise ConfigurationError(f"data of kind {kind} needs the key {key}")
+    if (library := options.get("transform")) in ("timm", "torchvision"):
+        if published is None or published.partition(":")[0] != library:
+            raise ConfigurationError(
+                f"data.transform: the network's weights are not {library}'s, name them as in "
+                f"{library}:<model>"
+            )
+        options["transform"] = published
     try:
-        return KINDS[kind](cache=cache, **options)
-    except (TypeError, ValueError) as error:
+        return KINDS[kind](**given, **options)
+    except (TypeError, ValueError, AttributeError) as error:
         reason = " ".join(str(error).split())
         raise ConfigurationError(
             f"data of kind {kind} cannot be made from {options}: {reason}"

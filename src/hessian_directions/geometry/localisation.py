@@ -141,17 +141,3 @@ def localise(
             "kind": ("parameter", [kind.get(name, OTHER) for name in size]),
         },
     )
-
-
-def add_up(dataset: xr.Dataset, by: str) -> tuple[list[str], Floats, Floats]:
-    """Names of the layers or kinds, their shares (K, B), and their parts of the parameters (B,).
-
-    Args:
-        dataset: What `localise` returns.
-        by: "layer" or "kind"; in the order in which they first appear.
-    """
-    groups = [str(name) for name in dataset[by].values]
-    names = list(dict.fromkeys(groups))
-    member = np.array([[group == name for group in groups] for name in names], dtype=float)
-    size = dataset["size"].values
-    return names, dataset["share"].values @ member.T, member @ size / size.sum()

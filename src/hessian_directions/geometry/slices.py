@@ -105,7 +105,7 @@ def plane_directions(
     if objective.n_parameters < 2:
         raise ConfigurationError("A plane needs two parameters, but the objective has one.")
     if plane == "hessian":
-        return _both_ends(extreme_eigenpairs(objective, seed=seed).vectors)
+        return both_ends(extreme_eigenpairs(objective, seed=seed).vectors)
     generator = as_generator(seed, "plane")
     V = gaussian(objective.n_parameters, 2, generator, objective.dtype, objective.device)
     return filter_normalised(V, objective.parameters.values()) if plane == "filter" else V
@@ -156,7 +156,7 @@ def surface(
     if directions is None:
         directions, normalisation = plane_directions(objective, plane, seed), NORMALISATIONS[plane]
     elif (vectors := getattr(directions, "vectors", None)) is not None:
-        directions, normalisation = _both_ends(vectors), "unit"
+        directions, normalisation = both_ends(vectors), "unit"
     V = as_tensor(directions)
     if alphas is None or betas is None:
         _require_shape(V, objective, 2)
@@ -319,7 +319,7 @@ def projected_hessian(H: Operator | HasHessian, directions: Array) -> Tensor:
     return ((M + M.T) / 2).cpu()
 
 
-def _both_ends(vectors: Tensor) -> Tensor:
+def both_ends(vectors: Tensor) -> Tensor:
     """η of the largest, δ of the smallest eigenvalue, each with its largest entry positive.
 
     An eigenvector has no sign: fixing it keeps the orientation of a picture.
@@ -357,7 +357,7 @@ def _line(
     """
     losses = np.empty(len(points))
     for first in range(0, len(points), CHUNK):
-        x = torch.from_numpy(points[first : first + CHUNK]).to(direction)
+        x = torch.from_numpy(points[first : first + CHUNK].copy()).to(direction)
         thetas = start[:, None] + direction[:, None] * x
         losses[first : first + len(x)] = _finite_values(objective, thetas)
         clock(done + first + len(x))

@@ -1,31 +1,50 @@
 """Checkpoints: weights and buffers of a network in a file, read strictly.
 
-Every key and every shape has to fit, nothing is skipped or guessed, and a network is changed only
-after the whole file has been checked. Files are read as tensors alone: no code in them is run.
+Where the weights lie in a file, and what stands before their names, is found by trying; but every
+key and every shape has to fit, and a network is changed only after the whole state has been checked.
+Files are read as tensors and plain values alone: no code in them is run.
 """
 
+import argparse
+import collections
+import datetime
+import inspect
 import json
 import os
+import pathlib
 import re
-from collections.abc import Callable, Mapping
+import types
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from hessian_directions.data.cache import fetch, folder
+from hessian_directions.data import cache as cache_folder
 from hessian_directions.errors import CheckpointError, ConfigurationError
 from hessian_directions.files import atomic_path, to_json
 from hessian_directions.files import sha256 as file_sha256
 from hessian_directions.models import vision
+from hessian_directions.models.resnet import ResNet
 
 # Files written before PyTorch 0.4 do not have this count; evaluation mode does not read it.
 COUNTER = "num_batches_tracked"
 # What BatchNorm keeps beside its parameters.
 STATISTICS = ("running_mean", "running_var", COUNTER)
+# Where programs put the weights in a dictionary with other things; the first that fits is taken.
+PLACES = (
+    "state_dict", "model_state_dict", "model_state", "model", "net", "network", "module", "weights",
+    "params", "student", "ema", "model_ema", "ema_state_dict", "state_dict_ema",
+)  # fmt: skip
+# What DataParallel and torch.compile put before the names of parameters.
+WRAPPERS = ("module.", "_orig_mod.")
+FORMATS = ("safetensors", "torch", "li_et_al", "timm", "torchvision")
 
 
 def save(
@@ -36,17 +55,19 @@ def save(
 ) -> None:
     """Write a network's state as safetensors, whole or not at all.
 
-    Parameters
-    ----------
-    metadata
-        What made the weights; kept as sorted JSON under the key "provenance". Equal states and
-        metadata give equal bytes.
-    dtype
-        Rounds floating-point tensors, e.g. to ``torch.float16`` for half the size: relative changes
-        up to 5e-4 between 6.1e-5 and 65504, larger ones below. None keeps them as they are.
+    A tensor that several keys share is written once, under the first of them.
 
-    A tensor that several keys share is written once, under the first of them. Raises CheckpointError
-    where rounding makes a finite number infinite.
+    Args:
+        path: Of the file.
+        model: The network.
+        metadata: What made the weights; kept as sorted JSON under the key "provenance". Equal states
+            and metadata give equal bytes.
+        dtype: Rounds floating-point tensors, e.g. to ``torch.float16`` for half the size: relative
+            changes up to 5e-4 between 6.1e-5 and 65504, larger ones below. None keeps them as they
+            are.
+
+    Raises:
+        CheckpointError: Rounding makes a finite number infinite.
     """
     tensors = {key: tensor.detach().cpu() for key, tensor in _unshared(model).items()}
     if dtype is not None:
@@ -67,110 +88,134 @@ def save(
 def load(path: str | os.PathLike[str], model: nn.Module) -> dict[str, Any]:
     """Load what `save` wrote, or any safetensors state of this network, and return its metadata.
 
-    Raises CheckpointError naming the file and the key for a missing or unexpected key or a wrong
-    shape, and naming the file where it is missing or holds no tensors.
+    Raises:
+        CheckpointError: The file is missing or holds no tensors, a key is missing or unexpected, or
+            a shape is wrong; the message names file and key.
     """
     _require(path)
-    try:
-        with safetensors.safe_open(path, "pt") as file:
-            metadata = json.loads((file.metadata() or {}).get("provenance", "{}"))
-        state = safetensors.torch.load_file(path)
-    except (safetensors.SafetensorError, ValueError, OSError) as error:
-        raise CheckpointError(f"{path} is not a safetensors checkpoint ({error})") from error
+    state, metadata = _read_safetensors(path)
     _fill(path, model, state)
     return metadata
 
 
-def load_torch(path: str | os.PathLike[str], model: nn.Module) -> dict[str, Any]:
-    """Load a state that ``torch.save`` wrote, and return the numbers and names stored beside it.
-
-    The file holds the state itself or a dictionary with it under "state_dict", "model" or "net";
-    the prefix "module." of ``DataParallel`` is dropped. Errors as in `load`.
-    """
-    return _load_torch(path, model, rename=lambda key: key)
-
-
-def load_lietal(path: str | os.PathLike[str], model: nn.Module) -> dict[str, Any]:
-    """Load a residual network that Li et al. 2018 published (``.t7``) into a `resnet` of its shape.
-
-    Returns what they stored beside the weights: {"acc": test accuracy in per cent, "epoch": epochs
-    trained}. Errors as in `load`; names in them are ours.
-    """
-    return _load_torch(path, model, rename=_from_lietal)
-
-
-def load_timm(name: str, model: nn.Module) -> dict[str, Any]:
-    """Load the weights that timm publishes for one of its models into a `timm:` model.
-
-    `name` is a name that timm has weights for, ``hf_hub:<owner>/<name>`` for a model of the Hugging
-    Face hub, or ``local-dir:<folder>`` for a folder of the hub's layout (config.json and
-    model.safetensors). The published model keeps its own number of classes: timm would give another
-    number a new, random classifier without a word. Raises CheckpointError as `load`, and where timm
-    cannot get the weights.
-    """
-    try:
-        published = vision.timm().create_model(name, pretrained=True)
-    except Exception as error:
-        reason = " ".join(str(error).split())
-        raise CheckpointError(
-            f"timm has no weights for {name!r} here ({type(error).__name__}: {reason}); names that "
-            "begin with hf_hub: need a network connection or timm's own cache"
-        ) from error
-    _fill(name, model, published.state_dict())
-    return {}
-
-
-FORMATS: dict[str, Callable[[str | os.PathLike[str], nn.Module], dict[str, Any]]] = {
-    "safetensors": load,
-    "torch": load_torch,
-    "li_et_al": load_lietal,
-}
-
-
 def import_into(
-    model: nn.Module, settings: Mapping[str, Any], cache: str | os.PathLike[str] | None = None
+    model: nn.Module,
+    settings: Mapping[str, Any],
+    cache: str | os.PathLike[str] | None = None,
+    folder: Path | None = None,
 ) -> dict[str, Any]:
     """Load the checkpoint that a configuration describes, and return what is stored beside it.
 
-    Parameters
-    ----------
-    settings
-        {format, file} for a file on this machine, {format, url, sha256} for one that is fetched
-        into the cache folder unless it is there; it is called `file` there, or else by its checksum
-        and the name in the address. `format` is "safetensors", "torch" or "li_et_al". With `sha256`
-        a file on this machine is checked, too. {format: "timm", name} for weights that timm
-        publishes, see `load_timm`.
-    cache
-        The configured cache folder, see `data.cache.folder`.
+    That are numbers and names, and under "notes", where there are any, sentences on what was found:
+    numbers of another precision, several states that fit.
+
+    Args:
+        model: The network.
+        settings: Keywords of `source`.
+        cache: The configured cache folder, see `data.cache.folder`.
+        folder: Of the configuration, where files are looked for before the working folder.
+
+    Raises:
+        ConfigurationError: The settings have an unknown key, or do not go together.
+        CheckpointError: The weights cannot be had, or are those of another network.
+        DataError: A file cannot be fetched.
     """
-    if settings.get("format") == "timm":
-        if settings.keys() != {"format", "name"}:
-            raise ConfigurationError("checkpoint of format timm has the keys format and name")
-        return load_timm(settings["name"], model)
-    unknown = settings.keys() - {"format", "file", "url", "sha256"}
-    if unknown:
+    allowed = inspect.signature(source).parameters
+    if unknown := settings.keys() - allowed:
         raise ConfigurationError(
-            f"checkpoint has no key {min(unknown)}, it has format, file, url and sha256"
+            f"checkpoint has no key {min(unknown)}, it has {', '.join(allowed)}"
         )
-    if settings.get("format") not in FORMATS:
-        raise ConfigurationError(
-            f"checkpoint.format: {settings.get('format')!r} is unknown, it can be "
-            f"{', '.join([*FORMATS, 'timm'])}"
-        )
-    url, checksum, file = (settings.get(key) for key in ("url", "sha256", "file"))
-    if url is not None:
-        if checksum is None:
-            raise ConfigurationError("checkpoint.url needs checkpoint.sha256")
-        name = file or f"{checksum[:12]}-{url.rpartition('/')[2]}"
-        path = fetch(url, checksum, name, folder(cache))
-    elif file is not None:
-        path = Path(file).expanduser()
-        _require(path)
-        if checksum is not None and (found := file_sha256(path)) != checksum:
-            raise CheckpointError(f"{path} has sha256 {found}, not {checksum}")
+    for key, value in settings.items():
+        if not isinstance(value, str | None):
+            raise ConfigurationError(f"checkpoint.{key}: {value!r} is not a text")
+    chosen = source(**settings)
+    if chosen.name is not None:
+        published = _published_by_timm if chosen.format == "timm" else _published_by_torchvision
+        return _noted({}, _fill(chosen.name, model, published(chosen.name)))
+    path = _file(chosen, Path(cache_folder.folder(cache)), folder)
+    content: Mapping[str, Any]
+    if chosen.format == "safetensors" or (chosen.format is None and _is_safetensors(path)):
+        content, beside = _read_safetensors(path)
     else:
-        raise ConfigurationError("checkpoint needs the key file, or the keys url and sha256")
-    return FORMATS[settings["format"]](path, model)
+        content, beside = _read_torch(path), None
+    found = _find(path, model, content, chosen)
+    if beside is None:
+        beside = {
+            key: value
+            for key, value in content.items()
+            if isinstance(value, bool | int | float | str)
+        }
+    return _noted(beside, found.notes + _fill(path, model, found.state))
+
+
+@dataclass(frozen=True)
+class CheckpointSource:
+    """Settings of a checkpoint that go together; see `source`."""
+
+    format: str | None
+    file: str | None
+    url: str | None
+    sha256: str | None
+    name: str | None
+    key: str | None
+    prefix: str | None
+
+
+def source(
+    *,
+    format: str | None = None,
+    file: str | None = None,
+    url: str | None = None,
+    sha256: str | None = None,
+    name: str | None = None,
+    key: str | None = None,
+    prefix: str | None = None,
+) -> CheckpointSource:
+    """Where trained weights come from: a file on this machine, an address, or a published name.
+
+    Args:
+        format: "safetensors"; "torch", what ``torch.save`` wrote; "li_et_al", a residual network
+            that Li et al. 2018 published (``.t7``), for a `resnet` of its shape; "timm" or
+            "torchvision", weights that these publish. None: by the content of the file, or the name.
+        file: Path of the file, looked for in the folder of the configuration, the working folder
+            and the cache folder. With `url`, its name in the cache folder.
+        url: Address that the file is fetched from unless it is in the cache folder, where it is
+            called `file`, or else by its checksum and the name in the address.
+        sha256: Checksum of the file; needed with `url`.
+        name: Of published weights: a name that timm has weights for, ``hf_hub:<owner>/<name>`` for a
+            timm model of the Hugging Face hub, ``local-dir:<folder>`` for a folder of the hub's
+            layout; or torchvision's "<Weights>.<NAME>", e.g. ResNet18_Weights.IMAGENET1K_V1. It may
+            begin with "timm:" or "torchvision:".
+        key: Where the weights are in a file that holds a dictionary with other things, e.g.
+            "state.model" for content["state"]["model"]. None: tried in the order state_dict,
+            model_state_dict, model, net, network, module, weights …, ema, then any other key.
+        prefix: What stands before the names of the network's parameters, e.g. "encoder."; entries
+            without it are left out. None: "module." and "_orig_mod." and what all names share are
+            dropped where the names fit the network then.
+    """
+    if name is not None:
+        library, _, rest = name.partition(":")
+        if library in ("timm", "torchvision"):
+            format, name = format or library, rest
+        elif format is None:
+            guesses = {"hf_hub": "timm", "local-dir": "timm"}
+            format = guesses.get(library) or ("torchvision" if "_Weights." in name else None)
+    if format is not None and format not in FORMATS:
+        raise ConfigurationError(
+            f"checkpoint.format: {format!r} is unknown, it can be {', '.join(FORMATS)}"
+        )
+    if format in ("timm", "torchvision"):
+        if name is None or any(value is not None for value in (file, url, sha256, key, prefix)):
+            raise ConfigurationError(f"checkpoint of format {format} has the keys format and name")
+    elif name is not None:
+        raise ConfigurationError("checkpoint.name: state checkpoint.format, timm or torchvision")
+    elif file is None and url is None:
+        raise ConfigurationError(
+            "checkpoint needs the key file, the keys url and sha256, or the key name"
+        )
+    elif url is not None and sha256 is None:
+        raise ConfigurationError("checkpoint.url needs checkpoint.sha256")
+    return CheckpointSource(format, file, url, sha256, name, key, prefix)
 
 
 def require_scores(
@@ -181,7 +226,7 @@ def require_scores(
 ) -> None:
     """Raise CheckpointError unless the imported network scores what its publication says.
 
-    `settings` are those of `import_into`; they name the file.
+    `settings` are those of `source`; they name the file.
     """
     source = settings.get("file") or settings.get("url") or settings.get("name")
     for name, value in expected.items():
@@ -201,49 +246,251 @@ def _from_lietal(key: str) -> str:
     return re.sub(r"^linear\.", "classifier.", key)
 
 
-def _load_torch(
-    path: str | os.PathLike[str], model: nn.Module, rename: Callable[[str], str]
-) -> dict[str, Any]:
-    _require(path)
+def _published_by_timm(name: str) -> dict[str, Tensor]:
+    """The weights that timm publishes, for the number of classes that they were trained on.
+
+    timm would give another number a new, random classifier without a word.
+    """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        return vision.timm().create_model(name, pretrained=True).state_dict()
     except Exception as error:
+        reason = " ".join(str(error).split())
         raise CheckpointError(
-            f"{path} is not a checkpoint of tensors, numbers and names alone "
-            f"(torch.load refuses it: {type(error).__name__})"
+            f"timm has no weights for {name!r} here ({type(error).__name__}: {reason}); they need a "
+            "network connection or timm's own cache"
         ) from error
-    state, beside = content, {}
-    if isinstance(content, Mapping):
-        for name in ("state_dict", "model", "net"):
-            if isinstance(content.get(name), Mapping):
-                state = content[name]
-                beside = {
-                    key: value
-                    for key, value in content.items()
-                    if isinstance(value, bool | int | float | str)
-                }
+
+
+def _published_by_torchvision(name: str) -> dict[str, Tensor]:
+    try:
+        models, weights = vision.torchvision().models, vision.published_weights(name)
+        kind = type(weights)
+        builder = next(m for m in models.list_models() if models.get_model_weights(m) is kind)
+        # By the model: some files have names of parameters that only their model knows.
+        return models.get_model(builder, weights=weights, progress=False).state_dict()
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(
+            f"torchvision has no weights for {name!r} here ({type(error).__name__}: {reason}); they "
+            "need a network connection or torch's own cache"
+        ) from error
+
+
+def _file(chosen: CheckpointSource, cache: Path, folder: Path | None) -> Path:
+    if chosen.url is not None and chosen.sha256 is not None:
+        name = chosen.file or f"{chosen.sha256[:12]}-{chosen.url.rpartition('/')[2]}"
+        return cache_folder.fetch(chosen.url, chosen.sha256, name, cache)
+    path = cache_folder.find(chosen.file or "", folder, cache)
+    _require(path)
+    if chosen.sha256 is not None and (found := file_sha256(path)) != chosen.sha256:
+        raise CheckpointError(f"{path} has sha256 {found}, not {chosen.sha256}")
+    return path
+
+
+def _is_safetensors(path: Path) -> bool:
+    """By the beginning: the length of a header that is JSON, in 8 bytes, and the header's brace."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    length = int.from_bytes(start[:8], "little")
+    return path.suffix == ".safetensors" or (start[8:] == b"{" and length < path.stat().st_size)
+
+
+def _read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors, and the metadata that `save` writes."""
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            metadata = json.loads((file.metadata() or {}).get("provenance", "{}"))
+        return safetensors.torch.load_file(path), metadata
+    except (safetensors.SafetensorError, ValueError, OSError) as error:
+        raise CheckpointError(f"{path} is not a safetensors checkpoint ({error})") from error
+
+
+def _harmless() -> list[Any]:
+    """Types that checkpoints hold beside weights, whose restoring runs no code of the file."""
+    multiarray = np._core.multiarray
+    scalars = "?bhilqBHILQefdgFDSU"
+    paths = ("Path", "PosixPath", "WindowsPath", "PurePath", "PurePosixPath", "PureWindowsPath")
+    return [
+        argparse.Namespace,
+        types.SimpleNamespace,
+        collections.defaultdict,
+        datetime.datetime,
+        datetime.date,
+        datetime.timedelta,
+        np.ndarray,
+        np.dtype,
+        *{type(np.dtype(scalar)) for scalar in scalars},
+        # NumPy moved these between its versions 1 and 2.
+        *(
+            (getattr(multiarray, function), f"numpy.{core}.multiarray.{function}")
+            for core in ("core", "_core")
+            for function in ("scalar", "_reconstruct")
+        ),
+        # A path of another system cannot be made here; its parts are enough.
+        *(
+            (pathlib.PurePosixPath, f"{module}.{name}")
+            for module in ("pathlib", "pathlib._local")
+            for name in paths
+        ),
+    ]
+
+
+def _read_torch(path: Path) -> Mapping[str, Any]:
+    """What ``torch.save`` wrote, without running code; DataParallel's and old files included."""
+    try:
+        with torch.serialization.safe_globals(_harmless()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that a TorchScript program is one: it is refused
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        text = str(error)
+        found = re.search(r"GLOBAL ([\w.]+\.\w+)", text)
+        if "TorchScript" in text:
+            what = "it is a TorchScript program"
+        elif found:
+            what = f"it holds a {found[1]}, and restoring that would run code"
+        else:
+            what = f"torch.load refuses it, {type(error).__name__}"
+        raise CheckpointError(
+            f"{path} is not a checkpoint of tensors, numbers and names alone ({what}): save the "
+            "weights by torch.save(model.state_dict(), file) where the network was made"
+        ) from error
+    if not isinstance(content, Mapping):
+        raise CheckpointError(
+            f"{path} holds no dictionary of named tensors, but a {type(content).__name__}"
+        )
+    return content
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A state by the model's names, where it was in the file, and how far it is from fitting."""
+
+    state: dict[str, Tensor]
+    place: str
+    n_wrong: int
+    notes: list[str]
+
+
+def _find(
+    path: Path, model: nn.Module, content: Mapping[str, Any], chosen: CheckpointSource
+) -> _Found:
+    """The first state in the file that has the model's keys, else the one that lacks the fewest."""
+    if chosen.key is not None:
+        states = dict(_states(_at(path, content, chosen.key), chosen.key, 0))
+    else:
+        states = dict(_states(content, "", 3))
+    if not states:
+        where = f" under {chosen.key} (checkpoint.key)" if chosen.key else ""
+        raise CheckpointError(f"{path} holds no dictionary of named tensors{where}")
+    wanted = _unshared(model).keys()
+    known = model.state_dict().keys()
+    ranks = {
+        place: PLACES.index(name) for place in states if (name := place.split(".")[-1]) in PLACES
+    }
+    order = sorted(states, key=lambda place: ranks.get(place, len(PLACES)))
+    found: list[_Found] = []
+    for place in order:
+        for state, notes in _renamed(path, states[place], chosen, isinstance(model, ResNet)):
+            if not any(key.endswith(COUNTER) for key in state):
+                zero = torch.tensor(0)
+                state |= {key: zero for key in known if key.endswith(COUNTER)}
+            n_wrong = len(wanted - state.keys()) + len(state.keys() - known)
+            found.append(_Found(state, place, n_wrong, notes))
+            if n_wrong == 0:
                 break
-    if not _is_state(state):
-        raise CheckpointError(f"{path} holds no dictionary of named tensors")
-    state = {rename(key.removeprefix("module.")): tensor for key, tensor in state.items()}
-    if not any(key.endswith(COUNTER) for key in state):
-        zero = torch.tensor(0)
-        state |= {key: zero for key in model.state_dict() if key.endswith(COUNTER)}
-    _fill(path, model, state)
-    return beside
+    best = min(found, key=lambda one: one.n_wrong)
+    others = [one.place for one in found if one.n_wrong == 0 and one.place != best.place]
+    if best.n_wrong == 0 and others:
+        best.notes.append(
+            f"{path}: the weights are those under {best.place or 'the top'}; those under "
+            f"{', '.join(others)} fit, too (checkpoint.key)"
+        )
+    return best
 
 
-def _is_state(content: Any) -> bool:
-    return (
-        isinstance(content, Mapping)
-        and len(content) > 0
-        and all(isinstance(key, str) for key in content)
-        and all(isinstance(value, Tensor) for value in content.values())
-    )
+def _states(
+    content: Mapping[Any, Any], place: str, depth: int
+) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Every group of named tensors in nested dictionaries, by the keys that lead to it."""
+    tensors = {
+        key: value
+        for key, value in content.items()
+        if isinstance(key, str) and isinstance(value, Tensor)
+    }
+    if tensors:
+        yield place, tensors
+    for key, value in content.items():
+        if depth > 0 and isinstance(key, str) and isinstance(value, Mapping):
+            yield from _states(value, f"{place}.{key}" if place else key, depth - 1)
 
 
-def _fill(path: str | os.PathLike[str], model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Copy `state` into the model after every key and shape has been compared."""
+def _at(path: Path, content: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """What is under a key "a.b", or under a, b in turn."""
+    here: Any = content
+    rest = key
+    while rest:
+        keys = [rest[:end] for end in range(len(rest), 0, -1) if rest[end : end + 1] in ("", ".")]
+        step = next((k for k in keys if isinstance(here, Mapping) and k in here), None)
+        if step is None:
+            names = ", ".join(map(str, content)) if isinstance(content, Mapping) else ""
+            raise CheckpointError(f"{path} has nothing under {key} (checkpoint.key), but {names}")
+        here, rest = here[step], rest[len(step) + 1 :]
+    if not isinstance(here, Mapping):
+        raise CheckpointError(
+            f"{path} holds no dictionary of named tensors under {key} (checkpoint.key)"
+        )
+    return here
+
+
+def _renamed(
+    path: Path, state: Mapping[str, Tensor], chosen: CheckpointSource, ours: bool
+) -> Iterator[tuple[dict[str, Tensor], list[str]]]:
+    """The state under the names that it may have in the model, the likeliest first.
+
+    Into our own `resnet` a file with Li et al.'s names goes without being called so.
+    """
+    notes: list[str] = []
+    plain = dict(state)
+    bare = {_unwrapped(key): tensor for key, tensor in state.items()}
+    if chosen.prefix is not None:
+        prefix = chosen.prefix
+        inside = plain if any(key.startswith(prefix) for key in plain) else bare
+        kept = {k.removeprefix(prefix): t for k, t in inside.items() if k.startswith(prefix)}
+        if not kept:
+            raise CheckpointError(
+                f"{path}: no key begins with {prefix} (checkpoint.prefix), the first is {next(iter(state))}"
+            )
+        if len(kept) < len(inside):
+            notes = [f"{path}: {len(inside) - len(kept)} entries do not begin with {prefix}"]
+        forms = [kept]
+    else:
+        forms = [bare, plain]
+        while len({key.partition(".")[0] for key in bare}) == 1 and all("." in key for key in bare):
+            bare = {key.partition(".")[2]: tensor for key, tensor in bare.items()}
+            forms.append(bare)
+    if chosen.format != "li_et_al":
+        yield from ((dict(form), list(notes)) for form in forms)
+    if chosen.format == "li_et_al" or (chosen.format is None and ours):
+        for form in forms:
+            yield {_from_lietal(key): tensor for key, tensor in form.items()}, list(notes)
+
+
+def _unwrapped(key: str) -> str:
+    """A parameter's name without what DataParallel and torch.compile put before it."""
+    while key.startswith(WRAPPERS):
+        key = key.partition(".")[2]
+    return key
+
+
+def _noted(beside: dict[str, Any], notes: list[str]) -> dict[str, Any]:
+    return beside | ({"notes": notes} if notes else {})
+
+
+def _fill(path: str | os.PathLike[str], model: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
+    """Copy `state` into the model after every key and shape has been compared.
+
+    Returns a sentence if the numbers had another precision.
+    """
     wanted = _unshared(model)
     aliases = model.state_dict().keys() - wanted.keys()
     missing = [key for key in wanted if key not in state]
@@ -273,6 +520,15 @@ def _fill(path: str | os.PathLike[str], model: nn.Module, state: Mapping[str, Te
     with torch.no_grad():
         for key, tensor in present.items():
             wanted[key].copy_(tensor)
+    pairs = {
+        (tensor.dtype, wanted[key].dtype)
+        for key, tensor in present.items()
+        if tensor.is_floating_point() and tensor.dtype != wanted[key].dtype
+    }
+    return [
+        f"{path}: its {theirs} numbers became {ours}"
+        for theirs, ours in sorted(pairs, key=lambda pair: str(pair[0]))
+    ]
 
 
 def _unshared(model: nn.Module) -> dict[str, Tensor]:
@@ -299,5 +555,7 @@ def _unknown(keys: list[str]) -> str:
 
 
 def _require(path: str | os.PathLike[str]) -> None:
+    if Path(path).is_dir():
+        raise CheckpointError(f"{path} is a folder, not a file of weights")
     if not Path(path).is_file():
         raise CheckpointError(f"{path} is missing")

@@ -498,7 +498,9 @@ def _evaluate(
 
 def _prepared(split: Split, like: Tensor) -> tuple[Tensor, Tensor]:
     """Inputs and targets on the device; images lie as (n, H, W, C): convolutions read it fast."""
-    inputs = split.inputs.to(like.device, like.dtype)
+    inputs = split.inputs.to(like.device)
+    if inputs.is_floating_point():  # token ids stay integers
+        inputs = inputs.to(like.dtype)
     if inputs.dim() == 4:
         inputs = inputs.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
     return inputs, split.targets.to(like.device)

@@ -25,18 +25,14 @@ def densenet(
     maps without normalisation or pooling in place of ImageNet's 7×7 stem: 6,956,298 parameters for
     10 classes.
 
-    Parameters
-    ----------
-    input_shape
-        (channels, height, width) of one image; each block but the last halves the side.
-    growth
-        Maps that every layer adds.
-    blocks
-        Layers of each dense block.
-    compression
-        Share of the maps that a transition between blocks keeps.
-    bottleneck
-        Maps of a layer's 1×1 convolution, in units of growth.
+    Args:
+        input_shape: (channels, height, width) of one image; each block but the last halves the side.
+        n_outputs: Classes.
+        growth: Maps that every layer adds.
+        blocks: Layers of each dense block.
+        compression: Share of the maps that a transition between blocks keeps.
+        bottleneck: Maps of a layer's 1×1 convolution, in units of growth.
+        activation: Name of the activation (see `activations`).
     """
     if len(input_shape) != 3:
         raise ModelError(

@@ -20,6 +20,13 @@ def mlp(
 
     With the defaults and one input and output it has 20,501 parameters, with ten inner maps
     101,301.
+
+    Args:
+        input_shape: Of one sample, which is flattened.
+        n_outputs: Classes, or numbers that are predicted.
+        width: Units of a hidden layer.
+        n_inner: Maps width → width between the first and the last layer.
+        activation: Name of the activation (see `activations`).
     """
     if width < 1:
         raise ModelError(f"option width: {width} is not a number of units")

@@ -1,17 +1,16 @@
-"""Networks by name: our own, timm's, torchvision's, or a function of the user's."""
+"""Networks by name: our own, timm's, torchvision's, or a function or class of the user's."""
 
-import importlib
 import inspect
-import os
-import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from hessian_directions.errors import ModelError
+from hessian_directions import references
+from hessian_directions.errors import ConfigurationError, ModelError
 from hessian_directions.models import vision
 from hessian_directions.models.densenet import densenet
 from hessian_directions.models.mlp import mlp
@@ -28,35 +27,45 @@ def build(
     input_shape: tuple[int, ...],
     n_outputs: int,
     seed: int,
+    input_dtype: torch.dtype = torch.float32,
+    folder: Path | None = None,
 ) -> nn.Module:
     """A network (B, *input_shape) → (B, n_outputs), float32, on the CPU, in training mode.
 
-    Parameters
-    ----------
-    name
-        "resnet", "densenet" or "mlp"; "timm:<name>" or "torchvision:<name>"; or
-        "package.module:function", a function that returns a network. It is found on Python's path
-        or in the working folder, and gets the options, and `input_shape` and `n_outputs` where its
-        signature names them.
-    options
-        Keyword arguments of that network.
-    seed
-        Of the initial weights, which are PyTorch's or the library's defaults. The global generator
-        is left as it was.
+    Args:
+        name: "resnet", "densenet" or "mlp"; "timm:<name>" or "torchvision:<name>"; or a function or
+            class of the user's, "package.module:name" or "path/to/file.py:name", that gives a
+            network. It is found in `folder`, in the working folder or on Python's path.
+        options: Keyword arguments of that network. What a user's signature names of the following
+            it gets from the data, unless the options state it: `input_shape`; `n_outputs`,
+            `num_classes` or `n_classes`; and for images `in_chans`, `in_channels` or `n_channels`,
+            and `img_size` or `image_size` (a number for square images, else height and width).
+        input_shape: Of one sample, (channels, height, width) for images.
+        n_outputs: Numbers that the network gives per sample: one score a class.
+        seed: Of the initial weights, which are PyTorch's or the library's defaults. The global
+            generator is left as it was.
+        input_dtype: Of the inputs: int64 for token ids, else float32.
+        folder: Of the configuration; None: the working folder.
 
-    Raises ModelError for an unknown name or option, and for a network that does not fit its inputs
-    and outputs.
+    Raises:
+        ModelError: The name or an option is unknown, the user's code fails, or the network does not
+            fit its inputs and outputs.
     """
     options = dict(options or {})
+    shape = tuple(input_shape)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = _build(name, options, tuple(input_shape), n_outputs)
-        _check_shapes(name, model, tuple(input_shape), n_outputs)
+        model = _build(name, options, shape, n_outputs, folder)
+        _check_shapes(name, model, shape, n_outputs, input_dtype)
     return model
 
 
 def _build(
-    name: str, options: dict[str, Any], input_shape: tuple[int, ...], n_outputs: int
+    name: str,
+    options: dict[str, Any],
+    input_shape: tuple[int, ...],
+    n_outputs: int,
+    folder: Path | None,
 ) -> nn.Module:
     given: dict[str, Any] = {"input_shape": input_shape, "n_outputs": n_outputs}
     if name in MODELS:
@@ -70,13 +79,23 @@ def _build(
     elif (library := name.partition(":")[0]) in LIBRARIES:
         call = partial(LIBRARIES[library], name.partition(":")[2], options, **given)
     elif ":" in name:
-        function, wanted = _import(name)
-        asked = {key: value for key, value in given.items() if key in wanted}
-        call = partial(function, **asked, **options)
+        try:
+            function = references.resolve(name, folder)
+        except ConfigurationError as error:
+            raise ModelError(f"model {error}") from error
+        if isinstance(function, nn.Module):
+            raise ModelError(
+                f"model {name} is a {type(function).__name__} already: name the function or class "
+                "that makes it"
+            )
+        wanted = references.parameters(function)
+        derived = _derived(input_shape, n_outputs)
+        asked = {key: derived[key] for key in wanted if key in derived}
+        call = partial(function, **asked | options)
     else:
         raise ModelError(
             f"model {name!r} is unknown, it can be {', '.join(MODELS)}, timm:<name>, "
-            "torchvision:<name> or package.module:function"
+            "torchvision:<name>, package.module:function or path/to/file.py:Class"
         )
     try:
         model = call()
@@ -84,45 +103,45 @@ def _build(
         raise
     except Exception as error:
         raise ModelError(
-            f"model {name} cannot be built with options {options}: {_first_line(error)}"
+            f"model {name} cannot be built with options {options}: {references.describe(error)}"
         ) from error
     if not isinstance(model, nn.Module):
         raise ModelError(f"{name} returns a {type(model).__name__}, not a torch.nn.Module")
-    return model
+    return model.float()
 
 
-def _import(name: str) -> tuple[Callable[..., Any], Collection[str]]:
-    """The function and the names of its parameters."""
-    module_name, _, function_name = name.partition(":")
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
-    try:
-        function = getattr(importlib.import_module(module_name), function_name)
-        return function, inspect.signature(function).parameters.keys()
-    # Whatever the user's module does when it is imported.
-    except Exception as error:
-        raise ModelError(f"model {name} cannot be imported: {_first_line(error)}") from error
+def _derived(input_shape: tuple[int, ...], n_outputs: int) -> dict[str, Any]:
+    """What a network may want to know about its data, by the names that are in use."""
+    derived: dict[str, Any] = {"input_shape": input_shape}
+    derived |= dict.fromkeys(("n_outputs", "num_classes", "n_classes"), n_outputs)
+    if len(input_shape) == 3:
+        channels, *sides = input_shape
+        derived |= dict.fromkeys(("in_chans", "in_channels", "n_channels"), channels)
+        size = sides[0] if sides[0] == sides[1] else tuple(sides)
+        derived |= dict.fromkeys(("img_size", "image_size"), size)
+    return derived
 
 
 def _check_shapes(
-    name: str, model: nn.Module, input_shape: tuple[int, ...], n_outputs: int
+    name: str,
+    model: nn.Module,
+    input_shape: tuple[int, ...],
+    n_outputs: int,
+    input_dtype: torch.dtype,
 ) -> None:
     training = model.training
     model.eval()
     try:
         with torch.no_grad():
-            outputs = model(torch.zeros(2, *input_shape))
+            outputs = model(torch.zeros(2, *input_shape, dtype=input_dtype))
     except Exception as error:
+        kind = "" if input_dtype == torch.float32 else f" and type {input_dtype}"
         raise ModelError(
-            f"model {name} does not take inputs of shape {input_shape}: {_first_line(error)}"
+            f"model {name} does not take inputs of shape {input_shape}{kind}: "
+            f"{references.describe(error)}"
         ) from error
     finally:
         model.train(training)
     shape = tuple(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
     if shape != (2, n_outputs):
         raise ModelError(f"model {name} gives {shape} for 2 samples, not (2, {n_outputs})")
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

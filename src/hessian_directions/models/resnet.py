@@ -23,20 +23,19 @@ def resnet(
 ) -> nn.Module:
     """A residual network of three stages of n basic blocks each, depth 6n + 2 (He et al. 2016).
 
-    Parameters
-    ----------
-    input_shape
-        (channels, height, width) of one image.
-    width
-        Channels of the first stage; the second has twice, the third four times as many.
-    shortcut
-        Where a block changes the shape of its input, "projection" is a 1×1 convolution with batch
-        normalisation (Li et al. 2018: 855,770 parameters at depth 56 and 10 classes) and "padding"
-        a subsampled input padded with zero channels (He et al. 2016, option A). "none" leaves out
-        every shortcut, the identities too (Li et al. 2018, "noshort": 853,018 parameters).
-    strides
-        Of the first block of each stage. The last map is averaged whatever its size, so 8×8 images
-        work.
+    Args:
+        input_shape: (channels, height, width) of one image.
+        n_outputs: Classes.
+        depth: 6n + 2: 8, 14, 20 … 56, 110.
+        width: Channels of the first stage; the second has twice, the third four times as many.
+        shortcut: Where a block changes the shape of its input, "projection" is a 1×1 convolution
+            with batch normalisation (Li et al. 2018: 855,770 parameters at depth 56 and 10 classes)
+            and "padding" a subsampled input padded with zero channels (He et al. 2016, option A).
+            "none" leaves out every shortcut, the identities too (Li et al. 2018, "noshort": 853,018
+            parameters).
+        strides: Of the first block of each stage. The last map is averaged whatever its size, so
+            8×8 images work.
+        activation: Name of the activation (see `activations`).
     """
     if len(input_shape) != 3:
         raise ModelError(f"resnet needs images (channels, height, width), not inputs {input_shape}")

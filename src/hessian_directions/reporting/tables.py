@@ -79,7 +79,7 @@ def _scale(sampled: xr.Dataset | None) -> dict[str, float]:
     return {name: math.nan if sampled is None else float(sampled[name]) for name in names}
 
 
-def visibility_of_networks(visibility: Datasets) -> pd.DataFrame:
+def visibility(visibility: Datasets) -> pd.DataFrame:
     """How visible each network's saddle is in one random slice: sampled, by spectrum, by formula."""
     columns = [
         *(
@@ -103,7 +103,7 @@ def visibility_of_networks(visibility: Datasets) -> pd.DataFrame:
     )
 
 
-def saddles_in_slices(saddles: xr.Dataset) -> pd.DataFrame:
+def saddles(saddles: xr.Dataset) -> pd.DataFrame:
     """Synthetic saddles: mean principal curvatures of random slices beside theory, visibility."""
     rows = []
     for index, n_positive in enumerate(saddles["saddle"].values):
@@ -189,7 +189,7 @@ def traces(
     return pd.DataFrame(rows)
 
 
-def second_differences(step_sizes: Datasets) -> pd.DataFrame:
+def step_sizes(step_sizes: Datasets) -> pd.DataFrame:
     """Second differences over the exact curvature, for each network, number of images and step."""
     rows = []
     for network, dataset in step_sizes.items():
@@ -288,7 +288,7 @@ def shallow_sides(lines: Datasets) -> pd.DataFrame:
     return _table(rows)
 
 
-def counts_of_images(image_counts: Datasets) -> pd.DataFrame:
+def image_counts(image_counts: Datasets) -> pd.DataFrame:
     """One row per network and number of images: both ends of the spectrum and the trace."""
     columns = [
         "n_images",
@@ -310,7 +310,7 @@ def counts_of_images(image_counts: Datasets) -> pd.DataFrame:
     return _table(rows)
 
 
-def lowest_losses(lowest_points: Datasets) -> pd.DataFrame:
+def lowest_points(lowest_points: Datasets) -> pd.DataFrame:
     """The lowest loss over the Hessian plane and over random planes, equal grids and half-widths.
 
     `planes_far` counts the random planes whose lowest point lies at the grid's half-width or beyond it.
@@ -379,7 +379,7 @@ def levels(population: xr.Dataset) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def population_summary(population: xr.Dataset) -> pd.DataFrame:
+def population(population: xr.Dataset) -> pd.DataFrame:
     """How many members were trained, how many reached the target, and their ranges.
 
     The ranges are empty where no member reached it; those of the rescaled network always exist.
@@ -452,24 +452,27 @@ def _table(rows: list[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows) if rows else pd.DataFrame(columns=["network"])
 
 
-# Each table by its file's name; the arguments name the artifacts that it is made from.
+# By the name of their files; the arguments name the artifacts that they are made from.
 TABLES: dict[str, Callable[..., pd.DataFrame]] = {
-    "networks": networks,
-    "visibility": visibility_of_networks,
-    "saddles": saddles_in_slices,
-    "dimensions": dimensions,
-    "traces": traces,
-    "step_sizes": second_differences,
-    "softplus": softplus,
-    "surface_checks": surface_checks,
-    "shallow_sides": shallow_sides,
-    "image_counts": counts_of_images,
-    "lowest_points": lowest_losses,
-    "correlations": correlations,
-    "levels": levels,
-    "population": population_summary,
-    "cost": cost,
-    "cost_scaling": cost_scaling,
+    table.__name__: table
+    for table in (
+        networks,
+        visibility,
+        saddles,
+        dimensions,
+        traces,
+        step_sizes,
+        softplus,
+        surface_checks,
+        shallow_sides,
+        image_counts,
+        lowest_points,
+        correlations,
+        levels,
+        population,
+        cost,
+        cost_scaling,
+    )
 }
 
 

@@ -59,9 +59,19 @@ class Expected(Settings):
 class Checkpoint(Settings):
     """Weights made elsewhere."""
 
-    format: Literal["safetensors", "torch", "li_et_al", "timm"] = setting(..., "of the file")
+    format: Literal["safetensors", "torch", "li_et_al", "timm", "torchvision"] | None = setting(
+        None, "of the file; null: found by its content, or by the model's library"
+    )
     name: Text | None = setting(
-        None, "with timm: hf_hub:<owner>/<name>, or a name in timm's own list"
+        None,
+        "of published weights: hf_hub:<owner>/<name> or a name in timm's own list; weights of "
+        "torchvision by their name",
+    )
+    key: Text | None = setting(
+        None, "where the weights stand in a dictionary, as a.b; null: they are looked for"
+    )
+    prefix: Text | None = setting(
+        None, "what stands before every name; null: prefixes of wrappers are taken off"
     )
     file: Text | None = setting(None, "path of the file; its name in the cache folder beside a url")
     url: Text | None = setting(None, "where it is fetched from")

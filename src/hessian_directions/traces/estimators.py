@@ -361,7 +361,7 @@ def deflated(
 
 def hutch_plus_plus(
     H: Operator | HasHessian,
-    n_products: int,
+    n_products: int = 96,
     seed: int | torch.Generator = 0,
     distribution: Distribution = "rademacher",
     progress: Progress | None = None,
@@ -375,7 +375,7 @@ def hutch_plus_plus(
 
     Args:
         H: Symmetric operator, or an objective.
-        n_products: Products with H in all, at least 4.
+        n_products: Products with H in all, at least 4; the default is a sketch of 32 columns.
         seed: Integer, or a CPU generator, which advances.
         distribution: Of the sketch and of the samples.
         progress: Called with the products so far.

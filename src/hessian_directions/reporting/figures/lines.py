@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hessian_directions.reporting.figures.drawing import (
@@ -52,45 +53,55 @@ def draw(profiles: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figur
     """
     figure, axes = panel_grid(len(profiles), 3, 1.95)
     for ax, dataset in zip(axes, profiles.values(), strict=True):
-        distance = dataset["distance"].values
-        near = np.abs(distance) <= 0.5 * np.abs(distance).max()
-        finite: list[Array] = []
-        for direction in dataset["direction"].values:
-            kind = str(direction).split("_")[0]
-            if kind not in STYLES:
-                continue
-            _, colour, width = STYLES[kind]
-            loss = dataset["loss"].sel(direction=direction).values
-            slope, curvature = (
-                float(dataset[name].sel(direction=direction)) for name in ("slope", "curvature")
-            )
-            ax.plot(distance, loss, color=colour, linewidth=width)
-            ax.plot(
-                distance[near],
-                parabola(distance, loss, slope, curvature)[near],
-                color=colour,
-                linewidth=0.9,
-                linestyle=(0, (2, 1.5)),
-            )
-            finite.append(loss[np.isfinite(loss)])
-        seen = np.concatenate(finite)
-        low, high = seen.min(), seen.max()
-        if low > 0 and high > 30 * low:
-            ax.set_yscale("log")
-            ax.set_ylim(low / 1.5, high * 1.3)
-        else:
-            margin = 0.06 * (high - low) or 0.1
-            ax.set_ylim(low - 2 * margin, high + margin)
-        ax.set_xlim(distance[0], distance[-1])
-        ax.set_xlabel(r"distance $\|\theta-\theta^{*}\|$")
+        draw_lines(ax, dataset)
     label_left(axes, r"loss $L$")
     title_panels(axes, [labels.get(name, name) for name in profiles])
-    handles = [line_handle(name, color=c, linewidth=w) for name, c, w in STYLES.values()]
+    legend_below(figure, handles(), 4)
+    return figure
+
+
+def handles() -> list[object]:
+    """Legend entries of the lines."""
+    lines = [line_handle(name, color=c, linewidth=w) for name, c, w in STYLES.values()]
     dashed = line_handle(
         "parabola of exact slope and curvature", color="black", lw=0.9, ls=(0, (2, 1.5))
     )
-    legend_below(figure, [*handles, dashed], 4)
-    return figure
+    return [*lines, dashed]
+
+
+def draw_lines(ax: Axes, dataset: xr.Dataset) -> None:
+    """Draw the loss along all lines of one network, with its parabolas."""
+    distance = dataset["distance"].values
+    near = np.abs(distance) <= 0.5 * np.abs(distance).max()
+    finite: list[Array] = []
+    for direction in dataset["direction"].values:
+        kind = str(direction).split("_")[0]
+        if kind not in STYLES:
+            continue
+        _, colour, width = STYLES[kind]
+        loss = dataset["loss"].sel(direction=direction).values
+        slope, curvature = (
+            float(dataset[name].sel(direction=direction)) for name in ("slope", "curvature")
+        )
+        ax.plot(distance, loss, color=colour, linewidth=width)
+        ax.plot(
+            distance[near],
+            parabola(distance, loss, slope, curvature)[near],
+            color=colour,
+            linewidth=0.9,
+            linestyle=(0, (2, 1.5)),
+        )
+        finite.append(loss[np.isfinite(loss)])
+    seen = np.concatenate(finite)
+    low, high = seen.min(), seen.max()
+    if low > 0 and high > 30 * low:
+        ax.set_yscale("log")
+        ax.set_ylim(low / 1.5, high * 1.3)
+    else:
+        margin = 0.06 * (high - low) or 0.1
+        ax.set_ylim(low - 2 * margin, high + margin)
+    ax.set_xlim(distance[0], distance[-1])
+    ax.set_xlabel(r"distance $\|\theta-\theta^{*}\|$")
 
 
 def parabola(distance: Array, loss: Array, slope: float, curvature: float) -> Array:

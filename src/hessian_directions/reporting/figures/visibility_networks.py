@@ -46,43 +46,48 @@ def draw(projections: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Fi
     """Share of slices whose κ₋ lies below a value: sampled, from the spectrum, in the Gaussian limit.
 
     At zero it is the share that shows the saddle, or that shows a maximum. Axes reach down to the
-    smallest share that the spectrum was asked for.
+    smallest share that the spectrum was asked for, or that the samples show.
 
     Args:
-        projections: Per network, projected_hessian (sample, row, column), spectrum_quantile
-            (level), trace, frobenius_norm, r.
+        projections: Per network, projected_hessian (sample, row, column), trace, frobenius_norm, r,
+            and, where it was predicted, spectrum_quantile (level).
         labels: Printed names of the networks.
     """
     require(projections)
     figure, axes = panel_grid(len(projections), 3, 1.9)
     for ax, dataset in zip(axes, projections.values(), strict=True):
-        _draw_network(ax, dataset)
+        draw_shares(ax, dataset)
     label_left(axes, r"share of slices with smaller $\kappa_-$")
     title_panels(axes, [labels.get(name, name) for name in projections])
-    legend_below(
-        figure,
-        [
-            line_handle("sampled slices, 95 % interval", color=VERMILION),
-            line_handle("from the spectrum", color=BLUE),
-            line_handle("Gaussian limit", color="black", ls=(0, (4, 2))),
-        ],
-        3,
-    )
+    predicted = any("spectrum_quantile" in dataset for dataset in projections.values())
+    legend_below(figure, handles(predicted), 3)
     return figure
 
 
-def _draw_network(ax: Axes, dataset: xr.Dataset) -> None:
+def handles(predicted: bool) -> list[object]:
+    """Legend entries of the curves, with or without that of the spectrum."""
+    spectrum = line_handle("from the spectrum", color=BLUE)
+    return [
+        line_handle("sampled slices, 95 % interval", color=VERMILION),
+        *([spectrum] if predicted else []),
+        line_handle("Gaussian limit", color="black", ls=(0, (4, 2))),
+    ]
+
+
+def draw_shares(ax: Axes, dataset: xr.Dataset) -> None:
+    """Draw the shares of one network; those that a spectrum predicts where there are such."""
     smallest = np.sort(principal_curvatures(dataset["projected_hessian"].values)[0])
     n = smallest.size
     low, high = min(smallest[0], 0.0), max(np.quantile(smallest, 0.9), 0.0)
     x = np.linspace(low - 0.1 * (high - low), high + 0.1 * (high - low), 400)
-    level = dataset["level"].values
+    predicted = "spectrum_quantile" in dataset
+    lowest = float(dataset["level"][0]) if predicted else 0.5 / n
     # From each sample to the next the share is that of the samples so far.
     steps = np.concatenate([x[:1], smallest, [max(x[-1], smallest[-1])]])
     bounds = np.array([wilson(min(k, n), n) for k in range(n + 2)])
     ax.fill_between(
         steps,
-        np.maximum(bounds[:, 0], level[0]),
+        np.maximum(bounds[:, 0], lowest),
         bounds[:, 1],
         step="post",
         color=VERMILION,
@@ -90,12 +95,13 @@ def _draw_network(ax: Axes, dataset: xr.Dataset) -> None:
         linewidth=0,
     )
     ax.step(smallest, np.arange(1, n + 1) / n, where="post", color=VERMILION)
-    ax.plot(dataset["spectrum_quantile"], level, color=BLUE)
+    if predicted:
+        ax.plot(dataset["spectrum_quantile"], dataset["level"], color=BLUE)
     limit = distribution_smallest(x, float(dataset["trace"]), float(dataset["frobenius_norm"]))
     ax.plot(x, limit, color="black", linestyle=(0, (4, 2)))
     ax.axvline(0, color="black", linewidth=0.6)
     ax.set_xlim(x[0], x[-1])
-    ax.set_ylim(level[0], 1.1)
+    ax.set_ylim(lowest, 1.1)
     log_axis(ax, "y")
     ax.set_xlabel(r"principal curvature $\kappa_-$")
     ax.text(0.96, 0.06, f"$r={float(dataset['r']):.1f}$", ha="right", transform=ax.transAxes)

@@ -1,0 +1,234 @@
+"""Arrays in NumPy's files: inputs and targets of any shape."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hessian_directions.data import cache as cache_folder
+from hessian_directions.data import images
+from hessian_directions.data.dataset import Dataset, assemble
+from hessian_directions.data.source import Source, select, targets_of
+from hessian_directions.errors import ConfigurationError, DataError
+
+INPUTS = ("x", "images", "inputs", "data", "features", "tokens", "input_ids")
+TARGETS = ("y", "labels", "targets", "label", "target", "classes")
+
+
+def arrays(
+    *,
+    cache: Path,
+    folder: Path | None = None,
+    path: str,
+    test_path: str | None = None,
+    names: Mapping[str, str] | None = None,
+    channels: str | None = None,
+    tokens: bool | None = None,
+    n_train: int | None = None,
+    n_test: int | None = None,
+    test_share: float | None = None,
+    seed: int = 0,
+    n_classes: int | None = None,
+    normalisation: Mapping[str, Any] | str | None = None,
+) -> Dataset:
+    """Inputs of any shape, with classes or with numbers to predict, from an .npz or .npy files.
+
+    Targets of an integer type are classes, numbered from 0; those of a floating-point type are
+    numbers that are predicted.
+
+    Args:
+        cache: Folder of downloads.
+        folder: Of the configuration.
+        path: An ``.npz`` file, or a folder of ``.npy`` files, of which only the chosen samples are
+            read. It is looked for in the folder of the configuration, the working folder and the
+            cache folder.
+        test_path: Another one with the test samples; None: they are in `path`, if anywhere.
+        names: Names of the arrays, {x_train, y_train, x_test, y_test}; those that are not stated
+            are found among usual ones: x_train, train_images, X, inputs, images …; y_train,
+            train_labels, y, targets, labels ….
+        channels: Of images (n, ·, ·, ·): "last" (n, h, w, c) or "first" (n, c, h, w). None: the axis
+            that has 1, 3 or 4 entries; where that does not decide, the last of uint8 images and
+            the first of others.
+        tokens: Whether integers are token ids, which a network embeds; None: those of another type
+            than uint8 are, except in images (n, ·, ·, ·).
+        n_train: Training samples that are used: a choice from the front, balanced over the classes;
+            None: all.
+        n_test: Test samples that are used, chosen alike. Without a test part so many of the training
+            samples become test samples, in a stratified split; 0 lets the training samples double
+            as test samples.
+        test_share: In place of `n_test` without a test part: share of the samples, between 0 and 1.
+        seed: Of the stratified split.
+        n_classes: Outputs of the network, where some of the classes have no samples; None: counted.
+        normalisation: {mean, deviation}, each one number or one a channel, of uint8 images in units
+            of 0 … 255 (in fractions of that if all are at most 1), of others in their own units;
+            "train" takes those of the training samples; "none" divides uint8 images by 255 and
+            leaves others as they are. None: "train" for uint8 images, else "none".
+    """
+    if channels not in (None, "first", "last"):
+        raise ConfigurationError(f"data.channels: {channels!r} is neither first nor last")
+    known = {"x_train", "y_train", "x_test", "y_test"}
+    if unknown := set(names or {}) - known:
+        raise ConfigurationError(
+            f"data.names has no key {min(unknown)}, it has {', '.join(sorted(known))}"
+        )
+    source = cache_folder.find(path, folder, cache)
+    train = _read(source)
+    sources = {"train": _source(source, train, "train", names, channels, tokens)}
+    if test_path is not None:
+        other = cache_folder.find(test_path, folder, cache)
+        sources["test"] = _source(other, _read(other), "test", names, channels, tokens)
+    elif _find(train, "test", names, INPUTS, alone=False):
+        sources["test"] = _source(source, train, "test", names, channels, tokens)
+    stored, n_classes, more = select(
+        sources["train"],
+        sources.get("test"),
+        n_classes,
+        n_train=n_train,
+        n_test=n_test,
+        test_share=test_share,
+        seed=seed,
+    )
+    classes = None if n_classes is None else [str(number) for number in range(n_classes)]
+    return assemble(source.stem, "arrays", stored, classes, normalisation, more=more)
+
+
+def source_of(
+    inputs: Any,
+    targets: Any,
+    name: str,
+    input_name: str = "inputs",
+    target_name: str = "targets",
+    channels: str | None = None,
+    tokens: bool | None = None,
+) -> Source:
+    """Samples of two arrays, of which only the chosen ones are copied.
+
+    Args:
+        inputs: (n, …).
+        targets: (n,) or (n, m).
+        name: Of the file or function, for messages.
+        input_name: Of the array of inputs, for messages.
+        target_name: Of the array of targets, for messages.
+        channels: See `arrays`.
+        tokens: See `arrays`.
+
+    Raises:
+        DataError: There are not as many inputs as targets, or none, or they are not numbers.
+    """
+    what = f"{name}: {input_name}"
+    inputs = inputs if isinstance(inputs, np.ndarray) else np.asarray(inputs)
+    if inputs.ndim == 0 or inputs.dtype.kind not in "fiub":
+        raise DataError(
+            f"{what} has type {inputs.dtype} and shape {inputs.shape}: no array of numbers"
+        )
+    wanted = targets_of(targets, f"{name}: {target_name}")
+    if len(inputs) != len(wanted):
+        raise DataError(
+            f"{name}: there are {len(inputs)} samples in {input_name}, {len(wanted)} in {target_name}"
+        )
+    integers = inputs.dtype.kind in "iu" and inputs.dtype != np.uint8
+    if tokens and inputs.dtype.kind not in "iu":
+        raise ConfigurationError(f"data.tokens: {input_name} of {name} has type {inputs.dtype}")
+    as_tokens = integers and inputs.ndim != 4 if tokens is None else tokens
+
+    def read(places: np.ndarray) -> np.ndarray:
+        chosen = np.asarray(inputs[places])
+        if chosen.ndim == 1:
+            chosen = chosen[:, None]
+        if as_tokens:
+            return chosen.astype(np.int64)
+        if chosen.ndim == 3 and chosen.dtype == np.uint8:
+            return chosen[..., None]
+        if chosen.ndim != 4:
+            return chosen.astype(np.float32)
+        pixels = chosen.dtype == np.uint8 or (integers and 0 <= chosen.min() <= chosen.max() < 256)
+        last = images.channels_last(chosen.shape[1:], otherwise=pixels)
+        last = last if channels is None else channels == "last"
+        if last != pixels:
+            chosen = np.moveaxis(chosen, *((-1, 1) if last else (1, -1)))
+        return np.ascontiguousarray(chosen, dtype=np.uint8 if pixels else np.float32)
+
+    return Source(name, wanted, read)
+
+
+def _source(
+    path: Path,
+    content: Mapping[str, Any],
+    split: str,
+    names: Mapping[str, str] | None,
+    channels: str | None,
+    tokens: bool | None,
+) -> Source:
+    found = []
+    for short, stems in (("x", INPUTS), ("y", TARGETS)):
+        name = _find(content, split, names, stems)
+        if name is None:
+            raise DataError(
+                f"{path} holds the arrays {', '.join(sorted(content))}: state which is "
+                f"data.names.{short}_{split}"
+            )
+        if name not in content:
+            raise DataError(
+                f"{path} has no array {name} (data.names.{short}_{split}), it holds "
+                f"{', '.join(sorted(content))}"
+            )
+        try:
+            found.append((name, content[name]))
+        except Exception as error:
+            raise DataError(
+                f"{path}: array {name} cannot be read: {' '.join(str(error).split())}"
+            ) from error
+    (input_name, inputs), (target_name, targets) = found
+    return source_of(inputs, targets, str(path), input_name, target_name, channels, tokens)
+
+
+def _find(
+    content: Mapping[str, Any],
+    split: str,
+    names: Mapping[str, str] | None,
+    stems: tuple[str, ...],
+    alone: bool = True,
+) -> str | None:
+    """The stated name of an array, or the usual one that is there; `alone` allows names without a split."""
+    stated = (names or {}).get(f"{stems[0]}_{split}")
+    if stated is not None:
+        return stated
+    usual = [name for stem in stems for name in (f"{stem}_{split}", f"{split}_{stem}")]
+    lower = {name.lower(): name for name in content}
+    return next((lower[name] for name in (*usual, *stems * alone) if name in lower), None)
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    """Arrays by name, each read when it is asked for."""
+    if path.is_dir():
+        if not (found := _Folder(path)):
+            raise DataError(f"{path} is a folder without .npy files (data.path)")
+        return found
+    if not path.is_file():
+        raise DataError(f"{path} is missing: data.path is an .npz file or a folder of .npy files")
+    try:
+        content = np.load(path, allow_pickle=False)
+    except Exception as error:
+        raise DataError(f"{path} is not an .npz file of arrays: {type(error).__name__}") from error
+    if isinstance(content, np.ndarray):
+        raise DataError(
+            f"{path} holds one array: data.path is an .npz file or a folder of .npy files"
+        )
+    return content
+
+
+class _Folder(Mapping[str, Any]):
+    """The ``.npy`` files of a folder by stem, mapped into memory."""
+
+    def __init__(self, path: Path) -> None:
+        self._files = {file.stem: file for file in path.glob("*.npy")}
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return np.load(self._files[name], mmap_mode="r", allow_pickle=False)
+
+    def __iter__(self) -> Any:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)

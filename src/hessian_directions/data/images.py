@@ -1,0 +1,154 @@
+"""One image: decoded, scaled, and given to a transform of the user's or of published weights."""
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from hessian_directions import references
+from hessian_directions.errors import ConfigurationError, DataError
+from hessian_directions.models import vision
+
+Size = int | Sequence[int] | None
+Transform = str | Mapping[str, Any] | None
+
+
+def converter(
+    size: Size, channels: int | None, transform: Transform, folder: Path | None
+) -> Callable[[Image.Image], np.ndarray]:
+    """A function from an image to pixels (h, w, c) uint8, or to what the transform makes of it.
+
+    Args:
+        size: Height and width in pixels that the image is scaled to (bilinear): a number for
+            squares, or [height, width]; None keeps it. For a published transform, the size that
+            comes out.
+        channels: 3 for colour, 1 for grey; None: what the image has.
+        transform: "timm:<model>" or "torchvision:<model or weights>", see
+            `vision.evaluation_transform`; a transform of the user's,
+            "package.module:name", or {name, options} for what that name gives when it is called
+            with the options. It gets the image, a PIL one, and gives a tensor or an array, which
+            `numbers` describes, or another image.
+        folder: Of the configuration, where modules are looked for.
+    """
+    if channels not in (None, 1, 3):
+        raise ConfigurationError(f"data.channels: {channels} is neither 3 (colour) nor 1 (grey)")
+    sides = _sides(size)
+    if transform is None:
+        return lambda image: _pixels(_scaled(_coloured(image, channels), sides), channels)
+    name = transform.get("name") if isinstance(transform, Mapping) else transform
+    if not isinstance(name, str) or (
+        isinstance(transform, Mapping) and transform.keys() - {"name", "options"}
+    ):
+        raise ConfigurationError("data.transform is a name, or has the keys name and options")
+    if name.partition(":")[0] in ("timm", "torchvision"):
+        function, sides = vision.evaluation_transform(name, sides), None
+    else:
+        try:
+            function = references.resolve(name, folder)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"data.transform: {error}") from error
+        if isinstance(transform, Mapping) or isinstance(function, type):
+            options = dict(transform.get("options", {})) if isinstance(transform, Mapping) else {}
+            try:
+                function = function(**options)
+            except Exception as error:
+                raise ConfigurationError(
+                    f"data.transform: {name} cannot be called with options {options}: "
+                    f"{references.describe(error)}"
+                ) from error
+        if not callable(function):
+            raise ConfigurationError(
+                f"data.transform: {name} is a {type(function).__name__}, not a function of an image"
+            )
+
+    def apply(image: Image.Image) -> np.ndarray:
+        image = _scaled(_coloured(image, channels), sides)
+        try:
+            return numbers(function(image), channels)
+        except DataError:
+            raise
+        except Exception as error:
+            raise DataError(
+                f"data.transform: {name} fails on an image: {references.describe(error)}"
+            ) from error
+
+    return apply
+
+
+def decode(content: bytes, name: str) -> Image.Image:
+    """The image that a file's bytes hold; DataError names the file."""
+    try:
+        image = Image.open(io.BytesIO(content))
+        image.load()
+    except Exception as error:
+        raise DataError(f"{name} cannot be read as an image") from error
+    return image
+
+
+def numbers(value: Any, channels: int | None = None) -> np.ndarray:
+    """One input as an array: pixels (h, w, c) uint8, float32 numbers or int64 token ids.
+
+    A PIL image gives pixels. So do uint8 tensors (c, h, w) or (h, w), torchvision's form, and uint8
+    arrays (h, w, c) or (h, w). Other numbers keep their shape, a single one gets the shape (1,).
+    """
+    if isinstance(value, Image.Image):
+        return _pixels(value, channels)
+    tensor = isinstance(value, torch.Tensor)
+    if tensor:
+        value = value.detach().cpu()
+        value = (value.float() if value.dtype == torch.bfloat16 else value).numpy()
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise DataError(f"a sample's input is a {type(value).__name__}, not an array") from error
+    if array.dtype.kind not in "fiub":
+        raise DataError(
+            f"a sample's input is a {type(value).__name__}, not an image, a tensor or an array"
+        )
+    if array.dtype == np.uint8 and array.ndim == 2:
+        return array[..., None]
+    if array.dtype == np.uint8 and array.ndim == 3:
+        last = channels_last(array.shape, otherwise=not tensor)
+        return array if last else array.transpose(1, 2, 0)
+    integers = array.dtype.kind in "iu" and array.dtype != np.uint8
+    return np.atleast_1d(array.astype(np.int64 if integers else np.float32))
+
+
+def channels_last(shape: tuple[int, ...], otherwise: bool) -> bool:
+    """Whether the last of three axes is that of the channels: the one of 1, 3 or 4 entries."""
+    first, last = (shape[axis] in (1, 3, 4) for axis in (0, -1))
+    return last if first != last else otherwise
+
+
+def _sides(size: Size) -> tuple[int, int] | None:
+    """(height, width)."""
+    if size is None:
+        return None
+    sides = (size, size) if isinstance(size, int) else tuple(size)
+    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
+        raise ConfigurationError(f"data.size: {size} is neither a number of pixels nor two")
+    return sides
+
+
+def _scaled(image: Image.Image, sides: tuple[int, int] | None) -> Image.Image:
+    if sides is None or image.size == sides[::-1]:
+        return image
+    return image.resize(sides[::-1], Image.Resampling.BILINEAR)
+
+
+def _coloured(image: Image.Image, channels: int | None) -> Image.Image:
+    """With 8 bits a channel; `channels` None keeps grey images grey."""
+    if image.mode[0] in "IF":
+        # Pillow would cut such values off at 255.
+        raise DataError(f"an image has more than 8 bits a channel (mode {image.mode})")
+    grey = channels == 1 or (channels is None and image.mode in ("1", "L"))
+    return image.convert("L" if grey else "RGB")
+
+
+def _pixels(image: Image.Image, channels: int | None) -> np.ndarray:
+    array = np.asarray(_coloured(image, channels))
+    return array if array.ndim == 3 else array[..., None]

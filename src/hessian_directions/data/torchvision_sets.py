@@ -1,0 +1,173 @@
+"""torchvision's data sets, by name."""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hessian_directions.data import images
+from hessian_directions.data.dataset import Dataset, assemble
+from hessian_directions.data.source import Source, from_torch, select
+from hessian_directions.errors import ConfigurationError, DataError
+from hessian_directions.models import vision
+
+# What the split of the test images is called, in the order in which the names are tried.
+TEST_SPLITS = ("test", "val", "valid")
+TRAIN_SPLITS = ("train", "trainval")
+
+
+def torchvision(
+    *,
+    cache: Path,
+    folder: Path | None = None,
+    name: str,
+    options: Mapping[str, Any] | None = None,
+    train: Mapping[str, Any] | None = None,
+    test: Mapping[str, Any] | None = None,
+    path: str | None = None,
+    size: int | Sequence[int] | None = None,
+    channels: int | None = None,
+    transform: str | Mapping[str, Any] | None = None,
+    n_train: int | None = None,
+    n_test: int | None = None,
+    test_share: float | None = None,
+    seed: int = 0,
+    n_classes: int | None = None,
+    normalisation: Mapping[str, Any] | str | None = None,
+) -> Dataset:
+    """Images (n, channels, h, w) of one of torchvision's data sets for classification or regression.
+
+    Only the images that are chosen are read and kept.
+
+    Args:
+        cache: Folder of downloads.
+        folder: Of the configuration.
+        name: Of the class in torchvision.datasets: CIFAR100, SVHN, FashionMNIST, FakeData ….
+        options: Keyword arguments of that class, for both parts.
+        train: Those of the training part alone; None: train=True or the split "train", whichever
+            the class knows.
+        test: Those of the test part alone; None: train=False or the split "test", "val" or "valid".
+            A class that knows neither has no test part, see `n_test`.
+        path: Folder of the files, in place of the cache folder; what is missing is downloaded.
+        size: Height and width in pixels that images are scaled to (bilinear), one number or
+            [height, width]; None keeps them, and they must agree. For a published transform the
+            size that comes out.
+        channels: 3 for colour, 1 for grey; None: as the images are.
+        transform: As for an image folder.
+        n_train: Training images that are used: a choice from the front, balanced over the classes;
+            None: all.
+        n_test: Test images that are used, chosen alike. Without a test part so many of the training
+            images become test images, in a stratified split; 0 lets the training images double as
+            test images.
+        test_share: In place of `n_test` without a test part: share of the images, between 0 and 1.
+        seed: Of the stratified split.
+        n_classes: Outputs of the network, where some of the classes have no images; None: counted.
+        normalisation: As for an image folder.
+    """
+    if transform is not None and normalisation not in (None, "none"):
+        raise ConfigurationError(
+            "data.normalisation: the transform standardises, state one of them"
+        )
+    package = vision.torchvision().datasets
+    kind = getattr(package, name, None)
+    if name not in package.__all__ or kind is None:
+        raise ConfigurationError(
+            f"data.name: torchvision has no data set {name!r}{vision.similar(name, package.__all__)}"
+        )
+    given = dict(options or {})
+    known = _parameters(kind)
+    root = Path(path).expanduser() if path is not None else cache
+    if path is not None and folder is not None and (folder / root).exists():
+        root = folder / root
+    if "root" in known:
+        given.setdefault("root", str(root))
+    convert = images.converter(size, channels, transform, folder)
+    parts: dict[str, Any] = {}
+    if train is not None or test is not None:
+        parts["train"] = _make(kind, known, given | dict(train or {}), root)
+        if test is not None:
+            parts["test"] = _make(kind, known, given | dict(test), root)
+    elif "train" in known and "train" not in given:
+        parts["train"] = _make(kind, known, given | {"train": True}, root)
+        parts["test"] = _make(kind, known, given | {"train": False}, root)
+    elif "split" in known and "split" not in given:
+        parts["train"] = _first(kind, known, given, TRAIN_SPLITS, root)
+        parts["test"] = _first(kind, known, given, TEST_SPLITS, root)
+    else:
+        parts["train"] = _make(kind, known, given, root)
+    sources: dict[str, Source] = {
+        split: from_torch(part, f"torchvision's {name} ({split})", convert)
+        for split, part in parts.items()
+    }
+    stored, n_classes, more = select(
+        sources["train"],
+        sources.get("test"),
+        n_classes,
+        n_train=n_train,
+        n_test=n_test,
+        test_share=test_share,
+        seed=seed,
+    )
+    listed = getattr(parts["train"], "classes", None) or []
+    classes = None
+    if n_classes is not None:
+        fits = len(listed) == n_classes and all(isinstance(label, str) for label in listed)
+        classes = list(listed) if fits else [str(number) for number in range(n_classes)]
+    more |= {"name": name, "options": dict(options or {})}
+    if transform is not None or size is not None:
+        more |= {"transform": transform, "size": size}
+    return assemble(name, "torchvision", stored, classes, normalisation, more=more)
+
+
+def _make(kind: Any, known: set[str], arguments: Mapping[str, Any], root: Path) -> Any:
+    """The data set from files that are there, else after a download."""
+    if unknown := arguments.keys() - known:
+        raise ConfigurationError(
+            f"data.options: {kind.__name__} has no argument {min(unknown)}, it has "
+            f"{', '.join(sorted(known))}"
+        )
+    first: Exception | None = None
+    for more in ({}, {"download": True}) if "download" in known - arguments.keys() else ({},):
+        try:
+            return kind(**arguments, **more)
+        except (TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise ConfigurationError(
+                f"data.options: {kind.__name__} cannot be made from {dict(arguments)}: {reason}"
+            ) from error
+        except Exception as error:
+            first = first or error
+            last = error
+    reason = " ".join(str(last).split())
+    raise DataError(
+        f"torchvision's {kind.__name__} is not in {root} and cannot be fetched "
+        f"({type(last).__name__}: {reason}): put its files there, or set data.path to their folder"
+    ) from last
+
+
+def _first(
+    kind: Any, known: set[str], given: Mapping[str, Any], splits: Sequence[str], root: Path
+) -> Any:
+    """The first of these splits that the class knows."""
+    for split in splits:
+        try:
+            return _make(kind, known, {**given, "split": split}, root)
+        except ConfigurationError as error:
+            if "split" not in str(error.__cause__):
+                raise
+    raise ConfigurationError(
+        f"data.train and data.test: {kind.__name__} knows none of the splits {', '.join(splits)}, "
+        "state its arguments"
+    )
+
+
+def _parameters(kind: type) -> set[str]:
+    """What a class takes by keyword; with **kwargs also what its bases take."""
+    found: set[str] = set()
+    for base in kind.__mro__:
+        if "__init__" in vars(base) and base is not object:
+            parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
+            found |= {p.name for p in parameters if p.kind != p.VAR_KEYWORD} - {"self"}
+            if not any(p.kind == p.VAR_KEYWORD for p in parameters):
+                break
+    return found - {"transform", "transforms", "target_transform"}

@@ -1,0 +1,556 @@
+"""Everything that one looks at first, of one network, in one call.
+
+report = analyze(model, loss, loader, test=test_loader)
+report.eigenpairs, report.trace, report.spectrum, report.slices["hessian"]
+report.plot()
+report.save("mine.html")
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor, nn
+
+from hessian_directions.errors import ConfigurationError, DependencyError
+from hessian_directions.geometry import slices, visibility
+from hessian_directions.geometry.directions import gaussian, unit
+from hessian_directions.geometry.localisation import localise
+from hessian_directions.objectives.losses import Loss
+from hessian_directions.objectives.objective import Objective
+from hessian_directions.reporting.page import Results, render
+from hessian_directions.seeds import as_generator
+from hessian_directions.spectral.eigenpairs import Eigenpairs, extreme_eigenpairs
+from hessian_directions.spectral.spectrum import SpectralDensity, spectral_density
+from hessian_directions.traces import estimators
+from hessian_directions.traces.estimators import Estimate
+from hessian_directions.traces.finite_differences import in_float64
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PLANES: tuple[slices.Plane, ...] = ("random", "hessian")
+
+PARTS = (
+    "scores",
+    "eigenpairs",
+    "trace",
+    "spectrum",
+    "slices",
+    "lines",
+    "localisation",
+    "visibility",
+)
+
+# Points of a line, start vectors and Lanczos steps of the spectrum, random planes: a first look.
+LINE_POINTS = 41
+PROBES, STEPS = 4, 50
+RANDOM_PLANES = 50
+
+# Vectors and points that share passes when their cost is measured.
+TOGETHER = 4
+
+# What trained networks took: products for both ends and their check; samples of the deflated trace,
+# each of which costs half a product.
+TYPICAL_EIGENPAIR_PRODUCTS = 80
+TYPICAL_TRACE_SAMPLES = 80
+
+
+def analyze(
+    model: nn.Module,
+    loss: Loss,
+    data: Any,
+    targets: Any = None,
+    *,
+    test: Any = None,
+    parts: Iterable[str] = PARTS,
+    seed: int = 0,
+    n_points: int = 21,
+    relative_error: float = 0.05,
+    progress: bool = True,
+    label: str | None = None,
+    **options: Any,
+) -> Report:
+    """Analyse the loss around a network's weights, and say first what that will cost.
+
+    Args:
+        model, loss, data, targets: As for `Objective`: a DataLoader, a Dataset or batches as data,
+            or inputs and targets as arrays.
+        test: Data of another split, of the same form; with `targets` a pair (inputs, targets). Its
+            loss is evaluated in the same slices.
+        parts: What to compute at once, of `PARTS`; the rest is computed when it is asked for.
+        seed: Everything random follows from it.
+        n_points: Points of a slice's grid along each of its axes, odd.
+        relative_error: Wanted standard error of the trace, relative to it.
+        progress: Write the predicted cost and how far it is to the standard error stream.
+        label: Printed name; that of the model's class if there is none.
+        **options: Further options of `Objective`, such as batch_size.
+
+    Returns:
+        Report. Memory and cost are those of the parts.
+
+    Raises:
+        ConfigurationError: A part is unknown, or the test data are no pair.
+        HessianDirectionsError: What the objective and the parts raise.
+    """
+    wanted = tuple(parts)
+    for part in wanted:
+        if part not in PARTS:
+            raise ConfigurationError(f"The part is {part!r}, not one of {', '.join(PARTS)}.")
+    objective = Objective(model, loss, data, targets, **options)
+    other = None
+    if test is not None:
+        if targets is None:
+            pair: tuple[Any, ...] = (test,)
+        elif isinstance(test, tuple | list) and len(test) == 2:
+            pair = tuple(test)
+        else:
+            raise ConfigurationError(
+                "The test data must be a pair (inputs, targets), as the training data are."
+            )
+        other = Objective(model, loss, *pair, **options)
+    report = Report(
+        objective,
+        other,
+        label=label or type(model).__name__,
+        seed=seed,
+        n_points=n_points,
+        relative_error=relative_error,
+        progress=progress,
+    )
+    report.compute(wanted)
+    return report
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One plane through the weights.
+
+    Attributes:
+        plane: "random" or "hessian".
+        train: Training loss over it, as `slices.surface` returns it.
+        test: Test loss at the same points, where there are test data.
+    """
+
+    plane: str
+    train: xr.DataArray
+    test: xr.DataArray | None
+
+    def datasets(self) -> dict[str, xr.Dataset]:
+        """By "{plane}_{split}", as figures take them."""
+        given = {"train": self.train, "test": self.test}
+        return {
+            f"{self.plane}_{split}": loss.to_dataset()
+            for split, loss in given.items()
+            if loss is not None
+        }
+
+    def plot(self) -> Figure:
+        """The slice relative to the loss of the network, as a Matplotlib figure."""
+        module = _figures("relative_slices", "The plot of a slice")
+        figure: Figure = module.draw({self.plane: self.datasets()}, {})
+        return figure
+
+
+class Report:
+    """What was found around one network; every part is computed when it is first asked for.
+
+    Attributes:
+        objective: The loss over the training data.
+        test_objective: The loss over the test data, if there are any.
+        label: Printed name.
+        seed: What everything random follows from.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        test_objective: Objective | None = None,
+        *,
+        label: str = "network",
+        seed: int = 0,
+        n_points: int = 21,
+        relative_error: float = 0.05,
+        progress: bool = False,
+    ) -> None:
+        self.objective, self.test_objective = objective, test_objective
+        self.label, self.seed = label, seed
+        self._n_points, self._relative_error = n_points, relative_error
+        self._line = _ProgressLine(progress)
+
+    def compute(self, parts: Iterable[str] = PARTS) -> None:
+        """Compute these parts, as far as that was not done, and what they need."""
+        missing = [part for part in parts if part not in self.__dict__]
+        if missing:
+            self._line.write(self._prediction(missing))
+            for part in missing:
+                getattr(self, part)
+            self._line.end()
+
+    def _prediction(self, parts: Sequence[str]) -> str:
+        """Passes and seconds that the parts will take, from one pass of each kind."""
+        self._line.show("self-test")
+        objective, n = self.objective, self.objective.n_parameters
+        objective.self_test()
+        V = torch.ones(n, TOGETHER, dtype=objective.dtype, device=objective.device)
+        objective.hessian_vector_product(V[:, 0])  # warms up
+        product = _seconds(lambda: objective.hessian_vector_product(V[:, 0]))
+        shared = _seconds(lambda: objective.hessian_vector_product(V)) / TOGETHER
+        points = objective.theta[:, None].expand(-1, TOGETHER)
+        forward = _seconds(lambda: objective.values(points)) / TOGETHER
+        n_points = len(PLANES) * self._n_points**2 * (1 if self.test_objective is None else 2)
+        eigenpairs = min(TYPICAL_EIGENPAIR_PRODUCTS, 3 * n) if "eigenpairs" in parts else 0
+        products = {
+            "trace": TYPICAL_TRACE_SAMPLES // 2,
+            "spectrum": PROBES * min(STEPS, n),
+            "visibility": 2 * RANDOM_PLANES,
+        }
+        passes = {"slices": n_points, "lines": 4 * LINE_POINTS}
+        others = sum(count for part, count in products.items() if part in parts)
+        values = sum(count for part, count in passes.items() if part in parts)
+        seconds = eigenpairs * product + others * shared + values * forward
+        return (
+            f"{self.label}: {n:,} parameters, {objective.n_samples:,} samples. About "
+            f"{eigenpairs + others} Hessian-vector products ({product:.2g} s) and {values} forward "
+            f"passes ({forward:.2g} s): {_duration(seconds)}."
+        )
+
+    # --- parts ------------------------------------------------------------------------------------
+
+    @cached_property
+    def scores(self) -> dict[str, float]:
+        """Loss, accuracy (NaN without classes), ‖∇L‖, ‖θ‖, N and the number of samples; of the test data, too."""
+        self._line.show("scores")
+        objective = self.objective
+        found = {
+            "loss": float(objective.value()),
+            "accuracy": objective.accuracy(),
+            "gradient_norm": float(objective.gradient().double().norm()),
+            "theta_norm": float(objective.theta.double().norm()),
+            "n_parameters": objective.n_parameters,
+            "n_samples": objective.n_samples,
+        }
+        if self.test_objective is not None:
+            found["test_loss"] = float(self.test_objective.value())
+            found["test_accuracy"] = self.test_objective.accuracy()
+            found["n_test_samples"] = self.test_objective.n_samples
+        return found
+
+    @cached_property
+    def eigenpairs(self) -> Eigenpairs:
+        """Both extreme eigenpairs, with residuals."""
+        k = min(1, self.objective.n_parameters - 1)
+        return extreme_eigenpairs(
+            self.objective, k, 1, seed=self.seed, progress=self._line.part("eigenpairs")
+        )
+
+    @cached_property
+    def trace(self) -> Estimate:
+        """The trace: exact along the eigenvectors, sampled beside them, with its standard error."""
+        return estimators.deflated(
+            self.objective,
+            self.eigenpairs,
+            seed=self.seed,
+            relative_error=self._relative_error,
+            progress=self._line.part("trace"),
+        )
+
+    @cached_property
+    def spectrum(self) -> SpectralDensity:
+        """The distribution of the eigenvalues, by Lanczos quadrature."""
+        progress = self._line.part("spectrum")
+        return spectral_density(self.objective, PROBES, STEPS, self.seed, progress=progress)
+
+    @cached_property
+    def slices(self) -> dict[str, Slice]:
+        """The loss over a random and over the Hessian plane, "random" and "hessian"."""
+        return {plane: self._slice(plane) for plane in PLANES}
+
+    def _slice(self, plane: slices.Plane) -> Slice:
+        if plane == "hessian":
+            directions = slices.both_ends(self.eigenpairs.vectors)
+        else:
+            directions = slices.plane_directions(self.objective, plane, self.seed)
+        train = slices.surface(
+            self.objective,
+            directions,
+            normalisation=slices.NORMALISATIONS[plane],
+            n_points=self._n_points,
+            progress=self._line.part(f"{plane} slice, training"),
+        )
+        if self.test_objective is None:
+            return Slice(plane, train, None)
+        test = slices.surface(
+            self.test_objective,
+            directions,
+            train["alpha"].values,
+            train["beta"].values,
+            slices.NORMALISATIONS[plane],
+            self._line.part(f"{plane} slice, test"),
+        )
+        return Slice(plane, train, test)
+
+    @cached_property
+    def lines(self) -> xr.Dataset:
+        """Loss, slope and curvature along two random lines and along both extreme eigenvectors."""
+        objective = self.objective
+        generator = as_generator(self.seed, "lines")
+        n = objective.n_parameters
+        random = unit(gaussian(n, 2, generator, objective.dtype, objective.device))
+        ends = slices.both_ends(self.eigenpairs.vectors).flip(1)
+        V = torch.cat([random, ends], dim=1)
+        radius = float(np.exp(np.log(slices.half_widths(objective, ends)).mean()))
+        loss = slices.line(
+            objective, V, slices.grid(radius, LINE_POINTS), progress=self._line.part("lines")
+        )
+        return xr.Dataset(
+            {
+                "loss": (("direction", "distance"), loss.values),
+                "slope": ("direction", (V.T.double() @ objective.gradient().double()).cpu()),
+                "curvature": ("direction", objective.second_directional_derivative(V).cpu()),
+            },
+            coords={
+                "direction": ["random_0", "random_1", "smallest", "largest"],
+                "distance": loss["alpha"].values,
+            },
+        )
+
+    @cached_property
+    def localisation(self) -> xr.Dataset:
+        """Where the curvature lives, see `geometry.localisation.localise`."""
+        self._line.show("where the curvature lives")
+        objective = self.objective
+        return localise(self.eigenpairs.vectors, objective.parameters, objective.network)
+
+    @cached_property
+    def visibility(self) -> xr.Dataset:
+        """Sampled projected Hessians and the share that shows a saddle, beside the Gaussian limit."""
+        matrices = visibility.sample_projections(
+            self.objective, RANDOM_PLANES, self.seed, self._line.part("random planes")
+        )
+        share = visibility.share_of_saddles(matrices)
+        moments = self.spectrum.moments()
+        trace, frobenius = self.trace.mean, moments.frobenius_norm
+        scalars = {
+            "trace": trace,
+            "trace_standard_error": self.trace.standard_error,
+            "frobenius_norm": frobenius,
+            "frobenius_standard_error": moments.frobenius_standard_error,
+            "r": trace / frobenius if frobenius else float("nan"),
+            "visibility_direct": share.probability,
+            "visibility_direct_low": share.low,
+            "visibility_direct_high": share.high,
+        }
+        scalars["visibility_formula"] = float(visibility.visibility(scalars["r"]))
+        return xr.Dataset(
+            {"projected_hessian": (("sample", "row", "column"), matrices)}
+            | {name: ((), value) for name, value in scalars.items()}
+        )
+
+    # --- what becomes of them ---------------------------------------------------------------------
+
+    def __str__(self) -> str:
+        """What has been computed so far, in a few lines."""
+        found = self.__dict__
+        lines = [self.label]
+        if "scores" in found:
+            names = ("loss", "accuracy", "gradient_norm", "test_loss", "test_accuracy")
+            said = [f"{name} {self.scores[name]:.4g}" for name in names if name in self.scores]
+            lines.append(", ".join(said))
+        if "eigenpairs" in found:
+            lines.append(self.eigenpairs.describe())
+        if "trace" in found:
+            lines.append(f"trace {self.trace.mean:.5g} ± {self.trace.standard_error:.2g}")
+        if "visibility" in found:
+            share = 100 * float(self.visibility["visibility_direct"])
+            lines.append(f"{share:.0f} % of random slices show curvature of both signs")
+        return "\n".join(lines)
+
+    def results(self) -> Results:
+        """What has been computed so far, as data sets."""
+        found = self.__dict__
+        surfaces: dict[str, xr.Dataset] = {}
+        for part in found.get("slices", {}).values():
+            surfaces |= part.datasets()
+        return Results(
+            label=self.label,
+            measurements=self._measurements() if "scores" in found else None,
+            eigenpairs=self._pairs_checked if "eigenpairs" in found else None,
+            trace=self._trace_dataset() if "trace" in found else None,
+            spectrum=self._spectrum_dataset() if "spectrum" in found else None,
+            surfaces=surfaces,
+            lines=found.get("lines"),
+            projections=found.get("visibility"),
+            localisation=found.get("localisation"),
+            settings=self.settings(),
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """What made these numbers."""
+        objective = self.objective
+        passes = ", ".join(f"{count} {kind}" for kind, count in objective.cost.passes.items())
+        return {
+            "seed": self.seed,
+            "precision": str(objective.dtype).removeprefix("torch."),
+            "device": str(objective.device),
+            "threads": torch.get_num_threads(),
+            "mode": "evaluation (BatchNorm uses its running statistics)",
+            "points of a slice": f"{self._n_points} × {self._n_points}",
+            "wanted relative error of the trace": self._relative_error,
+            "passes over the training data": passes.replace("_", " "),
+        }
+
+    def plot(self) -> Figure:
+        """One Matplotlib figure of what has been computed."""
+        module = _figures("overview", "report.plot")
+        figure: Figure = module.draw(self.results())
+        return figure
+
+    def save(self, path: str | Path) -> None:
+        """Write one self-contained page (HTML) of what has been computed.
+
+        Raises:
+            ConfigurationError: The file's name does not end in .html.
+            DependencyError: Matplotlib is not installed.
+        """
+        path = Path(path)
+        if path.suffix.lower() not in (".html", ".htm"):
+            raise ConfigurationError(f"{path} does not end in .html, but a page is written.")
+        _figures("drawing", "report.save")
+        page = render({self.label: self.results()}, self.label, _software())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(page, encoding="utf-8")
+
+    def _measurements(self) -> xr.Dataset:
+        scores = dict(self.scores)
+        names = {"accuracy": "train_accuracy", "n_samples": "n_images"}
+        return xr.Dataset(
+            {names.get(name, name): ((), value) for name, value in scores.items()},
+            attrs={"self_test": self.objective.self_test().describe()},
+        )
+
+    @cached_property
+    def _pairs_checked(self) -> xr.Dataset:
+        """The eigenpairs with the exact curvature along each, in float64 and without a product."""
+        pairs, precise = self.eigenpairs, in_float64(self.objective)
+        exact = precise.second_directional_derivative(pairs.vectors.double())
+        return xr.Dataset(
+            {
+                "value": ("pair", pairs.values.cpu()),
+                "residual": ("pair", pairs.residuals.cpu()),
+                "converged": ("pair", pairs.converged.cpu()),
+                "below_noise": ("pair", pairs.below_noise.cpu()),
+                "exact_curvature": ("pair", exact.cpu()),
+            },
+            attrs={
+                "n_products": pairs.n_products,
+                "n_check_products": pairs.n_check_products,
+                "missed_probability": pairs.missed_probability,
+                "noise_floor": pairs.noise_floor,
+            },
+        )
+
+    def _trace_dataset(self) -> xr.Dataset:
+        estimate = self.trace
+        return xr.Dataset(
+            {
+                "trace": ((), estimate.mean),
+                "trace_standard_error": ((), estimate.standard_error),
+                "n_samples": ((), estimate.n_samples),
+            }
+        )
+
+    def _spectrum_dataset(self) -> xr.Dataset:
+        density = self.spectrum
+        moments = asdict(density.moments())
+        return xr.Dataset(
+            {
+                "nodes": (("probe", "node"), density.nodes),
+                "weights": (("probe", "node"), density.weights),
+                "n_parameters": ((), density.n_parameters),
+            }
+            | {name: ((), value) for name, value in moments.items()}
+        )
+
+
+class _ProgressLine:
+    """One line on the standard error stream, which overwrites itself on a terminal."""
+
+    def __init__(self, shown: bool) -> None:
+        self._shown = shown
+        self._overwrites = shown and sys.stderr.isatty()
+        self._part = ""
+        self._written_at = 0.0
+
+    def write(self, text: str) -> None:
+        """A line that stays."""
+        if self._shown:
+            self.end()
+            print(text, file=sys.stderr, flush=True)
+
+    def show(self, part: str) -> None:
+        """The part that is being computed."""
+        if self._overwrites:
+            print(f"\r\033[K{part}", end="", file=sys.stderr, flush=True)
+        elif self._shown and part != self._part:
+            print(part, file=sys.stderr, flush=True)
+        self._part = part
+
+    def part(self, name: str) -> Callable[..., None]:
+        """A progress callback for this part, which does not write more often than one can read."""
+        self.show(name)
+
+        def tell(*now: Any) -> None:
+            if self._overwrites and time.monotonic() - self._written_at > 0.2:
+                self._written_at = time.monotonic()
+                said = now[0] if len(now) == 1 else f"{now[0]}/{now[1]}, {now[2]:.0f} s left"
+                print(f"\r\033[K{name}: {said}"[:120], end="", file=sys.stderr, flush=True)
+
+        return tell
+
+    def end(self) -> None:
+        """Leave nothing behind."""
+        if self._overwrites:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
+def _figures(module: str, what: str) -> Any:
+    """A module of the figures, which need packages that the library alone does not."""
+    try:
+        return import_module(f"hessian_directions.reporting.figures.{module}")
+    except ModuleNotFoundError as error:
+        raise DependencyError(
+            f"{what} needs {error.name}: pip install 'hessian-directions[figures]'."
+        ) from error
+
+
+def _seconds(compute: Callable[[], Tensor]) -> float:
+    started = time.perf_counter()
+    compute().sum().item()  # a GPU is waited for
+    return time.perf_counter() - started
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _software() -> Mapping[str, str]:
+    from hessian_directions import __version__
+
+    others = ("torch", "numpy", "scipy", "xarray")
+    found = {"hessian-directions": __version__, "Python": platform.python_version()}
+    return found | {name: version(name) for name in others}

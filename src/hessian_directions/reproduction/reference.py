@@ -1,0 +1,88 @@
+"""Every key of a configuration with its default, its unit and a sentence: `make config`.
+
+`python -m hessian_directions.reproduction.reference`.
+"""
+
+import inspect
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import yaml
+from pydantic_core import PydanticUndefined
+
+from hessian_directions.analyses import registry
+from hessian_directions.reproduction import configuration
+from hessian_directions.settings import Model, Settings
+
+
+def reference() -> str:
+    """The whole reference, a line for each key."""
+    from hessian_directions.data.registry import KINDS
+    from hessian_directions.learning.training import TrainingSettings
+
+    lines = ["A profile", *_keys(configuration.Profile)]
+    lines += ["", "networks.<name>", *_keys(configuration.Network)]
+    lines += ["", "networks.<name>.model", *_keys(Model)]
+    lines += ["", "networks.<name>.checkpoint", *_keys(configuration.Checkpoint)]
+    lines += ["", "networks.<name>.training", *_parameters(TrainingSettings)]
+    for kind, function in KINDS.items():
+        lines += ["", f"data.<name> of kind {kind}", *_parameters(function)]
+    for name in (*registry.OF_NETWORKS, *registry.OF_PROFILES):
+        analysis = registry.analysis(name)
+        sentence = (analysis.module.__doc__ or "").splitlines()[0]
+        lines += ["", f"analyses.{name}: {sentence}", *_keys(analysis.settings)]
+    return "\n".join(lines)
+
+
+def _keys(model: type[Settings]) -> Iterator[str]:
+    for key, field in model.model_fields.items():
+        default = field.get_default(call_default_factory=True)
+        extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+        yield _line(key, default, str(extra.get("unit", "")), field.description or "")
+
+
+def _parameters(function: Callable[..., Any]) -> Iterator[str]:
+    """The keywords of a function or class, with what its docstring says of them."""
+    said = _arguments(inspect.getdoc(function) or "")
+    for key, parameter in inspect.signature(function).parameters.items():
+        if key not in ("cache", "folder", "published"):
+            default = parameter.default
+            yield _line(
+                key,
+                PydanticUndefined if default is parameter.empty else default,
+                "",
+                said.get(key, ""),
+            )
+
+
+def _arguments(docstring: str) -> dict[str, str]:
+    """The sentences of a docstring's `Args:` or `Attributes:`, by name."""
+    said: dict[str, str] = {}
+    names: list[str] = []
+    inside = False
+    for line in docstring.splitlines():
+        if re.fullmatch(r"(Args|Attributes):", line):
+            inside = True
+        elif inside and (start := re.match(r"    ([\w, ]+): (.*)", line)):
+            names = [name.strip() for name in start[1].split(",")]
+            said |= dict.fromkeys(names, start[2])
+        elif inside and line.startswith("     "):
+            said |= {name: f"{said[name]} {line.strip()}" for name in names}
+        elif line and not line.startswith(" "):
+            inside = False
+    return said
+
+
+def _line(key: str, default: Any, unit: str, sentence: str) -> str:
+    if default is PydanticUndefined:
+        shown = "required"
+    else:
+        # As a configuration would say it; an end of the document is no part of it.
+        shown = yaml.safe_dump(default, default_flow_style=True, width=10_000).split("\n")[0]
+    of = f" [{unit}]" if unit else ""
+    return f"  {key}: {shown}{of}  # {sentence}"
+
+
+if __name__ == "__main__":
+    print(reference())
