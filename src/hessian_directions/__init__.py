@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from hessian_directions.geometry import localisation as localisation
     from hessian_directions.geometry import slices as slices
     from hessian_directions.geometry import visibility as visibility
+    from hessian_directions.objectives.losses import ModelLoss as ModelLoss
     from hessian_directions.objectives.objective import Objective as Objective
     from hessian_directions.overview import Report as Report
     from hessian_directions.overview import analyze as analyze
@@ -42,6 +43,7 @@ _HOMES = {
     "Eigenpairs": ("spectral.eigenpairs", "Eigenpairs"),
     "Estimate": ("traces.estimators", "Estimate"),
     "HessianDirectionsError": ("errors", "HessianDirectionsError"),
+    "ModelLoss": ("objectives.losses", "ModelLoss"),
     "Objective": ("objectives.objective", "Objective"),
     "Report": ("overview", "Report"),
     "SpectralDensity": ("spectral.spectrum", "SpectralDensity"),
@@ -60,6 +62,7 @@ __all__ = [
     "Eigenpairs",
     "Estimate",
     "HessianDirectionsError",
+    "ModelLoss",
     "Objective",
     "Report",
     "SpectralDensity",

@@ -17,6 +17,7 @@ from hessian_directions.learning import checkpoints
 from hessian_directions.models import registry as models
 from hessian_directions.objectives.losses import Loss, mean_squared_error
 from hessian_directions.objectives.objective import Objective
+from hessian_directions.objectives.surroundings import use_full_precision
 from hessian_directions.seeds import derive
 
 LOSSES: dict[str, Loss] = {
@@ -88,9 +89,7 @@ def choose_device(name: str) -> torch.device:
             "key 'device' is 'cuda', but this machine has no GPU that PyTorch can use; set it to 'cpu'"
         )
     if name == "cuda":
-        # Products of reduced precision would drown small curvatures in rounding.
-        torch.backends.cuda.matmul.allow_tf32 = False
-        torch.backends.cudnn.allow_tf32 = False
+        use_full_precision()
     return torch.device(name)
 
 

@@ -32,27 +32,26 @@ def surroundings(device: torch.device) -> Iterator[None]:
 def kernels(device: torch.device) -> Iterator[None]:
     """Kernels that have second derivatives, and that are as precise as their number format."""
     fast_path = torch.backends.mha.get_fastpath_enabled()
+    parts = _multipliers() if device.type == "cuda" else []
+    precisions = [part.fp32_precision for part in parts]
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with sdpa_kernel(SDPBackend.MATH), full_precision(device):
+        with sdpa_kernel(SDPBackend.MATH):
+            for part in parts:
+                part.fp32_precision = "ieee"
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
-
-
-@contextlib.contextmanager
-def full_precision(device: torch.device) -> Iterator[None]:
-    """float32 as it is on a GPU too: TensorFloat-32 keeps three digits."""
-    if device.type != "cuda":
-        yield
-        return
-    cudnn: Any = torch.backends.cudnn
-    parts: list[Any] = [cudnn.conv, cudnn.rnn, torch.backends.cuda.matmul]
-    precisions = [part.fp32_precision for part in parts]
-    try:
-        for part in parts:
-            part.fp32_precision = "ieee"
-        yield
-    finally:
         for part, precision in zip(parts, precisions):
             part.fp32_precision = precision
+
+
+def use_full_precision() -> None:
+    """From now on float32 is float32 on a GPU, too: TensorFloat-32 keeps three digits."""
+    for part in _multipliers():
+        part.fp32_precision = "ieee"
+
+
+def _multipliers() -> list[Any]:
+    cudnn: Any = torch.backends.cudnn
+    return [cudnn.conv, cudnn.rnn, torch.backends.cuda.matmul]

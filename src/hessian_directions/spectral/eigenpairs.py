@@ -55,36 +55,23 @@ class ConvergenceWarning(UserWarning):
 class Eigenpairs:
     """Eigenpairs H v_i = λ_i v_i at the ends of a spectrum, ascending.
 
-    Attributes
-    ----------
-    values
-        (k,) Rayleigh quotients λ_i = v_i'Hv_i, float64 on the CPU.
-    vectors
-        (N, k) orthonormal columns, H's precision and device.
-    residuals
-        (k,) norms ‖Hv_i − λ_i v_i‖, float64, from products made for this purpose at the end, not
-        from the recurrence. Some eigenvalue of H lies within that distance of λ_i.
-    end
-        (k,) ``"smallest"`` or ``"largest"``: the end at which the pair was asked for; the smaller
-        end where both ends ask for it.
-    converged
-        (k,) whether residual ≤ max(tolerance·|λ|, noise_floor).
-    below_noise
-        (k,) whether |λ| ≤ noise_floor: such a value cannot be told from zero.
-    noise_floor
-        50 units of rounding of ‖H‖₂: below it residuals and eigenvalues are rounding.
-    tolerance
-        The wanted residual relative to |λ|.
-    n_products
-        Products with single vectors that the search took, the true residuals included.
-    n_check_products
-        Products that the check for lost eigenvalues took.
-    missed_probability
-        Bound on the probability, over the check's start vector and up to rounding, that an
-        eigenvalue beyond the returned ones (by more than their tolerance) was missed; 1 if no
-        check was made.
-    seed
-        Of the start vectors, where it was an integer.
+    Attributes:
+        values: (k,) Rayleigh quotients λ_i = v_i'Hv_i, float64 on the CPU.
+        vectors: (N, k) orthonormal columns, H's precision and device.
+        residuals: (k,) norms ‖Hv_i − λ_i v_i‖, float64, from products made for this purpose at the
+            end, not from the recurrence. Some eigenvalue of H lies within that distance of λ_i.
+        end: (k,) ``"smallest"`` or ``"largest"``: the end at which the pair was asked for; the
+            smaller end where both ends ask for it.
+        converged: (k,) whether residual ≤ max(tolerance·|λ|, noise_floor).
+        below_noise: (k,) whether |λ| ≤ noise_floor: such a value cannot be told from zero.
+        noise_floor: 50 units of rounding of ‖H‖₂: below it residuals and eigenvalues are rounding.
+        tolerance: The wanted residual relative to |λ|.
+        n_products: Products with single vectors that the search took, the true residuals included.
+        n_check_products: Products that the check for lost eigenvalues took.
+        missed_probability: Bound on the probability, over the check's start vector and up to
+            rounding, that an eigenvalue beyond the returned ones (by more than their tolerance)
+            was missed; 1 if no check was made.
+        seed: Of the start vectors, where it was an integer.
     """
 
     values: Tensor

@@ -131,23 +131,17 @@ class Lanczos:
 
     Memory: (m + 16)·N·itemsize bytes after m steps, and about four vectors while stepping.
 
-    Parameters
-    ----------
-    start
-        (N,) unit vector.
-    deflated
-        (N, k) orthonormal columns V, if any; then the process is that of (I − VV')H(I − VV') and
-        ``start`` has to be orthogonal to V.
+    Args:
+        start: (N,) unit vector.
+        deflated: (N, k) orthonormal columns V, if any; then the process is that of (I − VV')H(I −
+            VV') and ``start`` has to be orthogonal to V.
 
-    Attributes
-    ----------
-    alphas, betas
-        Diagonal of T and what follows it beside the diagonal: after m steps there are m of each,
-        the last β couples T to the next vector. β is 0 where the process met an invariant
-        subspace.
-    asymmetry
-        Largest norm, over the steps, of the components of a product along the earlier vectors that
-        vanish for a symmetric H.
+    Attributes:
+        alphas, betas: Diagonal of T and what follows it beside the diagonal: after m steps there
+            are m of each, the last β couples T to the next vector. β is 0 where the process met an
+            invariant subspace.
+        asymmetry: Largest norm, over the steps, of the components of a product along the earlier
+            vectors that vanish for a symmetric H.
     """
 
     def __init__(self, start: Tensor, deflated: Tensor | None = None) -> None:

@@ -11,14 +11,10 @@ from scipy.stats import linregress
 class PowerLaw:
     """y = factor · x ** exponent.
 
-    Attributes
-    ----------
-    exponent
-        Slope of log y against log x.
-    standard_error
-        Of the exponent; NaN where two sizes leave no scatter to judge by.
-    factor
-        y at x = 1.
+    Attributes:
+        exponent: Slope of log y against log x.
+        standard_error: Of the exponent; NaN where two sizes leave no scatter to judge by.
+        factor: y at x = 1.
     """
 
     exponent: float
