@@ -132,6 +132,7 @@ def relative_colorbar(figure: Figure, filled: ContourSet, axes: list[Axes]) -> N
     levels = np.asarray(filled.levels)
     middle = len(levels) // 2
     ticks = levels[[0, middle // 2, middle, middle + (middle + 1) // 2, -1]]
+    ticks[2] = 0.0  # but for rounding
     bar = figure.colorbar(filled, ax=axes, ticks=ticks, label=r"$L-L(\theta^{*}\,)$", pad=0.01)
     bar.ax.set_yticklabels([f"{tick:.2g}".replace("-", "−") for tick in ticks])
     bar.ax.minorticks_off()
