@@ -34,7 +34,8 @@ def as_tensor(
         except (TypeError, ValueError, RuntimeError) as error:
             kind = type(value).__name__
             raise DataError(f"This {kind} is no array of numbers.") from error
-    return value.detach().to(device, dtype)
+    tensor: Tensor = value.detach()
+    return tensor.to(device, dtype)
 
 
 def as_floats(value: ArrayLike | Tensor) -> Floats:
