@@ -39,8 +39,8 @@ def as_tensor(
             raise DataError(f"This {kind} is no array of numbers.") from error
     if value.layout != torch.strided:
         raise DataError(f"A tensor is {value.layout}: make it dense.")
-    value = value.clone() if value.is_inference() else value.detach()
-    return value.to(device, dtype)
+    tensor: Tensor = value.clone() if value.is_inference() else value.detach()
+    return tensor.to(device, dtype)
 
 
 def as_floats(value: ArrayLike | Tensor) -> Floats:

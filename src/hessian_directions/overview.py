@@ -28,6 +28,8 @@ from hessian_directions.errors import ConfigurationError, DependencyError
 from hessian_directions.geometry import slices, visibility
 from hessian_directions.geometry.directions import gaussian, unit
 from hessian_directions.geometry.localisation import localise
+from hessian_directions.geometry.principal_curvatures import visibility as gaussian_limit
+from hessian_directions.geometry.slices import Plane
 from hessian_directions.objectives.losses import Loss
 from hessian_directions.objectives.objective import Objective
 from hessian_directions.reporting.page import Results, render
@@ -41,7 +43,7 @@ from hessian_directions.traces.finite_differences import in_float64
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PLANES: tuple[slices.Plane, ...] = ("random", "hessian")
+PLANES: tuple[Plane, ...] = ("random", "hessian")
 
 PARTS = (
     "scores",
@@ -288,7 +290,7 @@ class Report:
         """The loss over a random and over the Hessian plane, "random" and "hessian"."""
         return {plane: self._slice(plane) for plane in PLANES}
 
-    def _slice(self, plane: slices.Plane) -> Slice:
+    def _slice(self, plane: Plane) -> Slice:
         if plane == "hessian":
             directions = slices.both_ends(self.eigenpairs.vectors)
         else:
@@ -363,7 +365,7 @@ class Report:
             "visibility_direct_low": share.low,
             "visibility_direct_high": share.high,
         }
-        scalars["visibility_formula"] = float(visibility.visibility(scalars["r"]))
+        scalars["visibility_formula"] = float(gaussian_limit(scalars["r"]))
         return xr.Dataset(
             {"projected_hessian": (("sample", "row", "column"), matrices)}
             | {name: ((), value) for name, value in scalars.items()}

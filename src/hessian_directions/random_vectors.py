@@ -105,7 +105,8 @@ def unit(v: ArrayLike | Tensor) -> Tensor:
 
 def lengths(v: ArrayLike | Tensor) -> Tensor:
     """Euclidean length of each direction, accumulated in float64: (N,) -> (), (N, K) -> (K,)."""
-    return torch.linalg.vector_norm(as_tensor(v), dim=0, dtype=torch.float64)
+    norms: Tensor = torch.linalg.vector_norm(as_tensor(v), dim=0, dtype=torch.float64)
+    return norms
 
 
 def _columns(

@@ -1,6 +1,5 @@
 """Studies of a network, against its dense Hessian."""
 
-
 import numpy as np
 import pytest
 import torch

@@ -103,4 +103,5 @@ def orthonormalise(V: ArrayLike | Tensor) -> Tensor:
     floor = max(n, k) * torch.finfo(V.dtype).eps * lengths(V)
     if k > n or bool((diagonal.abs() <= floor).any()):
         raise ValueError("the directions are linearly dependent.")
-    return Q * diagonal.sign()
+    turned: Tensor = Q * diagonal.sign()
+    return turned

@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from hessian_directions.reporting.figures.drawing import (
     LARGEST,
@@ -60,7 +61,7 @@ def draw(profiles: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figur
     return figure
 
 
-def handles() -> list[object]:
+def handles() -> list[Line2D]:
     """Legend entries of the lines."""
     lines = [line_handle(name, color=c, linewidth=w) for name, c, w in STYLES.values()]
     dashed = line_handle(

@@ -1,12 +1,14 @@
 """Where the curvature lives: shares of kinds of parameters and of layers in the extreme eigenvectors."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import xarray as xr
 from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from hessian_directions.reporting.figures.drawing import (
     DOUBLE,
@@ -63,9 +65,9 @@ def draw(localisations: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> 
     return figure
 
 
-def handles() -> list[object]:
+def handles() -> list[Line2D]:
     """Legend entries of the bars."""
-    square = {"ls": "", "marker": "s", "ms": 5}
+    square: dict[str, Any] = {"ls": "", "marker": "s", "ms": 5}
     return [
         line_handle(r"of $v_{\max}$", color=LARGEST, **square),
         line_handle(r"of $v_{\min}$", color=SMALLEST, **square),

@@ -1,10 +1,14 @@
 """All that was found about one network on one page."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
+import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from hessian_directions.reporting.figures import (
     lines,
@@ -15,11 +19,16 @@ from hessian_directions.reporting.figures import (
 )
 from hessian_directions.reporting.figures.drawing import (
     DOUBLE,
+    Array,
     require,
     styled,
     title_panels,
 )
 from hessian_directions.reporting.page import Results
+
+Panel = Callable[[Figure, Axes], None]
+
+SMALL = 5.5  # points, of legends inside panels
 
 
 @styled
@@ -29,67 +38,74 @@ def draw(results: Results) -> Figure:
     Args:
         results: Of one network; parts that are missing leave no gap.
     """
-    panels: list[tuple[str, Callable[[Axes], None]]] = []
-    shown = [
-        (f"{plane} slice", results.surfaces[f"{plane}_train"])
-        for plane in ("random", "hessian")
-        if f"{plane}_train" in results.surfaces
-    ]
-    if shown:
-        norm, levels = relative_slices.relative_levels([dataset for _, dataset in shown])
-    for title, dataset in shown:
-
-        def draw_slice(ax: Axes, dataset: object = dataset) -> None:
-            filled = relative_slices.draw_relative(ax, dataset, norm, levels)
-            ax.set(xlabel=r"$\alpha\,\|\eta\|$", ylabel=r"$\beta\,\|\delta\|$")
-            if dataset is shown[-1][1]:
-                relative_slices.relative_colorbar(ax.figure, filled, [ax])
-
-        panels.append((title.replace("hessian", "Hessian"), draw_slice))
+    panels = _slices(results)
     if results.lines is not None:
-
-        def draw_lines(ax: Axes) -> None:
-            lines.draw_lines(ax, results.lines)
-            ax.set_ylabel(r"loss $L$")
-            ax.legend(handles=lines.handles(), loc="upper center", fontsize=5.5)
-
-        panels.append(("lines", draw_lines))
+        panels["lines"] = partial(_lines, results.lines)
     if results.spectrum is not None:
-
-        def draw_spectrum(ax: Axes) -> None:
-            pairs = results.eigenpairs
-            values = np.array([]) if pairs is None else pairs["value"].values
-            scale = spectra.draw_spectrum(ax, results.spectrum, values)
-            ax.set_xlabel(r"eigenvalue $\lambda$")
-            ax.set_ylabel(rf"density of arcsinh$(\lambda/${scale:g}$)$")
-
-        panels.append(("spectrum", draw_spectrum))
+        pairs = results.eigenpairs
+        values = np.array([]) if pairs is None else pairs["value"].values
+        panels["spectrum"] = partial(_spectrum, results.spectrum, values)
     if results.localisation is not None:
-
-        def draw_kinds(ax: Axes) -> None:
-            localisation.draw_kinds(ax, results.localisation)
-            ax.legend(handles=localisation.handles(), loc="lower right", fontsize=5.5)
-
-        panels.append(("where the curvature lives", draw_kinds))
+        panels["where the curvature lives"] = partial(_kinds, results.localisation)
     if results.projections is not None:
-
-        def draw_shares(ax: Axes) -> None:
-            visibility_networks.draw_shares(ax, results.projections)
-            ax.set_ylabel(r"share of slices with smaller $\kappa_-$")
-            predicted = "spectrum_quantile" in results.projections
-            handles = visibility_networks.handles(predicted)
-            ax.legend(handles=handles, loc="lower left", fontsize=5.5)
-
-        panels.append(("what random slices show", draw_shares))
+        panels["what random slices show"] = partial(_shares, results.projections)
     require(panels)
     n_columns = min(3, len(panels))
     n_rows = -(-len(panels) // n_columns)
-    size = DOUBLE * n_columns / 3, 2.2 * n_rows
-    figure = Figure(figsize=size, layout="constrained")
+    figure = Figure(figsize=(DOUBLE * n_columns / 3, 2.2 * n_rows), layout="constrained")
     axes = list(figure.subplots(n_rows, n_columns, squeeze=False).flat)
-    for ax, (_, draw_panel) in zip(axes, panels, strict=False):
-        draw_panel(ax)
+    for ax, draw_panel in zip(axes, panels.values(), strict=False):
+        draw_panel(figure, ax)
     for ax in axes[len(panels) :]:
         ax.remove()
-    title_panels(axes[: len(panels)], [title for title, _ in panels])
+    title_panels(axes[: len(panels)], list(panels))
     return figure
+
+
+def _slices(results: Results) -> dict[str, Panel]:
+    """A panel for each slice of the training loss, in one scale of colours."""
+    shown = {
+        f"{name} slice": results.surfaces[key]
+        for key, name in (("random_train", "random"), ("hessian_train", "Hessian"))
+        if key in results.surfaces
+    }
+    if not shown:
+        return {}
+    norm, levels = relative_slices.relative_levels(shown.values())
+    last = list(shown)[-1]
+
+    def draw_slice(name: str, figure: Figure, ax: Axes) -> None:
+        filled = relative_slices.draw_relative(ax, shown[name], norm, levels)
+        ax.set_xlabel(r"$\alpha\,\|\eta\|$")
+        ax.set_ylabel(r"$\beta\,\|\delta\|$")
+        if name == last:
+            relative_slices.relative_colorbar(figure, filled, [ax])
+
+    return {name: partial(draw_slice, name) for name in shown}
+
+
+def _lines(dataset: xr.Dataset, figure: Figure, ax: Axes) -> None:
+    lines.draw_lines(ax, dataset)
+    ax.set_ylabel(r"loss $L$")
+    _legend(ax, lines.handles(), "upper center")
+
+
+def _spectrum(dataset: xr.Dataset, values: Array, figure: Figure, ax: Axes) -> None:
+    scale = spectra.draw_spectrum(ax, dataset, values)
+    ax.set_xlabel(r"eigenvalue $\lambda$")
+    ax.set_ylabel(rf"density of arcsinh$(\lambda/${scale:g}$)$")
+
+
+def _kinds(dataset: xr.Dataset, figure: Figure, ax: Axes) -> None:
+    localisation.draw_kinds(ax, dataset)
+    _legend(ax, localisation.handles(), "lower right")
+
+
+def _shares(dataset: xr.Dataset, figure: Figure, ax: Axes) -> None:
+    visibility_networks.draw_shares(ax, dataset)
+    ax.set_ylabel(r"share of slices with smaller $\kappa_-$")
+    _legend(ax, visibility_networks.handles("spectrum_quantile" in dataset), "lower left")
+
+
+def _legend(ax: Axes, handles: Sequence[Line2D], place: Any) -> None:
+    ax.legend(handles=handles, loc=place, fontsize=SMALL)

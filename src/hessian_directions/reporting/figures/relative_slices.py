@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import AsinhNorm, Normalize
 from matplotlib.contour import ContourSet
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from hessian_directions.reporting.figures.drawing import (
     Array,
@@ -71,7 +72,7 @@ def draw(surfaces: Mapping[str, Mapping[str, xr.Dataset]], labels: Mapping[str, 
     return figure
 
 
-def handles() -> list[object]:
+def handles() -> list[Line2D]:
     """Legend entries of the marks."""
     return [
         line_handle(r"network $\theta^{*}$", color="black", marker="+", ls="", ms=5, mew=1.4),

@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from hessian_directions.geometry.principal_curvatures import (
     distribution_smallest,
@@ -64,7 +65,7 @@ def draw(projections: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Fi
     return figure
 
 
-def handles(predicted: bool) -> list[object]:
+def handles(predicted: bool) -> list[Line2D]:
     """Legend entries of the curves, with or without that of the spectrum."""
     spectrum = line_handle("from the spectrum", color=BLUE)
     return [
