@@ -124,8 +124,8 @@ def folder(name):
 
 def artifact(name):
     """The path of an analysis' artifact, with wildcards."""
-    part = "/{part}" if registry.analysis(name).has_parts else ""
-    return f"{folder(name)}/{name}{part}.nc"
+    names = [folder(name), name] + ["{part}"] * registry.analysis(name).has_parts
+    return "/".join(names) + ".nc"
 
 
 def shard(name):

@@ -3,16 +3,11 @@
 STYLE = "src/hessian_directions/reporting/figures/style.mplstyle"
 
 
-def drawing_code(script, figure):
-    drawn_by = DRAWINGS[figure]["module"]
-    return code(script, f"hessian_directions/reporting/figures/{drawn_by}.py")
-
-
 rule draw_figure:
     input:
         unpack(lambda wildcards: FIGURES[wildcards.figure]["inputs"]),
         style=STYLE,
-        code=lambda wildcards: drawing_code("draw_figure", wildcards.figure),
+        code=lambda wildcards: code("draw_figure", FIGURES[wildcards.figure]["file"]),
     output:
         pdf="<drawn>/figures/{figure}.pdf",
         png=report(
@@ -37,7 +32,9 @@ rule draw_animation:
     input:
         unpack(lambda wildcards: ANIMATIONS[wildcards.animation]["inputs"]),
         style=STYLE,
-        code=lambda wildcards: drawing_code("draw_animation", wildcards.animation),
+        code=lambda wildcards: code(
+            "draw_animation", ANIMATIONS[wildcards.animation]["file"]
+        ),
     output:
         gif=report(
             "<drawn>/animations/{animation}.gif",

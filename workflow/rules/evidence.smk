@@ -60,7 +60,11 @@ for path in sorted((ROOT / "src/hessian_directions/reporting/figures").glob("*.p
         }
         # A figure whose networks are all absent from the profile is not drawn.
         if all(inputs.values()):
-            DRAWINGS[figure] = says | {"module": path.stem, "inputs": inputs}
+            DRAWINGS[figure] = says | {
+                "module": path.stem,
+                "file": str(path.relative_to(ROOT / "src")),
+                "inputs": inputs,
+            }
 ANIMATIONS = {
     figure: says
     for figure, says in DRAWINGS.items()
