@@ -124,8 +124,8 @@ def folder(name):
 
 def artifact(name):
     """The path of an analysis' artifact, with wildcards."""
-    names = [folder(name), name] + ["{part}"] * registry.analysis(name).has_parts
-    return "/".join(names) + ".nc"
+    name_of_file = f"{name}/{{part}}" if registry.analysis(name).has_parts else name
+    return f"{folder(name)}/{name_of_file}.nc"
 
 
 def shard(name):
