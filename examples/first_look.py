@@ -26,6 +26,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=200, help="that the analysis is about")
     parser.add_argument("--pixels", type=int, default=64, help="width of the enlarged digits")
     parser.add_argument("--points", type=int, default=15, help="of a slice along each axis, odd")
+    parser.add_argument("--parts", nargs="*", default=hd.PARTS, help="of the analysis")
     parser.add_argument("--output", type=Path, default=Path("first_look.html"))
     options = parser.parse_args()
 
@@ -42,6 +43,7 @@ def main() -> None:
         loss,
         loader,
         test=test_loader,
+        parts=options.parts,
         n_points=options.points,
         label=f"{options.network} on digits",
     )

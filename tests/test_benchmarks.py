@@ -21,6 +21,7 @@ sys.path.append(str(ROOT / "benchmarks"))
 
 import alternation  # noqa: E402
 import goals  # noqa: E402
+import lines  # noqa: E402
 import machine  # noqa: E402
 
 NETWORKS = ("ResNet-20", "ResNet-56", "DenseNet-121")
@@ -332,3 +333,26 @@ def test_numbers_that_do_not_exist_are_left_out(works, tmp_path):
 def test_nothing_to_draw_is_said():
     with pytest.raises(ArtifactError, match="nothing to draw"):
         benchmark_ratios.draw(fabricated().iloc[:0])
+
+
+def test_ours_takes_the_fewest_lines() -> None:
+    rows = lines.table(run=False)
+    for work in lines.WORK:
+        of_work = {row.tool: row.lines for row in rows if row.work == work}
+        ours = of_work.pop(lines.OURS)
+        assert all(ours < theirs for theirs in of_work.values()), work
+    assert set(lines.REMARKS) <= set(lines.PROGRAMS)
+
+
+def test_our_programs_run() -> None:
+    given = lines.subject()
+    for (tool, work), program in lines.PROGRAMS.items():
+        if tool == lines.OURS:
+            assert lines.timed(program, given) > 0, work
+
+
+def test_lines_of_the_readme_are_counted() -> None:
+    text = (ROOT / "benchmarks/README.md").read_text()
+    stated = re.sub(r" \(\d[\d.]*\)", "", text)
+    for line in re.sub(r" \(\d[\d.]*\)", "", lines.markdown(lines.table(run=False))).splitlines():
+        assert line in stated

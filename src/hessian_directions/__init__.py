@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from hessian_directions.geometry import visibility as visibility
     from hessian_directions.objectives.losses import ModelLoss as ModelLoss
     from hessian_directions.objectives.objective import Objective as Objective
+    from hessian_directions.overview import PARTS as PARTS
     from hessian_directions.overview import Report as Report
     from hessian_directions.overview import analyze as analyze
     from hessian_directions.spectral.eigenpairs import Eigenpairs as Eigenpairs
@@ -40,6 +41,7 @@ __version__ = "0.1.0"
 
 # Public name → module, and the name in it where the name is not that of the whole module.
 _HOMES = {
+    "PARTS": ("overview", "PARTS"),
     "Eigenpairs": ("spectral.eigenpairs", "Eigenpairs"),
     "Estimate": ("traces.estimators", "Estimate"),
     "HessianDirectionsError": ("errors", "HessianDirectionsError"),
@@ -59,6 +61,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "PARTS",
     "Eigenpairs",
     "Estimate",
     "HessianDirectionsError",
