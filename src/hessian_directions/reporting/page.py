@@ -286,8 +286,8 @@ def _scalars(results: Results) -> str:
 def _figures(name: str, results: Results) -> list[str]:
     """The figures that there are data for, each with its caption."""
     from hessian_directions.reporting.figures import (
+        lines,
         localisation,
-        profiles,
         relative_slices,
         spectra,
         visibility_networks,
@@ -306,7 +306,7 @@ def _figures(name: str, results: Results) -> list[str]:
             "Lines",
             _LINES,
             results.lines,
-            lambda: profiles.draw({name: results.lines}, labels),  # type: ignore[dict-item]
+            lambda: lines.draw({name: results.lines}, labels),  # type: ignore[dict-item]
         ),
         (
             "Spectrum",

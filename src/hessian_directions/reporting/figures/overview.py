@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hessian_directions.reporting.figures import (
+    lines,
     localisation,
-    profiles,
     relative_slices,
     spectra,
     visibility_networks,
@@ -49,9 +49,9 @@ def draw(results: Results) -> Figure:
     if results.lines is not None:
 
         def draw_lines(ax: Axes) -> None:
-            profiles.draw_lines(ax, results.lines)
+            lines.draw_lines(ax, results.lines)
             ax.set_ylabel(r"loss $L$")
-            ax.legend(handles=profiles.handles(), loc="upper center", fontsize=5.5)
+            ax.legend(handles=lines.handles(), loc="upper center", fontsize=5.5)
 
         panels.append(("lines", draw_lines))
     if results.spectrum is not None:
