@@ -90,6 +90,8 @@ def draw(surfaces: Mapping[str, Mapping[str, xr.Dataset]], labels: Mapping[str, 
             filled = contour_slice(
                 ax, alpha, beta, loss, norm, levels, line_levels=loss_levels([loss.values], 8)[1]
             )
+            if not np.isclose(alpha[-1], beta[-1]):  # as far as the curvature along each suggests
+                ax.set(aspect="auto", box_aspect=1)
             if np.isfinite(loss).any():
                 mark(ax, *lowest_point(alpha, beta, loss), "o", "#FFD23F", 8)
             mark(ax, 0, 0, "+", size=4.5)
