@@ -10,8 +10,10 @@ from hessian_directions.models.mlp import mlp
 from hessian_directions.objectives.objective import Objective
 
 
-def network(activation="relu", n_inner=1):
-    model = mlp(input_shape=(3,), n_outputs=4, width=6, n_inner=n_inner, activation=activation)
+def network(activation="relu", hidden_layers=2):
+    model = mlp(
+        input_shape=(3,), n_outputs=4, width=6, hidden_layers=hidden_layers, activation=activation
+    )
     draw = torch.Generator().manual_seed(1)
     for parameter in model.parameters():
         parameter.data = torch.randn(parameter.shape, generator=draw, dtype=torch.float64)
@@ -71,7 +73,7 @@ def test_trace_can_be_made_as_large_as_one_likes():
 
 
 def test_factors_of_the_first_two_layers_only():
-    model = network(n_inner=2)
+    model = network(hidden_layers=3)
     d = rescaling_factors(model, 5.0)
     sizes = [parameter.numel() for parameter in model.parameters()]
     expected = [5.0, 5.0, 0.2, 1.0, 1.0, 1.0, 1.0, 1.0]

@@ -45,7 +45,7 @@ def classes(n=50, seed=0, n_classes=3):
 
 
 def mlp(seed=0, **options):
-    options = {"width": 8, "n_inner": 1, "activation": "tanh"} | options
+    options = {"width": 8, "hidden_layers": 2, "activation": "tanh"} | options
     return build("mlp", options, input_shape=(1,), n_outputs=1, seed=seed)
 
 

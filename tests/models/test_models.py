@@ -30,8 +30,8 @@ def count(model):
         # He et al. 2016, table 6: 0.27 million at depth 20 with shortcuts without parameters.
         ("resnet", {"depth": 20, "shortcut": "padding"}, (3, 32, 32), 10, 269_722),
         ("densenet", {}, (3, 32, 32), 10, 6_956_298),
-        ("mlp", {"width": 100, "n_inner": 2}, (1,), 1, 20_501),
-        ("mlp", {"width": 100, "n_inner": 10}, (1,), 1, 101_301),
+        ("mlp", {"width": 100, "hidden_layers": 3}, (1,), 1, 20_501),
+        ("mlp", {"width": 100, "hidden_layers": 11}, (1,), 1, 101_301),
     ],
 )
 def test_parameter_counts_are_the_published_ones(name, options, shape, n_outputs, n_parameters):
@@ -45,8 +45,8 @@ def test_parameter_counts_are_the_published_ones(name, options, shape, n_outputs
         ("resnet", {"depth": 8, "width": 4, "shortcut": "padding"}),
         ("resnet", {"depth": 8, "width": 4, "shortcut": "none", "activation": "softplus"}),
         ("resnet", {"depth": 8, "width": 4, "strides": [2, 2, 2]}),
-        ("densenet", {"growth": 4, "blocks": [1, 2], "compression": 1.0, "bottleneck": 2}),
-        ("mlp", {"width": 5, "n_inner": 0, "activation": "tanh"}),
+        ("densenet", {"growth_rate": 4, "blocks": [1, 2], "compression": 1.0, "bottleneck": 2}),
+        ("mlp", {"width": 5, "hidden_layers": 1, "activation": "tanh"}),
     ],
 )
 def test_digits_of_8_by_8_pixels_fit(name, options):
@@ -269,7 +269,7 @@ def test_classes_channels_and_size_of_a_library_s_network_come_from_the_data(nam
 
 @pytest.mark.parametrize("name", ["resnet", "densenet", "mlp"])
 def test_relu_is_replaced_in_a_copy_with_equal_weights(name):
-    options = {"resnet": {"depth": 8, "width": 4}, "densenet": {"growth": 4, "blocks": [1, 1]}}
+    options = {"resnet": {"depth": 8, "width": 4}, "densenet": {"growth_rate": 4, "blocks": [1, 1]}}
     model = make(name, options.get(name), shape=(1, 8, 8)).eval()
     images = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     deviations = []

@@ -37,13 +37,13 @@ from hessian_directions.reporting.figures import (
 from hessian_directions.statistics.proportions import wilson
 
 LABELS = {
-    "approximator2": "Approximator, 2 inner layers",
+    "approximator2": "Approximator, 3 hidden layers",
     "resnet": "ResNet-8",
-    "resnet_noshort": "ResNet-8, no shortcuts",
+    "resnet8_plain": "ResNet-8 without skip connections",
     "densenet": "DenseNet",
-    "mlp": "Perceptron (GELU)",
+    "mlp": "MLP (GELU)",
 }
-NAMES = ("approximator2", "resnet", "resnet_noshort", "densenet", "mlp")
+NAMES = ("approximator2", "resnet", "resnet8_plain", "densenet", "mlp")
 
 
 def each(make, n, **options):

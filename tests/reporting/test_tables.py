@@ -14,7 +14,7 @@ from scipy.stats import kendalltau
 from hessian_directions.reporting import tables
 from hessian_directions.reproduction import artifacts
 
-LABELS = {"mlp": "Perceptron (GELU)", "fit": "Approximator"}
+LABELS = {"mlp": "MLP (GELU)", "fit": "Approximator"}
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def test_networks(measurements: dict[str, xr.Dataset]) -> None:
     table = tables.networks(LABELS, measurements, {"mlp": pairs}, {"mlp": sampled}, trained)
     assert list(table["network"]) == ["mlp", "fit"]
     row = table.iloc[0]
-    assert row["label"] == "Perceptron (GELU)"
+    assert row["label"] == "MLP (GELU)"
     assert (row["training_images"], row["training_epochs"]) == (1347, 40)
     assert table.iloc[1][["training_images", "training_epochs"]].isna().all()
     for name in ("loss", "gradient_norm", "test_accuracy", "theta_norm", "n_parameters"):

@@ -37,7 +37,7 @@ SIZES = {
 }
 MODELS = {
     "resnet56": {"name": "resnet", "options": {"depth": 8, "width": 4}},
-    "densenet121": {"name": "densenet", "options": {"growth": 4, "blocks": [1, 1, 1, 1]}},
+    "densenet121": {"name": "densenet", "options": {"growth_rate": 4, "blocks": [1, 1, 1, 1]}},
 }
 
 

@@ -325,8 +325,11 @@ ARCHITECTURES = {
         "options": {"depth": 8, "width": 2, "shortcut": "projection"},
     },
     "resnet_none": {"name": "resnet", "options": {"depth": 8, "width": 2, "shortcut": "none"}},
-    "densenet_small": {"name": "densenet", "options": {"growth": 2, "blocks": [1, 1]}},
-    "perceptron": {"name": "mlp", "options": {"width": 4, "n_inner": 0, "activation": "tanh"}},
+    "densenet_small": {"name": "densenet", "options": {"growth_rate": 2, "blocks": [1, 1]}},
+    "perceptron": {
+        "name": "mlp",
+        "options": {"width": 4, "hidden_layers": 1, "activation": "tanh"},
+    },
     "from_timm": {
         "name": "timm:vit_tiny_patch16_224",
         "options": {

@@ -13,7 +13,7 @@ def densenet(
     *,
     input_shape: tuple[int, ...],
     n_outputs: int,
-    growth: int = 32,
+    growth_rate: int = 32,
     blocks: Sequence[int] = (6, 12, 24, 16),
     compression: float = 0.5,
     bottleneck: int = 4,
@@ -21,25 +21,25 @@ def densenet(
 ) -> nn.Module:
     """A DenseNet-BC: dense blocks, in which layers see all earlier maps, halved between blocks.
 
-    The defaults are DenseNet-121 as it is commonly used on CIFAR-10, with a 3×3 stem of 2·growth
+    The defaults are DenseNet-121 as it is commonly used on CIFAR-10, with a 3×3 stem of 2·growth_rate
     maps without normalisation or pooling in place of ImageNet's 7×7 stem: 6,956,298 parameters for
     10 classes.
 
     Args:
         input_shape: (channels, height, width) of one image; each block but the last halves the side.
         n_outputs: Classes.
-        growth: Maps that every layer adds.
+        growth_rate: Maps that every layer adds.
         blocks: Layers of each dense block.
         compression: Share of the maps that a transition between blocks keeps.
-        bottleneck: Maps of a layer's 1×1 convolution, in units of growth.
+        bottleneck: Maps of a layer's 1×1 convolution, in units of growth_rate.
         activation: Name of the activation (see `activations`).
     """
     if len(input_shape) != 3:
         raise ModelError(
             f"densenet needs images (channels, height, width), not inputs {input_shape}"
         )
-    if growth < 1 or bottleneck < 1:
-        raise ModelError("options growth and bottleneck of a densenet are at least 1")
+    if growth_rate < 1 or bottleneck < 1:
+        raise ModelError("options growth_rate and bottleneck of a densenet are at least 1")
     if not blocks or min(blocks) < 1:
         raise ModelError(f"option blocks: {list(blocks)} is not a list of numbers of layers")
     if not 0 < compression <= 1:
@@ -49,7 +49,9 @@ def densenet(
             f"option blocks: {len(blocks)} blocks halve images of "
             f"{input_shape[1]}×{input_shape[2]} pixels below one pixel"
         )
-    return DenseNet(input_shape[0], n_outputs, growth, blocks, compression, bottleneck, activation)
+    return DenseNet(
+        input_shape[0], n_outputs, growth_rate, blocks, compression, bottleneck, activation
+    )
 
 
 class DenseNet(nn.Module):
@@ -59,14 +61,14 @@ class DenseNet(nn.Module):
         self,
         n_channels: int,
         n_outputs: int,
-        growth: int,
+        growth_rate: int,
         blocks: Sequence[int],
         compression: float,
         bottleneck: int,
         activation: str,
     ) -> None:
         super().__init__()
-        n_maps = 2 * growth
+        n_maps = 2 * growth_rate
         self.stem = nn.Conv2d(n_channels, n_maps, 3, padding=1, bias=False)
         self.body = nn.Sequential()
         for block, n_layers in enumerate(blocks):
@@ -75,8 +77,8 @@ class DenseNet(nn.Module):
                 self.body.append(Transition(n_maps, n_kept, activation))
                 n_maps = n_kept
             for _ in range(n_layers):
-                self.body.append(Layer(n_maps, growth, bottleneck * growth, activation))
-                n_maps += growth
+                self.body.append(Layer(n_maps, growth_rate, bottleneck * growth_rate, activation))
+                n_maps += growth_rate
         self.norm = nn.BatchNorm2d(n_maps)
         self.activation = make_activation(activation)
         self.classifier = nn.Linear(n_maps, n_outputs)
@@ -87,14 +89,14 @@ class DenseNet(nn.Module):
 
 
 class Layer(nn.Module):
-    """Normalised 1×1 and 3×3 convolutions whose `growth` maps are put beside the input's."""
+    """Normalised 1×1 and 3×3 convolutions whose `growth_rate` maps are put beside the input's."""
 
-    def __init__(self, n_inputs: int, growth: int, n_bottleneck: int, activation: str) -> None:
+    def __init__(self, n_inputs: int, growth_rate: int, n_bottleneck: int, activation: str) -> None:
         super().__init__()
         self.norm1 = nn.BatchNorm2d(n_inputs)
         self.conv1 = nn.Conv2d(n_inputs, n_bottleneck, 1, bias=False)
         self.norm2 = nn.BatchNorm2d(n_bottleneck)
-        self.conv2 = nn.Conv2d(n_bottleneck, growth, 3, padding=1, bias=False)
+        self.conv2 = nn.Conv2d(n_bottleneck, growth_rate, 3, padding=1, bias=False)
         self.activation = make_activation(activation)
 
     def forward(self, maps: Tensor) -> Tensor:

@@ -92,6 +92,15 @@ def styled(function: Callable[P, T]) -> Callable[P, T]:
     return wrapper
 
 
+def two_lines(label: str) -> str:
+    """A long label, broken at the space that is nearest to its middle."""
+    spaces = [i for i, letter in enumerate(label) if letter == " "]
+    if len(label) <= 18 or not spaces:
+        return label
+    middle = min(spaces, key=lambda i: abs(i - len(label) / 2))
+    return f"{label[:middle]}\n{label[middle + 1 :]}"
+
+
 def require(datasets: Sized) -> None:
     """Raise `ArtifactError` where there is nothing to draw."""
     if len(datasets) == 0:

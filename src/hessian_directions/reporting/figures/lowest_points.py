@@ -16,6 +16,7 @@ from hessian_directions.reporting.figures.drawing import (
     require,
     styled,
     title_panels,
+    two_lines,
 )
 
 FIGURES = {
@@ -68,7 +69,7 @@ def draw(planes: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure:
         ax.set_xlim(-0.6, len(planes) - 0.4)
         ax.set_xticks(
             range(len(planes)),
-            [labels.get(name, name).replace(", ", ",\n") for name in planes],
+            [two_lines(labels.get(name, name)) for name in planes],
             rotation=30 if len(planes) > 3 else 0,
             ha="right" if len(planes) > 3 else "center",
             rotation_mode="anchor",

@@ -23,6 +23,7 @@ from hessian_directions.reporting.figures.drawing import (
     signed_levels,
     styled,
     title_panels,
+    two_lines,
 )
 from hessian_directions.reporting.figures.slices import COLUMNS, RING
 
@@ -65,7 +66,7 @@ def draw(surfaces: Mapping[str, Mapping[str, xr.Dataset]], labels: Mapping[str, 
                     ax.set_axis_off()
             if any(_split(key) == split for key in row):
                 relative_colorbar(figure, filled, places)
-        label = labels.get(name, name).replace(", ", ",\n")
+        label = two_lines(labels.get(name, name))
         axes[0].set_ylabel((label + "\n" if len(surfaces) > 1 else "") + r"$\beta\,\|\delta\|$")
     title_panels(drawn, titles)
     legend_below(figure, handles(), 3)

@@ -19,6 +19,7 @@ from hessian_directions.reporting.figures.drawing import (
     require,
     styled,
     title_panels,
+    two_lines,
 )
 
 FIGURES = {
@@ -102,7 +103,7 @@ def draw(surfaces: Mapping[str, Mapping[str, xr.Dataset]], labels: Mapping[str, 
             drawn.append(ax)
             titles.append(COLUMNS[key])
         # A label as long as a row is high breaks at its comma.
-        label = labels.get(name, name).replace(", ", ",\n")
+        label = two_lines(labels.get(name, name))
         axes[0].set_ylabel(label + "\n" + r"$\beta\,\|\delta\|$")
         loss_colorbar(figure, filled, list(axes), r"loss $L$", aspect=18, pad=0.01)
     for ax in grid[-1]:
