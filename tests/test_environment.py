@@ -13,6 +13,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from hessian_directions.reproduction.source_files import executed
+
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PYTHONS = ("3.11", "3.12")
@@ -118,7 +120,7 @@ def imported_packages(path: Path) -> set[str]:
     names = {"sklearn": "scikit-learn", "yaml": "pyyaml", "PIL": "pillow"}
     ours = {"hessian_directions", *(script.stem for script in ROOT.glob("workflow/scripts/*.py"))}
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_bytes())):
+    for node in executed(ast.parse(path.read_bytes())):
         modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom):
             modules = [str(node.module)]

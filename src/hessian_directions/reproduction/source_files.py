@@ -42,7 +42,7 @@ def _imported_files(
 
 
 def _imported_names(tree: ast.AST) -> Iterator[str]:
-    for node in _executed(tree):
+    for node in executed(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
@@ -51,7 +51,7 @@ def _imported_names(tree: ast.AST) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def _executed(tree: ast.AST) -> Iterator[ast.AST]:
+def executed(tree: ast.AST) -> Iterator[ast.AST]:
     """All nodes but those under `if TYPE_CHECKING:`, which no program runs."""
     waiting: list[ast.AST] = [tree]
     while waiting:
