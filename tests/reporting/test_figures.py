@@ -3,9 +3,11 @@
 import importlib
 import itertools
 import os
+import pickle
 import pkgutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import fabricate
@@ -13,6 +15,7 @@ import matplotlib
 import numpy as np
 import pytest
 import xarray as xr
+from fabricate import made
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
@@ -28,8 +31,8 @@ from hessian_directions.reporting import figures
 from hessian_directions.reporting.figures import (
     cost_scaling,
     drawing,
+    lines,
     localisation,
-    profiles,
     relative_slices,
     trace_convergence,
     trace_cost,
@@ -46,56 +49,47 @@ LABELS = {
 NAMES = ("approximator2", "resnet", "resnet_noshort", "densenet", "mlp")
 
 
-def each(make, n, **options):
-    """Datasets of the first n networks."""
-    return {name: make(seed=seed, **options) for seed, name in enumerate(NAMES[:n])}
-
-
-def traces(n):
-    kinds = ("relu", "smooth")
-    return {
-        name: fabricate.traces(kinds[i % 2], seed=i, n_samples=40)
-        for i, name in enumerate(NAMES[:n])
-    }
+def each(what, n, kinds=("relu", "smooth")):
+    """An artifact, or what a function makes of each of the first n networks."""
+    make = what if callable(what) else partial(made, what)
+    return {name: make(kinds[i % len(kinds)], i // 2) for i, name in enumerate(NAMES[:n])}
 
 
 # figure: arguments of its `draw`, for n networks
 OF_NETWORKS = {
-    "trace_convergence": lambda n: (traces(n), LABELS),
+    "trace_convergence": lambda n: (each("trace_estimators", n), LABELS),
     "trace_cost": lambda n: (
-        traces(n),
+        each("trace_estimators", n),
         LABELS,
-        {name: fabricate.trace_seconds(40) for name in NAMES[:n]},
+        {k: fabricate.seconds(one) for k, one in each("trace_estimators", n).items()},
     ),
-    "step_sizes": lambda n: (each(fabricate.step_sizes, n), LABELS),
-    "approximator_fits": lambda n: (each(fabricate.measurements, n, regression=True), LABELS),
-    "slices": lambda n: (each(fabricate.surfaces, n, n_grid=11), LABELS),
-    "profiles": lambda n: (each(fabricate.profiles, n), LABELS),
-    "surface_3d": lambda n: (each(fabricate.surfaces, n, n_grid=11), LABELS),
-    "spectra": lambda n: (each(fabricate.spectrum, n), each(fabricate.eigenpairs, n), LABELS),
-    "visibility_networks": lambda n: (each(fabricate.projections, n, n_samples=50), LABELS),
-    "relative_slices": lambda n: (each(fabricate.surfaces, n, n_grid=11), LABELS),
-    "localisation": lambda n: (each(fabricate.localisation, n), LABELS),
-    "lowest_points": lambda n: (each(fabricate.planes, n), LABELS),
-    "trajectory": lambda n: (each(fabricate.trajectory, n, n_grid=11), LABELS),
+    "step_sizes": lambda n: (each("step_sizes", n), LABELS),
+    "approximator_fits": lambda n: (each("scores", n, ["regression"]), LABELS),
+    "slices": lambda n: (each(fabricate.slices, n), LABELS),
+    "lines": lambda n: (each("lines", n), LABELS),
+    "surface_3d": lambda n: (each(fabricate.slices, n), LABELS),
+    "spectra": lambda n: (each("spectrum", n), each("eigenpairs", n), LABELS),
+    "visibility_networks": lambda n: (each("visibility", n), LABELS),
+    "relative_slices": lambda n: (each(fabricate.slices, n), LABELS),
+    "localisation": lambda n: (each("localisation", n), LABELS),
+    "lowest_points": lambda n: (each("lowest_points", n), LABELS),
+    "trajectory": lambda n: (each("trajectory", n), LABELS),
     "image_counts": lambda n: (each(fabricate.image_counts, n), LABELS),
     "cost_scaling": lambda n: (
         {name: fabricate.passes(1000 * 10**k) for k, name in enumerate(NAMES[:n])},
     ),
 }
 OTHERS = {
-    "saddle_slices": lambda: (fabricate.saddles(n_grid=21),),
-    "curvature_histograms": lambda: (fabricate.saddles(n_grid=5),),
-    "visibility": lambda: (fabricate.saddles(n_grid=5),),
-    "flatness": lambda: (fabricate.population(),),
-    "rank_correlations": lambda: (fabricate.population(),),
-    "rescaling": lambda: (fabricate.population(),),
+    **dict.fromkeys(
+        ("saddle_slices", "curvature_histograms", "visibility"), lambda: (made("saddles"),)
+    ),
+    **dict.fromkeys(("flatness", "rank_correlations", "rescaling"), lambda: (made("population"),)),
     "overview": lambda: (fabricate.results(),),
 }
 FIGURES = [*OF_NETWORKS, *OTHERS]
 ANIMATIONS = {
     "training_animation": lambda n: (each(fabricate.history, n), LABELS),
-    "path_animation": lambda n: (each(fabricate.trajectory, n, n_grid=11), LABELS),
+    "path_animation": lambda n: (each("trajectory", n), LABELS),
 }
 
 
@@ -146,39 +140,30 @@ def test_files_are_equal_to_the_byte_and_carry_no_date(tmp_path):
 
 
 SCRIPT = """
-import importlib, pkgutil, sys
-import fabricate
-from hessian_directions.reporting import figures
+import importlib, pickle, pkgutil, sys
+from hessian_directions.reporting import figures, page
 for found in pkgutil.iter_modules(figures.__path__):
     importlib.import_module("hessian_directions.reporting.figures." + found.name)
 from hessian_directions.reporting.figures import drawing, rescaling
-drawing.save(rescaling.draw(fabricate.population()), sys.argv[1])
+population, results = pickle.load(sys.stdin.buffer)
+drawing.save(rescaling.draw(population), sys.argv[1])
+page.render({"mine": results})
 print("torch" in sys.modules)
 """
 
 
-@pytest.fixture(scope="module")
-def another_process(tmp_path_factory):
-    """A figure drawn by an interpreter with another hash seed, and whether that imported torch."""
-    path = tmp_path_factory.mktemp("another_process") / "rescaling.pdf"
-    folders = [str(Path(__file__).parents[1]), str(Path(figures.__path__[0]).parents[1])]
-    environment = {"PYTHONPATH": os.pathsep.join(folders), "PYTHONHASHSEED": "1"}
+def test_another_process_draws_the_same_bytes_without_torch(tmp_path):
+    """An interpreter with another hash seed; it renders the page, too."""
+    environment = {"PYTHONPATH": str(Path(figures.__path__[0]).parents[2]), "PYTHONHASHSEED": "1"}
     result = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(path)],
+        [sys.executable, "-c", SCRIPT, str(tmp_path / "there.pdf")],
+        input=pickle.dumps((made("population"), fabricate.results())),
         env=os.environ | environment,
         check=True,
         capture_output=True,
-        text=True,
     )
-    return path.read_bytes(), result.stdout.strip()
-
-
-def test_another_process_draws_the_same_bytes(another_process, tmp_path):
-    assert another_process[0] == saved(draw("rescaling"), tmp_path / "here.pdf")
-
-
-def test_figures_import_no_torch(another_process):
-    assert another_process[1] == "False"
+    assert (tmp_path / "there.pdf").read_bytes() == saved(draw("rescaling"), tmp_path / "here.pdf")
+    assert result.stdout.strip() == b"False"
 
 
 # Overlapping text
@@ -240,12 +225,12 @@ def test_nothing_to_draw_is_said(name):
 
 
 def test_labels_are_optional_per_network():
-    figure = profiles.draw({"a network of mine": fabricate.profiles()}, {})
+    figure = lines.draw({"a network of mine": made("lines")}, {})
     assert figure.axes[0].get_title("left") == "a network of mine"
 
 
 def test_nan_padding_and_short_estimators(tmp_path):
-    dataset = fabricate.traces(n_samples=12)
+    dataset = made("trace_estimators", n_samples=12)
     dataset["samples"][2] = np.nan  # nothing
     dataset["samples"][3, 1:] = np.nan  # one sample
     dataset["n_samples"][3] = 1
@@ -258,7 +243,7 @@ def test_nan_padding_and_short_estimators(tmp_path):
 
 @pytest.mark.parametrize("name", ["slices", "relative_slices", "surface_3d"])
 def test_losses_that_are_not_finite(name, tmp_path):
-    surfaces = fabricate.surfaces(n_grid=11)
+    surfaces = fabricate.slices()
     surfaces["hessian_train"]["loss"][0, :3] = np.inf
     surfaces["random_train"]["loss"][-1, -1] = np.nan
     del surfaces["random_test"]
@@ -267,38 +252,39 @@ def test_losses_that_are_not_finite(name, tmp_path):
 
 @pytest.mark.parametrize("value", [0.0, 0.3])
 def test_constant_surface(value, tmp_path):
-    surfaces = {"random_train": fabricate.surface(n_grid=5) * 0 + value}
+    surfaces = {"random_train": fabricate.slices()["random_train"] * 0 + value}
     surfaces["random_train"]["loss"].attrs |= {"length_alpha": 3.0, "length_beta": 4.0}
     assert saved(module("slices").draw({"mlp": surfaces}, LABELS), tmp_path / "figure.pdf")
 
 
 def test_share_of_sampled_slices_rises_by_one_in_n_and_has_an_interval_where_none_lies():
-    dataset = fabricate.projections(n_samples=50)
+    dataset = made("visibility")
     ax = module("visibility_networks").draw({"mlp": dataset}, LABELS).axes[0]
     sampled = ax.lines[0]
     smallest = principal_curvatures(dataset["projected_hessian"].values)[0]
     np.testing.assert_allclose(sampled.get_xdata(), np.sort(smallest))
-    np.testing.assert_allclose(sampled.get_ydata(), np.arange(1, 51) / 50)
+    n = smallest.size
+    np.testing.assert_allclose(sampled.get_ydata(), np.arange(1, n + 1) / n)
     band = ax.collections[0].get_paths()[0].vertices
     left = band[band[:, 0] < smallest.min()]
-    assert left[:, 1].max() == pytest.approx(wilson(0, 50)[1])
+    assert left[:, 1].max() == pytest.approx(wilson(0, n)[1])
     between = np.sort(smallest)[[19, 20]]
     inside = band[(band[:, 0] >= between[0]) & (band[:, 0] <= between[1])]
-    for bound in wilson(20, 50):
+    for bound in wilson(20, n):
         assert np.isclose(inside[:, 1], bound).any()
     assert ax.get_xlim()[0] < 0
 
 
 def test_distribution_of_slices_is_drawn_beside_the_spectrum_s_and_the_limit_s():
-    dataset = fabricate.projections(n_samples=400)
+    dataset = made("visibility")
     sampled, spectrum, limit, _ = (
         module("visibility_networks").draw({"mlp": dataset}, LABELS).axes[0].lines
     )
     np.testing.assert_array_equal(spectrum.get_xdata(), dataset["spectrum_quantile"])
     np.testing.assert_array_equal(spectrum.get_ydata(), dataset["level"])
-    # Kolmogorov and Smirnov's distance of 400 slices to the spectrum that they were drawn from, at the level 0.01
+    # Kolmogorov and Smirnov's distance of n slices to the spectrum that they were drawn from, at the level 0.01
     at = np.interp(sampled.get_xdata(), spectrum.get_xdata(), spectrum.get_ydata())
-    assert np.abs(at - sampled.get_ydata()).max() < 1.63 / 400**0.5
+    assert np.abs(at - sampled.get_ydata()).max() < 1.63 / dataset.sizes["sample"] ** 0.5
     t, f = float(dataset["trace"]), float(dataset["frobenius_norm"])
     np.testing.assert_allclose(
         limit.get_ydata(), distribution_smallest(limit.get_xdata(), t, f), atol=1e-12
@@ -309,11 +295,13 @@ def test_distribution_of_slices_is_drawn_beside_the_spectrum_s_and_the_limit_s()
 
 
 def test_slices_are_drawn_in_parameter_space_length_with_alpha_across():
-    surface = fabricate.surface("random", n_grid=11, n_parameters=400)
+    surface = fabricate.slices()["random_train"]
     loss = surface["loss"]
     loss[:] = 1 + np.arange(11.0)[:, None]  # rises with alpha alone
     ax = module("slices").draw({"mlp": {"random_train": surface}}, LABELS).axes[0]
-    assert ax.get_xlim()[1] == pytest.approx(float(loss["alpha"].max()) * 20)
+    assert ax.get_xlim()[1] == pytest.approx(
+        float(loss["alpha"].max()) * loss.attrs["length_alpha"]
+    )
     lines = ax.collections[1]  # contour lines above the fill
     for path in lines.get_paths():
         if len(path.vertices):
@@ -381,7 +369,7 @@ def test_block_errors_fall_as_the_root_of_the_block_and_show_a_bias():
 
 
 def test_preparation_is_paid_once():
-    dataset = fabricate.traces(n_samples=40)
+    dataset = made("trace_estimators")
     total = float(dataset["passes"].sel(estimator="hutch_plus_plus"))
     fixed, each_sample = trace_cost.cost_parts(dataset, "hutch_plus_plus", None)
     assert fixed > 0
@@ -397,7 +385,7 @@ def test_preparation_is_paid_once():
 def test_parabola_is_exact_for_a_quadratic():
     distance = np.linspace(-2, 2, 41)
     loss = 3 + 0.5 * distance - 0.7 * distance**2
-    np.testing.assert_allclose(profiles.parabola(distance, loss, 0.5, -1.4), loss, atol=1e-12)
+    np.testing.assert_allclose(lines.parabola(distance, loss, 0.5, -1.4), loss, atol=1e-12)
 
 
 def test_fitted_exponent_of_a_power_law():
@@ -473,7 +461,7 @@ def test_animation_frames_are_what_whole_drawings_show(tmp_path):
 
 def test_relative_slices_are_white_at_the_loss_of_the_network():
     """A saddle is red and blue; each split has colours of its own, symmetric about zero."""
-    surfaces = fabricate.surfaces(n_grid=11)
+    surfaces = fabricate.slices()
     surfaces["hessian_test"]["loss"] = 100 * surfaces["hessian_test"]["loss"]
     figure = relative_slices.draw({"mlp": surfaces}, LABELS)
     bars = [ax for ax in figure.axes if ax.get_ylabel().startswith("$L-L")]
@@ -505,13 +493,12 @@ def test_faint_sides_are_seen():
 
 
 def test_kinds_are_the_sums_of_their_parameters():
-    dataset = fabricate.localisation()
+    dataset = made("localisation")
     figure = localisation.draw({"mlp": dataset}, LABELS)
     kinds, layers = figure.axes
     drawn = sorted(round(bar.get_width(), 9) for bar in kinds.patches)
     share, size = dataset["share"].groupby("kind").sum(), dataset["size"].groupby("kind").sum()
-    expected = [*share[:, -1].values, *share[:, 0].values, *(size / size.sum()).values]
-    if share.dims[0] == "pair":
-        expected = [*share[-1].values, *share[0].values, *(size / size.sum()).values]
+    ends = share.transpose("pair", "kind").values
+    expected = [*ends[-1], *ends[0], *(size / size.sum()).values]
     assert drawn == pytest.approx(sorted(expected), abs=1e-8)
     assert sum(bar.get_height() for bar in layers.patches) == pytest.approx(3)

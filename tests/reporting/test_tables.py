@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from fabricate import made
 from scipy.stats import kendalltau
 
 from hessian_directions.reporting import tables
@@ -19,20 +20,20 @@ LABELS = {"mlp": "Perceptron (GELU)", "fit": "Approximator"}
 
 @pytest.fixture(scope="module")
 def measurements() -> dict[str, xr.Dataset]:
-    return {"mlp": fabricate.measurements(), "fit": fabricate.measurements(regression=True)}
+    return {"mlp": made("scores"), "fit": made("scores", "regression")}
 
 
 # Networks.
 
 
 def test_networks(measurements: dict[str, xr.Dataset]) -> None:
-    pairs, sampled = fabricate.eigenpairs(), fabricate.projections()
-    trained = {"mlp": fabricate.history(n_epochs=40)}
+    pairs, sampled = made("eigenpairs"), made("visibility")
+    trained = {"mlp": fabricate.history()}
     table = tables.networks(LABELS, measurements, {"mlp": pairs}, {"mlp": sampled}, trained)
     assert list(table["network"]) == ["mlp", "fit"]
     row = table.iloc[0]
     assert row["label"] == "Perceptron (GELU)"
-    assert (row["training_images"], row["training_epochs"]) == (1347, 40)
+    assert (row["training_images"], row["training_epochs"]) == (60, 30)
     assert table.iloc[1][["training_images", "training_epochs"]].isna().all()
     for name in ("loss", "gradient_norm", "test_accuracy", "theta_norm", "n_parameters"):
         assert row[name] == float(measurements["mlp"][name])
@@ -41,10 +42,11 @@ def test_networks(measurements: dict[str, xr.Dataset]) -> None:
         assert row[f"{end}_residual"] == pairs["residual"].values[index]
         assert row[f"{end}_exact_curvature"] == pairs["exact_curvature"].values[index]
     assert row["smallest"] < 0 < row["largest"]
-    assert (row["n_products"], row["n_check_products"]) == (46, 12)
+    for name in ("n_products", "n_check_products"):
+        assert row[name] == pairs.attrs[name]
     for name in ("trace", "trace_standard_error", "frobenius_norm", "frobenius_standard_error"):
         assert row[name] == float(sampled[name])
-    assert row["mean_curvature"] == row["trace"] / 2000
+    assert row["mean_curvature"] == row["trace"] / row["n_parameters"]
     assert row["r"] == pytest.approx(row["trace"] / row["frobenius_norm"])
     # The fit of a regression is no scalar.
     assert not {"x", "target", "output"} & set(table)
@@ -52,25 +54,24 @@ def test_networks(measurements: dict[str, xr.Dataset]) -> None:
 
 def test_network_that_was_not_analyzed(measurements: dict[str, xr.Dataset], tmp_path: Path) -> None:
     """Its cells stay empty, also in the file, and counts stay whole numbers."""
-    table = tables.networks(LABELS, measurements, {"mlp": fabricate.eigenpairs()}, {}, {})
+    table = tables.networks(LABELS, measurements, {"mlp": made("eigenpairs")}, {}, {})
     row = table.iloc[1]
-    assert row["n_parameters"] == 2000
     empty = ["smallest", "largest_residual", "n_products", "trace", "r", "mean_curvature"]
     assert row[[*empty, "test_accuracy"]].isna().all()
     artifacts.write_table(tmp_path / "t.csv", table)
     text = pd.read_csv(tmp_path / "t.csv", dtype=str, keep_default_na=False)
-    assert list(text["n_products"]) == ["46", ""]
-    assert list(text["n_parameters"]) == ["2000", "2000"]
+    assert list(text["n_products"]) == [str(made("eigenpairs").attrs["n_products"]), ""]
+    assert [int(n) for n in text["n_parameters"]] == list(table["n_parameters"])
     assert text.loc[1, "largest"] == ""
 
 
 def test_visibility() -> None:
-    sampled = fabricate.projections(n_samples=123)
+    sampled = made("visibility")
     (row,) = tables.visibility({"mlp": sampled}).to_dict("records")
-    assert row["n_planes"] == 123
+    assert row["n_planes"] == 100
     determinants = np.linalg.det(sampled["projected_hessian"].values)
     assert row["visibility_direct"] == pytest.approx((determinants < 0).mean())
-    assert row["visibility_direct_low"] < row["visibility_direct"] < row["visibility_direct_high"]
+    assert row["visibility_direct_low"] <= row["visibility_direct"] < row["visibility_direct_high"]
     for name in ("visibility_spectrum", "lowest_twentieth_high", "tail"):
         assert row[name] == float(sampled[name])
 
@@ -80,7 +81,7 @@ def test_visibility() -> None:
 
 def test_saddles() -> None:
     """Means of the eigenvalues of the projected Hessians, against NumPy's, and their theory."""
-    dataset = fabricate.saddles(n=60, n_samples=300)
+    dataset = made("saddles")
     table = tables.saddles(dataset)
     assert list(table["n_positive"]) == list(dataset["saddle"].values)
     for index, row in table.iterrows():
@@ -133,43 +134,37 @@ def test_dimension_that_half_of_the_subspaces_need(shares: tuple, half: float) -
 
 
 def test_traces() -> None:
-    compared = {"resnet": fabricate.traces("relu"), "mlp": fabricate.traces("smooth")}
-    synthetic = fabricate.synthetic_traces()
-    table = tables.traces(compared, synthetic, {"mlp": {"hutchinson": 2.5}})
-    subjects = ["resnet", "mlp", *(f"saddle {ñ}" for ñ in synthetic["saddle"].values)]
-    assert list(table["subject"].unique()) == subjects
-    assert len(table) == len(subjects) * len(fabricate.ESTIMATORS)
+    compared = {"resnet": made("trace_estimators"), "mlp": made("trace_estimators", "smooth")}
+    saddles = made("saddle_traces")
+    records = {"mlp": {"seconds": {"hutchinson": 2.5}}}
+    table = tables.traces(compared, saddles, records, {"seconds": {"20": {"directional": 0.5}}})
+    subjects = compared | {f"saddle {n}": saddles.sel(saddle=n) for n in saddles["saddle"].values}
     rows = table.set_index(["subject", "estimator"])
-    for estimator in fabricate.ESTIMATORS:
-        one = compared["resnet"].sel(estimator=estimator)
-        row = rows.loc["resnet", estimator]
+    assert list(rows.index) == [(s, e) for s in subjects for e in subjects[s]["estimator"].values]
+    for (subject, estimator), row in rows.iterrows():
+        one = subjects[subject].sel(estimator=estimator)
         samples = one["samples"].dropna("sample").values
         assert row["n_samples"] == len(samples)
-        assert row["mean"] == pytest.approx(samples.mean())
-        assert row["standard_error"] == pytest.approx(samples.std(ddof=1) / len(samples) ** 0.5)
-        assert row["ratio"] == pytest.approx(row["mean"] / float(one["reference"]))
-        assert row["activation"] == "relu"
-    assert rows.loc["mlp", "hutchinson"]["seconds"] == 2.5
-    assert rows["seconds"].isna().sum() == len(rows) - 1
-    assert rows.loc["mlp", "hutchinson"]["activation"] == "smooth"
-
-
-def test_ratio_to_a_trace_of_zero_is_empty() -> None:
-    synthetic = fabricate.synthetic_traces()
-    assert 0.0 in synthetic["reference"].values
-    table = tables.traces({}, synthetic, {})
-    zero = table["reference"] == 0
-    assert table.loc[zero, "ratio"].isna().all()
-    assert table.loc[~zero, "ratio"].notna().all()
+        assert row["mean"] == pytest.approx(samples.mean(), abs=1e-9)
+        error = samples.std(ddof=1) / len(samples) ** 0.5
+        assert row["standard_error"] == pytest.approx(error, abs=1e-9)
+        assert row["activation"] == ("relu" if subject == "resnet" else "smooth")
+        # The ratio to a trace of zero is empty.
+        expected = row["mean"] / row["reference"] if subject != "saddle 20" else math.nan
+        assert row["ratio"] == pytest.approx(expected, nan_ok=True)
+    assert rows["seconds"].dropna().to_dict() == {
+        ("mlp", "hutchinson"): 2.5,
+        ("saddle 20", "directional"): 0.5,
+    }
 
 
 def test_step_sizes() -> None:
-    dataset = fabricate.step_sizes()
+    dataset = made("step_sizes")
     table = tables.step_sizes({"resnet": dataset})
     assert len(table) == dataset.sizes["n_images"] * dataset.sizes["step"]
     row = table.iloc[dataset.sizes["step"] + 3]
     one = dataset.isel(n_images=1, step=3)
-    assert (row["n_images"], row["step"]) == (1000, float(one["step"]))
+    assert (row["n_images"], row["step"]) == (60, float(one["step"]))
     assert row["gap"] == pytest.approx(row["difference"] - row["exact"])
     # Differences and exact curvatures share their directions, and so does the error of the gap.
     gaps = one["difference"].values - one["exact"].values
@@ -178,7 +173,7 @@ def test_step_sizes() -> None:
 
 
 def test_softplus() -> None:
-    studies = {"resnet": fabricate.step_sizes(), "mlp": fabricate.step_sizes("smooth")}
+    studies = {"resnet": made("step_sizes"), "mlp": made("step_sizes", "smooth")}
     table = tables.softplus(studies)
     dataset = studies["resnet"]
     assert set(table["network"]) == {"resnet"}
@@ -195,8 +190,8 @@ def test_softplus() -> None:
 
 
 def test_surface_checks() -> None:
-    dataset = fabricate.eigenpairs(n_each=2)
-    table = tables.surface_checks({"mlp": dataset, "resnet": fabricate.eigenpairs(n_each=1)})
+    dataset = made("eigenpairs", k_smallest=2, k_largest=2)
+    table = tables.surface_checks({"mlp": dataset, "resnet": made("eigenpairs")})
     assert list(table["network"]) == ["mlp"] * 4 + ["resnet"] * 2
     assert list(table["value"][:4]) == list(dataset["value"].values)
     assert table["converged"].dtype == bool
@@ -238,7 +233,7 @@ def test_shallow_sides(loss: Callable, down_to: float, lowest: float) -> None:
 def test_image_counts() -> None:
     counted = fabricate.image_counts()
     rows = tables.image_counts({"mlp": counted}).to_dict("records")
-    assert [row["n_images"] for row in rows] == [50, 100, 200]
+    assert [row["n_images"] for row in rows] == [15, 30, 60]
     assert [row["largest"] for row in rows] == counted["largest"].values.tolist()
     assert {row["network"] for row in rows} == {"mlp"}
 
@@ -286,7 +281,9 @@ def test_lowest_points() -> None:
 
 @pytest.fixture(scope="module")
 def population() -> xr.Dataset:
-    return fabricate.population()
+    members = made("population")
+    members["reached"][3] = False
+    return members
 
 
 def test_correlations(population: xr.Dataset) -> None:
@@ -300,7 +297,7 @@ def test_correlations(population: xr.Dataset) -> None:
 
 def test_levels(population: xr.Dataset) -> None:
     table = tables.levels(population).set_index(["factor", "level"])
-    varied = {"batch_size": 3, "learning_rate": 2, "label_noise": 2, "width": 2, "seed": 2}
+    varied = {"batch_size": 2, "learning_rate": 2, "label_noise": 2}
     assert table.groupby("factor").size().to_dict() == varied
     reached = population["reached"].values
     noisy = population["label_noise"].values == 0.1
@@ -317,7 +314,7 @@ def test_population(population: xr.Dataset) -> None:
     spoiled["trace"][~population["reached"].values] = 1e9
     (row,) = tables.population(spoiled).to_dict("records")
     reached = population.isel(member=population["reached"].values)
-    assert (row["n_members"], row["n_reached"]) == (36, reached.sizes["member"])
+    assert (row["n_members"], row["n_reached"]) == (8, reached.sizes["member"])
     for name in ("trace", "gap_loss", "smallest"):
         assert row[f"{name}_lowest"] == float(reached[name].min())
         assert row[f"{name}_highest"] == float(reached[name].max())
