@@ -211,10 +211,7 @@ def read(path: str | Path, root: str | Path = ".") -> Configuration:
 
     Raises ConfigurationError as `complete` does, and where the file cannot be read.
     """
-    configuration = read_yaml(path)
-    if not isinstance(configuration, dict):
-        raise ConfigurationError(f"{path}: the configuration is no mapping of keys")
-    return complete(configuration, str(path), root)
+    return complete(read_yaml(path), str(path), root)
 
 
 def read_yaml(path: str | Path) -> Any:
@@ -242,6 +239,8 @@ def complete(configuration: Mapping[str, Any], name: str, root: str | Path = "."
     Raises:
         ConfigurationError: The first key that is wrong, and what is allowed there.
     """
+    if not isinstance(configuration, Mapping):
+        raise ConfigurationError(f"{name}: the configuration is no mapping of keys")
     given = dict(configuration)
     networks = given.get("networks")
     if isinstance(networks, Mapping):  # one that is complete: back to what it was made from
@@ -280,6 +279,8 @@ def complete(configuration: Mapping[str, Any], name: str, root: str | Path = "."
 def _listed(network: Any) -> Any:
     """A network whose analyses are complete, with them as a list and their settings as overrides."""
     if not isinstance(network, Mapping) or not isinstance(network.get("analyses"), Mapping):
+        return network
+    if "overrides" in network:  # which one that is complete has not
         return network
     analyses = network["analyses"]
     return {**network, "analyses": list(analyses), "overrides": dict(analyses)}
@@ -343,7 +344,13 @@ def complete_claims(
         rules[claim] = {}
         for rule, declared in of_claim.items():
             place = ("claims", claim, rule)
-            given = dict(own.get(claim, {}).get(rule, {}))
+            given = own.get(claim, {}).get(rule, {})
+            if not isinstance(given, Mapping):
+                raise ConfigurationError(
+                    f"{name}: key '{'.'.join(place)}' is {reprlib.repr(given)}; "
+                    "allowed: a mapping of keys"
+                )
+            given = dict(given)
             for key in ("statistic", "side"):  # of a configuration that is complete
                 given.pop(key, None)
             try:
@@ -455,16 +462,21 @@ def _sentence(model: type[Settings], mistakes: list[Any], place: tuple[str, ...]
         if first["type"] == "extra_forbidden":
             return f"unknown key {_quoted(alike)}; allowed here: {', '.join(known)}"
         return f"key {_quoted(alike)} is missing; it is {known[str(location[-1])].description}"
+    if first["type"] == "invalid_key":
+        key = ".".join((*place, *map(str, location[:-1]))) or "the configuration"
+        return f"'{key}' has the key {first['input']!r}; allowed: a text"
     if first["type"] == "misfit":
         location.append(first["ctx"]["key"])
         value = first["input"].get(first["ctx"]["key"]) if isinstance(first["input"], dict) else ""
         key = ".".join((*place, *map(str, location)))
         return f"key '{key}' is {reprlib.repr(value)}; allowed: {first['ctx']['allowed']}"
-    keys = _without_branches(model, location)
+    name, verb = first["input"], "is"
     if "[key]" in first["loc"]:
-        name, keys, verb, allowed = keys[-1], keys[:-1], "names", _allowed_names(model, keys[:-1])
+        verb, keys = "names", _without_branches(model, location[:-1])
+        allowed = _allowed_names(model, keys)
     else:
-        name, verb, allowed = first["input"], "is", _allowed(model, keys)
+        keys = _without_branches(model, location)
+        allowed = _allowed(model, keys)
     key = ".".join((*place, *keys))
     subject = f"key '{key}'" if key else "the configuration"
     return f"{subject} {verb} {reprlib.repr(name)}; allowed: {allowed}"
@@ -554,8 +566,8 @@ def describe(annotation: Any) -> str:
         return f"{', '.join(others)} or {last}" if others else last
     if typing.get_origin(annotation) is Literal:
         return ", ".join(map(str, typing.get_args(annotation)))
-    if annotation is type(None):
-        return "null"
+    if annotation in (type(None), str):
+        return "a text" if annotation is str else "null"
     if typing.get_origin(annotation) is dict or annotation is dict:
         return "a mapping of keys"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):

@@ -25,6 +25,7 @@ def reference() -> str:
     lines += ["", "networks.<name>", *_keys(configuration.Network)]
     lines += ["", "networks.<name>.model", *_keys(Model)]
     lines += ["", "networks.<name>.checkpoint", *_keys(configuration.Checkpoint)]
+    lines += ["", "networks.<name>.checkpoint.expected", *_keys(configuration.Expected)]
     lines += ["", "networks.<name>.training", *_keys(TrainingSettings)]
     for kind, function in KINDS.items():
         lines += ["", f"data.<name> of kind {kind}", *_parameters(function)]
@@ -32,6 +33,8 @@ def reference() -> str:
         analysis = registry.analysis(name)
         sentence = (analysis.module.__doc__ or "").splitlines()[0]
         lines += ["", f"analyses.{name}: {sentence}", *_keys(analysis.settings)]
+    lines += ["", "claims.<claim>.<rule>", *_keys(configuration.Rule)]
+    lines += ["", "comparison.<table> or <table>.<column>", *_keys(configuration.Tolerance)]
     return "\n".join(lines)
 
 
