@@ -193,13 +193,13 @@ def results(seed: int = 0) -> Results:
     """All that the page of one network is made from."""
     return Results(
         label=f"Network {seed}",
-        measurements=made("scores", seed=seed),
+        scores=made("scores", seed=seed),
         eigenpairs=made("eigenpairs", seed=seed),
         trace=made("trace", seed=seed),
         spectrum=made("spectrum", seed=seed),
-        surfaces=slices(seed=seed),
+        slices=slices(seed=seed),
         lines=made("lines", seed=seed),
-        projections=made("visibility", seed=seed),
+        visibility=made("visibility", seed=seed),
         localisation=made("localisation", seed=seed),
         settings={"seed": seed, "precision": "float64"},
     )

@@ -398,13 +398,13 @@ class Report:
             surfaces |= part.datasets()
         return Results(
             label=self.label,
-            measurements=self._measurements() if "scores" in found else None,
+            scores=self._scores_dataset() if "scores" in found else None,
             eigenpairs=self._pairs_checked if "eigenpairs" in found else None,
             trace=self._trace_dataset() if "trace" in found else None,
             spectrum=self._spectrum_dataset() if "spectrum" in found else None,
-            surfaces=surfaces,
+            slices=surfaces,
             lines=found.get("lines"),
-            projections=found.get("visibility"),
+            visibility=found.get("visibility"),
             localisation=found.get("localisation"),
             settings=self.settings(),
         )
@@ -445,7 +445,7 @@ class Report:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(page, encoding="utf-8")
 
-    def _measurements(self) -> xr.Dataset:
+    def _scores_dataset(self) -> xr.Dataset:
         scores = dict(self.scores)
         names = {"accuracy": "train_accuracy", "n_samples": "n_images"}
         return xr.Dataset(

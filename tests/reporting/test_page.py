@@ -80,7 +80,7 @@ def test_parts_may_be_missing(part, monkeypatch):
     """Each of them, and all but it."""
     monkeypatch.setattr(page, "picture", lambda figure, description: "")
     results = fabricate.results()
-    empty = {"surfaces": {}, "settings": {}}
+    empty = {"slices": {}, "settings": {}}
     without = dataclasses.replace(results, **{part: empty.get(part)})
     Text(page.render({"mine": without}))
     alone = Results("Alone", **{part: getattr(results, part)})
@@ -106,7 +106,7 @@ def test_numbers_are_those_of_the_results():
         assert page._number(value, 6) in text
     trace, error = float(results.trace["trace"]), float(results.trace["trace_standard_error"])
     assert page._with_error(trace, error) in text
-    assert str(results.measurements.attrs["self_test"]) in text
+    assert str(results.scores.attrs["self_test"]) in text
 
 
 @pytest.mark.parametrize(
@@ -145,9 +145,9 @@ def test_what_agrees_is_said():
 
 def test_a_slice_of_another_network_is_seen():
     results = fabricate.results()
-    other = results.surfaces["hessian_train"]
+    other = results.slices["hessian_train"]
     shifted = other.assign(loss=(other["loss"] + 0.01).assign_attrs(other["loss"].attrs))
-    wrong = dataclasses.replace(results, surfaces={**results.surfaces, "hessian_train": shifted})
+    wrong = dataclasses.replace(results, slices={**results.slices, "hessian_train": shifted})
     (differing,) = [check for check in page.checks(wrong) if not check.agrees]
     assert "Hessian slice" in differing.what
     assert "1 of 5 DIFFER" in page.render({"mine": wrong})

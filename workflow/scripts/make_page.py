@@ -18,17 +18,10 @@ with stage(snakemake) as job:
         own = {analysis: of[name] for analysis, of in read.items() if name in of}
         networks[name] = page.Results(
             label=settings["label"],
-            measurements=own.get("scores"),
-            eigenpairs=own.get("eigenpairs"),
-            trace=own.get("trace"),
-            spectrum=own.get("spectrum"),
-            surfaces=own.get("slices", {}),
-            lines=own.get("lines"),
-            projections=own.get("visibility"),
-            localisation=own.get("localisation"),
             settings=job.params.settings
             | {key: value for key, value in settings.items() if value is not None}
             | {"data": job.params.data[settings["data"]]},
+            **own,
         )
     with artifacts.atomic_path(job.output.page) as path:
         path.write_text(page.render(networks, title=job.params.title))

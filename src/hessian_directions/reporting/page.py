@@ -30,17 +30,17 @@ class Results:
 
     Attributes:
         label: Printed name.
-        measurements: Scalars loss, gradient_norm, theta_norm, n_parameters, n_images; train_… and
+        scores: Scalars loss, gradient_norm, theta_norm, n_parameters, n_images; train_… and
             test_loss and _accuracy; attribute self_test.
         eigenpairs: value, residual, converged, exact_curvature (pair), ascending; attributes
             n_products, n_check_products, missed_probability, noise_floor.
         trace: Scalars trace, trace_standard_error; where known n_samples, frobenius_norm,
             frobenius_standard_error.
         spectrum: nodes, weights (probe, node), n_parameters.
-        surfaces: "{plane}_{split}" → loss (alpha, beta), plane random, hessian or filter, split
+        slices: "{plane}_{split}" → loss (alpha, beta), plane random, hessian or filter, split
             train or test.
         lines: loss (direction, distance), slope, curvature (direction).
-        projections: projected_hessian (sample, row, column), trace, frobenius_norm, r,
+        visibility: projected_hessian (sample, row, column), trace, frobenius_norm, r,
             visibility_direct with _low and _high, visibility_formula; where it was predicted,
             spectrum_quantile (level), visibility_spectrum.
         localisation: share (pair, parameter), inverse_participation_ratio (pair).
@@ -48,13 +48,13 @@ class Results:
     """
 
     label: str
-    measurements: xr.Dataset | None = None
+    scores: xr.Dataset | None = None
     eigenpairs: xr.Dataset | None = None
     trace: xr.Dataset | None = None
     spectrum: xr.Dataset | None = None
-    surfaces: Mapping[str, xr.Dataset] = field(default_factory=dict)
+    slices: Mapping[str, xr.Dataset] = field(default_factory=dict)
     lines: xr.Dataset | None = None
-    projections: xr.Dataset | None = None
+    visibility: xr.Dataset | None = None
     localisation: xr.Dataset | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
@@ -118,12 +118,12 @@ def checks(results: Results) -> list[Check]:
     for split in ("train", "test"):
         origins = {
             key.removesuffix(f"_{split}"): float(surface["loss"].sel(alpha=0.0, beta=0.0))
-            for key, surface in results.surfaces.items()
+            for key, surface in results.slices.items()
             if key.endswith(f"_{split}")
         }
         expected, name = None, "the network"
-        if split == "train" and results.measurements is not None:
-            expected = float(results.measurements["loss"])
+        if split == "train" and results.scores is not None:
+            expected = float(results.scores["loss"])
         elif len(origins) > 1:
             first = next(iter(origins))
             expected, name = origins.pop(first), f"the {_cased(first)} slice"
@@ -194,7 +194,7 @@ def _summary(results: Results) -> str:
             said.append(f"{unconverged} of {pairs.sizes['pair']} eigenpairs did not converge.")
     if trace is not None:
         said.append(f"Its trace is {_with_error(trace['trace'], trace['trace_standard_error'])}.")
-    sampled = results.projections
+    sampled = results.visibility
     if sampled is not None:
         share, n = float(sampled["visibility_direct"]), sampled.sizes["sample"]
         said.append(
@@ -206,7 +206,7 @@ def _summary(results: Results) -> str:
 
 
 def _scores(results: Results) -> str:
-    measured = results.measurements
+    measured = results.scores
     if measured is None:
         return ""
     rows = [
@@ -255,15 +255,15 @@ def _eigenpairs(results: Results) -> str:
 
 
 def _scalars(results: Results) -> str:
-    trace, sampled, spectrum = results.trace, results.projections, results.spectrum
+    trace, sampled, spectrum = results.trace, results.visibility, results.spectrum
     rows: list[tuple[str, str]] = []
     if trace is not None:
         text = _with_error(trace["trace"], trace["trace_standard_error"])
         if "n_samples" in trace:
             text += f" ({int(trace['n_samples'])} samples)"
         rows.append(("trace t = tr H", text))
-        if results.measurements is not None:
-            mean = float(trace["trace"]) / float(results.measurements["n_parameters"])
+        if results.scores is not None:
+            mean = float(trace["trace"]) / float(results.scores["n_parameters"])
             rows.append(("mean curvature t/N", _number(mean)))
     for source in (sampled, trace, spectrum):
         if source is not None and "frobenius_norm" in source:
@@ -299,8 +299,8 @@ def _figures(name: str, results: Results) -> list[str]:
         (
             "Slices of the loss",
             _SLICES,
-            results.surfaces or None,
-            lambda: relative_slices.draw({name: results.surfaces}, labels),
+            results.slices or None,
+            lambda: relative_slices.draw({name: results.slices}, labels),
         ),
         (
             "Lines",
@@ -323,8 +323,8 @@ def _figures(name: str, results: Results) -> list[str]:
         (
             "What random slices show",
             _VISIBILITY,
-            results.projections,
-            lambda: visibility_networks.draw({name: results.projections}, labels),  # type: ignore[dict-item]
+            results.visibility,
+            lambda: visibility_networks.draw({name: results.visibility}, labels),  # type: ignore[dict-item]
         ),
     ]
     after = {"Where the curvature lives": _participation(results)}
@@ -388,7 +388,7 @@ def _sanity(results: Results) -> str:
 
 def _drawn_curvature(results: Results) -> str:
     """Second differences of the drawn Hessian slice, which finite steps and kinks change."""
-    surface = results.surfaces.get("hessian_train")
+    surface = results.slices.get("hessian_train")
     if surface is None or min(surface["loss"].shape) < 3:
         return ""
     loss = surface["loss"].transpose("alpha", "beta")

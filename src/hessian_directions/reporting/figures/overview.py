@@ -47,8 +47,8 @@ def draw(results: Results) -> Figure:
         panels["spectrum"] = partial(_spectrum, results.spectrum, values)
     if results.localisation is not None:
         panels["where the curvature lives"] = partial(_kinds, results.localisation)
-    if results.projections is not None:
-        panels["what random slices show"] = partial(_shares, results.projections)
+    if results.visibility is not None:
+        panels["what random slices show"] = partial(_shares, results.visibility)
     require(panels)
     n_columns = min(3, len(panels))
     n_rows = -(-len(panels) // n_columns)
@@ -65,9 +65,9 @@ def draw(results: Results) -> Figure:
 def _slices(results: Results) -> dict[str, Panel]:
     """A panel for each slice of the training loss, in one scale of colours."""
     shown = {
-        f"{name} slice": results.surfaces[key]
+        f"{name} slice": results.slices[key]
         for key, name in (("random_train", "random"), ("hessian_train", "Hessian"))
-        if key in results.surfaces
+        if key in results.slices
     }
     if not shown:
         return {}
