@@ -130,10 +130,11 @@ PROGRAMS = {
     """,
     ("nngeom", "its figure"): """
         import nngeom as ng
+        from nngeom.visualize import plot_surface
         network = ng.Model(model, loss_fn=lambda m, b: loss(m(b[0]), b[1]))
         vectors = ng.power_iteration(network, batch, k=2).eigenvectors
         plane = ng.plane_slice_2d(network, batch, directions=list(vectors.T), steps=25)
-        ng.plot_surface(plane).figure.savefig("slice.png")
+        plot_surface(plane).figure.savefig("slice.png")
     """,
 }
 REMARKS = {
