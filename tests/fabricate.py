@@ -45,7 +45,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "saddle_traces": {"n": 20, "n_positive": [15, 20, 25], "n_samples": 40},
     "population": {
         "data": "digits",
-        "model": {"name": "mlp", "options": {"n_inner": 0}},
+        "model": {"name": "mlp", "options": {"hidden_layers": 1}},
         "training": {"epochs": 15, "momentum": 0.9, "target_loss": 1.0, "history_every": 1},
         "factors": {
             "batch_size": [8, 32],
@@ -83,7 +83,7 @@ def trained(kind: str, seed: int) -> tuple[Any, Any]:
         both = Split(inputs, labels, torch.arange(90))
         identity = {"kind": "clusters", "n_train": 60, "n_test": 30, "seed": seed}
         data = Dataset("clusters", both.take(range(60)), both.take(range(60, 90)), 3, identity)
-    options = {"width": 8, "n_inner": 0, "activation": KINDS[kind]}
+    options = {"width": 8, "hidden_layers": 1, "activation": KINDS[kind]}
     shapes = {"input_shape": data.input_shape, "n_outputs": data.n_outputs}
     model, loss = build("mlp", options, **shapes, seed=seed), choose_loss(None, data)
     training = {"epochs": 30, "learning_rate": 0.05, "batch_size": 10, "snapshots": 5}
