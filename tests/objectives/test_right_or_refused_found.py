@@ -342,3 +342,13 @@ def test_what_a_network_does_in_some_later_pass_is_no_part_of_its_loss(period: i
     for _ in range(period):
         assert torch.equal(objective.value(), loss)
         assert torch.equal(objective.gradient(), slope)
+
+
+def test_hooks_of_a_wrapper_are_not_lost() -> None:
+    """Wrappers for compilation are taken off, and PyTorch copies them without their hooks."""
+    wrapped = torch.compile(nn.Hardtanh(), backend="eager")
+    wrapped.register_forward_pre_hook(lambda module, inputs: (2 * inputs[0],))
+    x = torch.randn(5, 3)
+    for model in (wrapped, nn.Sequential(nn.Linear(3, 3), wrapped)):
+        with pytest.raises(ModelError, match="has hooks on a wrapper"):
+            Objective(model, nn.MSELoss(), x, x)

@@ -117,6 +117,12 @@ def private_copy(model: nn.Module) -> nn.Module:
     Raises:
         ModelError: It cannot be copied, or a copy would go on reading the original.
     """
+    for name, module in model.named_modules():
+        hooked = module._forward_hooks or module._forward_pre_hooks
+        if hooked and _unwrapped(module) is not module:
+            raise ModelError(  # PyTorch copies a compiled module without them
+                f"{_described(name)} has hooks on a wrapper: register them on the module inside."
+            )
     model = _unwrapped(model)
     for name, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
