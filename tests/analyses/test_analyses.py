@@ -1,5 +1,8 @@
-"""Studies of a network, against its dense Hessian."""
+"""The analyses: what each declares, that it makes equal bytes twice, and numbers against a dense Hessian."""
 
+import dataclasses
+
+import fabricate
 import numpy as np
 import pytest
 import torch
@@ -7,52 +10,107 @@ import xarray as xr
 from torch import Tensor, nn
 
 from hessian_directions import seeds
-from hessian_directions.analyses import (
-    extreme_curvature,
-    problem,
-    reference_trace,
-    sampled_projections,
-    step_study,
-    trace_comparison,
-)
+from hessian_directions.analyses import problem, registry
+from hessian_directions.analyses.job import Job
+from hessian_directions.analyses.problem import Problem
 from hessian_directions.data.dataset import Dataset, Split
 from hessian_directions.errors import ConfigurationError
 from hessian_directions.geometry import visibility
 from hessian_directions.geometry.principal_curvatures import principal_curvatures
-from hessian_directions.objectives.objective import Objective
+from hessian_directions.reproduction import artifacts
 
-INPUTS = torch.randn(50, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-TARGETS = torch.randint(0, 3, (50,), generator=torch.Generator().manual_seed(2))
-SETTINGS = {"n_samples": 100, "n_reference": 200}
+ANALYSES = [registry.analysis(name) for name in (*registry.OF_NETWORKS, *registry.OF_PROFILES)]
+
+
+# Every analysis.
+
+
+@pytest.mark.parametrize("analysis", ANALYSES, ids=lambda analysis: analysis.name)
+def test_an_analysis_is_whole(analysis: registry.Analysis, tmp_path) -> None:
+    """Its settings have defaults, it reads what is made before it, and makes equal bytes twice."""
+    assert analysis.module.__doc__
+    needed = {key for key, field in analysis.settings.model_fields.items() if field.is_required()}
+    assert needed == ({"data", "model", "training", "factors"} if analysis.has_data else set())
+    before = {other.tensors or other.name for other in ANALYSES[: ANALYSES.index(analysis)]}
+    before |= {other.name for other in ANALYSES[: ANALYSES.index(analysis)]} | {"snapshots"}
+    assert {*analysis.reads, *analysis.gather_reads} <= before
+    assert not analysis.is_sharded or "n_shards" in analysis.settings.model_fields
+    settings = fabricate.settings(analysis.name)
+    part = analysis.parts(settings.model_dump())[0]
+    runs = [make(analysis.name, "relu", 0, part) for make in (fabricate.run, fabricate._run)]
+    assert [dataset is not None for dataset, *_ in runs] == [analysis.has_dataset] * 2
+    if analysis.has_dataset:
+        for number, (dataset, arrays, _) in enumerate(runs):
+            artifacts.write_dataset(tmp_path / f"{number}.nc", dataset, {})
+            artifacts.write_tensors(tmp_path / f"{number}.safetensors", arrays, {})
+        for suffix in ("nc", "safetensors"):
+            first, second = ((tmp_path / f"{number}.{suffix}").read_bytes() for number in (0, 1))
+            assert first == second
+    else:
+        assert runs[0][2].keys() == runs[1][2].keys() != set()
+
+
+# One network, and its dense Hessian.
+
+
+def posed(
+    model: nn.Module, n: int = 50, n_classes: int = 3, n_images: int | None = None
+) -> Problem:
+    """A network of four inputs, and classes that follow from nothing."""
+    inputs = torch.randn(n, 4, generator=torch.Generator().manual_seed(1))
+    targets = torch.randint(0, n_classes, (n,), generator=torch.Generator().manual_seed(2))
+    split = Split(inputs, targets, torch.arange(n))
+    data = Dataset("nothing", split, split, n_classes, {})
+    loss = nn.functional.cross_entropy
+    return Problem(model, loss, data, torch.device("cpu"), torch.float64, 20, n_images)
 
 
 @pytest.fixture(scope="module")
-def objective() -> Objective:
+def studied() -> Problem:
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(4, 7), nn.ReLU(), nn.Linear(7, 3)).double()
-    return Objective(model, nn.functional.cross_entropy, INPUTS, TARGETS, batch_size=20)
+    return posed(nn.Sequential(nn.Linear(4, 7), nn.ReLU(), nn.Linear(7, 3)).double())
 
 
 @pytest.fixture(scope="module")
-def hessian(objective: Objective) -> Tensor:
+def hessian(studied: Problem) -> Tensor:
+    objective = studied.objective()
     return objective.hessian() @ torch.eye(objective.n_parameters, dtype=torch.float64)
 
 
-def sampled(objective: Objective, hessian: Tensor, n_sketch: int, exact: bool) -> xr.Dataset:
-    values, vectors = torch.linalg.eigh(hessian)
-    found = xr.Dataset({"value": ("pair", values[[0, -1]].numpy())})
-    settings = SETTINGS | {"n_sketch": n_sketch, "exact_trace": exact}
-    parts = [sampled_projections.sample(objective, SETTINGS, seed, print) for seed in (4, 5)]
-    reference = reference_trace.estimate(objective, found, vectors[:, [0, -1]], settings, 3, print)
-    return sampled_projections.study(parts, reference, found, 100, 3)
+def run(name: str, studied: Problem, seed: int = 3, shard: int = 0, **settings) -> xr.Dataset:
+    """An analysis, told the two extreme eigenpairs where it reads them."""
+    read = {}
+    analysis = registry.analysis(name)
+    if "eigenvectors" in analysis.reads:
+        objective = studied.objective()
+        H = objective.hessian() @ torch.eye(objective.n_parameters, dtype=torch.float64)
+        values, vectors = torch.linalg.eigh(H)
+        read["eigenpairs"] = xr.Dataset({"value": ("pair", values[[0, -1]].numpy())})
+        read["eigenvectors"] = {"vectors": vectors[:, [0, -1]].numpy()}
+    job = Job(seed, read, shard=shard, announce=lambda line: None)
+    return analysis.module.run(studied, analysis.settings(**settings), job)
+
+
+def gathered(shards: list[xr.Dataset], n_spectrum_samples: int, **read: xr.Dataset) -> xr.Dataset:
+    analysis = registry.analysis("visibility")
+    settings = analysis.settings(n_spectrum_samples=n_spectrum_samples)
+    return analysis.module.gather(shards, settings, Job(3, read))
+
+
+def sampled(studied: Problem, n_sketch: int, exact: bool = False) -> xr.Dataset:
+    """200 random planes, beside a trace."""
+    shards = [run("visibility", studied, n_planes=100, shard=shard) for shard in (0, 1)]
+    trace = run("trace", studied, n_samples=200, n_sketch=n_sketch, exact=exact)
+    pairs = xr.Dataset({"value": ("pair", np.empty(0))})
+    return gathered(shards, 100, trace=trace, eigenpairs=pairs)
 
 
 @pytest.mark.parametrize("exact", [False, True])
-def test_projections_deflated_by_everything_are_exact(
-    objective: Objective, hessian: Tensor, exact: bool
+def test_a_trace_deflated_by_everything_is_exact(
+    studied: Problem, hessian: Tensor, exact: bool
 ) -> None:
     """A sketch that spans the whole space leaves nothing to be sampled."""
-    dataset = sampled(objective, hessian, 10_000, exact)
+    dataset = run("trace", studied, n_sketch=10_000, exact=exact)
     trace, values = float(hessian.trace()), torch.linalg.eigvalsh(hessian)
     assert float(dataset["trace"]) == pytest.approx(trace, rel=1e-9)
     assert float(dataset["trace_standard_error"]) < 1e-9 * trace
@@ -63,65 +121,59 @@ def test_projections_deflated_by_everything_are_exact(
 
 
 def test_exact_curvature_along_eigenvectors_is_that_of_float64(
-    objective: Objective, hessian: Tensor
+    studied: Problem, hessian: Tensor
 ) -> None:
     """Products in float32 round; the second look at what they found must not."""
-    settings = {"k_smallest": 1, "k_largest": 2, "tolerance": 1e-3, "max_products": 200}
-    found, vectors = extreme_curvature.analyze(
-        objective.to(dtype=torch.float32),
-        settings | {"surface_steps": [1e-2]},
-        seeds.generator(0, "eigenpairs"),
-    )
-    assert vectors.dtype == torch.float32
-    V = vectors.double()
-    exact = (V * (hessian @ V)).sum(0)
-    np.testing.assert_allclose(found["exact_curvature"], exact, rtol=1e-12)
+    single = dataclasses.replace(studied, dtype=torch.float32)
+    found, arrays = run("eigenpairs", single, k_largest=2, max_products=200, steps=[1e-2])
+    studied.objective()  # the model goes back to float64
+    assert arrays["vectors"].dtype == np.float32
+    V = torch.from_numpy(arrays["vectors"]).double()
+    np.testing.assert_allclose(found["exact_curvature"], (V * (hessian @ V)).sum(0), rtol=1e-12)
     np.testing.assert_allclose(
         found["value"], torch.linalg.eigvalsh(hessian)[[0, -2, -1]], rtol=1e-4
     )
 
 
 @pytest.mark.parametrize("n_sketch", [0, 5])
-def test_projections_have_the_mean_and_the_variance_of_gaussian_ones(
-    objective: Objective, hessian: Tensor, n_sketch: int
+def test_planes_have_the_mean_and_the_variance_of_gaussian_ones(
+    studied: Problem, hessian: Tensor, n_sketch: int
 ) -> None:
-    dataset = sampled(objective, hessian, n_sketch, False)
+    dataset = sampled(studied, n_sketch)
     assert dataset.sizes["sample"] == 200
     curvatures = np.diagonal(dataset["projected_hessian"].values, axis1=1, axis2=2)
     trace, frobenius = float(hessian.trace()), float(hessian.norm())
     deviation = 2**0.5 * frobenius
     assert abs(curvatures.mean() - trace) < 4 * deviation / curvatures.size**0.5
     assert curvatures.std() == pytest.approx(deviation, rel=0.2)
-    error = float(dataset["trace_standard_error"])
-    assert 0 < abs(float(dataset["trace"]) - trace) < 4 * error
-    error = float(dataset["frobenius_standard_error"])
-    assert 0 < abs(float(dataset["frobenius_norm"]) - frobenius) < 4 * error
+    for name, exact in (("trace", trace), ("frobenius_norm", frobenius)):
+        error = float(dataset[name.replace("_norm", "") + "_standard_error"])
+        assert 0 < abs(float(dataset[name]) - exact) < 4 * error
 
 
-@pytest.mark.parametrize("n_sketch", [0, 5])
-def test_reference_adds_up_and_its_errors_are_those_of_repeated_estimates(
-    objective: Objective, hessian: Tensor, n_sketch: int
+def test_trace_adds_up_and_its_errors_are_those_of_repeated_estimates(
+    studied: Problem, hessian: Tensor
 ) -> None:
-    values, vectors = torch.linalg.eigh(hessian)
-    found = xr.Dataset({"value": ("pair", values[[0, -1]].numpy())})
-    settings = {"n_reference": 50, "n_sketch": n_sketch, "exact_trace": False}
-    runs = [
-        reference_trace.estimate(objective, found, vectors[:, [0, -1]], settings, seed, print)
-        for seed in range(60)
-    ]
-    for run in runs[:3]:
-        known = np.concatenate([found["value"], run["ritz_value"]])
-        assert float(run["trace"]) == pytest.approx(known.sum() + float(run["rest_trace"]))
-        squares = np.square(known).sum() + float(run["rest_frobenius_norm"]) ** 2
-        assert float(run["frobenius_norm"]) ** 2 == pytest.approx(squares)
+    runs = [run("trace", studied, seed, n_samples=50, n_sketch=5) for seed in range(30)]
+    ends = torch.linalg.eigvalsh(hessian)[[0, -1]]
+    for one in (*runs[:3], run("trace", studied, n_sketch=0)):
+        known = np.concatenate([ends, one["ritz_value"]])
+        assert float(one["trace"]) == pytest.approx(known.sum() + float(one["rest_trace"]))
+        squares = np.square(known).sum() + float(one["rest_frobenius_norm"]) ** 2
+        assert float(one["frobenius_norm"]) ** 2 == pytest.approx(squares)
     for name, error, exact in (
         ("trace", "trace_standard_error", hessian.trace()),
         ("frobenius_norm", "frobenius_standard_error", hessian.norm()),
     ):
-        scores = [(float(run[name]) - float(exact)) / float(run[error]) for run in runs]
-        # The scatter of 60 scores is known to a tenth.
-        assert np.std(scores) == pytest.approx(1, abs=0.4)
+        scores = [(float(one[name]) - float(exact)) / float(one[error]) for one in runs]
+        # The scatter of 30 scores is known to an eighth.
+        assert np.std(scores) == pytest.approx(1, abs=0.5)
         assert abs(np.mean(scores)) < 4 / len(scores) ** 0.5
+
+
+def test_a_larger_sketch_narrows_the_trace(studied: Problem) -> None:
+    errors = [float(run("trace", studied, n_sketch=n)["trace_standard_error"]) for n in (0, 5, 20)]
+    assert errors[0] > errors[1] > errors[2] > 0
 
 
 @pytest.mark.parametrize(
@@ -145,7 +197,7 @@ def test_lower_tail_tests_the_spectrum(n_pairs: int, n_ritz: int, fits: bool) ->
         np.concatenate([outliers, bulk]), 0.0, 0.0, 2000, seeds.generator(0, "slices")
     )
     samples = xr.Dataset({"projected_hessian": (("sample", "row", "column"), matrices)})
-    dataset = sampled_projections.study([samples], reference, found, 200_000, 0)
+    dataset = gathered([samples], 200_000, trace=reference, eigenpairs=found)
     # The kept quantiles are those that the one at 5 % is counted by.
     quantile = dataset["spectrum_quantile"]
     assert (np.diff(quantile) > 0).all()
@@ -157,15 +209,8 @@ def test_lower_tail_tests_the_spectrum(n_pairs: int, n_ritz: int, fits: bool) ->
     assert fits or high < 0.01
 
 
-def test_a_larger_sketch_narrows_the_reference(objective: Objective, hessian: Tensor) -> None:
-    narrow = [sampled(objective, hessian, n, False) for n in (0, 5, 20)]
-    errors = [float(dataset["trace_standard_error"]) for dataset in narrow]
-    assert errors[0] > errors[1] > errors[2] > 0
-
-
-def test_differences_go_on_beyond_the_shared_directions(objective: Objective) -> None:
-    settings = {"n_samples": 6, "n_paired": 30, "fit_points": 5}
-    dataset, seconds = trace_comparison.compare(objective, None, settings, 0, print)
+def test_differences_go_on_beyond_the_shared_directions() -> None:
+    dataset, _, record = fabricate.run("trace_estimators", n_samples=6, n_paired=30)
     counts = dict(zip(dataset["estimator"].values, dataset["n_samples"].values))
     assert counts["finite_difference"] == counts["directional"] == 30
     assert counts["quadratic_fit"] == counts["hutchinson"] == 6
@@ -180,37 +225,29 @@ def test_differences_go_on_beyond_the_shared_directions(objective: Objective) ->
     assert passes["quadratic_fit"] == choice + 1 + 4 * 6
     steps = dataset["step"].sel(estimator=["finite_difference", "quadratic_fit"]).values
     assert steps[0] == steps[1] > 0
-    assert set(seconds) == set(counts)
+    assert set(record["seconds"]) == set(counts)
 
 
 # Problems, and what their networks are made of.
 
 
-def posed(model: nn.Module, n_images: int | None = None) -> problem.Problem:
-    """Four classes of five training and, but for the last class, three test samples each."""
-    inputs = torch.randn(20, 4, generator=torch.Generator().manual_seed(3))
-    labels = torch.arange(4).repeat(5)
-    train = Split(inputs, labels, np.arange(20))
-    test = Split(inputs[:10], labels[[0, 1, 2, 3, 0, 1, 2, 3, 0, 1]], np.arange(10))
-    data = Dataset("quarters", train, test, 4, {})
-    loss = nn.functional.cross_entropy
-    return problem.Problem(model, loss, data, torch.device("cpu"), torch.float64, 20, n_images)
-
-
 def test_the_test_split_gives_as_many_as_it_has_of_every_class() -> None:
-    of_three_each = posed(nn.Linear(4, 4), n_images=12)
-    assert len(of_three_each.split("train")) == 12
-    assert len(posed(nn.Linear(4, 4), n_images=8).split("test")) == 8
-    split = posed(nn.Linear(4, 4)).dataset.test
-    assert split.n_balanced == 8
-    assert len(posed(nn.Linear(4, 4)).split("test")) == 10
+    """Four classes of five training and, but for the last class, three test samples each."""
+    whole = posed(nn.Linear(4, 4), 20, 4)
+    train = Split(whole.dataset.train.inputs, torch.arange(4).repeat(5), torch.arange(20))
+    data = dataclasses.replace(whole.dataset, train=train, test=train.take(range(10)))
+    whole = dataclasses.replace(whole, dataset=data)
+    lengths = {
+        n: [len(dataclasses.replace(whole, n_images=n).split(s)) for s in ("train", "test")]
+        for n in (12, 8, None)
+    }
+    assert lengths == {12: [12, 10], 8: [8, 8], None: [20, 10]}
 
 
-def test_a_loss_that_does_not_fit_the_targets_is_refused() -> None:
-    dataset = posed(nn.Linear(4, 4)).dataset
-    assert problem.choose_loss("cross_entropy", dataset) is nn.functional.cross_entropy
-    with pytest.raises(ConfigurationError, match="mean_squared_error, but the targets of quarters"):
-        problem.choose_loss("mean_squared_error", dataset)
+def test_a_loss_that_does_not_fit_the_targets_is_refused(studied: Problem) -> None:
+    assert problem.choose_loss("cross_entropy", studied.dataset) is nn.functional.cross_entropy
+    with pytest.raises(ConfigurationError, match="mean_squared_error, but the targets of nothing"):
+        problem.choose_loss("mean_squared_error", studied.dataset)
 
 
 class Functional(nn.Module):
@@ -239,8 +276,14 @@ def test_kinks_are_found_whatever_makes_them(
     layers: list[nn.Module], kind: str, softened: bool
 ) -> None:
     """Softplus stands in only where it leaves no kink."""
-    settings = {"n_images": [20, 8, 8, 100], "steps": [0.1], "n_directions": 3, "sharpness": [10]}
-    dataset = step_study.study(posed(nn.Sequential(*layers)), settings, torch.Generator())
+    dataset = run(
+        "step_sizes",
+        posed(nn.Sequential(*layers), 20, 4),
+        n_images=[20, 8, 100],
+        steps=[0.1],
+        n_directions=3,
+        sharpness=[10.0],
+    )
     assert dataset.attrs["activation"] == kind
     assert ("softplus" in dataset) == softened
     assert list(dataset["n_images"].values) == [8, 20]
