@@ -3,6 +3,7 @@
 import hashlib
 import re
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +15,19 @@ from project import ROOT, Project
 
 from hessian_directions.data import cifar10
 from hessian_directions.models.registry import build
+from hessian_directions.reproduction import artifacts
 
-PROFILES = sorted(ROOT.glob("config/*.yaml"))
-COMPUTING = {"train_network", "import_checkpoint", "find_eigenpairs", "sample_projections"}
+PROFILES = [path for path in sorted(ROOT.glob("config/*.yaml")) if path.name != "claims.yaml"]
 SIZES = {
-    "eigenpairs": {"tolerance": 0.3, "max_products": 60, "surface_steps": [0.1]},
-    "projections": {
-        "n_samples": 2,
-        "n_shards": 2,
-        "n_sketch": 2,
-        "n_reference": 4,
-        "n_spectrum_samples": 100,
-    },
-    "traces": {"n_samples": 6, "n_paired": 7, "fit_points": 3},
+    "eigenpairs": {"tolerance": 0.3, "max_products": 60, "steps": [0.1]},
+    "trace": {"n_sketch": 2, "n_samples": 4},
+    "visibility": {"n_planes": 2, "n_shards": 2, "n_spectrum_samples": 100},
+    "trace_estimators": {"n_samples": 6, "n_paired": 7, "fit_points": 3},
     "step_sizes": {"steps": [0.1], "n_directions": 2, "n_images": [20], "sharpness": [10]},
     "spectrum": {"n_probes": 2, "n_steps": 3},
-    "surfaces": {"n_points": 3, "n_shards": 1},
-    "profiles": {"n_points": 3},
-    "planes": {"n_planes": 3, "n_points": 3},
+    "slices": {"n_points": 3, "n_shards": 1},
+    "lines": {"n_points": 3},
+    "lowest_points": {"n_planes": 3, "n_points": 3},
     "image_counts": {"n_images": [20], "tolerance": 0.3, "n_samples": 2},
     "passes": {"n_images": [10, 20], "n_repeats": 1},
 }
@@ -41,10 +37,9 @@ MODELS = {
 }
 
 
-def test_all_profiles_decide_by_the_same_rules() -> None:
-    rules = [yaml.safe_load(path.read_text())["claims"] for path in PROFILES]
-    assert len(rules) == 3
-    assert all(one == rules[0] for one in rules)
+def test_no_profile_has_rules_of_its_own() -> None:
+    assert len(PROFILES) == 3
+    assert not [path for path in PROFILES if "claims" in yaml.safe_load(path.read_text())]
 
 
 def shrunken(settings: dict[str, Any], archive_sha256: str, cache: Path) -> dict[str, Any]:
@@ -66,11 +61,7 @@ def shrunken(settings: dict[str, Any], archive_sha256: str, cache: Path) -> dict
         write_lietal(path, lietal_state(model))
         checksum = hashlib.sha256(path.read_bytes()).hexdigest()
         network["checkpoint"] |= {"url": "http://127.0.0.1:9/model.t7", "sha256": checksum}
-    for analysis, sizes in SIZES.items():
-        assert sizes.keys() <= settings["analyses"][analysis].keys()
-        settings["analyses"][analysis] |= sizes
-    for sizes in settings["analyses"].values():
-        sizes["networks"] = [name for name in sizes["networks"] if name in MODELS]
+    settings["analyses"] |= SIZES
     return settings
 
 
@@ -119,35 +110,20 @@ def test_from_scratch_everything_is_planned(project: Project, path: Path) -> Non
     planned = project.planned_rules(
         "figures", configfile=f"config/{path.name}", config="source=compute"
     )
-    assert planned > COMPUTING - {"import_checkpoint"}
+    assert planned > {"train_network", "eigenpairs", "visibility_shard"}
     assert ("import_checkpoint" in planned) == (path.stem != "demo")
-    assert ("train_population" in planned) == (path.stem == "demo")
-
-
-STAGES = {
-    "training": ["train_network"],
-    "eigenpairs": ["find_eigenpairs"],
-    "projections": ["sample_projections", "estimate_reference_trace", "study_projections"],
-    "traces": ["compare_traces"],
-    "step_sizes": ["study_step_sizes"],
-    "spectrum": ["estimate_spectrum"],
-    "surfaces": ["evaluate_surface"],
-    "profiles": ["evaluate_profiles"],
-    "planes": ["survey_planes"],
-    "image_counts": ["vary_images"],
-    "passes": ["time_passes"],
-}
+    assert ("population_shard" in planned) == (path.stem == "demo")
 
 
 def test_stated_minutes_are_those_of_the_archived_run() -> None:
     """Whoever computes the profile anew reads beside each stage how long it took."""
     text = (ROOT / "config/cifar10-subset.yaml").read_text()
-    stated = re.findall(r"^ +(\w+): +# .*; (\d+) min$", text, flags=re.MULTILINE)
-    cost = pd.read_csv(ROOT / "results/archive/cifar10-subset/tables/cost.csv", index_col="rule")
-    taken = {
-        stage: sum(cost["cpu_seconds"].get(rule, 0.0) for rule in rules) / 60
-        for stage, rules in STAGES.items()
-    }
-    assert {stage for stage, _ in stated} == {stage for stage in taken if taken[stage] > 0}
-    for stage, minutes in stated:
-        assert int(minutes) == round(taken[stage]), stage
+    stated = dict(re.findall(r"^ +(\w+):[^\n]*(?:\n +#[^\n]*)*?; (\d+) min", text, flags=re.M))
+    taken: Counter[str] = Counter()
+    for path in (ROOT / "results/archive/cifar10-subset").rglob("*.run.json"):
+        record = artifacts.read_json(path)
+        stage = record["rule"].removesuffix("_shard")
+        stage = {"train_network": "training", "trace": "visibility"}.get(stage, stage)
+        taken[stage] += record["cpu_seconds"] / 60
+    assert stated == {stage: str(round(taken[stage])) for stage in stated}
+    assert stated.keys() == taken.keys() - {"import_checkpoint", "scores"}

@@ -16,17 +16,19 @@ from hessian_directions.reproduction import artifacts, promotion
 
 COMPUTED = Path("results/computed/tiny")
 ARCHIVE = Path("results/archive/tiny")
+ANALYSES = {
+    "slices": {"n_shards": 1, "planes": ["random"]},
+    "visibility": {"n_shards": 3},
+    "image_counts": {"n_images": [10, 20]},
+    "eigenpairs": {},
+}
 CONFIGURATION = {
     "networks": {
-        "comparison_net": {},
-        "resnet": {"overrides": {"surfaces": {"n_shards": 2}}},
-        "shards": {},
+        "comparison_net": {"analyses": {}},
+        "resnet": {"analyses": ANALYSES | {"slices": {"n_shards": 2, "planes": ["random"]}}},
+        "shards": {"analyses": ANALYSES},
     },
-    "analyses": {
-        "surfaces": {"n_shards": 1},
-        "projections": {"n_shards": 3},
-        "image_counts": {"n_images": [10, 20]},
-    },
+    "analyses": {"population": {"n_shards": 1}},
 }
 RECORD = {"rule": "r", "wall_seconds": 1.0, "threads": 1}
 
@@ -45,17 +47,16 @@ KEPT = [
     "networks/resnet/eigenvectors.safetensors",
     "networks/resnet/image_counts/20.nc",
     "networks/resnet/image_counts/20.run.json",
-    "networks/resnet/shards/projections/2.run.json",
-    "networks/resnet/shards/random/0.run.json",
-    "networks/resnet/shards/random/1.run.json",
+    "networks/resnet/shards/visibility/2.run.json",
+    "networks/resnet/shards/slices/random_0.run.json",
+    "networks/resnet/shards/slices/random_1.run.json",
     "networks/resnet/snapshots.safetensors",
-    "networks/resnet/surfaces/random.nc",
+    "networks/resnet/slices/random.nc",
     "networks/shards/checkpoint.safetensors",
-    "networks/shards/surfaces/random.nc",
+    "networks/shards/slices/random.nc",
     "paper.pdf",
     "population.nc",
-    "population/members_0.nc",
-    "population/members_0.run.json",
+    "shards/population/0.run.json",
     "tables/networks.csv",
 ]
 LEFT_OUT = [
@@ -63,18 +64,21 @@ LEFT_OUT = [
     "comparison_verdicts.csv",
     "comparison.txt",
     "report.html",
-    "networks/resnet/shards/random/0.nc",
-    "networks/shards/shards/hessian/1.nc",
+    "networks/resnet/shards/slices/random_0.nc",
+    "networks/shards/shards/slices/random_0.nc",
     "networks/resnet/checkpoint.safetensors.state",
     "networks/resnet/.eigenpairs.part.nc",
     "networks/resnet/image_counts/.20.part.nc",
     # of an earlier configuration
+    "networks/resnet/slices/hessian.nc",
+    "networks/resnet/lines.nc",
+    "shards/population/1.run.json",
     "networks/replaced/eigenpairs.nc",
     "networks/resnet/image_counts/30.nc",
     "networks/resnet/image_counts/30.run.json",
-    "networks/resnet/shards/projections/3.run.json",
-    "networks/resnet/shards/random/2.run.json",
-    "networks/shards/shards/random/1.run.json",
+    "networks/resnet/shards/visibility/3.run.json",
+    "networks/resnet/shards/slices/random_2.run.json",
+    "networks/shards/shards/slices/random_1.run.json",
     ".DS_Store",
 ]
 
@@ -162,10 +166,10 @@ def test_archive_is_replaced_as_a_whole(tree: Path) -> None:
     git("add", "--all")
     git("commit", "--quiet", "-m", "archive")
     (COMPUTED / "figures/spectra.pdf").unlink()
-    (COMPUTED / "networks/resnet/eigenpairs.nc").rename(COMPUTED / "networks/resnet/spectrum.nc")
+    (COMPUTED / "networks/resnet/eigenpairs.nc").rename(COMPUTED / "networks/resnet/history.nc")
     shutil.copytree(ARCHIVE, ARCHIVE.with_name(".tiny.new"))  # of an interrupted promotion
     promotion.promote("tiny")
-    expected = {*KEPT, "networks/resnet/spectrum.nc", "left_out.json", artifacts.MANIFEST}
+    expected = {*KEPT, "networks/resnet/history.nc", "left_out.json", artifacts.MANIFEST}
     assert files(ARCHIVE) == expected - {"figures/spectra.pdf", "networks/resnet/eigenpairs.nc"}
     artifacts.verify_manifest(ARCHIVE)
     assert not ARCHIVE.with_name(".tiny.new").exists()

@@ -5,14 +5,16 @@ import json
 import os
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from hessian_directions.reproduction.source_files import source_files
+from hessian_directions.reproduction.source_files import declared, source_files
 
 ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "src/hessian_directions"
 DRAWING = [
     "draw_figure",
     "draw_animation",
@@ -130,17 +132,50 @@ def test_paths_come_back_as_given(tree: Path, monkeypatch: pytest.MonkeyPatch) -
     ]
 
 
+def test_functions_that_are_not_called_are_left_out(tree: Path) -> None:
+    """Of the script alone: what it imports is used whole."""
+    script = tree / "scripts/apart.py"
+    text = """
+        import beside
+        def run():
+            from own import direct
+        def gather():
+            from own import of_package
+        """
+    script.write_text(textwrap.dedent(text))
+
+    def names(*without: str) -> set[str]:
+        return {Path(path).name for path in source_files(script, tree / "src", without)}
+
+    both = names()
+    assert {"apart.py", "beside.py", "direct.py", "of_package.py"} <= both
+    assert both - names("gather", "run") == both - {
+        "apart.py",
+        "beside.py",
+        "module.py",
+        "__init__.py",
+    }
+    assert "direct.py" not in names("run")
+    assert "of_package.py" in names("run")
+    assert "direct.py" in names("gather")
+
+
+def test_declared_literals(tmp_path: Path) -> None:
+    """Read from the text: the module is not imported."""
+    path = tmp_path / "module.py"
+    path.write_text("FIGURES = {'θ': [1, None]}\nother = 3\nraise AssertionError('imported')\n")
+    assert declared(path, "FIGURES") == {"θ": [1, None]}
+    assert declared(path, "other") == 3
+    assert declared(path, "nothing") is None
+
+
 # The real tree.
 
 
-def files_of(script: str) -> set[Path]:
-    """The files of a stage, drawing modules included, as the rules name them."""
-    path = ROOT / f"workflow/scripts/{script}.py"
-    found = set(source_files(path, ROOT / "src"))
-    if script in ("draw_figure", "draw_animation"):
-        for figure in (ROOT / "src/hessian_directions/reporting/figures").glob("*.py"):
-            found.update(source_files(figure, ROOT / "src"))
-    return {Path(name) for name in found}
+def files_of(script: str, *modules: str) -> set[Path]:
+    """The files of a stage, with modules that it imports by name, as the rules name them."""
+    paths = [ROOT / f"workflow/scripts/{script}.py", *(SOURCE / module for module in modules)]
+    return {Path(name) for path in paths for name in source_files(path, ROOT / "src")}
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -155,7 +190,8 @@ def imports(path: Path) -> Iterator[str]:
 @pytest.mark.parametrize("script", DRAWING)
 def test_drawing_reaches_no_torch(script: str) -> None:
     """The paper builds on a laptop without PyTorch."""
-    files = files_of(script)
+    drawing = script in ("draw_figure", "draw_animation")
+    files = files_of(script, *(SOURCE / "reporting/figures").glob("*.py") if drawing else ())
     assert ROOT / "workflow/scripts/stage.py" in files
     heavy = {str(path) for path in files if HEAVY & set(imports(path))}
     assert heavy == set()
@@ -163,7 +199,7 @@ def test_drawing_reaches_no_torch(script: str) -> None:
 
 def test_other_stages_do_reach_torch() -> None:
     """The walk above is able to find it."""
-    assert any("torch" in imports(path) for path in files_of("find_eigenpairs"))
+    assert any("torch" in imports(path) for path in files_of("analyze", "analyses/eigenpairs.py"))
 
 
 def test_no_relative_imports() -> None:
@@ -174,7 +210,7 @@ def test_no_relative_imports() -> None:
 
 def test_what_python_imports_is_among_the_files() -> None:
     """The modules loaded for one light and one heavy stage, against the parsed ones."""
-    for script, heavy in (("make_tables", False), ("study_step_sizes", True)):
+    for script, heavy in (("make_tables", False), ("analyze_network", True)):
         text = (ROOT / f"workflow/scripts/{script}.py").read_text()
         body = text[: text.index("with stage")]
         report = (
