@@ -248,7 +248,7 @@ def test_corrupt_artifact_is_named_and_the_archive_kept(tree: Path, name: str) -
 
 def test_command(tree: Path) -> None:
     def run() -> subprocess.CompletedProcess[str]:
-        source = str(Path(promotion.__file__).parents[1])
+        source = str(Path(promotion.__file__).parents[2])
         return subprocess.run(
             [sys.executable, "-m", "hessian_directions.reproduction.promotion", "tiny"],
             env=os.environ | {"PYTHONPATH": source},

@@ -35,50 +35,40 @@ def attempt(project: Project, change: Callable[[dict[str, Any]], None], target: 
     return done.stdout + done.stderr
 
 
-def test_unknown_key(bare: Project) -> None:
-    output = attempt(
-        bare,
-        lambda c: c["networks"]["classifier"].update(trainig={}),
-        f"{NETWORK}/checkpoint.safetensors",
-    )
-    assert "bad.yaml: unknown key 'networks.classifier.trainig'; allowed here: " in output
-    assert "Traceback" not in output
+CHECKPOINT = f"{NETWORK}/checkpoint.safetensors"
 
 
-def test_unknown_training_key(bare: Project) -> None:
-    output = attempt(
-        bare,
-        lambda c: c["networks"]["classifier"]["training"].update(learning_rat=1),
-        f"{NETWORK}/checkpoint.safetensors",
-    )
-    assert "train_network (network=classifier): training has no key learning_rat" in output
+@pytest.mark.parametrize(
+    ("part", "changes", "said"),
+    [
+        ("", {"trainig": {}}, ["bad.yaml: unknown key 'networks.classifier.trainig'; allowed h"]),
+        (
+            "model",
+            {"name": "resnext"},
+            ["train_network (network=classifier): ", "resnext", "densenet"],
+        ),
+        (
+            "training",
+            {"learning_rate": 1e30},
+            ["train_network (network=classifier): ", "epoch", "learning rate"],
+        ),
+    ],
+)
+def test_entry_of_a_network(
+    bare: Project, part: str, changes: dict[str, Any], said: list[str]
+) -> None:
+    def change(configuration: dict[str, Any]) -> None:
+        entry = configuration["networks"]["classifier"]
+        (entry[part] if part else entry).update(changes)
 
-
-def test_unknown_model(bare: Project) -> None:
-    output = attempt(
-        bare,
-        lambda c: c["networks"]["classifier"]["model"].update(name="resnext"),
-        f"{NETWORK}/checkpoint.safetensors",
-    )
-    assert "train_network (network=classifier): " in output
-    assert "resnext" in output
-    assert "densenet" in output
-
-
-def test_nan_loss(bare: Project) -> None:
-    output = attempt(
-        bare,
-        lambda c: c["networks"]["classifier"]["training"].update(learning_rate=1e30),
-        f"{NETWORK}/checkpoint.safetensors",
-    )
-    assert "train_network (network=classifier): " in output
-    assert "epoch" in output
-    assert "learning rate" in output
+    output = attempt(bare, change, CHECKPOINT)
+    assert all(text in output for text in said), output
+    assert "Traceback" not in output or part
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_no_gpu(bare: Project) -> None:
-    output = attempt(bare, lambda c: c.update(device="cuda"), f"{NETWORK}/checkpoint.safetensors")
+    output = attempt(bare, lambda c: c.update(device="cuda"), CHECKPOINT)
     assert "key 'device' is 'cuda', but this machine has no GPU" in output
 
 
@@ -87,7 +77,7 @@ def checkpoint_entry(file: Path) -> Callable[[dict[str, Any]], None]:
         entry = configuration["networks"]["classifier"]
         del entry["training"]
         entry["checkpoint"] = {"format": "safetensors", "file": str(file)}
-        configuration["analyses"]["trajectory"]["networks"] = []
+        entry["analyses"] = ["scores"]
 
     return change
 
@@ -97,15 +87,13 @@ def test_checkpoint_of_another_network(bare: Project, tmp_path: Path) -> None:
 
     path = tmp_path / "other.safetensors"
     save_file({"stem.weight": torch.zeros(2, 1, 3, 3)}, path)
-    output = attempt(bare, checkpoint_entry(path), f"{NETWORK}/checkpoint.safetensors")
+    output = attempt(bare, checkpoint_entry(path), CHECKPOINT)
     assert "import_checkpoint (network=classifier): " in output
     assert "other.safetensors" in output
 
 
 def test_no_checkpoint(bare: Project, tmp_path: Path) -> None:
-    output = attempt(
-        bare, checkpoint_entry(tmp_path / "none.safetensors"), f"{NETWORK}/checkpoint.safetensors"
-    )
+    output = attempt(bare, checkpoint_entry(tmp_path / "none.safetensors"), CHECKPOINT)
     assert "none.safetensors" in output
 
 
@@ -118,7 +106,7 @@ def test_no_network_and_an_empty_cache(bare: Project, tmp_path: Path) -> None:
         configuration["data"]["digits"] = data
         configuration["cache"] = str(tmp_path)
 
-    output = attempt(bare, change, f"{NETWORK}/checkpoint.safetensors")
+    output = attempt(bare, change, CHECKPOINT)
     (sentence,) = {line for line in output.splitlines() if "is needed from" in line}
     for part in ("cifar-10-python.tar.gz", url, checksum, str(tmp_path)):
         assert part in sentence
@@ -127,10 +115,11 @@ def test_no_network_and_an_empty_cache(bare: Project, tmp_path: Path) -> None:
 
 def test_companion_without_archive(bare: Project) -> None:
     def change(configuration: dict[str, Any]) -> None:
-        del configuration["synthetic"], configuration["population"]
+        for name in ("saddles", "saddle_traces", "population"):
+            del configuration["analyses"][name]
         configuration["companion"] = "nobody"
 
-    output = attempt(bare, change, f"{NETWORK}/checkpoint.safetensors")
+    output = attempt(bare, change, CHECKPOINT)
     assert "results/archive/nobody/manifest.sha256 is missing" in output
     assert "Traceback" not in output
 
@@ -148,8 +137,6 @@ def test_class_folder(bare: Project, tmp_path: Path, spoil: str) -> None:
     if spoil == "missing":
         folder.rmdir()
     images = {"kind": "image_folder", "path": str(tmp_path / "images")}
-    output = attempt(
-        bare, lambda c: c["data"].update(digits=images), f"{NETWORK}/checkpoint.safetensors"
-    )
+    output = attempt(bare, lambda c: c["data"].update(digits=images), CHECKPOINT)
     assert "train_network (network=classifier): " in output
     assert "dog" in output

@@ -131,7 +131,7 @@ def test_folder_of_any_name(computed: Project, tmp_path: Path) -> None:
     assert (drawn / "report.html").is_file()
     claims = (project.path / "results/archive/tiny/claims.csv").read_bytes()
     assert (drawn / "claims.csv").read_bytes() == claims
-    saddles = "results/computed/tiny/synthetic/saddles.nc"
+    saddles = "results/computed/tiny/saddles.nc"
     project.run(*f"{snakemake}compute".split(), "--", saddles)
     assert (project.path / saddles).is_file()
 

@@ -39,6 +39,15 @@ def flat(input_shape, n_outputs, width):
     return nn.Sequential(nn.Flatten(), *layers)
 
 
+def shared(input_shape, n_outputs, width):
+    """A layer used twice, a frozen one, and a parameter without use."""
+    net, inner = flat(input_shape, width, width), nn.Linear(width, width)
+    net[1].requires_grad_(False)
+    net.extend([inner, nn.GELU(), inner, nn.Linear(width, n_outputs)])
+    net.register_parameter("unused", nn.Parameter(torch.zeros(3)))
+    return net
+
+
 def points(n, seed=0):
     """Training and test data."""
     generator = torch.Generator().manual_seed(seed)
@@ -62,7 +71,7 @@ networks:
   safetensors: {data: points, model: {name: "nets:flat", options: {width: 3}}, checkpoint: {file: w.safetensors}}
   torchvision: {data: images, model: {name: "torchvision:shufflenet_v2_x0_5"}, training: {epochs: 1}}
   timm: {data: images, model: {name: "timm:test_vit"}, training: {epochs: 1}}
-  here: {data: fake, model: {name: "nets:flat", options: {width: 2}}, training: {epochs: 2, batch_size: 8}}
+  here: {data: fake, model: {name: "nets:shared", options: {width: 2}}, training: {epochs: 2, batch_size: 8}}
 analyses: {eigenpairs: {tolerance: 0.1, max_products: 60}, visibility: {n_planes: 5}, slices: {n_points: 5}}
 """
 

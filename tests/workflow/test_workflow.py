@@ -5,41 +5,21 @@ import shutil
 import signal
 import subprocess
 import time
-from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
-import yaml
-from PIL import Image
-from project import ROOT, TINY, Project
+from project import TINY, Project
 
+from hessian_directions.analyses import registry
 from hessian_directions.reproduction import artifacts
 
 pytestmark = pytest.mark.workflow
 
+ANALYSES = (*registry.OF_NETWORKS, *registry.OF_PROFILES)
 COMPUTING = {
-    "train_network",
-    "import_checkpoint",
-    "measure_network",
-    "find_eigenpairs",
-    "sample_projections",
-    "estimate_reference_trace",
-    "study_projections",
-    "compare_traces",
-    "study_step_sizes",
-    "estimate_spectrum",
-    "evaluate_surface",
-    "gather_surface",
-    "evaluate_profiles",
-    "survey_planes",
-    "track_curvature",
-    "vary_images",
-    "time_passes",
-    "analyze_saddles",
-    "compare_saddle_traces",
-    "train_population",
-    "gather_population",
+    *("train_network", "import_checkpoint"),
+    *ANALYSES,
+    *(f"{name}_shard" for name in ANALYSES if registry.analysis(name).is_sharded),
 }
 RESULTS = "results/computed/tiny"
 ARTIFACTS = (".nc", ".safetensors")
@@ -106,7 +86,7 @@ def test_corrupt_archive_is_refused(fresh_clone: Project) -> None:
 
 
 def test_corrupt_computed_artifact_is_named(project: Project) -> None:
-    name = f"{RESULTS}/networks/classifier/projections.nc"
+    name = f"{RESULTS}/networks/classifier/visibility.nc"
     (project.path / name).write_bytes(b"not netCDF")
     done = project.snakemake(
         f"{RESULTS}/claims.csv",
@@ -121,42 +101,39 @@ def test_corrupt_computed_artifact_is_named(project: Project) -> None:
 def test_deleted_artifact_is_remade(project: Project) -> None:
     (project.path / RESULTS / "networks/classifier/spectrum.nc").unlink()
     planned = project.planned_rules("figures", config="source=compute")
-    assert planned & COMPUTING == {"estimate_spectrum"}
-    assert {"draw_figure", "make_tables", "compile_paper"} >= planned - {
-        "estimate_spectrum",
-        "draw_figures",
-        "figures",
-    }
+    assert planned & COMPUTING == {"spectrum"}
+    drawing = {"draw_figure", "draw_figures", "make_tables", "compile_paper", "figures"}
+    assert drawing >= planned - {"spectrum"}
 
 
 def test_more_files_leave_those_that_are_there(project: Project) -> None:
     path = project.path / TINY
     text = path.read_text()
     for old, new in (
-        ("n_samples: 10, n_shards: 2", "n_samples: 10, n_shards: 3"),
+        ("n_planes: 10, n_shards: 2", "n_planes: 10, n_shards: 3"),
         ("n_images: [50, 100], tolerance", "n_images: [50, 70, 100], tolerance"),
     ):
         assert old in text
         text = text.replace(old, new)
     path.write_text(text)
     planned = project.planned_jobs("figures", config="source=compute")
-    n_networks = len(yaml.safe_load(text)["analyses"]["projections"]["networks"])
     assert {rule: n for rule, n in planned.items() if rule in COMPUTING} == {
-        "sample_projections": n_networks,
-        "study_projections": n_networks,
-        "vary_images": 1,
+        "visibility_shard": 2,
+        "visibility": 2,
+        "image_counts": 1,
     }
 
 
 @pytest.mark.parametrize(
     ("module", "computing"),
     [
-        ("spectrum.py", {"estimate_spectrum"}),
-        ("rank_correlation.py", {"gather_population"}),
+        ("analyses/spectrum.py", {"spectrum"}),
+        ("spectral/density.py", {"spectrum"}),
+        ("statistics/rank_correlation.py", {"population"}),
         # What is made from a stage's artifact follows it.
-        ("flatness.py", {"train_population", "gather_population"}),
-        ("figures/spectra.py", set()),
-        ("tables.py", set()),
+        ("geometry/flatness.py", {"population_shard", "population"}),
+        ("reporting/figures/spectra.py", set()),
+        ("reporting/tables.py", set()),
     ],
 )
 def test_edited_module_reruns_its_stages(
@@ -200,12 +177,7 @@ def test_core_edit_reruns_all_curvature(project: Project) -> None:
     path = project.path / "src/hessian_directions/objectives/objective.py"
     path.write_text(path.read_text() + "\n# An edit.\n")
     planned = project.planned_rules("figures", config="source=compute")
-    assert {
-        "find_eigenpairs",
-        "sample_projections",
-        "evaluate_surface",
-        "train_population",
-    } <= planned
+    assert {"eigenpairs", "visibility_shard", "slices_shard", "population_shard"} <= planned
 
 
 def test_two_runs_give_equal_bits(project: Project) -> None:
@@ -232,18 +204,9 @@ def test_killed_run_finishes_with_the_same_numbers(project: Project) -> None:
     network = f"{RESULTS}/networks/classifier"
     before = project.checksums(network, suffixes=ARTIFACTS)
     shutil.rmtree(project.path / network)
-    command = [
-        "snakemake",
-        "--configfile",
-        TINY,
-        "--config",
-        "source=compute",
-        "--cores",
-        "2",
-        "--",
-    ]
+    command = f"snakemake --configfile {TINY} --config source=compute --cores 2 --"
     process = subprocess.Popen(
-        [*command, f"{network}/eigenpairs.nc"],
+        [*command.split(), f"{network}/eigenpairs.nc"],
         cwd=project.path,
         env=project.environment(),
         stdout=subprocess.DEVNULL,
@@ -299,121 +262,110 @@ def test_numbers_of_other_networks_do_not_fail(project: Project) -> None:
 
 def test_slurm_profile(project: Project) -> None:
     def planned(device: str) -> str:
-        return project.run(
-            "snakemake",
-            "--workflow-profile",
-            "workflow/profiles/slurm",
-            "--configfile",
-            TINY,
-            "--config",
-            "source=compute",
-            f"device={device}",
-            "--dry-run",
-            "--forceall",
-            "--",
-            "figures",
-        ).stdout
+        profile = f"--workflow-profile workflow/profiles/slurm --configfile {TINY}"
+        config = f"--config source=compute device={device}"
+        command = f"snakemake {profile} {config} --dry-run --forceall -- figures"
+        return project.run(*command.split()).stdout
 
     assert "slurm_partition=main" in planned("cpu")
     assert "gpu=1" in planned("cuda")
     assert "gpu=1" not in planned("cpu")
 
 
-ARCHITECTURES = {
-    "resnet_projection": {
-        "name": "resnet",
-        "options": {"depth": 8, "width": 2, "shortcut": "projection"},
-    },
-    "resnet_none": {"name": "resnet", "options": {"depth": 8, "width": 2, "shortcut": "none"}},
-    "densenet_small": {"name": "densenet", "options": {"growth_rate": 2, "blocks": [1, 1]}},
-    "perceptron": {
-        "name": "mlp",
-        "options": {"width": 4, "hidden_layers": 1, "activation": "tanh"},
-    },
-    "from_timm": {
-        "name": "timm:vit_tiny_patch16_224",
-        "options": {
-            "img_size": 8,
-            "patch_size": 4,
-            "embed_dim": 6,
-            "depth": 1,
-            "num_heads": 2,
-            "in_chans": 1,
-        },
-    },
-    "from_torchvision": {"name": "torchvision:shufflenet_v2_x0_5", "options": {}},
-    "own_function": {"name": "own_networks:small_network", "options": {"width": 4}},
-}
-OWN_NETWORK = '''
-from torch import nn
+# A worked example: CONTRIBUTING tells it, and these are all the files that it touches.
+
+SHARE = '''"""The share of the trace that the largest eigenvalue is."""
+
+import xarray as xr
+
+from hessian_directions import settings as typed
+from hessian_directions.settings import Positive, setting
+
+READS = ("eigenpairs", "trace")
 
 
-def small_network(*, input_shape, n_outputs, width):
-    """LayerNorm, and shared, frozen and unused parameters."""
-    return Small(input_shape, n_outputs, width)
+class Settings(typed.Settings):
+    scale: Positive = setting(1.0, "factor of the share")
 
 
-class Small(nn.Module):
-    def __init__(self, input_shape, n_outputs, width):
-        super().__init__()
-        n_inputs = input_shape[0] * input_shape[1] * input_shape[2]
-        self.frozen = nn.Linear(n_inputs, width)
-        self.frozen.requires_grad_(False)
-        self.norm = nn.LayerNorm(width)
-        self.inner = nn.Linear(width, width)
-        self.again = self.inner
-        self.unused = nn.Linear(3, 2)
-        self.head = nn.Linear(width, n_outputs)
-
-    def forward(self, images):
-        x = self.norm(self.frozen(images.flatten(1)))
-        x = nn.functional.silu(self.inner(x))
-        return self.head(nn.functional.gelu(self.again(x)))
+def run(problem, settings, job):
+    largest = job.read["eigenpairs"]["value"][-1]
+    return xr.Dataset({"share": settings.scale * largest / job.read["trace"]["trace"]})
 '''
+FIGURE = '''"""The share of the trace, a bar for each network."""
+
+from matplotlib.figure import Figure
+
+from hessian_directions.reporting.figures.drawing import require, styled
+
+FIGURES = {
+    "share": {
+        "title": "Share of the trace",
+        "category": "6. Spectra and visibility",
+        "reads": {"shares": "share"},
+        "caption": "λ_max over the trace.",
+    },
+}
 
 
-def write_image_folder(folder: Path) -> None:
-    """Two classes of ten random colour images for training, and two images of each for testing."""
-    generator = np.random.default_rng(0)
-    for split, n_images in (("train", 10), ("test", 2)):
-        for label in ("cat", "dog"):
-            (folder / split / label).mkdir(parents=True)
-            for number in range(n_images):
-                pixels = generator.integers(0, 256, size=(32, 32, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(folder / split / label / f"{number}.png")
+@styled
+def draw(shares, labels):
+    require(shares)
+    figure = Figure()
+    figure.subplots().bar([labels[name] for name in shares], [one["share"] for one in shares.values()])
+    return figure
+'''
+CLAIM = """
+
+def _most(evidence, rule):
+    for network, dataset in evidence.share.items():
+        share = float(dataset["share"])
+        yield Row(network, share, _fixed(share, share), f"networks/{network}/share.nc")
 
 
-def test_new_architectures_are_configuration_entries(computed: Project, tmp_path) -> None:
-    """One of each kind, LayerNorm and attention among them, through training, scores and eigenpairs."""
-    project = Project(tmp_path / "project")
-    shutil.copytree(computed.path, project.path, symlinks=True)
-    (project.path / "src/own_networks.py").write_text(OWN_NETWORK)
-    configuration = yaml.safe_load((ROOT / TINY).read_text())
-    entry = configuration["networks"]["classifier"]
-    training = {"epochs": 1, "batch_size": 100, "learning_rate": 0.01}
-    for name, model in ARCHITECTURES.items():
-        configuration["networks"][name] = entry | {
-            "label": name,
-            "model": model,
-            "training": training,
-            "n_images": 20,
-        }
-    # torchvision's classifiers want three channels.
-    write_image_folder(tmp_path / "images")
-    configuration["data"]["images"] = {"kind": "image_folder", "path": str(tmp_path / "images")}
-    configuration["networks"]["from_torchvision"]["data"] = "images"
-    configuration["analyses"]["eigenpairs"]["max_products"] = 60
-    (project.path / "own.yaml").write_text(yaml.safe_dump(configuration))
-    targets = [
-        f"{RESULTS}/networks/{name}/{artifact}"
-        for name in configuration["networks"]
-        for artifact in ("measurements.nc", "eigenpairs.nc")
-    ]
-    project.snakemake(*targets, configfile="own.yaml", config="source=compute")
-    for target in targets:
-        assert (project.path / target).is_file()
-    with (project.path / "src/own_networks.py").open("a") as file:
-        file.write("\n# An edit.\n")
-    planned = project.planned_jobs(*targets, configfile="own.yaml", config="source=compute")
-    assert planned["train_network"] == 1
-    assert planned["find_eigenpairs"] == 1
+RULES["C9"] = {"most": Declared("λ_max/t", "above", _most)}
+"""
+# file, a line of it, and what is written before that line
+EDITS = [
+    ("src/hessian_directions/analyses/registry.py", '    "passes",\n', '    "share",\n'),
+    (
+        "src/hessian_directions/reporting/claims.py",
+        "}\n\nInterval = ",
+        '    "C9": "The largest eigenvalue is most of the trace",\n',
+    ),
+    (
+        "src/hessian_directions/reporting/claims.py",
+        "\n\ndef decide(",
+        "    share: Mapping[str, xr.Dataset] = field(default_factory=dict)\n",
+    ),
+    ("config/claims.yaml", "C8:\n", "C9:\n  most: {threshold: 0.5}\n"),
+]
+
+
+def test_an_analysis_a_figure_and_a_claim_are_added(project: Project) -> None:
+    project.commit("before")
+    source = project.path / "src/hessian_directions"
+    (source / "analyses/share.py").write_text(SHARE)
+    (source / "reporting/figures/share.py").write_text(FIGURE)
+    for name, line, new in EDITS:
+        text = (project.path / name).read_text()
+        assert text.count(line) == 1
+        (project.path / name).write_text(text.replace(line, new + line))
+    with (source / "reporting/claims.py").open("a") as file:
+        file.write(CLAIM)
+    touched = project.run("git", "status", "--porcelain").stdout.splitlines()
+    assert len(touched) == 2 + 1 + 2  # the analysis, the figure, the claim
+    path = project.path / TINY
+    text = path.read_text()
+    path.write_text(text.replace("      - trajectory\n", "      - trajectory\n      - share\n"))
+    targets = [f"{RESULTS}/{made}" for made in ("figures/share.png", "claims.csv")]
+    planned = project.planned_jobs(*targets, config="source=compute")
+    assert planned == {"share": 1, "draw_figure": 1, "decide_claims": 1}
+    project.snakemake(*targets, config="source=compute")
+    claims = pd.read_csv(project.path / targets[1]).set_index("claim")
+    pairs, trace = (
+        artifacts.read_dataset(project.path / RESULTS / f"networks/classifier/{name}.nc")
+        for name in ("eigenpairs", "trace")
+    )
+    expected = float(pairs["value"][-1] / trace["trace"])
+    assert claims.loc["C9", "estimate"] == pytest.approx(expected)

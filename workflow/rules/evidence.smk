@@ -1,5 +1,8 @@
 # Which artifacts the figures, animations, tables and claims read.
 
+import dataclasses
+
+from hessian_directions.reporting import claims
 from hessian_directions.reproduction.source_files import declared
 
 REGRESSION = [
@@ -112,15 +115,9 @@ TABLE_INPUTS = {
     read: evidence(read) for read in dict.fromkeys(sum(TABLES.values(), []))
 }
 CLAIM_INPUTS = {
-    name: evidence(name)
-    for name in (
-        *SHOWN,
-        "scores",
-        "eigenpairs",
-        "visibility",
-        "trace_estimators",
-        "lowest_points",
-    )
+    field.name: evidence(field.name)
+    for field in dataclasses.fields(claims.Evidence)
+    if field.name in (*SHOWN, *registry.OF_NETWORKS)
 }
 
 
