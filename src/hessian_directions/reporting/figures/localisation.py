@@ -59,7 +59,7 @@ def draw(localisations: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> 
         draw_kinds(left, dataset)
         draw_layers(right, dataset)
         label = labels.get(name, name)
-        titles += [f"{label}, kinds of parameters", f"{label}, layers"]
+        titles += [f"{label}: kinds", f"{label}: layers"]
     title_panels(list(grid.flat), titles)
     legend_below(figure, handles(), 3)
     return figure
