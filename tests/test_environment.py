@@ -118,7 +118,7 @@ def test_pythons_are_those_of_the_project() -> None:
 def imported_packages(path: Path) -> set[str]:
     """The distributions of other people that a file imports."""
     names = {"sklearn": "scikit-learn", "yaml": "pyyaml", "PIL": "pillow"}
-    names["pydantic_core"] = "pydantic"  # which documents errors of one's own as imported from there
+    names["pydantic_core"] = "pydantic"  # whose documentation imports from there
     ours = {"hessian_directions", *(script.stem for script in ROOT.glob("workflow/scripts/*.py"))}
     found: set[str] = set()
     for node in executed(ast.parse(path.read_bytes())):
