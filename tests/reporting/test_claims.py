@@ -612,65 +612,46 @@ def row(subject: str, low: float, high: float, verdict: str, side: str = "above"
 
 
 @pytest.mark.parametrize(
-    ("rows", "deciding", "verdict"),
+    ("deciding", "verdict", "given"),
     [
         # Reproduced: the row closest to failing, in units of what is uncertain about it.
-        (
-            [row("far", 9.0, 11.0, REPRODUCED), row("near", 2.0, 6.0, REPRODUCED)],
-            "near",
-            REPRODUCED,
-        ),
+        ("near", REPRODUCED, [("far", 9.0, 11.0, REPRODUCED), ("near", 2.0, 6.0, REPRODUCED)]),
         # Not reproduced: the clearest failure, whatever the others say.
         (
-            [
-                row("good", 2.0, 3.0, REPRODUCED),
-                row("hardly", 0.0, 0.9, NOT_REPRODUCED),
-                row("clearly", -3.0, -2.0, NOT_REPRODUCED),
-                row("open", 0.0, 2.0, INCONCLUSIVE),
-            ],
             "clearly",
             NOT_REPRODUCED,
+            [
+                ("good", 2.0, 3.0, REPRODUCED),
+                ("hardly", 0.0, 0.9, NOT_REPRODUCED),
+                ("clearly", -3.0, -2.0, NOT_REPRODUCED),
+                ("open", 0.0, 2.0, INCONCLUSIVE),
+            ],
         ),
         # Inconclusive: an open row, not a better one; a number before none.
         (
-            [
-                row("good", 2.0, 3.0, REPRODUCED),
-                row("unknown", math.nan, math.nan, INCONCLUSIVE),
-                row("open", 0.5, 2.0, INCONCLUSIVE),
-                row("more open", -0.5, 1.1, INCONCLUSIVE),
-            ],
             "more open",
             INCONCLUSIVE,
-        ),
-        ([row("unknown", math.nan, math.nan, INCONCLUSIVE)], "unknown", INCONCLUSIVE),
-        (
             [
-                row("low", -0.9, -0.7, REPRODUCED, "inside"),
-                row("centre", -0.1, 0.1, REPRODUCED, "inside"),
+                ("good", 2.0, 3.0, REPRODUCED),
+                ("unknown", math.nan, math.nan, INCONCLUSIVE),
+                ("open", 0.5, 2.0, INCONCLUSIVE),
+                ("more open", -0.5, 1.1, INCONCLUSIVE),
             ],
-            "low",
-            REPRODUCED,
         ),
-        (
-            [
-                row("small", 0.1, 0.2, REPRODUCED, "below"),
-                row("close", 0.7, 0.9, REPRODUCED, "below"),
-            ],
-            "close",
-            REPRODUCED,
-        ),
-        # Bounds that hold for certain have no width.
-        (
-            [
-                row("worst", 0.009, 0.009, REPRODUCED, "below"),
-                row("best", 0.001, 0.001, REPRODUCED, "below"),
-            ],
-            "worst",
-            REPRODUCED,
+        ("unknown", INCONCLUSIVE, [("unknown", math.nan, math.nan, INCONCLUSIVE)]),
+        *(
+            (deciding, REPRODUCED, [(*one, REPRODUCED, side), (*other, REPRODUCED, side)])
+            for deciding, side, one, other in [
+                ("low", "inside", ("low", -0.9, -0.7), ("centre", -0.1, 0.1)),
+                ("close", "below", ("small", 0.1, 0.2), ("close", 0.7, 0.9)),
+                # Bounds that hold for certain have no width.
+                ("worst", "below", ("worst", 0.009, 0.009), ("best", 0.001, 0.001)),
+            ]
         ),
     ],
 )
-def test_deciding_row(rows: list[dict[str, Any]], deciding: str, verdict: str) -> None:
+def test_deciding_row(deciding: str, verdict: str, given: list[tuple[Any, ...]]) -> None:
+    rows = [row(*one) for one in given]
     for order in (rows, rows[::-1]):
         table = claims.decide_claims(pd.DataFrame(order)).set_index("claim")
         decided = table.loc["C2"]

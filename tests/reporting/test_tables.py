@@ -19,24 +19,24 @@ LABELS = {"mlp": "MLP (GELU)", "fit": "Approximator"}
 
 
 @pytest.fixture(scope="module")
-def measurements() -> dict[str, xr.Dataset]:
+def scores() -> dict[str, xr.Dataset]:
     return {"mlp": made("scores"), "fit": made("scores", "regression")}
 
 
 # Networks.
 
 
-def test_networks(measurements: dict[str, xr.Dataset]) -> None:
+def test_networks(scores: dict[str, xr.Dataset]) -> None:
     pairs, sampled = made("eigenpairs"), made("visibility")
     trained = {"mlp": fabricate.history()}
-    table = tables.networks(LABELS, measurements, {"mlp": pairs}, {"mlp": sampled}, trained)
+    table = tables.networks(LABELS, scores, {"mlp": pairs}, {"mlp": sampled}, trained)
     assert list(table["network"]) == ["mlp", "fit"]
     row = table.iloc[0]
     assert row["label"] == "MLP (GELU)"
     assert (row["training_images"], row["training_epochs"]) == (60, 30)
     assert table.iloc[1][["training_images", "training_epochs"]].isna().all()
     for name in ("loss", "gradient_norm", "test_accuracy", "theta_norm", "n_parameters"):
-        assert row[name] == float(measurements["mlp"][name])
+        assert row[name] == float(scores["mlp"][name])
     for end, index in (("smallest", 0), ("largest", -1)):
         assert row[end] == pairs["value"].values[index]
         assert row[f"{end}_residual"] == pairs["residual"].values[index]
@@ -52,9 +52,9 @@ def test_networks(measurements: dict[str, xr.Dataset]) -> None:
     assert not {"x", "target", "output"} & set(table)
 
 
-def test_network_that_was_not_analyzed(measurements: dict[str, xr.Dataset], tmp_path: Path) -> None:
+def test_network_that_was_not_analyzed(scores: dict[str, xr.Dataset], tmp_path: Path) -> None:
     """Its cells stay empty, also in the file, and counts stay whole numbers."""
-    table = tables.networks(LABELS, measurements, {"mlp": made("eigenpairs")}, {}, {})
+    table = tables.networks(LABELS, scores, {"mlp": made("eigenpairs")}, {}, {})
     row = table.iloc[1]
     empty = ["smallest", "largest_residual", "n_products", "trace", "r", "mean_curvature"]
     assert row[[*empty, "test_accuracy"]].isna().all()

@@ -1,19 +1,22 @@
 """Published numbers beside computed ones: what agrees, what does not, and what is said about it."""
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
+import fabricate
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
 
+from hessian_directions.analyses import registry
 from hessian_directions.errors import ConfigurationError
+from hessian_directions.reporting import tables
 from hessian_directions.reproduction import artifacts, comparison
 from hessian_directions.reproduction.comparison import OtherNetworks
 
-ROOT = Path(__file__).parents[2]
 LOOSE = {"relative": 0.1, "absolute": 1e-3}
 EXACT = {"relative": 0.0, "absolute": 0.0}
 
@@ -306,10 +309,25 @@ def test_saddles_and_the_population() -> None:
 
 def test_settings_are_columns_of_the_published_tables() -> None:
     """A name that no table has would excuse nothing and be noticed by nobody."""
+    record = dict.fromkeys(("rule", "wall_seconds", "cpu_seconds", "peak_memory_bytes"), 1)
+    given = {
+        "labels": {"net": "Net"},
+        "history": {"net": fabricate.history()},
+        "image_counts": {"net": fabricate.image_counts()},
+        "passes_record": {"net": fabricate.passes(100)},
+        "trace_estimators_record": {"net": {"seconds": {}}},
+        "saddle_traces_record": {"seconds": {}},
+        "records": {"a.run.json": record},
+    }
     columns = set()
-    for path in (ROOT / "results/archive/demo/tables").glob("*.csv"):
-        names = pd.read_csv(path).columns
-        columns |= {*names, *(f"{path.stem}.{name}" for name in names)}
+    for name, make in tables.TABLES.items():
+        for read in tables.reads(name):
+            if read not in given:
+                one = fabricate.made(read)
+                given[read] = one if read in registry.OF_PROFILES else {"net": one}
+        made = make(**{read: given[read] for read in tables.reads(name)})
+        assert len(made), name
+        columns |= {*made.columns, *(f"{name}.{column}" for column in made.columns)}
     assert columns >= comparison.SETTINGS
 
 
@@ -356,77 +374,79 @@ def test_missing_verdict_is_a_failure() -> None:
 # Plain words.
 
 
-def summary(new: pd.DataFrame, **here: str) -> list[str]:
-    published = verdicts(C1="reproduced", C2="inconclusive")
-    merged = comparison.compare_verdicts(
-        published, verdicts(**{"C1": "reproduced", "C2": "inconclusive"} | here)
-    )
-    return comparison.summary(compare(networks(), new), merged).splitlines()
-
-
-def test_summary_of_success() -> None:
-    lines = summary(networks())
-    assert lines[-1] == "This machine reproduced all 8 published numbers and all verdicts."
-    assert lines[0].split() == ["networks", "8", "of", "8", "numbers", "within", "tolerance"]
-    assert "C1" in lines[1]
-    assert lines[1].endswith("published: reproduced; here: reproduced (same)")
-
-
-def test_summary_of_numbers_that_disagree() -> None:
-    lines = summary(networks(trace=[99.0, -2.0]))
-    assert lines[-1].startswith("This machine did NOT reproduce everything: 1 of 8 numbers are")
-    assert "reproduced all" not in "\n".join(lines)
-    assert lines[0].split()[:4] == ["networks", "7", "of", "8"]
-
-
-def test_summary_of_opposite_verdicts() -> None:
-    lines = summary(networks(), C1="not reproduced")
-    assert "did NOT reproduce everything: 0 of 8 numbers" in lines[-1]
-    assert lines[-1].endswith("1 verdicts are opposite or missing.")
-
-
-def summary_of_others(new: pd.DataFrame, **here: str) -> list[str]:
+def summary(others: OtherNetworks, trace: list[float], verdict: str) -> list[str]:
+    """What is said of a trace and of the first verdict, published as 10, −2 and reproduced."""
     numbers = comparison.compare_tables(
-        {"networks": networks()}, {"networks": new}, {"networks": LOOSE}, OTHERS
+        {"networks": networks()}, {"networks": networks(trace=trace)}, {"networks": LOOSE}, others
     )
-    published = verdicts(C1="reproduced")
-    merged = comparison.compare_verdicts(published, verdicts(**{"C1": "reproduced"} | here))
-    return comparison.summary(numbers, merged, OTHERS).splitlines()
+    published = verdicts(C1="reproduced", C2="inconclusive")
+    merged = comparison.compare_verdicts(published, verdicts(C1=verdict, C2="inconclusive"))
+    return comparison.summary(numbers, merged, others).splitlines()
 
 
-def test_summary_of_other_networks() -> None:
-    lines = summary_of_others(networks(trace=[99.0, -2.0]))
-    assert lines[-3:] == [
-        "Training gave other networks here than in the archive: 1 of 2. Processors round "
-        "differently, and training amplifies it.",
-        "1 numbers measured on those networks are outside their tolerance. That is expected.",
-        "This machine reproduced the other 7 published numbers and all verdicts.",
+HERE, GOOD, ONE, BOTH = OtherNetworks(), [10.0, -2.0], [99.0, -2.0], [99.0, 99.0]
+ALL_VERDICTS = " published numbers and all verdicts."
+NOT = "This machine did NOT reproduce everything: "
+
+
+@pytest.mark.parametrize(
+    ("others", "trace", "verdict", "last"),
+    [
+        (HERE, GOOD, "reproduced", ["This machine reproduced all 8" + ALL_VERDICTS]),
+        (HERE, ONE, "reproduced", [NOT + "1 of 8 numbers are"]),
+        (HERE, GOOD, "not reproduced", [NOT + "0 of 8 numbers .* 1 verdicts are opposite or miss"]),
+        # Numbers agree and no verdict is opposite, but not all verdicts are the same.
+        (
+            HERE,
+            GOOD,
+            "inconclusive",
+            [
+                "This machine reproduced all 8 published numbers.",
+                "Warning: 1 verdicts are decided on one side and inconclusive on",
+            ],
+        ),
+        (
+            OTHERS,
+            ONE,
+            "reproduced",
+            [
+                "Training gave other networks here than in the archive: 1 of 2. Processors round "
+                "differently, and training amplifies it.",
+                "1 numbers measured on those networks are outside their tolerance. That is expec",
+                "This machine reproduced the other 7" + ALL_VERDICTS,
+            ],
+        ),
+        # Other networks whose numbers agree are said, too.
+        (
+            OTHERS,
+            GOOD,
+            "reproduced",
+            ["Training gave other networks", "This machine reproduced all 8" + ALL_VERDICTS],
+        ),
+        (
+            OTHERS,
+            BOTH,
+            "reproduced",
+            [
+                "  networks.trace mlp: published -2, here 99",
+                NOT + "1 of 8 numbers are outside their tolerance without that reason, 0 verdicts",
+            ],
+        ),
+        (OTHERS, ONE, "not reproduced", [NOT + "0 of 8 numbers"]),
+    ],
+)
+def test_summary(others: OtherNetworks, trace: list[float], verdict: str, last: list[str]) -> None:
+    lines = summary(others, trace, verdict)
+    for line, start in zip(lines[-len(last) :], last, strict=True):
+        assert re.match(start, line), line
+    n_good = 8 - sum(new != old for new, old in zip(trace, GOOD, strict=True))
+    assert lines[0].split() == [
+        "networks",
+        str(n_good),
+        *["of", "8", "numbers", "within", "tolerance"],
     ]
-    # Other networks whose numbers agree are said, too.
-    lines = summary_of_others(networks())
-    assert lines[-2].startswith("Training gave other networks here")
-    assert lines[-1] == "This machine reproduced all 8 published numbers and all verdicts."
-
-
-def test_summary_of_other_networks_and_a_number_that_fails() -> None:
-    lines = summary_of_others(networks(trace=[99.0, 99.0]))
-    assert lines[-2] == "  networks.trace mlp: published -2, here 99"
-    assert lines[-1].startswith(
-        "This machine did NOT reproduce everything: 1 of 8 numbers are outside their tolerance "
-        "without that reason, 0 verdicts"
-    )
-
-
-def test_summary_of_other_networks_and_an_opposite_verdict() -> None:
-    lines = summary_of_others(networks(trace=[99.0, -2.0]), C1="not reproduced")
-    assert "did NOT reproduce everything: 0 of 8 numbers" in lines[-1]
-
-
-def test_summary_with_a_warning() -> None:
-    """Numbers agree and no verdict is opposite, but not all verdicts are the same."""
-    lines = summary(networks(), C2="reproduced")
-    assert lines[-2] == "This machine reproduced all 8 published numbers."
-    assert lines[-1].startswith("Warning: 1 verdicts are decided on one side and inconclusive on")
+    said = {"reproduced": "same", "inconclusive": "warning", "not reproduced": "failure"}[verdict]
+    assert lines[1].endswith(f"published: reproduced; here: {verdict} ({said})")
 
 
 def test_summary_of_nothing() -> None:

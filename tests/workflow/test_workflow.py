@@ -128,7 +128,6 @@ def test_more_files_leave_those_that_are_there(project: Project) -> None:
     ("module", "computing"),
     [
         ("analyses/spectrum.py", {"spectrum"}),
-        ("spectral/density.py", {"spectrum"}),
         ("statistics/rank_correlation.py", {"population"}),
         # What is made from a stage's artifact follows it.
         ("geometry/flatness.py", {"population_shard", "population"}),
