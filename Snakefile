@@ -42,14 +42,17 @@ include: "workflow/rules/documents.smk"  # the paper
 
 
 rule figures:
-    """Every figure, table and verdict, and the paper."""
+    """Every figure, table and verdict, and the paper; without saddles and a population the page in place of these two."""
     default_target: True
     input:
         READ,
         rules.draw_figures.input,
         rules.make_tables.output,
-        rules.decide_claims.output,
-        rules.compile_paper.output,
+        (
+            [*rules.decide_claims.output, *rules.compile_paper.output]
+            if set(SHOWN) == set(registry.OF_PROFILES)
+            else rules.make_page.output
+        ),
 
 
 rule reproduce:

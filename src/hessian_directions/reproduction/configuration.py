@@ -193,6 +193,12 @@ class Profile(Settings):
                     f"key '{place}.analyses' names trajectory, but the network keeps no weights "
                     f"along training; give it '{place}.training.snapshots'"
                 )
+            for analysis in network.overrides:
+                if analysis in registry.OF_NETWORKS and analysis not in network.analyses:
+                    raise MisfitError(
+                        f"key '{place}.overrides' names {analysis}, which is not among the "
+                        f"network's analyses: {', '.join(network.analyses)}"
+                    )
         for name in registry.OF_PROFILES:
             if self.companion is not None and name in self.analyses:
                 raise MisfitError(
