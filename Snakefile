@@ -42,12 +42,13 @@ include: "workflow/rules/documents.smk"  # the paper
 
 
 rule figures:
-    """Every figure, table and verdict, and the paper; without saddles and a population the page in place of these two."""
+    """Every figure, table and verdict, and the paper."""
     default_target: True
     input:
         READ,
         rules.draw_figures.input,
         rules.make_tables.output,
+        # The claims and the paper are about saddles and a population, too.
         (
             [*rules.decide_claims.output, *rules.compile_paper.output]
             if set(SHOWN) == set(registry.OF_PROFILES)
