@@ -32,7 +32,7 @@ class Outputs(dict):
 
 def job(folder: Path) -> Any:
     return SimpleNamespace(
-        rule="find_eigenpairs",
+        rule="eigenpairs",
         input=Outputs(),
         output=Outputs(pairs=str(folder / "pairs.nc"), run=str(folder / "pairs.run.json")),
         params=Outputs(),
