@@ -91,7 +91,13 @@ class Case:
     def ordinary(self) -> bool:
         """Whether everything in it must be followed."""
         tags = [ENTRIES[self.entry], LOSSES[self.loss], *self.parts]
-        return all(tag.ordinary for tag in tags)  # type: ignore[attr-defined]
+        layers = [layer for outer in self.layers for layer in outer.walk()]
+        # PyTorch copies a compiled module without the hooks on its wrapper: refused by design.
+        hooks_on_wrappers = any(
+            "hook" in layer.name and getattr(layer.options.get("inside"), "name", "") == "compiled"
+            for layer in layers
+        )
+        return not hooks_on_wrappers and all(tag.ordinary for tag in tags)  # type: ignore[attr-defined]
 
     @property
     def single(self) -> bool:
