@@ -5,7 +5,9 @@ CONFIG ?= config/$(PROFILE).yaml
 VENV := .venv
 PEERS := .benchmarks-venv
 BIN := $(VENV)/bin
-SNAKEMAKE := $(BIN)/snakemake --configfile $(CONFIG)
+# As many jobs at once as there are GPUs, where jobs use one; each claims its own.
+GPUS ?= $(or $(patsubst 0,,$(words $(wildcard /dev/nvidia[0-9]*))),1)
+SNAKEMAKE = $(BIN)/snakemake --configfile $(CONFIG) --resources gpu=$(GPUS)
 # One thread a process unless the workflow says otherwise: two jobs on two cores must not fight.
 export OMP_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
@@ -21,20 +23,39 @@ HAS_AVX512 := $(shell grep -c -m 1 -w avx512f /proc/cpuinfo 2>/dev/null)
 CHECKS := $(firstword $(wildcard /lib/*/libc_malloc_debug.so.0 /lib64/libc_malloc_debug.so.0))
 NUMERICAL := $(addprefix tests/,autodiff objectives models spectral traces learning/test_training.py)
 
-.PHONY: report reproduce figures config test test-all test-avx2 lint promote promote-drawings check-gpu benchmarks clean-environment
+# Of replicates: the archive's own is that of the configuration.
+SEEDS ?= 2 3 4 5 6
+
+.PHONY: report progress reproduce recompute replicates figures config test test-all test-avx2 lint promote promote-drawings promote-replicates deposit check-gpu gpu-day benchmarks clean-environment
 
 # Everything from scratch, then this machine's numbers beside the published ones.
 reproduce: $(VENV)/ready
 	$(BIN)/python -m hessian_directions.reproduction.announcement $(CONFIG)
 	$(SNAKEMAKE) --config source=compute --quiet rules -- reproduce
-	$(SNAKEMAKE) --config source=compute --quiet all --report results/computed/$(PROFILE)/report.html -- reproduce
+	$(SNAKEMAKE) --config source=compute --quiet all --report results/computed/$(PROFILE)/provenance.html -- reproduce
 	@cat results/computed/$(PROFILE)/comparison.txt
-	@! grep -q "did NOT reproduce" results/computed/$(PROFILE)/comparison.txt
+	@! grep -q "did NOT" results/computed/$(PROFILE)/comparison.txt
 
-# One page about the networks of a configuration, your own for instance: make report CONFIG=path/to/mine.yaml
+# Every analysis of the archive's own weights, no training: the same numbers but for rounding?
+recompute: $(VENV)/ready
+	$(SNAKEMAKE) --config source=recompute --quiet rules -- recompute
+	@cat results/recomputed/$(PROFILE)/comparison.txt
+	@! grep -q "did NOT" results/recomputed/$(PROFILE)/comparison.txt
+
+# The profile with other seeds, from which `make reproduce` knows how much another training may differ.
+replicates: $(VENV)/ready
+	for seed in $(SEEDS); do \
+		$(SNAKEMAKE) --config source=replicate seed=$$seed --quiet rules -- replicate || exit 1; \
+	done
+
+# The report about the networks of a configuration, your own for instance: make report CONFIG=path/to/mine.yaml
 report: $(VENV)/ready
 	$(BIN)/python -m hessian_directions.reproduction.announcement $(CONFIG)
 	$(SNAKEMAKE) --quiet rules progress -- page
+
+# How far a run is that computes: what is done, what runs, how long it will still take.
+progress: $(VENV)/ready
+	@$(BIN)/python -m hessian_directions.reproduction.status $(CONFIG)
 
 # Every key of a configuration with its default, unit and meaning.
 config: $(VENV)/ready
@@ -42,12 +63,12 @@ config: $(VENV)/ready
 
 # Every figure, table, claim, the paper and the report from the archive: no training, no curvature job.
 figures: $(VENV)/ready
-	$(SNAKEMAKE) --config source=archive --quiet rules --report results/redrawn/$(PROFILE)/report.html --report-after-run -- figures
+	$(SNAKEMAKE) --config source=archive --quiet rules --report results/redrawn/$(PROFILE)/provenance.html --report-after-run -- figures
 
 # The workflow's tests share one computed clone and use both cores themselves.
 test: $(VENV)/ready
 	$(BIN)/python -m pytest -q -n 2 -m "not workflow and not long"
-	$(BIN)/python -m pytest -q -m "workflow and not long"
+	$(BIN)/python -m pytest -q --durations=12 -m "workflow and not long"
 
 test-all: $(VENV)/ready
 	$(BIN)/python -m pytest -q -n 2 -m "not workflow"
@@ -80,9 +101,21 @@ promote: $(VENV)/ready
 promote-drawings: $(VENV)/ready
 	$(BIN)/python -m hessian_directions.reproduction.promotion --drawings $(PROFILE)
 
+# Replicates become the archive's; all else stays.
+promote-replicates: $(VENV)/ready
+	$(BIN)/python -m hessian_directions.reproduction.promotion --replicates $(PROFILE)
+
+# The last commit with checksums of all its files, as research-data repositories such as Zenodo take it.
+deposit: $(VENV)/ready
+	$(BIN)/python -m hessian_directions.reproduction.deposit
+
 # Two minutes on a machine with a GPU: the same numbers there as on the CPU?
 check-gpu: $(VENV)/ready
 	$(BIN)/python -m pytest -q tests/test_gpu.py --require-gpu
+
+# What only a GPU can tell, in order of value, for ten hours or until nothing is left; start it again to go on.
+gpu-day: $(VENV)/ready $(PEERS)/ready
+	$(BIN)/python benchmarks/gpu_day.py
 
 # Side by side with other tools, installed in an environment of their own; where there is AVX-512, also without it:
 # see benchmarks/README.md.

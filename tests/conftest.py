@@ -1,7 +1,6 @@
 """Options, threads, and a fresh clone in which the real workflow has run once."""
 
 import os
-import shutil
 import subprocess
 from collections import Counter
 from pathlib import Path
@@ -65,12 +64,18 @@ def computed(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return project
 
 
+@pytest.fixture(scope="session")
+def settled(computed: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The same after one more run, whose report has the numbers beside those of the archive."""
+    project = computed.copy(tmp_path_factory.mktemp("settled") / "project")
+    project.snakemake("figures", config="source=compute")
+    return project
+
+
 @pytest.fixture
-def project(computed: Project, tmp_path: Path) -> Project:
-    """A copy of the computed clone that a test may spoil."""
-    target = tmp_path / "project"
-    shutil.copytree(computed.path, target, symlinks=True)
-    return Project(target)
+def project(settled: Project, tmp_path: Path) -> Project:
+    """A copy of the computed clone, with nothing left to do, that a test may spoil."""
+    return settled.copy(tmp_path / "project")
 
 
 @pytest.fixture

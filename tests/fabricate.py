@@ -5,7 +5,9 @@ hands out copies. Tests that need particular numbers edit them.
 """
 
 import json
+import tempfile
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ import xarray as xr
 
 from hessian_directions.analyses import registry
 from hessian_directions.analyses.job import Job
-from hessian_directions.reporting.page import Results
+from hessian_directions.reporting.report.results import Results
 
 # Activation and, for regression, nothing to classify.
 KINDS = {"relu": "relu", "smooth": "gelu", "regression": "relu"}
@@ -24,13 +26,22 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "visibility": {"n_planes": 50, "n_shards": 2, "n_spectrum_samples": 2000},
     "spectrum": {"n_probes": 3, "n_steps": 10},
     "slices": {"n_points": 11, "n_shards": 2},
+    "turning": {"n_planes": 5, "n_points": 7},
     "lines": {"n_points": 21},
     "trace_estimators": {"n_samples": 40, "n_paired": 40},
     "step_sizes": {"n_directions": 6, "n_images": [20], "sharpness": [1.0, 10.0, 100.0, 1000.0]},
-    "lowest_points": {"n_planes": 12, "half_width": 0.5},
+    "kinks": {"n_directions": 6},
+    "lowest_losses": {"n_planes": 12, "n_radii": 4, "n_angles": 8},
+    "apparent_curvature": {"n_planes": 8, "n_radii": 6, "n_angles": 6},
     "image_counts": {"n_images": [15, 30, 60], "n_samples": 8},
     "trajectory": {"n_samples": 8, "n_points": 11},
     "passes": {"n_images": [10, 20], "n_repeats": 1},
+    "gauss_newton": {"n_samples": 20},
+    "interpolation": {
+        "others": ["network_1", "network_2"],
+        "n_points": 5,
+        "n_plane_points": 5,
+    },
     "saddles": {
         "n": 60,
         "n_positive": [45, 55, 60, 65, 75],
@@ -49,15 +60,25 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "training": {"epochs": 15, "momentum": 0.9, "target_loss": 1.0, "history_every": 1},
         "factors": {
             "batch_size": [8, 32],
-            "learning_rate": [0.05, 0.1],
+            "learning_rate": [0.05],
             "label_noise": [0.0, 0.1],
-            "weight_decay": [0.0],
             "width": [3],
+            "seed": [0, 1],
         },
         "n_shards": 2,
         "n_samples": 8,
+        "m": 20,
         "rescaling": [0.5, 1.0, 2.0],
-        "n_bootstrap": 50,
+    },
+    "critical_points": {
+        "activations": ["tanh"],
+        "widths": [1],
+        "n_starts": 4,
+        "n_embedded": 2,
+        "wide": [8],
+        "n_planes": 60,
+        "n_spectrum_samples": 2000,
+        "n_points": 11,
     },
 }
 DIGITS = {"kind": "digits", "n_test": 1717}  # leaves 80 training images
@@ -104,7 +125,20 @@ def run(name: str, kind: str = "relu", seed: int = 0, part: str = "", **own: Any
 
     def job(reads: tuple[str, ...] = (), shard: int = 0) -> Job:
         read = {read: _read(read, kind, seed) for read in reads}
-        return Job(seed, read, part, shard, lambda line: None, record=record, data=DIGITS)
+        others = {}
+        if name == "interpolation":
+            others = {other: _weights(kind, seed + int(other[-1])) for other in typed.others}
+        return Job(
+            seed,
+            read,
+            part,
+            shard,
+            lambda line: None,
+            record=record,
+            data=DIGITS,
+            network="network_0",
+            checkpoints=others,
+        )
 
     def shard_of(number: int) -> Any:
         if analysis.of_network:
@@ -112,7 +146,7 @@ def run(name: str, kind: str = "relu", seed: int = 0, part: str = "", **own: Any
             return analysis.module.run(trained(kind, seed)[0], typed, told)
         return analysis.module.run(typed, job(shard=number))
 
-    if analysis.is_sharded:
+    if analysis.is_sharded and typed.n_shards:
         shards = [shard_of(number) for number in range(typed.n_shards)]
         dataset = analysis.module.gather(shards, typed, job(analysis.gather_reads))
     elif analysis.tensors:
@@ -127,6 +161,16 @@ def run(name: str, kind: str = "relu", seed: int = 0, part: str = "", **own: Any
 
 
 _run = cache(run)
+
+
+@cache
+def _weights(kind: str, seed: int) -> str:
+    """The file of a network's weights."""
+    from hessian_directions.learning import checkpoints
+
+    path = Path(tempfile.mkdtemp()) / "checkpoint.safetensors"
+    checkpoints.save(path, trained(kind, seed)[0].model, {})
+    return str(path)
 
 
 def _read(name: str, kind: str, seed: int) -> Any:
@@ -144,11 +188,14 @@ def made(name: str, kind: str = "relu", seed: int = 0, part: str = "", **own: An
 
 def slices(kind: str = "relu", seed: int = 0) -> dict[str, xr.Dataset]:
     """The slices of one network, by "{plane}_{split}"."""
-    return {
-        f"{plane}_{split}": loss.rename("loss").to_dataset()
-        for plane in ("random", "hessian")
-        for split, loss in made("slices", kind, seed, plane).items()
-    }
+    found = {}
+    for plane in ("random", "filter", "hessian"):
+        dataset = made("slices", kind, seed, plane)
+        for split in ("train", "test"):
+            found[f"{plane}_{split}"] = dataset[split].rename("loss").to_dataset()
+            if kind != "regression":
+                found[f"{plane}_{split}"]["accuracy"] = dataset[f"{split}_accuracy"]
+    return found
 
 
 def image_counts(kind: str = "relu", seed: int = 0) -> xr.Dataset:
@@ -198,6 +245,7 @@ def results(seed: int = 0) -> Results:
         trace=made("trace", seed=seed),
         spectrum=made("spectrum", seed=seed),
         slices=slices(seed=seed),
+        turning=made("turning", seed=seed),
         lines=made("lines", seed=seed),
         visibility=made("visibility", seed=seed),
         localisation=made("localisation", seed=seed),

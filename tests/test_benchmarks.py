@@ -23,6 +23,7 @@ import alternation  # noqa: E402
 import goals  # noqa: E402
 import lines  # noqa: E402
 import machine  # noqa: E402
+import scaling  # noqa: E402
 
 NETWORKS = ("ResNet-20", "ResNet-56", "DenseNet-121")
 LAYOUTS = ("channels-last", "default")
@@ -356,3 +357,26 @@ def test_lines_of_the_readme_are_counted() -> None:
     stated = re.sub(r" \(\d[\d.]*\)", "", text)
     for line in re.sub(r" \(\d[\d.]*\)", "", lines.markdown(lines.table(run=False))).splitlines():
         assert line in stated
+
+
+def test_efficiency_of_processes():
+    """Twice as fast with as much in all, or as fast with twice as much, is an efficiency of one."""
+    rows = pd.DataFrame(
+        [
+            (kind, "gradient", processes, 64, seconds + noise, seconds)
+            for kind, processes, seconds in [
+                ("strong", 1, 4.0),
+                ("strong", 2, 2.0),
+                ("weak", 1, 4.0),
+                ("weak", 2, 5.0),
+            ]
+            for noise in (-0.5, 0.0, 1.0)
+        ],
+        columns=[*scaling.CASE, "processes", "n_images", "seconds", "cpu_seconds"],
+    )
+    table = scaling.summary(rows).set_index(["scaling", "processes"])
+    assert list(table["efficiency_seconds"]) == [1.0, 1.0, 1.0, 0.8]
+    assert list(table["efficiency_cpu_seconds"]) == [1.0, 1.0, 1.0, 0.8]
+    assert list(table["seconds_fastest"]) == [3.5, 1.5, 3.5, 4.5]
+    assert list(table["seconds_slowest"]) == [5.0, 3.0, 5.0, 6.0]
+    assert set(table["n_rounds"]) == {3}

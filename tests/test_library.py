@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import hessian_directions as hd
 from hessian_directions.errors import ConfigurationError, DependencyError
-from hessian_directions.reporting import page
+from hessian_directions.reporting.report import document, results
 
 PACKAGE = Path(hd.__file__).parent
 
@@ -240,7 +240,7 @@ def test_slices_of_the_report(report: hd.Report) -> None:
 
 
 def test_the_page_of_the_report(report: hd.Report, tmp_path: Path) -> None:
-    found = page.checks(report.results())
+    found = results.checks(report.results())
     assert len(found) == 5
     assert all(check.agrees for check in found)
     report.save(tmp_path / "new" / "mine.html")
@@ -255,10 +255,10 @@ def test_the_page_of_the_report(report: hd.Report, tmp_path: Path) -> None:
 
 def test_figures_of_the_report(report: hd.Report) -> None:
     assert len(report.plot().axes) >= 6
-    assert [ax.get_title("left") for ax in report.slices["hessian"].plot().axes[:2]] == [
-        "(a) Hessian, training",
-        "(b) Hessian, test",
-    ]
+    panels = report.slices["hessian"].plot().axes[:4]  # each with its middle, a row for each split
+    assert [panel.get_title("left") for panel in panels[::2]] == ["(a) Hessian", "(c) Hessian"]
+    rows = [panel.get_ylabel().split("\n")[0] for panel in panels[::2]]
+    assert rows == ["training", "test"]
     assert "trace" in str(report)
     assert "largest" in str(report)
 
@@ -331,6 +331,7 @@ def test_a_missing_extra_is_one_sentence(
         match=r"report\.plot needs matplotlib: pip install 'hessian-directions\[figures\]'",
     ):
         report.plot()
-    with pytest.raises(DependencyError, match=r"report\.save needs"):
+    monkeypatch.setattr(document, "find_spec", lambda name: None)
+    with pytest.raises(DependencyError, match=r"A report needs plotly"):
         report.save(tmp_path / "mine.html")
     assert not list(tmp_path.iterdir())

@@ -89,7 +89,8 @@ def test_the_wheel_holds_the_package_and_its_data(wheel: Path) -> None:
     modules = {str(path.relative_to(sources)) for path in sources.glob("**/*.py")}
     assert modules <= names
     assert "hessian_directions/py.typed" in names
-    assert "hessian_directions/reporting/figures/style.mplstyle" in names
+    for data in ("figures/style.mplstyle", "report/report.css", "report/report.js"):
+        assert f"hessian_directions/reporting/{data}" in names
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"hessian_directions"}
 

@@ -13,6 +13,17 @@ from hessian_directions.errors import DataError
 
 Floats = NDArray[np.float64]
 
+# What the kernels of a GPU read at once [bytes].
+ALIGNMENT = 16
+
+
+def aligned(x: Tensor) -> Tensor:
+    """The tensor, or a copy where it is on a GPU and begins between two addresses that are read at once.
+
+    Views into a flat vector do, and cuDNN's batch normalisation then stops with "misaligned address".
+    """
+    return x.clone() if x.is_cuda and x.data_ptr() % ALIGNMENT else x
+
 
 def as_tensor(
     value: Any, dtype: torch.dtype | None = None, device: torch.device | str | None = None

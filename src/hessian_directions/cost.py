@@ -16,7 +16,9 @@ class Cost:
     Attributes:
         passes: Kind and precision → number of whole passes, one per vector or point: a product with
             16 vectors is 16 passes of "hessian_vector_product float32". Kinds are "value",
-            "gradient", "hessian_vector_product" and "second_directional_derivative".
+            "gradient", "hessian_vector_product", "gauss_newton_vector_product",
+            "second_directional_derivative" and "directional_derivative" (of the activations, which
+            locates kinks).
         seconds: Wall time of those passes.
     """
 

@@ -1,5 +1,8 @@
 """What can go wrong on a user's side. Every message is one sentence that names the file, key or job."""
 
+import sys
+from collections.abc import Callable
+
 
 class HessianDirectionsError(Exception):
     """Base of all errors that a user can mend; stages print the message alone and exit with 1."""
@@ -37,5 +40,27 @@ class DifferentiationError(HessianDirectionsError):
     """No mode of differentiation passes the self-test on this network."""
 
 
+class KinkError(DifferentiationError):
+    """The slope of the loss jumps at places that are not known, so that what it adds is not either."""
+
+
+class ProcessesError(HessianDirectionsError):
+    """Processes that compute one loss together do not do the same."""
+
+
+class LostProcessError(ProcessesError):
+    """One of the processes that compute one loss together has ended or does not answer."""
+
+
 class DependencyError(HessianDirectionsError):
     """A package is not installed that one of the extras brings."""
+
+
+def as_program(name: str, work: Callable[[], str]) -> int:
+    """Print what a program has to say, or the sentence of its error; its exit status."""
+    try:
+        print(work(), flush=True)
+    except HessianDirectionsError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 1
+    return 0

@@ -58,3 +58,31 @@ class DiagonalOperator:
 
     def __matmul__(self, v: Tensor) -> Tensor:
         return self.diagonal * v if v.ndim == 1 else self.diagonal[:, None] * v
+
+
+@dataclass(frozen=True)
+class DifferenceOperator:
+    """A − B as an operator: a product with each, subtracted.
+
+    Attributes:
+        A: Symmetric operator.
+        B: Another one, of the same shape, precision and device.
+    """
+
+    A: Operator
+    B: Operator
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.A.shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.A.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.A.device
+
+    def __matmul__(self, v: Tensor) -> Tensor:
+        return self.A @ v - self.B @ v

@@ -11,8 +11,8 @@ from __future__ import annotations
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
 from importlib.metadata import version
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 import xarray as xr
-from torch import Tensor, nn
+from torch import nn
 
 from hessian_directions.errors import ConfigurationError, DependencyError
 from hessian_directions.geometry import slices, visibility
@@ -32,7 +32,9 @@ from hessian_directions.geometry.principal_curvatures import visibility as gauss
 from hessian_directions.geometry.slices import Plane
 from hessian_directions.objectives.losses import Loss
 from hessian_directions.objectives.objective import Objective
-from hessian_directions.reporting.page import Results, render
+from hessian_directions.progress import Progress, Status, duration, seconds_of
+from hessian_directions.reporting.report.document import render
+from hessian_directions.reporting.report.results import Results
 from hessian_directions.seeds import as_generator
 from hessian_directions.spectral.eigenpairs import Eigenpairs, extreme_eigenpairs
 from hessian_directions.spectral.spectrum import SpectralDensity, spectral_density
@@ -164,8 +166,8 @@ class Slice:
 
     def plot(self) -> Figure:
         """The slice relative to the loss of the network, as a Matplotlib figure."""
-        module = _figures("relative_slices", "The plot of a slice")
-        figure: Figure = module.draw({self.plane: self.datasets()}, {})
+        module = _figures("slices", "The plot of a slice")
+        figure: Figure = module.draw({self.plane: self.datasets()}, {}, tuple(module.SPLITS))
         return figure
 
 
@@ -211,10 +213,10 @@ class Report:
         objective.self_test()
         V = torch.ones(n, TOGETHER, dtype=objective.dtype, device=objective.device)
         objective.hessian_vector_product(V[:, 0])  # warms up
-        product = _seconds(lambda: objective.hessian_vector_product(V[:, 0]))
-        shared = _seconds(lambda: objective.hessian_vector_product(V)) / TOGETHER
+        product = seconds_of(lambda: objective.hessian_vector_product(V[:, 0]))
+        shared = seconds_of(lambda: objective.hessian_vector_product(V)) / TOGETHER
         points = objective.theta[:, None].expand(-1, TOGETHER)
-        forward = _seconds(lambda: objective.values(points)) / TOGETHER
+        forward = seconds_of(lambda: objective.values(points)) / TOGETHER
         n_points = len(PLANES) * self._n_points**2 * (1 if self.test_objective is None else 2)
         eigenpairs = min(TYPICAL_EIGENPAIR_PRODUCTS, 3 * n) if "eigenpairs" in parts else 0
         products = {
@@ -229,7 +231,7 @@ class Report:
         return (
             f"{self.label}: {n:,} parameters, {objective.n_samples:,} samples. About "
             f"{eigenpairs + others} Hessian-vector products ({product:.2g} s) and {values} forward "
-            f"passes ({forward:.2g} s): {_duration(seconds)}."
+            f"passes ({forward:.2g} s): {duration(seconds)}."
         )
 
     # --- parts ------------------------------------------------------------------------------------
@@ -401,7 +403,7 @@ class Report:
             scores=self._scores_dataset() if "scores" in found else None,
             eigenpairs=self._pairs_checked if "eigenpairs" in found else None,
             trace=self._trace_dataset() if "trace" in found else None,
-            spectrum=self._spectrum_dataset() if "spectrum" in found else None,
+            spectrum=self.spectrum.dataset() if "spectrum" in found else None,
             slices=surfaces,
             lines=found.get("lines"),
             visibility=found.get("visibility"),
@@ -435,13 +437,12 @@ class Report:
 
         Raises:
             ConfigurationError: The file's name does not end in .html.
-            DependencyError: Matplotlib is not installed.
+            DependencyError: Plotly is not installed.
         """
         path = Path(path)
         if path.suffix.lower() not in (".html", ".htm"):
             raise ConfigurationError(f"{path} does not end in .html, but a page is written.")
-        _figures("drawing", "report.save")
-        page = render({self.label: self.results()}, self.label, _software())
+        page = render({"network": self.results()}, self.label, _software())
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(page, encoding="utf-8")
 
@@ -458,21 +459,7 @@ class Report:
         """The eigenpairs with the exact curvature along each, in float64 and without a product."""
         pairs, precise = self.eigenpairs, in_float64(self.objective)
         exact = precise.second_directional_derivative(pairs.vectors.double())
-        return xr.Dataset(
-            {
-                "value": ("pair", pairs.values.cpu()),
-                "residual": ("pair", pairs.residuals.cpu()),
-                "converged": ("pair", pairs.converged.cpu()),
-                "below_noise": ("pair", pairs.below_noise.cpu()),
-                "exact_curvature": ("pair", exact.cpu()),
-            },
-            attrs={
-                "n_products": pairs.n_products,
-                "n_check_products": pairs.n_check_products,
-                "missed_probability": pairs.missed_probability,
-                "noise_floor": pairs.noise_floor,
-            },
-        )
+        return pairs.dataset().assign(exact_curvature=("pair", exact.cpu()))
 
     def _trace_dataset(self) -> xr.Dataset:
         estimate = self.trace
@@ -482,18 +469,6 @@ class Report:
                 "trace_standard_error": ((), estimate.standard_error),
                 "n_samples": ((), estimate.n_samples),
             }
-        )
-
-    def _spectrum_dataset(self) -> xr.Dataset:
-        density = self.spectrum
-        moments = asdict(density.moments())
-        return xr.Dataset(
-            {
-                "nodes": (("probe", "node"), density.nodes),
-                "weights": (("probe", "node"), density.weights),
-                "n_parameters": ((), density.n_parameters),
-            }
-            | {name: ((), value) for name, value in moments.items()}
         )
 
 
@@ -520,15 +495,14 @@ class _ProgressLine:
             print(part, file=sys.stderr, flush=True)
         self._part = part
 
-    def part(self, name: str) -> Callable[..., None]:
+    def part(self, name: str) -> Progress:
         """A progress callback for this part, which does not write more often than one can read."""
         self.show(name)
 
-        def tell(*now: Any) -> None:
+        def tell(status: Status) -> None:
             if self._overwrites and time.monotonic() - self._written_at > 0.2:
                 self._written_at = time.monotonic()
-                said = now[0] if len(now) == 1 else f"{now[0]}/{now[1]}, {now[2]:.0f} s left"
-                print(f"\r\033[K{name}: {said}"[:120], end="", file=sys.stderr, flush=True)
+                print(f"\r\033[K{name}: {status}"[:120], end="", file=sys.stderr, flush=True)
 
         return tell
 
@@ -543,21 +517,10 @@ def _figures(module: str, what: str) -> Any:
     try:
         return import_module(f"hessian_directions.reporting.figures.{module}")
     except ModuleNotFoundError as error:
+        package = str(error.name).partition(".")[0]
         raise DependencyError(
-            f"{what} needs {error.name}: pip install 'hessian-directions[figures]'."
+            f"{what} needs {package}: pip install 'hessian-directions[figures]'."
         ) from error
-
-
-def _seconds(compute: Callable[[], Tensor]) -> float:
-    started = time.perf_counter()
-    compute().sum().item()  # a GPU is waited for
-    return time.perf_counter() - started
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _software() -> Mapping[str, str]:

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -51,3 +52,17 @@ class Clock:
         if self._total is not None and done:
             left = (time.perf_counter() - self._start) * (self._total - done) / done
         self._progress(Status(done, self._total, self._unit, left, note))
+
+
+def seconds_of(compute: Callable[[], Any]) -> float:
+    """Wall time in which a tensor is computed; a GPU is waited for."""
+    started = time.perf_counter()
+    compute().sum().item()
+    return time.perf_counter() - started
+
+
+def duration(seconds: float) -> str:
+    """A length of time for a reader, in seconds, minutes or hours."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

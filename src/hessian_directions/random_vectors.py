@@ -4,7 +4,6 @@ Vectors are columns: one of shape (N,), K of shape (N, K). Start vectors of iter
 directions of slices are drawn by the same functions.
 """
 
-from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -40,12 +39,7 @@ def gaussian(
     Returns:
         (N, K) tensor whose columns are contiguous. Memory: N·(K·itemsize + 8) bytes.
     """
-    generator = as_generator(seed, "directions")
-
-    def column() -> Tensor:
-        return torch.randn(n, generator=generator, dtype=torch.float64)
-
-    return _columns(column, n, k, dtype, device)
+    return draw("gaussian", n, k, seed, dtype, device)
 
 
 def rademacher(
@@ -59,12 +53,7 @@ def rademacher(
 
     Arguments, result and reproducibility as for `gaussian`.
     """
-    generator = as_generator(seed, "directions")
-
-    def column() -> Tensor:
-        return torch.randint(0, 2, (n,), generator=generator, dtype=torch.int8) * 2 - 1
-
-    return _columns(column, n, k, dtype, device)
+    return draw("rademacher", n, k, seed, dtype, device)
 
 
 def draw(
@@ -80,11 +69,16 @@ def draw(
     Raises:
         ValueError: The distribution is neither "gaussian" nor "rademacher".
     """
-    if distribution == "gaussian":
-        return gaussian(n, k, seed, dtype, device)
-    if distribution == "rademacher":
-        return rademacher(n, k, seed, dtype, device)
-    raise ValueError(f'the distribution is {distribution!r}, not "gaussian" or "rademacher".')
+    if distribution not in ("gaussian", "rademacher"):
+        raise ValueError(f'the distribution is {distribution!r}, not "gaussian" or "rademacher".')
+    generator = as_generator(seed, "directions")
+    rows = torch.empty(k, n, dtype=dtype, device=device)
+    for row in rows:
+        if distribution == "gaussian":
+            row.copy_(torch.randn(n, generator=generator, dtype=torch.float64))
+        else:
+            row.copy_(torch.randint(0, 2, (n,), generator=generator, dtype=torch.int8) * 2 - 1)
+    return rows.T
 
 
 def unit(v: ArrayLike | Tensor) -> Tensor:
@@ -107,12 +101,3 @@ def lengths(v: ArrayLike | Tensor) -> Tensor:
     """Euclidean length of each direction, accumulated in float64: (N,) -> (), (N, K) -> (K,)."""
     norms: Tensor = torch.linalg.vector_norm(as_tensor(v), dim=0, dtype=torch.float64)
     return norms
-
-
-def _columns(
-    column: Callable[[], Tensor], n: int, k: int, dtype: torch.dtype, device: torch.device | str
-) -> Tensor:
-    rows = torch.empty(k, n, dtype=dtype, device=device)
-    for row in rows:
-        row.copy_(column())
-    return rows.T

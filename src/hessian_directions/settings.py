@@ -4,6 +4,7 @@ Nothing here, and nothing that an analysis imports at its top, imports torch: Sn
 settings of all analyses each time it starts.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -104,6 +105,17 @@ def require(holds: bool, key: str, allowed: str) -> None:
     """For keys that have to fit each other: an error that names the key and what is allowed."""
     if not holds:
         raise PydanticCustomError("misfit", "{allowed}", {"key": key, "allowed": allowed})
+
+
+def require_shards(n_shards: int | None, n: int, together: int) -> None:
+    """For n parts that are shared out over shards in groups of so many: none must stay empty."""
+    n_groups = math.ceil(n / together)
+    require((n_shards or 1) <= n_groups, "n_shards", f"1 to {n_groups}, the groups of {together}")
+
+
+def largest_shard(n_shards: int | None, n: int, together: int) -> int:
+    """How many of these parts are in the first shard, which has most."""
+    return min(n, together * math.ceil(math.ceil(n / together) / (n_shards or 1)))
 
 
 class Model(Settings):

@@ -10,7 +10,7 @@ import xarray as xr
 from torch import Tensor, nn
 
 from hessian_directions import seeds
-from hessian_directions.analyses import problem, registry
+from hessian_directions.analyses import estimates, problem, registry
 from hessian_directions.analyses.job import Job
 from hessian_directions.analyses.problem import Problem
 from hessian_directions.data.dataset import Dataset, Split
@@ -50,6 +50,32 @@ def test_an_analysis_is_whole(analysis: registry.Analysis, tmp_path) -> None:
         assert runs[0][2].keys() == runs[1][2].keys() != set()
 
 
+def test_accuracy_stands_beside_the_loss_on_every_grid() -> None:
+    """At the network it is that of the scores, which come from a plain loop; elsewhere another."""
+    scores = fabricate.made("scores")
+    slices, lines = fabricate.made("slices", part="hessian"), fabricate.made("lines")
+    trajectory = fabricate.made("trajectory")
+    for split in ("train", "test"):
+        accuracy = slices[f"{split}_accuracy"]
+        assert accuracy.dims == slices[split].dims
+        assert float(accuracy.sel(alpha=0, beta=0)) == float(scores[f"{split}_accuracy"])
+        assert float(accuracy.min()) < float(accuracy.max()) <= 1
+        assert "accuracy" not in slices[split].coords
+    assert (lines["accuracy"].sel(distance=0) == scores["train_accuracy"]).all()
+    assert float(trajectory["accuracy"][-1]) == float(scores["train_accuracy"])
+    assert float(trajectory["test_accuracy"][-1]) == float(scores["test_accuracy"])
+    middle = trajectory["accuracy_surface"].sel(alpha_grid=0, beta_grid=0)
+    assert float(middle) == float(scores["train_accuracy"])
+
+
+@pytest.mark.parametrize(
+    ("name", "part"), [("slices", "random"), ("lines", ""), ("trajectory", "")]
+)
+def test_regression_has_no_accuracy(name: str, part: str) -> None:
+    variables = fabricate.made(name, "regression", part=part).variables
+    assert not [variable for variable in variables if "accuracy" in str(variable)]
+
+
 # One network, and its dense Hessian.
 
 
@@ -85,8 +111,14 @@ def run(name: str, studied: Problem, seed: int = 3, shard: int = 0, **settings) 
         objective = studied.objective()
         H = objective.hessian() @ torch.eye(objective.n_parameters, dtype=torch.float64)
         values, vectors = torch.linalg.eigh(H)
-        read["eigenpairs"] = xr.Dataset({"value": ("pair", values[[0, -1]].numpy())})
+        ends = {"value": values[[0, -1]].numpy(), "residual": np.zeros(2)}
+        read["eigenpairs"] = xr.Dataset({name: ("pair", end) for name, end in ends.items()})
         read["eigenvectors"] = {"vectors": vectors[:, [0, -1]].numpy()}
+    if "trace" in analysis.reads:
+        hessian = studied.objective().hessian()
+        H = hessian @ torch.eye(hessian.shape[0], dtype=hessian.dtype)
+        known = {"trace": float(H.trace()), "trace_standard_error": 0.0}
+        read["trace"] = xr.Dataset(known, attrs={"reference_kind": "exact"})
     job = Job(seed, read, shard=shard, announce=lambda line: None)
     return analysis.module.run(studied, analysis.settings(**settings), job)
 
@@ -226,6 +258,152 @@ def test_differences_go_on_beyond_the_shared_directions() -> None:
     steps = dataset["step"].sel(estimator=["finite_difference", "quadratic_fit"]).values
     assert steps[0] == steps[1] > 0
     assert set(record["seconds"]) == set(counts)
+
+
+def test_estimators_on_fewer_images_have_a_reference_of_their_own(smooth: Problem) -> None:
+    """The trace of a Hessian that PyTorch's functional interface makes of the same images."""
+    found = run("trace_estimators", smooth, n_samples=6, n_paired=40, n_images=21)
+    assert found.attrs["n_images"] == 21
+    images = dataclasses.replace(smooth, n_images=21).split("train")
+
+    def loss(theta: Tensor) -> Tensor:
+        parts = theta.split([p.numel() for p in smooth.model.parameters()])
+        named = {
+            name: part.view_as(parameter)
+            for (name, parameter), part in zip(smooth.model.named_parameters(), parts)
+        }
+        outputs = torch.func.functional_call(smooth.model, named, (images.inputs.double(),))
+        return nn.functional.cross_entropy(outputs, images.targets)
+
+    theta = torch.cat([p.detach().reshape(-1) for p in smooth.model.parameters()])
+    expected = float(torch.autograd.functional.hessian(loss, theta).trace())
+    error = float(found["reference_standard_error"])
+    assert 0 < error < 0.1 * expected
+    assert abs(float(found["reference"]) - expected) < 4 * error
+    exact = found.sel(estimator="directional")
+    assert abs(float(exact["mean"]) - expected) < 4 * float(exact["standard_error"])
+    whole = run("trace_estimators", smooth, n_samples=6, n_paired=40)
+    assert whole.attrs["n_images"] == 50
+    assert float(whole["reference_standard_error"]) == 0  # that of the analysis `trace`
+
+
+# Discs in random planes.
+
+
+@pytest.fixture(scope="module")
+def smooth() -> Problem:
+    torch.manual_seed(0)
+    return posed(nn.Sequential(nn.Linear(4, 7), nn.Tanh(), nn.Linear(7, 3)).double())
+
+
+def test_apparent_curvature_starts_at_the_exact_one_and_goes_as_far_as_rounding(
+    smooth: Problem,
+) -> None:
+    radii = {"smallest_radius": 1e-3, "largest_radius": 10.0, "n_radii": 5}
+    found = run("apparent_curvature", smooth, n_planes=30, **radii)
+    near = found["mean_curvature"].sel(radius=1e-3)
+    np.testing.assert_allclose(near, found["exact_curvature"], rtol=1e-3)
+    assert (found["smallest"] <= found["mean_curvature"]).all()
+    middle = (found["smallest"] + found["largest"]) / 2
+    np.testing.assert_allclose(middle, found["mean_curvature"], rtol=1e-9, atol=1e-12)
+    # The planes' mean is t/N within their scatter.
+    error = float(found["exact_curvature"].std(ddof=1)) / 30**0.5
+    assert abs(float(found["exact_curvature"].mean() - found["reference"])) < 4 * error
+    assert found.attrs["n_images"] == 50
+    # Tenfold radii, a hundredth of the rounding: what is left of it at 10⁻³ is 10⁻¹⁶/ρ².
+    falls = found["rounding"].values[:-1] / found["rounding"].values[1:]
+    assert (falls > 100).all()
+    assert 1e-11 < float(found["rounding"][0]) < 1e-8
+
+
+def test_apparent_curvature_of_fewer_images_has_a_reference_of_its_own(smooth: Problem) -> None:
+    data = dataclasses.replace(smooth.dataset, n_classes=None)  # no balanced choice is asked for
+    found = run("apparent_curvature", dataclasses.replace(smooth, dataset=data), n_images=20)
+    assert found.attrs["n_images"] == 20
+    assert float(found["reference"]) == pytest.approx(float(found["exact_curvature"].mean()))
+    assert float(found["reference_standard_error"]) > 0
+
+
+def test_rounding_of_float32_is_that_of_its_curvatures(smooth: Problem) -> None:
+    """Apparent curvatures of float32 scatter about those of float64 by what is said."""
+    single = dataclasses.replace(smooth, dtype=torch.float32)
+    radii = {"smallest_radius": 0.003, "largest_radius": 0.03, "n_radii": 3}
+    found = run("apparent_curvature", single, n_planes=60, **radii)
+    smooth.objective()  # the model goes back to float64
+    scatter = (found["mean_curvature"] - found["exact_curvature"]).sel(radius=0.003)
+    said = float(found["rounding"][0])
+    assert said > 1e-4
+    assert 0.3 * said < float(scatter.std()) < 3 * said
+
+
+def test_lowest_losses_against_the_points_themselves(smooth: Problem) -> None:
+    """The Hessian plane's search by hand, and the control that a slope is steepest along."""
+    found = run("lowest_losses", smooth, n_planes=20, n_radii=3, n_angles=8)
+    objective = smooth.objective()
+    n = objective.n_parameters
+    H = objective.hessian() @ torch.eye(n, dtype=torch.float64)
+    vectors = torch.linalg.eigh(H)[1]
+    lowest = float(objective.value())
+    assert float(found["loss"]) == lowest
+    for k, radius in enumerate([0.01, 0.1, 1.0]):
+        for angle in 2 * np.pi * np.arange(8) / 8:
+            step = radius * (np.cos(angle) * vectors[:, -1] + np.sin(angle) * vectors[:, 0])
+            lowest = min(lowest, float(objective.value(objective.theta + step)))
+        assert float(found["hessian_lowest_loss"][k]) == pytest.approx(lowest, rel=1e-12)
+    norm = float(objective.gradient().norm())
+    fall = float(found["loss"] - found["slope_lowest_loss"][0])
+    assert fall == pytest.approx(0.01 * norm, rel=0.1)
+    np.testing.assert_allclose(found["random_slope"], norm * (2 / n) ** 0.5 * found["radius"])
+    assert (found["lowest_loss"].diff("radius") <= 0).all()
+    assert 0 < float(found["noise"]) < 1e-15
+
+
+def test_differences_are_corrected_where_there_are_kinks() -> None:
+    """On the same directions, with a shorter step; what it costs is counted."""
+    dataset, _, record = fabricate.run("trace_estimators", n_samples=6, n_paired=30)
+    plain, corrected, exact = (
+        dataset.sel(estimator=name)
+        for name in ("finite_difference", "finite_difference_corrected", "directional")
+    )
+    gaps = [(one["samples"] - exact["samples"]).values for one in (plain, corrected)]
+    assert np.square(gaps[1]).mean() < 0.01 * np.square(gaps[0]).mean()
+    assert float(corrected["step"]) < float(plain["step"])
+    # Two values and a derivative of the activations a direction, a gradient for every 16, and L(θ);
+    # beside that the choice of the step: for each that is tried the same along the four pilots.
+    choice = float(corrected["passes"]) - (1 + 2 * 30 + 3 * 30 + 3 * 2)
+    assert 10 < choice <= 10 + 17 * (2 * 4 + 3 * 4 + 3)
+    assert "finite_difference_corrected" in record["seconds"]
+    smooth = fabricate.run("trace_estimators", "smooth")[0]
+    assert "finite_difference_corrected" not in smooth["estimator"].values
+
+
+def test_kinks_that_are_not_known_leave_out_the_corrected_differences() -> None:
+    said: list[str] = []
+    studied = posed(nn.Sequential(nn.Linear(4, 4), nn.Threshold(0.0, 0.0)), 20, 4)
+    job = Job(0, announce=said.append)
+    numbers = registry.analysis("trace_estimators").settings(n_samples=4, n_paired=4)
+    dataset, _ = estimates.compare(studied.objective(), None, numbers, 0, job)
+    assert "finite_difference" in dataset["estimator"].values
+    assert "finite_difference_corrected" not in dataset["estimator"].values
+    assert any("Threshold" in line for line in said)
+
+
+def test_kinks_along_the_directions_of_step_sizes() -> None:
+    options = {"steps": [1e-3, 1e-4], "n_directions": 4}
+    dataset = fabricate.run("kinks", **options)[0]
+    others = fabricate.run("step_sizes", **options)[0].isel(n_images=-1)
+    np.testing.assert_allclose(dataset["difference"], others["difference"], rtol=1e-12)
+    np.testing.assert_allclose(dataset["exact"], others["exact"], rtol=1e-9)
+    excess = (dataset["difference"] - dataset["exact"]).values
+    assert np.abs(excess).max() > 0.1
+    np.testing.assert_allclose(dataset["predicted"], excess, atol=0.02 * np.abs(excess).max())
+    # Every kink is counted once at each step, under its sign and in its bin.
+    assert (dataset["size"].sum("bin") == dataset["n_kinks"].sum("direction")).all()
+    assert (np.sign(dataset["jump"]) == dataset["sign"] * (dataset["n_kinks"] > 0)).all()
+    assert (dataset["n_kinks"].sum("sign").diff("step") <= 0).all()
+    met = dataset["n_kinks"].isel(step=0).sum("sign") > 0
+    assert (met == (dataset["nearest"] < 1e-3)).all()
+    assert met.any()
 
 
 # Problems, and what their networks are made of.

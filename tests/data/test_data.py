@@ -169,6 +169,27 @@ def test_digits_are_stratified_standardised_and_seeded(tmp_path):
     assert load({"kind": "digits", "n_test": 400}, tmp_path).identity["n_test"] == 400
 
 
+def test_digits_in_colour_and_enlarged(tmp_path):
+    """The same images in the same order: enlarged without interpolation they would be repeated pixels."""
+    small = load({"kind": "digits"}, tmp_path)
+    large = load({"kind": "digits", "size": 16, "channels": 3}, tmp_path)
+    assert large.input_shape == (3, 16, 16)
+    assert torch.equal(large.train.indices, small.train.indices)
+    assert torch.equal(large.train.targets, small.train.targets)
+    colours = large.test.inputs
+    assert torch.equal(colours[:, 0], colours[:, 1])
+    assert torch.equal(colours[:, 0], colours[:, 2])
+    # Bilinear enlargement by two, away from the edges: weights 9, 3, 3, 1 of 16, then whole numbers.
+    pixels = (small.test.inputs[:, 0] * 6.016787548672 + 4.884164579855).round()
+    enlarged = (colours[:, 0] * 6.016787548672 + 4.884164579855).round()
+    a, b, c, d = pixels[:, 2, 2], pixels[:, 2, 3], pixels[:, 3, 2], pixels[:, 3, 3]
+    expected = (9 * a + 3 * b + 3 * c + d) / 16
+    assert (enlarged[:, 5, 5] - expected).abs().max() <= 1
+    assert load({"kind": "digits", "size": 8}, tmp_path).train.inputs.equal(small.train.inputs)
+    with pytest.raises(ConfigurationError, match=r"data.channels: 2"):
+        load({"kind": "digits", "channels": 2}, tmp_path)
+
+
 def test_function_is_the_stated_one(tmp_path):
     data = load({"kind": "function"}, tmp_path)
     assert data.n_classes is None
@@ -421,7 +442,9 @@ def test_folder_in_the_cache_and_a_balanced_choice_of_it(pixels, tmp_path):
 def test_unknown_kinds_and_keys_are_refused_with_what_is_allowed(tmp_path):
     with pytest.raises(ConfigurationError, match=r"'digit' is unknown, .* digits, function, cifar"):
         load({"kind": "digit"}, tmp_path)
-    with pytest.raises(ConfigurationError, match="no key n_tset, it has n_test, seed"):
+    with pytest.raises(
+        ConfigurationError, match="no key n_tset, it has channels, n_test, seed, size"
+    ):
         load({"kind": "digits", "n_tset": 3}, tmp_path)
     with pytest.raises(ConfigurationError, match="needs the key path"):
         load({"kind": "image_folder"}, tmp_path)

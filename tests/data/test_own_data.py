@@ -12,6 +12,7 @@ from PIL import Image
 
 from hessian_directions.data.dataset import Normalisation
 from hessian_directions.data.registry import KINDS, load
+from hessian_directions.data.source import Choice
 from hessian_directions.errors import HessianDirectionsError
 from hessian_directions.learning import checkpoints
 from hessian_directions.learning.training import evaluate
@@ -31,10 +32,10 @@ def refused(settings, tmp_path, message):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("function", [*KINDS.values(), checkpoints.source, build])
+@pytest.mark.parametrize("function", [*KINDS.values(), Choice, checkpoints.CheckpointSource, build])
 def test_every_key_is_described(function):
     described = inspect.getdoc(function).partition("Args:\n")[2].partition("\n\n")[0]
-    keys = re.findall(r"^    (\w+): \S", described, re.M)
+    keys = re.findall(r"^    \**(\w+): \S", described, re.M)
     assert keys == list(inspect.signature(function).parameters)
 
 

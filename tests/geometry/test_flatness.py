@@ -1,11 +1,25 @@
 """Measures of flatness and the rescaling counter-example, against dense Hessians."""
 
+import copy
+
+import numpy as np
 import pytest
 import torch
+from scipy.optimize import brentq
 from torch import nn
 
-from hessian_directions.errors import ModelError
-from hessian_directions.geometry.flatness import normalised_measures, rescale, rescaling_factors
+from hessian_directions import seeds
+from hessian_directions.errors import DataError, ModelError
+from hessian_directions.geometry.flatness import (
+    ScaledOperator,
+    average_increase,
+    m_sharpness,
+    normalised_measures,
+    relative_flatness,
+    rescale,
+    rescaling_factors,
+    worst_increase,
+)
 from hessian_directions.models.mlp import mlp
 from hessian_directions.objectives.objective import Objective
 
@@ -135,3 +149,163 @@ def test_scaled_measures_do_not_change_with_a_common_factor_of_all_weights():
     assert after["trace_scaled"] == pytest.approx(before["trace_scaled"])
     assert after["largest_scaled"] == pytest.approx(before["largest_scaled"])
     assert after["mean_curvature"] == pytest.approx(before["mean_curvature"] / 4)
+
+
+# --- adaptive curvature and relative flatness ---
+
+
+def test_scaled_operator_is_dhd():
+    draw = torch.Generator().manual_seed(0)
+    H = torch.randn(5, 5, generator=draw, dtype=torch.float64)
+    d = torch.rand(5, generator=draw, dtype=torch.float64)
+    operator, dense = ScaledOperator(H + H.T, d), torch.diag(d) @ (H + H.T) @ torch.diag(d)
+    V = torch.randn(5, 3, generator=draw, dtype=torch.float64)
+    torch.testing.assert_close(operator @ V, dense @ V)
+    torch.testing.assert_close(operator @ V[:, 0], dense @ V[:, 0])
+    assert (operator.shape, operator.dtype) == ((5, 5), torch.float64)
+
+
+def relative_flatness_of(H, model):
+    """Σ ⟨w_s, w_s'⟩ tr H_ss', block by block of a dense Hessian."""
+    found, place = {}, 0
+    for name, parameter in model.named_parameters():
+        if parameter.ndim == 2:
+            rows, columns = parameter.shape
+            at = place + torch.arange(rows * columns).reshape(rows, columns)
+            found[name] = sum(
+                float(parameter[s] @ parameter[t]) * float(H[at[s], at[t]].sum())
+                for s in range(rows)
+                for t in range(rows)
+            )
+        place += parameter.numel()
+    return found
+
+
+def test_relative_flatness_against_blocks_of_the_dense_hessian():
+    model = network()
+    expected = relative_flatness_of(dense_hessian(model), model)
+    found = relative_flatness(objective(model), 4000, seed=3)
+    assert found.keys() == expected.keys()
+    errors = []
+    for name, estimate in found.items():
+        assert estimate.standard_error < 0.05 * abs(expected[name])
+        errors.append((estimate.mean - expected[name]) / estimate.standard_error)
+    assert np.abs(errors).max() < 3.5
+
+
+def test_standard_error_of_relative_flatness():
+    """Over many small samples the errors have the size that is stated."""
+    model = network()
+    expected = relative_flatness_of(dense_hessian(model), model)["5.weight"]
+    estimates = [relative_flatness(objective(model), 20, seed=k)["5.weight"] for k in range(60)]
+    scatter = np.array([(e.mean - expected) / e.standard_error for e in estimates])
+    assert 0.75 < np.sqrt((scatter**2).mean()) < 1.35
+
+
+def test_relative_flatness_of_the_output_layer_in_closed_form():
+    """Softmax cross entropy: 1/n Σ ‖φ_i‖² tr(WW'(diag p_i − p_i p_i')), φ what the layer is given."""
+    model = network()
+    draw = torch.Generator().manual_seed(2)
+    inputs = torch.randn(50, 3, generator=draw, dtype=torch.float64)
+    phi, W = model[:-1](inputs), model[-1].weight
+    p = model(inputs).softmax(1)
+    gram = W @ W.T
+    inner = p @ gram.diagonal() - torch.einsum("ns,st,nt->n", p, gram, p)
+    expected = float((phi.square().sum(1) * inner).mean())
+    assert relative_flatness_of(dense_hessian(model), model)["5.weight"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("scale", [0.25, 5.0])
+def test_invariant_measures_stay_as_they_are_for_one_function(scale):
+    model = network()
+    one, other = objective(model), objective(rescale(model, scale))
+    before, after = (
+        ScaledOperator(o.hessian(), o.theta.abs()) @ torch.eye(o.n_parameters).double()
+        for o in (one, other)
+    )
+    torch.testing.assert_close(after, before, rtol=1e-9, atol=1e-10)
+    kappas = [relative_flatness(o, 6, seed=1) for o in (one, other)]
+    for name in kappas[0]:
+        assert kappas[1][name].mean == pytest.approx(kappas[0][name].mean, rel=1e-9)
+
+
+# --- the loss at a distance: L = ½ Σ λ_i θ_i² is the mean of ½ n λ_i θ_i² over n samples ---
+
+
+class Quadratic(nn.Module):
+    """Outputs θ at each sample's own index: its square, weighted by the target, is the loss."""
+
+    def __init__(self, theta):
+        super().__init__()
+        self.theta = nn.Parameter(theta)
+
+    def forward(self, index):
+        return self.theta[index[:, 0]]
+
+
+def quadratic(values, theta):
+    n = len(values)
+    index = torch.arange(n)[:, None]
+    targets = torch.tensor(values, dtype=torch.float64) * n
+    return Objective(
+        Quadratic(torch.tensor(theta, dtype=torch.float64)),
+        lambda outputs, targets: (0.5 * targets * outputs**2).mean(),
+        index,
+        targets,
+    )
+
+
+CURVATURES = [3.0, 1.0, 0.2, -0.5]
+
+
+def test_average_increase_of_a_quadratic_is_that_of_its_trace():
+    """E ½ρ²u'Hu = ρ²t/2N on the sphere, whatever the slope."""
+    objective = quadratic(CURVATURES, [1.0, -2.0, 0.5, 0.3])
+    found = average_increase(objective, 0.7, 4000, seed=0)
+    assert found.standard_error < 0.01
+    assert abs(found.mean - 0.7**2 * sum(CURVATURES) / 8) < 3.5 * found.standard_error
+
+
+@pytest.mark.parametrize("radius", [0.01, 0.5, 3.0])
+def test_largest_increase_of_a_quadratic_in_a_ball(radius):
+    """The maximum of g'δ + ½δ'Λδ over a ball is at δ = (μ − Λ)⁻¹g with ‖δ‖ = ρ, μ > λ_max."""
+    values, theta = np.array(CURVATURES), np.array([1.0, -2.0, 0.5, 0.3])
+    g = values * theta
+    excess = lambda mu: np.linalg.norm(g / (mu - values)) - radius  # noqa: E731
+    mu = brentq(excess, values.max() + 1e-9, values.max() + 2 * np.linalg.norm(g) / radius)
+    delta = g / (mu - values)
+    expected = g @ delta + 0.5 * values @ delta**2
+    found = worst_increase(quadratic(CURVATURES, theta), radius, 200)
+    assert found == pytest.approx(expected, rel=1e-6)
+    assert 0 < worst_increase(quadratic(CURVATURES, theta), radius, 1) <= expected * (1 + 1e-12)
+
+
+def test_a_stationary_point_shows_no_way_up():
+    assert worst_increase(quadratic([1.0, 1.0], [0.0, 0.0]), 1.0, 5) == 0.0
+
+
+def test_m_sharpness_is_the_mean_over_batches_of_a_step_by_hand():
+    model, radius, m = network(), 0.1, 20
+    found = m_sharpness(objective(model), radius, m, seed=4)
+    draw = torch.Generator().manual_seed(2)
+    inputs = torch.randn(50, 3, generator=draw, dtype=torch.float64)
+    targets = torch.randint(4, (50,), generator=draw)
+    order = torch.randperm(50, generator=seeds.as_generator(4, "m-sharpness"))
+    increases = []
+    for batch in (order[:20], order[20:40]):
+        moved = copy.deepcopy(model)
+        before = nn.functional.cross_entropy(moved(inputs[batch]), targets[batch])
+        gradients = torch.autograd.grad(before, list(moved.parameters()))
+        length = torch.cat([g.flatten() for g in gradients]).norm()
+        with torch.no_grad():
+            for parameter, g in zip(moved.parameters(), gradients):
+                parameter.add_(radius * g / length)
+            after = nn.functional.cross_entropy(moved(inputs[batch]), targets[batch])
+        increases.append(float(after - before))
+    assert found.mean == pytest.approx(np.mean(increases), rel=1e-9)
+    assert found.standard_error == pytest.approx(np.std(increases, ddof=1) / np.sqrt(2), rel=1e-6)
+
+
+def test_too_few_samples_for_two_batches():
+    with pytest.raises(DataError, match="50 samples are fewer than two batches of 26"):
+        m_sharpness(objective(network()), 0.1, 26)

@@ -134,3 +134,57 @@ def test_critical_dimension_of_definite_and_of_mostly_negative_matrices():
     assert pc.critical_dimension([1.0, 0.0]) == math.inf
     assert pc.critical_dimension([1.0, -1.0]) == 0
     assert pc.critical_dimension([-1.0]) == 0
+
+
+# Two hundred spectra' worth of probes: what a quadrature with every eigenvalue as a node has.
+
+
+def probes(values: np.ndarray, n_probes: int, random: np.random.Generator) -> np.ndarray:
+    """Weights of random unit vectors on the eigenvectors: (P, N)."""
+    squares = random.standard_normal((n_probes, len(values))) ** 2
+    return squares / squares.sum(axis=1, keepdims=True)
+
+
+SPREAD = np.concatenate([np.linspace(0.0, 2.0, 900), np.linspace(-0.5, 0.0, 300)])
+
+
+def test_dimensions_from_a_density_scatter_as_their_standard_errors_say():
+    exact, random = pc.critical_dimension(SPREAD), np.random.default_rng(0)
+    found = []
+    for _ in range(200):
+        weights = probes(SPREAD, 10, random)
+        nodes = np.broadcast_to(SPREAD, weights.shape)
+        found.append(pc.critical_dimension_of_density(nodes, weights, len(SPREAD)))
+    scores = [(one.dimension - exact) / one.standard_error for one in found]
+    # Student's t with nine degrees of freedom deviates by 1.13.
+    assert np.std(scores) == pytest.approx(1.13, abs=0.2)
+    assert abs(np.mean(scores)) < 0.4
+    covered = np.mean(np.abs(scores) < 2.262)
+    assert covered == pytest.approx(0.95, abs=0.05)
+
+
+def test_a_single_dominant_negative_eigenvalue_breaks_it():
+    """Its weight in a probe is χ² over N: one probe in two sees a tenth of it, or twice as much."""
+    values, random = np.concatenate([np.full(999, 0.01), [-20.0]]), np.random.default_rng(0)
+    weights = probes(values, 3, random)
+    nodes = np.broadcast_to(values, weights.shape)
+    found = pc.critical_dimension_of_density(nodes, weights, 1000)
+    assert pc.critical_dimension(values) == 0  # the trace is negative: one direction suffices
+    assert found.dimension == 0 or found.standard_error > 0.2 * found.dimension
+
+
+def test_dimensions_from_a_density_without_negative_nodes_or_with_negative_trace():
+    weights = np.full((2, 2), 0.5)
+    for nodes, expected in (([1.0, 2.0], math.inf), ([1.0, -2.0], 0.0)):
+        found = pc.critical_dimension_of_density([nodes, nodes], weights, 10)
+        assert found.dimension == expected
+        assert math.isnan(found.standard_error)
+    with pytest.raises(ValueError, match="two probes"):
+        pc.critical_dimension_of_density([[1.0, -0.1]], [[0.5, 0.5]], 10)
+
+
+def test_the_next_order_of_visibility():
+    assert pc.visibility(2.0, 0.0) == pc.visibility(2.0)
+    assert pc.visibility(2.0, 0.01) / pc.visibility(2.0) == pytest.approx(math.exp(-0.08 / 6))
+    assert pc.visibility(-2.0, -0.01) == pc.visibility(2.0, 0.01)
+    assert pc.visibility(20.0, -1.0) == 1

@@ -74,6 +74,30 @@ def test_values_equal_single_evaluations():
             assert float(surface.sel(alpha=alpha, beta=beta)) == pytest.approx(single, rel=1e-14)
 
 
+def test_accuracy_is_a_coordinate_of_surfaces_and_lines():
+    objective = network()
+    V = gaussian(objective.n_parameters, 2, generator())
+    along = slices.grid(0.5, 3)
+    surface = slices.surface(objective, V, along, along)
+    line = slices.line(objective, V, along)
+    assert surface["accuracy"].dims == ("alpha", "beta")
+    assert line["accuracy"].dims == ("direction", "alpha")
+    for i, alpha in enumerate(along):
+        for j, beta in enumerate(along):
+            point = objective.theta + alpha * V[:, 0] + beta * V[:, 1]
+            assert float(surface["accuracy"][i, j]) == objective.accuracy(point)
+        assert float(line["accuracy"][1, i]) == objective.accuracy(
+            objective.theta + alpha * V[:, 1]
+        )
+    assert len(np.unique(surface["accuracy"])) > 1
+
+
+def test_without_classes_or_a_finite_loss_there_is_no_accuracy():
+    surface = slices.surface(bowl(3), torch.eye(3, 2, dtype=torch.float64), GRID, GRID)
+    assert np.isfinite(surface).all()
+    assert np.isnan(surface["accuracy"]).all()
+
+
 def test_loss_landscapes_shifted_rows_and_network_at_no_grid_point():
     """On a bowl the minimum of every row is the same column, and it is the network."""
     objective = bowl()

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from matrices import diagonal, generator
+from scipy import special
 
 from hessian_directions.geometry import synthetic, visibility
 from hessian_directions.geometry.directions import gaussian, orthonormalise
@@ -80,6 +81,71 @@ def test_formula_from_parts_and_from_the_whole_spectrum_agree():
     assert visibility.formula([], 3.0, 2.0).probability == pytest.approx(
         math.exp(-(1.5**2) / 4) / math.sqrt(2)
     )
+
+
+def exact_visibility(a: float, n_a: int, b: float, n_b: int) -> float:
+    """P(κ₋ < 0 < κ₊) in closed form for n_a eigenvalues a and n_b eigenvalues −b, a, b > 0.
+
+    M = a·W_a − b·W_b has a root of either sign where b/(a + b) lies between the two roots x < y of
+    (W_a + W_b)⁻¹W_a, W Wishart matrices. Their density is that of Selberg's integral,
+    (y − x)·(xy)^p·((1 − x)(1 − y))^q with p = (n_a − 3)/2 and q = (n_b − 3)/2: what lies below b/(a
+    + b) in x and above it in y are incomplete beta functions.
+    """
+    p, q, threshold = (n_a - 1) / 2, (n_b - 1) / 2, b / (a + b)
+    # Of p, and of p + 1: the integrals over x below, and over y above the threshold.
+    logs = [special.betaln(p + k, q) for k in (0, 1)]
+    below = [special.betainc(p + k, q, threshold) for k in (0, 1)]
+    above = [special.betaincc(p + k, q, threshold) for k in (0, 1)]
+    gamma = special.gammaln
+    selberg = sum(
+        gamma(p + j / 2) + gamma(q + j / 2) + gamma(1 + (j + 1) / 2) for j in (0, 1)
+    ) - sum(gamma(p + q + (1 + j) / 2) + gamma(1.5) for j in (0, 1))
+    scale = math.exp(logs[0] + logs[1] - selberg)
+    return 2 * scale * (below[0] * above[1] - below[1] * above[0])
+
+
+@pytest.mark.parametrize(
+    ("a", "n_a", "b", "n_b"), [(1.0, 3, 2.0, 4), (1.0, 70, 0.5, 100), (1.0, 40, 1.5, 10)]
+)
+def test_the_closed_form_is_what_slices_show(a, n_a, b, n_b):
+    """Against slices of their own: two Gaussian vectors each, no code of ours."""
+    random, n = np.random.default_rng(0), 40_000
+    values = np.repeat([a, -b], [n_a, n_b])
+    V = random.standard_normal((n, n_a + n_b, 2), dtype=np.float32)
+    M = np.einsum("sni,n,snj->sij", V, values, V)
+    share = (np.linalg.det(M) < 0).mean()
+    exact = exact_visibility(a, n_a, b, n_b)
+    assert share == pytest.approx(exact, abs=4 * math.sqrt(exact * (1 - exact) / n))
+
+
+@pytest.mark.parametrize(
+    ("a", "n_a", "b", "n_b", "factor"),
+    [
+        (1.0, 700, 0.5, 1000, 0.446),  # r = 6.49: the other two conditions are 0.03 and 0.21
+        (0.5, 1000, 1.0, 700, 0.446),  # the same upside down, r = −6.49
+        (0.5, 1000, 1.0, 400, 1.147),
+        (0.5, 2000, 1.0, 700, 3.58),
+        (1.0, 500, 1.0, 440, 1.0),
+    ],
+)
+def test_the_next_order_holds_in_the_tail(a, n_a, b, n_b, factor):
+    """Where the limit alone is wrong by up to 3.6, and the condition says so."""
+    formula = visibility.formula(np.repeat([a, -b], [n_a, n_b]))
+    exact = exact_visibility(a, n_a, b, n_b)
+    assert exact / formula.probability == pytest.approx(factor, rel=0.01)
+    assert formula.corrected == pytest.approx(exact, rel=0.1)
+    assert formula.third_moment < 0.04
+    assert formula.tail < 0.26
+    assert (formula.condition > 0.5) == (abs(math.log(factor)) > 0.1)
+
+
+def test_slices_from_the_spectrum_agree_with_the_closed_form():
+    """In the tail, by three million samples: 8.5·10⁻⁶, where the limit says 1.9·10⁻⁵."""
+    values = np.repeat([1.0, -0.5], [700, 1000])
+    M = visibility.sample_from_spectrum(values, 0.0, 0.0, 3_000_000, generator())
+    share = visibility.share_of_saddles(M, confidence=0.999)
+    assert share.low < exact_visibility(1.0, 700, 0.5, 1000) < share.high
+    assert share.high < visibility.formula(values).probability
 
 
 def test_zero_hessian_has_no_visibility():

@@ -58,6 +58,11 @@ def theta(model):
     return torch.cat([parameter.detach().reshape(-1) for parameter in model.parameters()])
 
 
+def assert_same_arrays(expected, found):
+    for key, values in expected.items():
+        assert np.array_equal(values, found[key])
+
+
 def plain_losses(model, split, optimizer, epochs):
     """Full-batch training as everybody writes it: the loss before every step, and the last."""
     losses = []
@@ -241,11 +246,11 @@ RESUMABLE = {
         "batch_size": 8,
         "learning_rate": 0.2,
         "momentum": 0.9,
+        "snapshots": 4,
         "schedule": "one_cycle",
         "label_noise": 0.1,
         "augmentation": "flip_crop",
         "keep": "best",
-        "snapshots": 4,
     },
     "full batch": {"epochs": 9, "learning_rate": 0.01, "snapshots": 10},
 }
@@ -256,17 +261,9 @@ def test_a_killed_run_resumes_to_the_same_bits(name, tmp_path):
     state = tmp_path / "state.pt"
 
     def run(model, progress=None, state_path=state):
-        return train(
-            model,
-            cross_entropy,
-            classes(),
-            classes(seed=1),
-            RESUMABLE[name],
-            seed=4,
-            state_path=state_path,
-            save_seconds=0,
-            progress=progress,
-        )
+        kept = {"state_path": state_path, "save_seconds": 0, "progress": progress}
+        test, settings = classes(seed=1), RESUMABLE[name]
+        return train(model, cross_entropy, classes(), test, settings, seed=4, **kept)
 
     def network():
         return nn.Sequential(resnet(), nn.Dropout(0.2))
@@ -282,12 +279,10 @@ def test_a_killed_run_resumes_to_the_same_bits(name, tmp_path):
     # What comes after training may fail, too: the state is left to the caller.
     result = run(resumed)
     assert torch.equal(theta(whole), theta(resumed))
-    for key, values in expected.history.items():
-        assert np.array_equal(values, result.history[key])
+    assert_same_arrays(expected.history, result.history)
     assert result.kept_epoch == expected.kept_epoch
     assert np.array_equal(expected.snapshots.theta, result.snapshots.theta)
-    for key, values in expected.snapshots.buffers.items():
-        assert np.array_equal(values, result.snapshots.buffers[key])
+    assert_same_arrays(expected.snapshots.buffers, result.snapshots.buffers)
     assert list(tmp_path.iterdir()) == [state]
 
 
@@ -322,43 +317,25 @@ def test_a_run_killed_within_an_epoch_resumes_to_the_same_bits(tmp_path):
     steps = settings["epochs"] * math.ceil(len(classes()) / settings["batch_size"])
     assert calls == steps - (1 + 2 + 10 + 5)  # what was done before is not done again
     assert torch.equal(theta(whole), theta(resumed))
-    for key, values in expected.history.items():
-        assert np.array_equal(values, result.history[key])
+    assert_same_arrays(expected.history, result.history)
 
 
 @pytest.mark.parametrize("other", ["seed", "settings", "weights", "data"])
 def test_one_fixed_cache_file_for_every_network(other, tmp_path):
     """loss-landscape-anim's mistake: the state of another run is refused."""
     state = tmp_path / "state.pt"
-    changed = {
-        "seed": 1 if other == "seed" else 0,
-        "settings": {"epochs": 4, "learning_rate": 0.2 if other == "settings" else 0.1},
-        "model": mlp(seed=1 if other == "weights" else 0),
-        "data": regression(seed=1 if other == "data" else 0),
-    }
+
+    def run(changed="", **options):
+        model, data = mlp(seed=int(changed == "weights")), regression(seed=int(changed == "data"))
+        settings = {"epochs": 4, "learning_rate": 0.2 if changed == "settings" else 0.1}
+        seed = int(changed == "seed")
+        train(model, squares, data, None, settings, seed=seed, state_path=state, **options)
+
     with pytest.raises(KilledError):
-        train(
-            mlp(),
-            squares,
-            regression(),
-            None,
-            {"epochs": 4},
-            seed=0,
-            state_path=state,
-            save_seconds=0,
-            progress=killed_after(3),
-        )
+        run(save_seconds=0, progress=killed_after(3))
     name = {"settings": "learning_rate 0.1, not 0.2", "data": "samples"}.get(other, other)
     with pytest.raises(ArtifactError, match=f"saved by a run with {name}"):
-        train(
-            changed["model"],
-            squares,
-            changed["data"],
-            None,
-            changed["settings"],
-            seed=changed["seed"],
-            state_path=state,
-        )
+        run(other)
     assert state.exists()
 
 
@@ -543,15 +520,9 @@ def test_without_instructions_for_bfloat16_training_is_in_float32_and_says_so(mo
     monkeypatch.setattr(training, "has_bfloat16", lambda device: False)
     models = mlp(), mlp()
     train(models[0], squares, regression(), None, {"epochs": 2}, seed=0)
+    settings = {"epochs": 2, "mixed_precision": True}
     with pytest.warns(UserWarning, match=r"^training\.mixed_precision: .* is in float32$"):
-        result = train(
-            models[1],
-            squares,
-            regression(),
-            None,
-            {"epochs": 2, "mixed_precision": True},
-            seed=0,
-        )
+        result = train(models[1], squares, regression(), None, settings, seed=0)
     assert result.precision == "float32"
     assert torch.equal(theta(models[0]), theta(models[1]))
 
@@ -592,16 +563,16 @@ def test_a_machine_without_avx512_has_no_bfloat16():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("mixed_precision", [False, True])
-def test_on_a_gpu_the_same_draws_train_to_about_the_same_loss(mixed_precision):
-    settings = {"epochs": 8, "batch_size": 10, "augmentation": "flip_crop", "keep": "best"}
-    losses = []
+@pytest.mark.parametrize(("mixed_precision", "tolerance"), [(False, 1e-3), (True, 0.3)])
+def test_on_a_gpu_the_same_draws_make_about_the_same_step(mixed_precision, tolerance):
+    """In bfloat16 on a CPU such a step is off by 0.09 to 0.14 of its length; another one by 1.4."""
+    settings = {"epochs": 1, "learning_rate": 0.1, "augmentation": "flip_crop"}
+    steps = []
     for device in ("cpu", "cuda"):
         more = {"mixed_precision": mixed_precision and device == "cuda"}
         model = resnet()
-        result = train(
-            model, cross_entropy, classes(), classes(1), settings | more, seed=0, device=device
-        )
+        before = theta(model)
+        train(model, cross_entropy, classes(), None, settings | more, seed=0, device=device)
         assert next(model.parameters()).device.type == device
-        losses.append(result.history["train_loss"].min())
-    assert math.isclose(*losses, rel_tol=0.5)
+        steps.append(theta(model).cpu() - before)
+    assert (steps[1] - steps[0]).norm() < tolerance * steps[0].norm()

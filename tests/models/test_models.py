@@ -326,3 +326,13 @@ def test_libraries_load_late_and_beside_a_torch_that_does_not_fit_without_a_warn
         capture_output=True,
         timeout=120,
     )
+
+
+def test_a_constructor_inside_a_library_is_found_beside_a_torch_that_does_not_fit():
+    """In a process of its own, in which nobody has imported the library before."""
+    program = """
+    from hessian_directions.models.registry import build
+    options = {"patch_size": 4, "embed_dim": 8, "num_blocks": 1}
+    build("timm.models.mlp_mixer:MlpMixer", options, input_shape=(1, 8, 8), n_outputs=3, seed=0)
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True, timeout=120)

@@ -578,10 +578,56 @@ def test_accuracy_counts_classes() -> None:
     assert objective.accuracy() == pytest.approx(float(right[10:].double().mean()))
 
 
+@pytest.mark.parametrize("kind", ["dense", "convolutional"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_losses_and_accuracies_come_from_the_same_passes(kind: str, dtype: torch.dtype) -> None:
+    """Losses with the bits of `values`, accuracies those of a plain loop over points and samples."""
+    torch.manual_seed(0)
+    if kind == "dense":  # all points at once
+        model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3))
+        inputs = torch.randn(33, 4, dtype=dtype)
+    else:
+        features = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten())
+        model = nn.Sequential(features, nn.Linear(16, 3))
+        inputs = torch.randn(33, 1, 4, 4, dtype=dtype)
+    model = model.to(dtype).eval()
+    targets = torch.randint(3, (33,))
+    targets[5:9] = -100  # ignored
+    objective = Objective(model, nn.functional.cross_entropy, inputs, targets, batch_size=7)
+    points = objective.theta[:, None] + 0.3 * torch.randn(objective.n_parameters, 5, dtype=dtype)
+    losses, accuracies = objective.values_and_accuracies(points)
+    assert torch.equal(losses, objective.values(points))
+    assert objective.cost.passes == {f"value {str(dtype)[6:]}": 10}
+    for point, accuracy in zip(points.T, accuracies.tolist(), strict=True):
+        nn.utils.vector_to_parameters(point, model.parameters())
+        right = [
+            int(model(x[None]).argmax()) == int(y)
+            for x, y in zip(inputs, targets, strict=True)
+            if y >= 0
+        ]
+        assert accuracy == sum(right) / 29
+
+
+def test_accuracy_is_taken_before_a_loss_that_changes_the_outputs() -> None:
+    torch.manual_seed(0)
+    inputs, targets = torch.randn(20, 4), torch.randint(3, (20,))
+
+    def loss(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return nn.functional.cross_entropy(outputs.mul_(-1), targets)
+
+    model = nn.Linear(4, 3)
+    plain = Objective(model, nn.functional.cross_entropy, inputs, targets)
+    changing = Objective(model, loss, inputs, targets)
+    assert 0 < changing.accuracy() == plain.accuracy() < 1
+
+
 def test_regression_has_no_accuracy() -> None:
     inputs = torch.randn(9, 4)
     objective = Objective(nn.Linear(4, 1), nn.MSELoss(), inputs, torch.randn(9, 1))
     assert math.isnan(objective.accuracy())
+    losses, accuracies = objective.values_and_accuracies(objective.theta[:, None])
+    assert torch.equal(losses[0], objective.value())
+    assert accuracies.isnan().all()
     assert list(objective.parameters) == ["weight", "bias"]
     assert torch.equal(
         torch.cat([p.flatten() for p in objective.parameters.values()]), objective.theta

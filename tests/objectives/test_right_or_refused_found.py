@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from random_networks import Apply
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -90,25 +91,18 @@ def test_whatever_the_self_test_meets_is_an_error_of_ours() -> None:
 # --- in place on what the user handed over --------------------------------------------------------
 
 
-class _Clamped(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return x.clamp_(-0.5, 0.5)
+def _doubled_through_data(x: Tensor) -> Tensor:
+    x.data.mul_(2)
+    return x
 
 
-class _Doubled(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return x.mul_(2)
-
-
-class _DoubledThroughData(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        x.data.mul_(2)
-        return x
+CLAMPED = Apply(lambda x: x.clamp_(-0.5, 0.5))
+DOUBLED = Apply(lambda x: x.mul_(2))
 
 
 @pytest.mark.parametrize(
     "first",
-    [nn.ELU(inplace=True), nn.ReLU(inplace=True), _Clamped(), _Doubled(), _DoubledThroughData()],
+    [nn.ELU(inplace=True), nn.ReLU(inplace=True), CLAMPED, DOUBLED, Apply(_doubled_through_data)],
 )
 @pytest.mark.parametrize("vectors_at_once", [1, 16])
 def test_inputs_changed_in_place_are_the_networks_own(
@@ -136,7 +130,7 @@ def test_a_rare_sample_is_not_changed_in_place_either() -> None:
     inputs.clamp_(-0.4, 0.4)
     inputs[137] = 5.0  # no sample of the self-test
     before = inputs.clone()
-    objective_of(nn.Sequential(_Clamped(), nn.Linear(4, 3)), inputs, targets).gradient()
+    objective_of(nn.Sequential(CLAMPED, nn.Linear(4, 3)), inputs, targets).gradient()
     assert torch.equal(inputs, before)
 
 

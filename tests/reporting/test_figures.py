@@ -33,7 +33,7 @@ from hessian_directions.reporting.figures import (
     drawing,
     lines,
     localisation,
-    relative_slices,
+    slices,
     trace_convergence,
     trace_cost,
 )
@@ -64,17 +64,29 @@ OF_NETWORKS = {
         {k: fabricate.seconds(one) for k, one in each("trace_estimators", n).items()},
     ),
     "step_sizes": lambda n: (each("step_sizes", n), LABELS),
+    "kinks": lambda n: (each("kinks", n), LABELS),
     "approximator_fits": lambda n: (each("scores", n, ["regression"]), LABELS),
     "slices": lambda n: (each(fabricate.slices, n), LABELS),
+    "turning": lambda n: (each("turning", n), LABELS),
     "lines": lambda n: (each("lines", n), LABELS),
     "surface_3d": lambda n: (each(fabricate.slices, n), LABELS),
     "spectra": lambda n: (each("spectrum", n), each("eigenpairs", n), LABELS),
     "visibility_networks": lambda n: (each("visibility", n), LABELS),
-    "relative_slices": lambda n: (each(fabricate.slices, n), LABELS),
+    "slices_of_test_loss": lambda n: (each(fabricate.slices, n), LABELS),
     "localisation": lambda n: (each("localisation", n), LABELS),
-    "lowest_points": lambda n: (each("lowest_points", n), LABELS),
+    "architectures": lambda n: (
+        each("scores", n),
+        each("eigenpairs", n),
+        each("visibility", n),
+        each("localisation", n),
+        LABELS,
+    ),
+    "lowest_losses": lambda n: (each("lowest_losses", n), LABELS),
+    "apparent_curvature": lambda n: (each("apparent_curvature", n), LABELS),
     "trajectory": lambda n: (each("trajectory", n), LABELS),
     "image_counts": lambda n: (each(fabricate.image_counts, n), LABELS),
+    "gauss_newton": lambda n: (each("gauss_newton", n), LABELS),
+    "interpolation": lambda n: (each("interpolation", n), LABELS),
     "cost_scaling": lambda n: (
         {name: fabricate.passes(1000 * 10**k) for k, name in enumerate(NAMES[:n])},
     ),
@@ -85,6 +97,8 @@ OTHERS = {
     ),
     **dict.fromkeys(("flatness", "rank_correlations", "rescaling"), lambda: (made("population"),)),
     "overview": lambda: (fabricate.results(),),
+    "critical_points": lambda: (made("saddles"), made("critical_points")),
+    "true_saddle": lambda: (made("critical_points"),),
 }
 FIGURES = [*OF_NETWORKS, *OTHERS]
 ANIMATIONS = {
@@ -141,19 +155,20 @@ def test_files_are_equal_to_the_byte_and_carry_no_date(tmp_path):
 
 SCRIPT = """
 import importlib, pickle, pkgutil, sys
-from hessian_directions.reporting import figures, page
+from hessian_directions.reporting import figures
+from hessian_directions.reporting.report import document
 for found in pkgutil.iter_modules(figures.__path__):
     importlib.import_module("hessian_directions.reporting.figures." + found.name)
 from hessian_directions.reporting.figures import drawing, rescaling
 population, results = pickle.load(sys.stdin.buffer)
 drawing.save(rescaling.draw(population), sys.argv[1])
-page.render({"mine": results})
+document.render({"mine": results}, "Title")
 print("torch" in sys.modules)
 """
 
 
 def test_another_process_draws_the_same_bytes_without_torch(tmp_path):
-    """An interpreter with another hash seed; it renders the page, too."""
+    """An interpreter with another hash seed; it renders the report, too."""
     environment = {"PYTHONPATH": str(Path(figures.__path__[0]).parents[2]), "PYTHONHASHSEED": "1"}
     result = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(tmp_path / "there.pdf")],
@@ -229,6 +244,16 @@ def test_labels_are_optional_per_network():
     assert figure.axes[0].get_title("left") == "a network of mine"
 
 
+def test_accuracy_stands_below_the_loss_of_classifiers():
+    figure = lines.draw({"mlp": made("lines"), "fit": made("lines", "regression")}, LABELS)
+    of_mlp, of_fit, below = figure.axes
+    assert below.get_ylabel() == "accuracy"
+    assert below.get_shared_x_axes().joined(below, of_mlp)
+    drawn = {tuple(line.get_ydata()) for line in below.lines}
+    assert drawn == {tuple(values) for values in made("lines")["accuracy"].values}
+    assert of_fit.get_xlabel() == below.get_xlabel() != of_mlp.get_xlabel()
+
+
 def test_nan_padding_and_short_estimators(tmp_path):
     dataset = made("trace_estimators", n_samples=12)
     dataset["samples"][2] = np.nan  # nothing
@@ -241,7 +266,7 @@ def test_nan_padding_and_short_estimators(tmp_path):
         assert saved(figure, tmp_path / "figure.pdf")
 
 
-@pytest.mark.parametrize("name", ["slices", "relative_slices", "surface_3d"])
+@pytest.mark.parametrize("name", ["slices", "slices_of_test_loss", "surface_3d"])
 def test_losses_that_are_not_finite(name, tmp_path):
     surfaces = fabricate.slices()
     surfaces["hessian_train"]["loss"][0, :3] = np.inf
@@ -459,37 +484,73 @@ def test_animation_frames_are_what_whole_drawings_show(tmp_path):
             assert (np.asarray(picture.convert("RGB")) == np.asarray(expected.convert("RGB"))).all()
 
 
-def test_relative_slices_are_white_at_the_loss_of_the_network():
-    """A saddle is red and blue; each split has colours of its own, symmetric about zero."""
-    surfaces = fabricate.slices()
-    surfaces["hessian_test"]["loss"] = 100 * surfaces["hessian_test"]["loss"]
-    figure = relative_slices.draw({"mlp": surfaces}, LABELS)
-    bars = [ax for ax in figure.axes if ax.get_ylabel().startswith("$L-L")]
-    assert len(bars) == 2
-    reaches = [bar.get_ylim() for bar in bars]
-    for split, (low, high) in zip(("train", "test"), reaches, strict=True):
-        assert low == pytest.approx(-high)
-        largest = max(
-            float(np.abs(relative_slices.relative(surfaces[f"{plane}_{split}"])).max())
-            for plane in ("random", "hessian")
-        )
-        assert high == pytest.approx(largest)
-
-
-def test_faint_sides_are_seen():
-    """Where the loss falls by a hundredth of what it rises by, colours follow arcsinh."""
-    alpha = np.linspace(-1, 1, 11)
-    loss = 1 + alpha[:, None] ** 2 - 0.01 * alpha[None, :] ** 2
-    dataset = xr.Dataset(
-        {"loss": (("alpha", "beta"), loss)}, coords={"alpha": alpha, "beta": alpha}
+def saddle(slope: float = 0.0, fall: float = 0.01) -> xr.Dataset:
+    """½(x² − fall·y²) + slope·(x + y) over a square, in directions of lengths 2 and 5."""
+    x = np.linspace(-1, 1, 21)
+    loss = 1 + (x[:, None] ** 2 - fall * x**2) / 2 + slope * (x[:, None] + x)
+    return xr.Dataset(
+        {"loss": (("alpha", "beta"), loss)},
+        coords={"alpha": x / 2, "beta": x / 5},
+        attrs={"length_alpha": 2.0, "length_beta": 5.0},
     )
-    norm, levels = relative_slices.relative_levels([dataset])
-    assert (np.diff(levels) > 0).all()
-    assert norm(0) == 0.5
-    assert norm(-0.01) < 0.4
-    assert relative_slices.relative_levels([dataset - 1 + 1])[0](0) == 0.5
-    flat = xr.zeros_like(dataset)
-    assert np.isfinite(relative_slices.relative_levels([flat])[1]).all()
+
+
+def test_slices_are_white_at_the_loss_of_the_network_and_span_their_largest_change():
+    found = slices.panels({"hessian_train": saddle(), "hessian_test": saddle() * 3})
+    assert list(found) == ["hessian", "middle"]
+    assert slices.NORM(0) == 0.5
+    assert slices.NORM([-1.0, 1.0]).tolist() == [0.0, 1.0]
+    assert (np.diff(slices.LEVELS) > 0).all()
+    assert found["hessian"].bound == pytest.approx(0.5)
+    assert found["hessian"].square == pytest.approx((0.5, 0.5))
+    # A side a hundred times fainter than the other is seen.
+    assert slices.NORM(found["hessian"].change.min() / found["hessian"].bound) < 0.45
+
+
+def test_the_middle_of_a_slice_has_no_slope():
+    """What is left of a sloped saddle is the saddle of a critical point."""
+    sloped, level = (
+        slices.panels({"hessian_train": saddle(slope)})["middle"] for slope in (0.3, 0.0)
+    )
+    np.testing.assert_allclose(sloped.alpha, np.linspace(-0.5, 0.5, 11), atol=1e-12)
+    np.testing.assert_allclose(sloped.change, level.change, atol=1e-12)
+    assert not sloped.lowest
+
+
+def test_rows_of_slices_are_networks_or_splits():
+    surfaces = fabricate.slices()
+    one = slices.draw({"mlp": surfaces}, LABELS, ("train", "test"))
+    labels = [ax.get_ylabel().split("\n")[0] for ax in one.axes]
+    assert [label for label in labels if label in slices.SPLITS.values()] == ["training", "test"]
+    assert len(one.axes) == 2 * 4 + 1
+    del surfaces["filter_train"]
+    assert len(slices.draw({"mlp": surfaces}, LABELS).axes) == 3 + 1
+
+
+def test_a_tie_is_no_fall_of_the_loss():
+    """Where no plane finds a lower loss nothing is drawn of it, and its share is one half."""
+    dataset = made("lowest_losses")
+    for name in ("lowest_loss", "hessian_lowest_loss", "slope_lowest_loss"):
+        dataset[name][:] = float(dataset["loss"])
+    falls, shares = module("lowest_losses").draw({"mlp": dataset}, LABELS).axes
+    assert all(np.isnan(line.get_ydata()).all() for line in falls.lines[:3])
+    _, drawn = shares.lines
+    assert set(drawn.get_ydata()) == {0.5}
+
+
+def test_departure_is_marked_where_the_median_leaves_by_half():
+    dataset = made("apparent_curvature")
+    radius = dataset["radius"].values
+    dataset["mean_curvature"][:] = float(dataset["reference"]) * (1 + (radius / radius[3]) ** 2)
+    curvature, saddles = module("apparent_curvature").draw({"mlp": dataset}, LABELS).axes
+    point = [line for line in curvature.lines if line.get_marker() == "o"]
+    assert radius[2] < float(point[0].get_xdata()[0]) < radius[3]
+    assert point[0].get_ydata()[0] == 1.5
+    assert len(saddles.lines) == 1
+    # Nothing is resolved where the losses are all noise.
+    dataset["rounding"][:] = np.inf
+    curvature, _ = module("apparent_curvature").draw({"mlp": dataset}, LABELS).axes
+    assert not [line for line in curvature.lines if line.get_marker() == "o"]
 
 
 def test_kinds_are_the_sums_of_their_parameters():

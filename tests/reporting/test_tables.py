@@ -10,10 +10,12 @@ import pandas as pd
 import pytest
 import xarray as xr
 from fabricate import made
-from scipy.stats import kendalltau
+from scipy.stats import kendalltau, linregress
 
 from hessian_directions.reporting import tables
 from hessian_directions.reproduction import artifacts
+from hessian_directions.statistics.proportions import clopper_pearson
+from hessian_directions.statistics.rank_correlation import jackknife, kendall
 
 LABELS = {"mlp": "MLP (GELU)", "fit": "Approximator"}
 
@@ -24,6 +26,31 @@ def scores() -> dict[str, xr.Dataset]:
 
 
 # Networks.
+
+
+def test_gauss_newton() -> None:
+    dataset = made("gauss_newton")
+    table = tables.gauss_newton({"mlp": dataset})
+    row = table.iloc[0]
+    assert row["trace_share"] == float(dataset["trace_share"])
+    for matrix in ("hessian", "gauss_newton", "rest"):
+        for name in ("trace", "trace_standard_error", "frobenius_norm", "largest"):
+            assert row[f"{name}_{matrix}"] == float(dataset[name].sel(matrix=matrix))
+    assert row["smallest_rest"] < 0
+    assert "smallest_gauss_newton" not in table  # it is not computed
+
+
+def test_barriers() -> None:
+    dataset = made("interpolation")
+    table = tables.barriers({"mlp": dataset})
+    assert len(table) == dataset["barrier"].size == 3 * 1 * 2  # no statistics are kept
+    row = table.iloc[3]
+    assert (row["start"], row["end"], row["split"]) == ("network_0", "network_2", "test")
+    one = dataset.isel(line=1).sel(statistics="interpolated", split="test")
+    assert row["barrier"] == float(one["barrier"]) >= 0
+    assert row["loss_start"] == float(one["loss"].sel(x=0))
+    assert row["accuracy_end"] == float(one["accuracy"].sel(x=1))
+    assert row["distance"] == float(one["distance"])
 
 
 def test_networks(scores: dict[str, xr.Dataset]) -> None:
@@ -67,16 +94,51 @@ def test_network_that_was_not_analyzed(scores: dict[str, xr.Dataset], tmp_path: 
 
 def test_visibility() -> None:
     sampled = made("visibility")
-    (row,) = tables.visibility({"mlp": sampled}).to_dict("records")
+    spectrum = made("spectrum")
+    (row,) = tables.visibility({"mlp": sampled}, {"mlp": spectrum}).to_dict("records")
     assert row["n_planes"] == 100
     determinants = np.linalg.det(sampled["projected_hessian"].values)
     assert row["visibility_direct"] == pytest.approx((determinants < 0).mean())
     assert row["visibility_direct_low"] <= row["visibility_direct"] < row["visibility_direct_high"]
-    for name in ("visibility_spectrum", "lowest_twentieth_high", "tail"):
+    for name in ("visibility_spectrum", "lowest_twentieth_high", "tail", "condition"):
         assert row[name] == float(sampled[name])
+    for name in ("dimensions_needed", "dimensions_needed_standard_error"):
+        np.testing.assert_equal(row[name], float(spectrum[name]))
+    # An archive that was made without them, and a network without a spectrum.
+    older = sampled.drop_vars(["visibility_corrected", "condition"])
+    (row,) = tables.visibility({"mlp": older}, {}).to_dict("records")
+    assert np.isnan([row["condition"], row["dimensions_needed"]]).all()
 
 
 # Saddles.
+
+
+def test_architectures(scores: dict[str, xr.Dataset]) -> None:
+    pairs, sampled, place = made("eigenpairs"), made("visibility"), made("localisation")
+    table = tables.architectures(LABELS, scores, {"mlp": pairs}, {"mlp": sampled}, {"mlp": place})
+    assert list(table["network"]) == ["mlp"]  # the curvature of the other is not localised
+    row = table.iloc[0]
+    assert row["product_mode"] == "reverse over reverse"
+    assert row["second_derivative_mode"] == "Taylor mode"
+    assert row["test_accuracy"] == float(scores["mlp"]["test_accuracy"])
+    assert (row["smallest"], row["largest"]) == tuple(pairs["value"].values[[0, -1]])
+    assert row["visibility"] == float(sampled["visibility_spectrum"])
+    assert row["visibility_low"] <= row["visibility"] <= row["visibility_high"]
+    for end, index in (("largest", -1), ("smallest", 0)):
+        of_kinds: dict[str, float] = {}
+        shares = place["share"].values[index].tolist()
+        for kind, share in zip(place["kind"].values.tolist(), shares, strict=True):
+            of_kinds[kind] = of_kinds.get(kind, 0.0) + share
+        assert row[f"{end}_kind"] == max(of_kinds, key=lambda kind: of_kinds[kind])
+        assert row[f"{end}_kind_share"] == pytest.approx(max(of_kinds.values()))
+        assert row[f"{end}_layer"] in place["layer"].values
+
+
+def test_archive_that_does_not_say_the_modes(scores: dict[str, xr.Dataset]) -> None:
+    old = {"mlp": scores["mlp"].drop_attrs()}
+    table = tables.architectures(LABELS, old, {}, {}, {"mlp": made("localisation")})
+    assert table.iloc[0]["product_mode"] == ""
+    assert table.iloc[0][["largest", "trace", "visibility"]].isna().all()
 
 
 def test_saddles() -> None:
@@ -186,6 +248,30 @@ def test_softplus() -> None:
     assert table["gap_standard_error"].values == pytest.approx(errors)
 
 
+def test_kinks() -> None:
+    studies = {"resnet": made("kinks"), "mlp": made("kinks", "smooth")}
+    table = tables.kinks(studies)
+    dataset = studies["resnet"]
+    assert len(table) == 2 * dataset.sizes["step"]
+    row, one = table.iloc[2], dataset.isel(step=2)
+    gaps = one["difference"].values - one["exact"].values
+    predicted = one["predicted"].values
+    assert row["step"] == float(one["step"])
+    assert row["measured"] == pytest.approx(gaps.mean())
+    assert row["predicted_ratio"] == pytest.approx(predicted.mean() / one["exact"].values.mean())
+    line = linregress(predicted, gaps)
+    assert (row["slope"], row["correlation"]) == pytest.approx((line.slope, line.rvalue))
+    rest = gaps - predicted
+    assert row["rest_standard_error"] == pytest.approx(rest.std(ddof=1) / math.sqrt(len(rest)))
+    negative, positive = one["n_kinks"].values.sum(1)
+    assert row["n_kinks"] == pytest.approx((negative + positive) / len(rest))
+    assert row["negative_share"] == pytest.approx(negative / (negative + positive))
+    assert row["nearest_kink"] == float(dataset["nearest"].min())
+    smooth = table.iloc[-1]
+    assert (smooth["predicted"], smooth["n_kinks"]) == (0, 0)
+    assert smooth[["correlation", "slope", "negative_share", "nearest_kink"]].isna().all()
+
+
 # Slices.
 
 
@@ -249,31 +335,86 @@ def test_cost_scaling() -> None:
     assert across["points"].tolist() == [3] * 4
 
 
-def test_lowest_points() -> None:
+def test_rendered_curvatures() -> None:
+    """½(3x² − 0.01y²) + 0.02y on half-widths 0.1 and 1: the slope moves the level point out of the picture."""
+    x, y = np.linspace(-0.1, 0.1, 21), np.linspace(-1, 1, 21)
+
+    def surface(slope: float) -> xr.Dataset:
+        loss = (3 * x[:, None] ** 2 - 0.01 * y**2) / 2 + slope * y
+        return xr.Dataset(
+            {"loss": (("alpha", "beta"), loss)},
+            coords={"alpha": x / 2, "beta": y},
+            attrs={"length_alpha": 2.0, "length_beta": 1.0},
+        )
+
+    slices = {"mlp": {"random_train": surface(0.002), "hessian_train": surface(0.02)}}
+    rows = tables.rendered_curvatures(slices).to_dict("records")
+    assert [(row["plane"], row["region"]) for row in rows] == [
+        (plane, region) for plane in ("random", "hessian") for region in (0.25, 0.5, 1.0)
+    ]
+    for row in rows:
+        assert row["saddle"]
+        assert (row["smallest"], row["largest"]) == pytest.approx((-0.01, 3.0))
+        assert row["curvature_alpha"] == pytest.approx(3.0)
+        assert row["fall"] == pytest.approx(-0.005 * row["region"] ** 2)
+        assert row["rise"] == pytest.approx(0.015 * row["region"] ** 2)
+    # Level at y = slope/0.01: 0.2 and 2.
+    assert [row["saddle_inside"] for row in rows] == [True] * 3 + [False] * 3
+
+
+def test_apparent_curvature() -> None:
+    """Ten planes whose curvature is t/N, then triple; one loss is not finite, three planes are saddles."""
+    radius, curvature = np.array([0.1, 1.0, 2.0]), np.ones((10, 3)) * [2.0, 2.0, 6.0]
+    curvature[0, 2] = np.nan
+    smallest = np.where(np.arange(10)[:, None] < 3, -1.0, 1.0) * np.ones(3)
     dataset = xr.Dataset(
         {
-            "lowest_loss": ("plane", [0.5, 0.2, 0.4, 0.3]),
-            "lowest_distance": ("plane", [0.0, 0.5, 0.2, 0.7]),
-            "hessian_lowest_loss": 0.3,
-            "hessian_lowest_distance": 0.4,
-            "loss_at_origin": 0.5,
-            "radius": 0.5,
-            "n_points": 11,
-        }
+            "mean_curvature": (("plane", "radius"), curvature),
+            "smallest": (("plane", "radius"), smallest),
+            "largest": (("plane", "radius"), 5 + 0 * smallest),
+            "exact_curvature": ("plane", curvature[:, 0]),
+            "rounding": ("radius", [0.02, 0.002, 0.0]),
+            "reference": 2.0,
+            "reference_standard_error": 0.1,
+        },
+        coords={"radius": radius},
+        attrs={"n_images": 50},
     )
-    (row,) = tables.lowest_points({"mlp": dataset}).to_dict("records")
-    assert row == {
-        "network": "mlp",
-        "n_planes": 4,
-        "radius": 0.5,
-        "n_points": 11,
-        "loss_at_origin": 0.5,
-        "hessian_lowest_loss": 0.3,
-        "random_lowest_loss": 0.2,
-        "random_median_loss": pytest.approx(0.35),
-        "planes_as_low": 2,  # one lower, one equal
-        "planes_far": 2,  # on an edge and in a corner
-    }
+    rows = tables.apparent_curvature({"mlp": dataset}).to_dict("records")
+    assert [row["ratio"] for row in rows[:2]] == [1.0, 1.0]
+    assert math.isnan(rows[2]["ratio"])
+    assert [row["n_finite"] for row in rows] == [10, 10, 9]
+    assert rows[0]["saddles"] == 0.3
+    assert rows[2]["saddles"] == pytest.approx(2 / 9)
+    assert rows[0]["rounding"] == 0.01
+    (row,) = tables.departure_radii({"mlp": dataset}).to_dict("records")
+    assert (row["n_planes"], row["n_images"], row["exact"]) == (10, 50, 2.0)
+    # A quarter of the way from 1² to 2²; half of the planes decide.
+    assert row["departure_radius"] == pytest.approx(1.75**0.5)
+    assert row["departure_radius_low"] <= row["departure_radius"] <= row["departure_radius_high"]
+
+
+def test_lowest_losses() -> None:
+    """Of four planes one is lower than the Hessian plane, one equal within rounding."""
+    dataset = xr.Dataset(
+        {
+            "lowest_loss": (("plane", "radius"), [[0.5], [0.2], [0.4], [0.3 + 5e-9]]),
+            "hessian_lowest_loss": ("radius", [0.3]),
+            "slope_lowest_loss": ("radius", [0.1]),
+            "random_slope": ("radius", [0.02]),
+            "loss": 0.5,
+            "noise": 1e-9,
+        },
+        coords={"radius": [0.7]},
+        attrs={"n_images": 50, "n_angles": 8},
+    )
+    (row,) = tables.lowest_losses({"mlp": dataset}).to_dict("records")
+    assert (row["radius"], row["n_planes"], row["random_lowest_loss"]) == (0.7, 4, 0.2)
+    assert row["random_median_loss"] == pytest.approx(0.35)
+    assert (row["as_low"], row["as_low_ties"]) == (1.5 / 4, 1)
+    assert row["as_low_low"] == pytest.approx(clopper_pearson(1, 4)[0])
+    assert row["as_low_high"] == pytest.approx(clopper_pearson(2, 4)[1])
+    assert (row["as_low_as_slope"], row["as_low_as_slope_ties"]) == (0.0, 0)
 
 
 # Population.
@@ -291,13 +432,42 @@ def test_correlations(population: xr.Dataset) -> None:
     assert len(table) == population.sizes["measure"] * 2
     one = population.sel(measure="largest", generalization="gap_accuracy")
     row = table.loc["largest", "gap_accuracy"]
-    for name in ("kendall", "kendall_low", "kendall_high", "granulated", "granulated_low"):
-        assert row[name] == float(one[name])
+    for name in ("kendall", "within_noise", "granulated", "information"):
+        for end in ("", "_low", "_high"):
+            expected = float(one[f"correlation{end}"].sel(statistic=name))
+            assert row[f"{name}{end}"] == pytest.approx(expected, nan_ok=True)
+    low = float(one["level_correlation_low"].sel(level=0.1))
+    assert row["noise_0.1_low"] == pytest.approx(low, nan_ok=True)
+
+
+def test_invariance(population: xr.Dataset) -> None:
+    """DHD and relative flatness stay as they are under rescaling, to rounding; t and λ_max do not."""
+    table = tables.invariance(population).set_index("measure")
+    invariant = set(table.index[table["invariant"]])
+    assert invariant == {str(name) for name in population["invariant"].values}
+    assert table.loc["trace", "ratio_highest"] > 1.1
+    for end in ("", "_low", "_high"):
+        one = population[f"advantage{end}"].sel(
+            invariant="adaptive_trace", generalization="gap_loss"
+        )
+        column = f"advantage_gap_loss{end}"
+        assert table.loc["adaptive_trace", column] == pytest.approx(float(one), nan_ok=True)
+        assert math.isnan(table.loc["trace", column])
+
+
+def test_invariant_measures_are_better_where_the_interval_says_so(population: xr.Dataset) -> None:
+    for low, high, better, worse in ((0.1, 0.2, True, False), (-0.2, -0.1, False, True)):
+        decided = population.assign(
+            advantage_low=xr.full_like(population["advantage_low"], low),
+            advantage_high=xr.full_like(population["advantage_high"], high),
+        )
+        row = tables.invariance(decided).set_index("measure").loc["relative_flatness"]
+        assert (row["better_gap_loss"], row["worse_gap_accuracy"]) == (better, worse)
 
 
 def test_levels(population: xr.Dataset) -> None:
     table = tables.levels(population).set_index(["factor", "level"])
-    varied = {"batch_size": 2, "learning_rate": 2, "label_noise": 2}
+    varied = {"batch_size": 2, "label_noise": 2}  # seeds are clusters, not levels
     assert table.groupby("factor").size().to_dict() == varied
     reached = population["reached"].values
     noisy = population["label_noise"].values == 0.1
@@ -305,7 +475,9 @@ def test_levels(population: xr.Dataset) -> None:
     assert (row["n_members"], row["n_reached"]) == (noisy.sum(), (noisy & reached).sum())
     x, y = (population[name].values[noisy & reached] for name in ("mean_curvature", "gap_loss"))
     assert row["gap_loss"] == pytest.approx(kendalltau(x, y).statistic)
-    assert row["gap_loss_low"] < row["gap_loss"] < row["gap_loss_high"]
+    interval = jackknife(kendall(x, y), population["seed"].values[noisy & reached])
+    ends = row["gap_loss_low"], row["gap_loss_high"]
+    assert ends == pytest.approx((interval.low, interval.high), nan_ok=True)
 
 
 def test_population(population: xr.Dataset) -> None:
@@ -351,12 +523,16 @@ def test_cost() -> None:
 @pytest.mark.parametrize(
     "make",
     [
-        tables.visibility,
+        lambda none: tables.visibility(none, none),
         tables.step_sizes,
         tables.softplus,
+        tables.kinks,
         tables.surface_checks,
         tables.shallow_sides,
-        tables.lowest_points,
+        tables.rendered_curvatures,
+        tables.apparent_curvature,
+        tables.departure_radii,
+        tables.lowest_losses,
     ],
 )
 def test_analysis_of_no_network(make: object, tmp_path: Path) -> None:
@@ -364,3 +540,26 @@ def test_analysis_of_no_network(make: object, tmp_path: Path) -> None:
     assert callable(make)
     artifacts.write_table(tmp_path / "t.csv", make({}))
     assert list(pd.read_csv(tmp_path / "t.csv")) == ["network"]
+
+
+def test_failures_are_those_of_the_records() -> None:
+    diverged = "train_network (network=mlp): the training loss became nan"
+    records = {
+        f"{network}/{rule}": {"rule": rule, "wildcards": {"network": network}} | more
+        for network, rule, more in [
+            ("mlp", "train_network", {"failed": diverged}),
+            ("mlp", "trace", {"failed": diverged}),
+            ("mlp", "visibility_shard", {"failed": diverged}),
+            ("resnet", "trace", {}),
+        ]
+    }
+    table = tables.failures(records)
+    assert list(table["rule"]) == ["train_network", "trace", "visibility_shard"]
+    assert set(table["network"]) == {"mlp"}
+    assert set(table["reason"]) == {diverged}
+    assert list(tables.failures({}).columns) == ["network", "rule", "reason"]
+
+
+def test_no_network_has_numbers() -> None:
+    """All of them diverged."""
+    assert list(tables.networks({}, {}, {}, {}, {}).columns) == ["network"]

@@ -6,55 +6,110 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hessian_directions.reproduction import announcement, artifacts, configuration
+from hessian_directions.reproduction import announcement, artifacts, configuration, cost_model
+from hessian_directions.reproduction.cost_model import Passes
 
 ROOT = Path(__file__).parents[2]
 GIVEN = yaml.safe_load((ROOT / "tests/config/tiny.yaml").read_text())
 SETTINGS = configuration.complete(GIVEN, "tiny", ROOT)
 
 
-def record(path: Path, rule: str, seconds: float, threads: int = 1) -> None:
-    artifacts.write_json(path, {"rule": rule, "wall_seconds": seconds, "threads": threads})
+def record(path: Path, rule: str, network: str, seconds: float, device: str | None = None) -> None:
+    """A job of so many seconds on a machine that did much else."""
+    content = {
+        "rule": rule,
+        "wildcards": {"network": network} if network else {},
+        "wall_seconds": 4 * seconds,
+        "cpu_seconds": seconds,
+        "peak_memory_bytes": 2 * 10**9 if rule == "saddles" else 10**9,
+    } | ({"device": device} if device else {})
+    artifacts.write_json(path, content)
 
 
 def announced(settings: dict, archive: Path, cores: int) -> list[str]:
     return announcement.announce(settings, archive, cores, ROOT).splitlines()
 
 
-def test_passes_are_counted_and_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every pass over 64 of the 100 images takes a second here."""
-    monkeypatch.setattr(announcement, "_seconds", lambda compute: 1.0)
+def test_prediction(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every kind of pass takes a second whatever its images; one batch holds all of them."""
+    kinds = ("value", "gradient", "product", "derivative", "values", "products", "derivatives")
+    passes = Passes(
+        measured="",
+        n_parameters=10,
+        activations=10,
+        image=64,
+        n_images=100,
+        n_test_images=100,
+        n_train=500,
+        n_test=1297,
+        batch=500,
+        precise_batch=500,
+        vectorised=False,
+        seconds=dict.fromkeys(("start", *kinds), (1.0, 0.0))
+        | {"epoch": (20.0, 0.0), "record": (2.0, 0.0)},
+    )
+    monkeypatch.setattr(cost_model, "measure", lambda settings, folder: {"classifier": passes})
     classifier = GIVEN["networks"]["classifier"] | {"analyses": ["lines"]}
-    given = GIVEN | {"networks": {"classifier": classifier}}
+    given = GIVEN | {"networks": {"classifier": classifier}, "analyses": {}}
     lines = announced(configuration.complete(given, "tiny", ROOT), Path("nowhere"), cores=2)
     assert lines[0] == (
-        "Profile tiny: 1 networks (1 trained here), 4 analyses "
-        "(saddles, saddle_traces, population among them)."
+        "Profile tiny: 1 networks (1 trained here), 1 analyses, beside the archive of "
+        "cifar10-subset."
     )
-    # 44 values, a gradient and 4 derivatives; 3 epochs of 500 images; five seconds a job.
-    assert "Predicted from a few passes: 2 min of one core, about 52 s on 2." in lines[1]
-    assert [line.split() for line in lines[2:]] == [
-        ["lines", "77", "s"],
-        ["train_network", "23", "s"],
+    # 4 · 41 values, a gradient, 4 derivatives and the start; 3 epochs and 4 records; both processes.
+    assert "Predicted from a few passes: 4 min of one core, about 2 min on 2 like it" in lines[1]
+    assert lines[2:] == [
+        "  classifier: 4 min, 0.5 GB (lines 3 min, train_network 71 s)",
     ]
 
 
 def test_estimate_from_the_records(tmp_path: Path) -> None:
-    """Wall times weighted by threads, over the cores; the longest rules first."""
-    record(tmp_path / "networks/a/eigenpairs.run.json", "eigenpairs", 300.0, threads=2)
-    record(tmp_path / "networks/b/eigenpairs.run.json", "eigenpairs", 100.0)
-    record(tmp_path / "networks/b/shards/slices/random_0.run.json", "slices_shard", 500.0)
-    record(tmp_path / "saddles.run.json", "saddles", 3.0)
+    """Processor times over the cores; the longest first."""
+    record(tmp_path / "networks/a/eigenpairs.run.json", "eigenpairs", "a", 600.0)
+    record(tmp_path / "networks/b/eigenpairs.run.json", "eigenpairs", "b", 100.0)
+    record(tmp_path / "networks/b/shards/slices/r_0.run.json", "slices_shard", "b", 200.0)
+    record(tmp_path / "networks/b/shards/slices/r_1.run.json", "slices_shard", "b", 400.0)
+    record(tmp_path / "saddles.run.json", "saddles", "", 3.0)
+    (tmp_path / "configuration.yaml").write_text(yaml.safe_dump(SETTINGS))
     lines = announced(SETTINGS, tmp_path, cores=4)
-    assert lines[0].startswith("Profile tiny: 2 networks (2 trained here), 17 analyses (saddles, ")
-    # 600 + 100 + 500 + 3 seconds are 20.05 minutes, over four cores 5.01: rounded up.
-    assert "its 4 jobs took 21 core minutes: about 6 on 4 cores" in lines[1]
-    rules = [line.split() for line in lines[2:]]
-    assert rules == [
-        ["eigenpairs", "700", "s"],
-        ["slices_shard", "500", "s"],
-        ["saddles", "3", "s"],
+    assert lines[0].startswith("Profile tiny: 3 networks (3 trained here), 23 analyses (saddles, ")
+    # 600 + 100 + 600 + 3 seconds.
+    assert (
+        "this took 22 min of one core, about 5 min on 4 like it; the largest job 2.0 GB"
+        in (lines[1])
+    )
+    assert lines[2:] == [
+        "  b: 12 min, 1.0 GB (slices_shard 10 min, eigenpairs 2 min)",
+        "  a: 10 min, 1.0 GB (eigenpairs 10 min)",
+        "  no network: 3 s, 2.0 GB (saddles 3 s)",
     ]
+
+
+def test_records_of_another_device_tell_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a GPU wall times count, and of what needs none the processor's."""
+    (tmp_path / "configuration.yaml").write_text(yaml.safe_dump(SETTINGS))
+    on_gpu = SETTINGS | {"device": "cuda"}
+    monkeypatch.setattr(cost_model, "measure", lambda settings, folder: {})
+    record(tmp_path / "saddles.run.json", "saddles", "", 3.0, "cpu")
+    assert "this took" in announced(SETTINGS, tmp_path, cores=4)[1]
+    assert "Predicted" in announced(on_gpu, tmp_path, cores=4)[1]
+    record(tmp_path / "networks/a/eigenpairs.run.json", "eigenpairs", "a", 600.0, "cuda")
+    assert "Predicted" in announced(SETTINGS, tmp_path, cores=4)[1]
+    assert announced(on_gpu, tmp_path, cores=4)[-2:] == [
+        "  a: 40 min, 1.0 GB (eigenpairs 40 min)",
+        "  no network: 3 s, 2.0 GB (saddles 3 s)",
+    ]
+
+
+def test_records_of_other_settings_tell_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record(tmp_path / "saddles.run.json", "saddles", "", 3.0)
+    (tmp_path / "configuration.yaml").write_text(yaml.safe_dump(SETTINGS | {"seed": 2}))
+    monkeypatch.setattr(cost_model, "measure", lambda settings, folder: {})
+    assert "Predicted" in announced(SETTINGS, tmp_path, cores=4)[1]
 
 
 def run(monkeypatch: pytest.MonkeyPatch, config: str) -> int:
@@ -82,5 +137,6 @@ def test_mistake_is_one_sentence(
 
 def test_corrupt_record_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.run.json").write_text("{")
+    (tmp_path / "configuration.yaml").write_text(yaml.safe_dump(SETTINGS))
     with pytest.raises(artifacts.ArtifactError, match=r"a.run.json is corrupt"):
         announced(SETTINGS, tmp_path, cores=2)

@@ -13,8 +13,8 @@ from pydantic import BaseModel
 
 from hessian_directions.analyses import registry
 from hessian_directions.errors import ConfigurationError
-from hessian_directions.reporting import claims, tables
-from hessian_directions.reproduction import comparison, configuration, reference
+from hessian_directions.reporting import claims
+from hessian_directions.reproduction import configuration, reference
 from hessian_directions.reproduction.configuration import (
     complete,
     is_archived,
@@ -113,7 +113,7 @@ def models(model: type[BaseModel], place: str) -> Iterator[tuple[str, type[BaseM
     """The model and those within it, each with a place of the tiny configuration that it is for."""
     yield place, model
     for key, field in model.model_fields.items():
-        named = {"networks": ".classifier", "comparison": ".saddles"}.get(key, "")
+        named = {"networks": ".classifier"}.get(key, "")
         for inner in inner_models(field.annotation):
             yield from models(inner, f"{place}.{key}{named}".strip("."))
 
@@ -132,8 +132,20 @@ MODELS = [
         for name in ANALYSES
         for pair in models(registry.analysis(name).settings, f"analyses.{name}")
     ),
-    ("claims.C4.relu", configuration.Rule),
+    ("claims.C4c.relu", configuration.Rule),
 ]
+
+
+def test_an_analysis_is_in_shards_for_all_networks_or_for_none(tiny: dict[str, Any]) -> None:
+    def n_shards(settings: dict[str, Any]) -> list[int | None]:
+        networks = complete(settings, "tiny.yaml", ROOT)["networks"].values()
+        return [
+            own["analyses"]["trace"]["n_shards"] for own in networks if "trace" in own["analyses"]
+        ]
+
+    assert n_shards(tiny) == [None, None]
+    tiny["networks"]["classifier"]["overrides"] = {"trace": {"n_samples": 40, "n_shards": 3}}
+    assert n_shards(tiny) == [1, 3]
 
 
 def test_every_key_has_a_sentence_and_the_reference_lists_it() -> None:
@@ -152,7 +164,7 @@ def test_unknown_key(tiny: dict[str, Any], place: str, model: type[BaseModel]) -
         checkpoint = CHECKPOINT | {"expected": {"test_loss": 0.1, "test_accuracy": 0.9}}
         tiny["networks"]["classifier"] |= {"checkpoint": checkpoint}
     if place.startswith("claims"):
-        tiny["claims"] = {"C4": {"relu": {}}}
+        tiny["claims"] = {"C4c": {"relu": {}}}
     elif place.startswith("analyses"):
         tiny["analyses"].setdefault(place.split(".")[1], {})
     at(tiny, place)["n_ponits"] = 3
@@ -174,11 +186,11 @@ def test_mistyped_keys_are_named_rather_than_the_missing_one(tiny: dict[str, Any
         ("analyses.surface", ANALYSES),
         ("networks.classifier.overrides", registry.OF_NETWORKS),
         ("claims.C9", claims.RULES),
-        ("claims.C6.hidden_flatness", claims.RULES["C6"]),
+        ("claims.C6b.hidden_flatness", claims.RULES["C6b"]),
     ],
 )
 def test_unknown_name(tiny: dict[str, Any], place: str, known: Any) -> None:
-    tiny["claims"] = {"C6": {}}
+    tiny["claims"] = {"C6b": {}}
     put(tiny, place, {"surface": {}} if "overrides" in place else {})
     place += ".surface" if "overrides" in place else ""
     assert refused(tiny) == f"unknown key '{place}'; allowed here: {', '.join(known)}"
@@ -191,7 +203,6 @@ def test_unknown_name(tiny: dict[str, Any], place: str, known: Any) -> None:
         "networks",
         "networks.classifier.model.name",
         "analyses.population.factors",
-        "comparison.saddles.absolute",
     ],
 )
 def test_missing_key(tiny: dict[str, Any], place: str) -> None:
@@ -214,6 +225,7 @@ OVERRIDES = "networks.classifier.overrides"
         ("device", "gpu", "cpu, cuda"),
         ("cache", 3, "a text or null"),
         ("threads", 0, "a whole number, at least 1"),
+        ("processes", 0, "a whole number, at least 1"),
         ("data", [], "a mapping of names to at least one data set"),
         ("data", {}, "a mapping of names to at least one data set"),
         ("data.digits", "digits", "a mapping of keys"),
@@ -252,21 +264,24 @@ OVERRIDES = "networks.classifier.overrides"
         ("analyses.saddle_traces.n_positive", [41], "0 to 2n = 40"),
         ("analyses.saddles.dimensions", [1, 42], "1 to 2n + 1 = 41"),
         ("analyses.population.n_shards", 5, "1 to 4, the members"),
+        ("analyses.trace.n_shards", 3, "1 to 2, the groups of 16"),
+        ("analyses.spectrum.n_shards", 2, "1 to 1, the groups of 4"),
         ("analyses.population.loss", "mean_squared_error", "cross_entropy"),
         ("analyses.population.factors", {}, "a mapping of at least one factor"),
-        ("analyses.population.factors", {"width": [8]}, "factors with batch_size among them"),
+        (
+            "analyses.population.factors",
+            {"width": [8]},
+            "factors with label_noise and seed among them",
+        ),
         ("analyses.population.factors.width", 8, "a list of different numbers"),
-        ("claims.C1", "inside", "a mapping of keys"),
-        ("claims.C1.expected_curvature", "inside", "a mapping of keys"),
-        ("claims.C1.expected_curvature.threshold", None, "a number"),
-        ("claims.C1.expected_curvature.confidence", 95, "a number between 0 and 1"),
-        ("claims.C1.expected_curvature.correction", "holm", "bonferroni, none"),
-        ("comparison.saddles", 0.1, "a mapping of keys"),
-        ("comparison.saddles.relative", -1, "a number, at least 0"),
+        ("claims.C1a", "inside", "a mapping of keys"),
+        ("claims.C1a.expected_curvature", "inside", "a mapping of keys"),
+        ("claims.C1a.expected_curvature.threshold", None, "a number"),
+        ("claims.C1a.expected_curvature.confidence", 95, "a number between 0 and 1"),
     ],
 )
 def test_wrong_value(tiny: dict[str, Any], key: str, value: Any, allowed: str) -> None:
-    tiny["claims"] = {"C1": {"expected_curvature": {}}}
+    tiny["claims"] = {"C1a": {"expected_curvature": {}}}
     if key.startswith(f"{OVERRIDES}."):
         put(tiny, OVERRIDES, {"slices": {}})
     put(tiny, key, value)
@@ -312,10 +327,6 @@ ALONE = {f"analyses.{name}": ... for name in registry.OF_PROFILES}
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        (
-            {"companion": "demo"},
-            "key 'analyses.saddles' is not allowed beside 'companion', whose archive is",
-        ),
         ({f"{CLASSIFIER}.data": "digts"}, "'networks.classifier.data' names 'digts'; known: funct"),
         ({f"{CLASSIFIER}.data": ...}, "'networks.classifier.data' is missing; known: function, d"),
         ({"analyses.population.data": "digts"}, "key 'analyses.population.data' names 'digts'; "),
@@ -332,6 +343,22 @@ ALONE = {f"analyses.{name}": ... for name in registry.OF_PROFILES}
             ELSEWHERE | {f"{CLASSIFIER}.checkpoint_precision": "float16"},
             "key 'networks.classifier.checkpoint_precision' needs 'training'",
         ),
+        (
+            {"analyses.interpolation.others": []},
+            "'analyses.interpolation.others' is []; allowed: networks with the model, data and loss "
+            "of classifier: again",
+        ),
+        *(
+            (
+                {f"{CLASSIFIER}.overrides": {"interpolation": {"others": ["again", other]}}},
+                f"'networks.classifier.overrides.interpolation.others' names '{other}'; allowed",
+            )
+            for other in ("approximator", "agian", "classifier")
+        ),
+        (
+            {"networks.again.training": ..., "networks.again.checkpoint": CHECKPOINT},
+            "key 'networks.again.seed' needs 'training': weights made elsewhere are kept",
+        ),
         (ELSEWHERE, "key 'networks.classifier.analyses' names trajectory, but the network keeps"),
         ({f"{CLASSIFIER}.training.snapshots": ...}, "give it 'networks.classifier.training.snap"),
         # As in a configuration that is complete, which has no overrides.
@@ -340,10 +367,6 @@ ALONE = {f"analyses.{name}": ... for name in registry.OF_PROFILES}
             "key 'networks.classifier.analyses' is {'scores': {}}; allowed: a list of analyses",
         ),
         ({f"{CLASSIFIER}.checkpoint": {"sha256": "abc"}}, "allowed: 64 hexadecimal digits"),
-        *(
-            ({"comparison": {name: {"relative": 0.1, "absolute": 0.0}}}, f"names '{name}'; allowed")
-            for name in ("netwroks", "netwroks.trace")
-        ),
     ],
 )
 def test_parts_that_do_not_fit(
@@ -357,23 +380,15 @@ def test_parts_that_do_not_fit(
 @pytest.mark.parametrize(
     "changes",
     [
-        ALONE | {"companion": "demo"},
+        ALONE,
         ELSEWHERE | {f"{CLASSIFIER}.analyses": ["scores"]},
-        {"comparison": {"surface_checks.surface_1e-01": {"relative": 0.1, "absolute": 0.0}}},
     ],
-    ids=["companion", "checkpoint", "column"],
+    ids=["saddles of the companion", "checkpoint"],
 )
 def test_parts_that_fit(tiny: dict[str, Any], changes: dict[str, Any]) -> None:
     for place, value in changes.items():
         put(tiny, place, value)
     complete(tiny, "tiny", ROOT)
-
-
-@pytest.mark.parametrize("path", [*PROFILES, TINY], ids=lambda path: path.name)
-def test_every_table_has_tolerances(path: Path) -> None:
-    """Their lack would otherwise be found at the end of a run that may have taken hours."""
-    stated = {key for key in yaml.safe_load(path.read_text())["comparison"] if "." not in key}
-    assert stated >= set(tables.TABLES) - comparison.NOT_COMPARED
 
 
 def test_missing_threshold(tiny: dict[str, Any], tmp_path: Path) -> None:
@@ -417,12 +432,21 @@ def test_archive_answers_for_its_own_settings(whole: dict[str, Any], tmp_path: P
     assert not is_archived(whole, tmp_path)
     with pytest.raises(ConfigurationError, match=r"configuration.yaml cannot be read: No such"):
         require_archived(whole, tmp_path, "mine.yaml")
-    archive = archived(tmp_path, whole)
-    whole |= {"source": "archive", "cache": "elsewhere"}
+    archive = archived(tmp_path, whole | {"comparison": {"networks": {"relative": 1.0}}})
+    whole |= {"source": "archive", "cache": "elsewhere", "device": "cuda"}
+    whole["networks"]["classifier"]["batch_size"] = 7
     whole["claims"]["C8"]["lower_loss"]["threshold"] = 0.5
-    whole["comparison"]["networks"] = {"relative": 2.0, "absolute": 0.0}
     require_archived(whole, archive, "mine.yaml")
     assert is_archived(whole, archive)
+
+
+def test_archive_made_before_there_was_a_key(whole: dict[str, Any], tmp_path: Path) -> None:
+    before = copy.deepcopy(whole)
+    del before["networks"]["classifier"]["seed"]
+    assert whole["networks"]["classifier"]["seed"] is None
+    assert is_archived(whole, archived(tmp_path, before))
+    whole["networks"]["classifier"]["seed"] = 1
+    assert not is_archived(whole, tmp_path)
 
 
 @pytest.mark.parametrize(

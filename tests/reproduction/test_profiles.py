@@ -1,7 +1,6 @@
 """The committed profiles: they agree on the rules, and `paper` runs, shrunken, on a miniature of its data."""
 
 import hashlib
-import re
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -15,7 +14,8 @@ from project import ROOT, Project
 
 from hessian_directions.data import cifar10
 from hessian_directions.models.registry import build
-from hessian_directions.reproduction import artifacts
+from hessian_directions.reporting.claims import CLAIMS
+from hessian_directions.reproduction import configuration
 
 PROFILES = [path for path in sorted(ROOT.glob("config/*.yaml")) if path.name != "claims.yaml"]
 SIZES = {
@@ -27,7 +27,10 @@ SIZES = {
     "spectrum": {"n_probes": 2, "n_steps": 3},
     "slices": {"n_points": 3, "n_shards": 1},
     "lines": {"n_points": 3},
-    "lowest_points": {"n_planes": 3, "n_points": 3},
+    "apparent_curvature": {"n_planes": 2, "n_radii": 2, "n_images": 20},
+    "lowest_losses": {"n_planes": 2, "n_radii": 2, "n_angles": 4, "n_images": 20},
+    "kinks": {"steps": [0.1], "n_directions": 2},
+    "gauss_newton": {"tolerance": 0.3, "max_products": 60, "n_samples": 4},
     "image_counts": {"n_images": [20], "tolerance": 0.3, "n_samples": 2},
     "passes": {"n_images": [10, 20], "n_repeats": 1},
 }
@@ -38,7 +41,7 @@ MODELS = {
 
 
 def test_no_profile_has_rules_of_its_own() -> None:
-    assert len(PROFILES) == 3
+    assert len(PROFILES) == 4
     assert not [path for path in PROFILES if "claims" in yaml.safe_load(path.read_text())]
 
 
@@ -67,7 +70,7 @@ def shrunken(settings: dict[str, Any], archive_sha256: str, cache: Path) -> dict
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A clone with the companion's archive, which the profiles for CIFAR-10 read."""
+    """A clone with the demo's archive, which the profiles for CIFAR-10 read; theirs is in every clone."""
     made = Project.clone(tmp_path_factory.mktemp("profiles") / "project")
     shutil.copytree(ROOT / "results/archive/demo", made.path / "results/archive/demo")
     return made
@@ -82,26 +85,31 @@ def test_paper_runs_on_a_miniature(project: Project, tmp_path: Path) -> None:
     (project.path / "config/miniature.yaml").write_text(
         yaml.safe_dump(shrunken(settings, checksum, cache), sort_keys=False)
     )
+    # Without the manuscript, which is about the archives' networks.
+    results = "results/computed/paper"
     project.snakemake(
-        "figures",
+        *(
+            f"{results}/{path}"
+            for path in ("claims.csv", "tables/networks.csv", "figures/kinks.pdf")
+        ),
         configfile="config/miniature.yaml",
         config="source=compute",
         HESSIAN_DIRECTIONS_CACHE=str(cache),
     )
-    made = project.path / "results/computed/paper"
+    made = project.path / results
     networks = pd.read_csv(made / "tables/networks.csv").set_index("network")
     assert list(networks.index) == list(settings["networks"])
     assert (networks["n_images"] == 20).all()
     assert networks["trace"].notna().all()
     claims = pd.read_csv(made / "claims.csv").set_index("claim")
-    assert list(claims.index) == [f"C{number}" for number in range(1, 9)]
+    assert list(claims.index) == list(CLAIMS)
     # Saddles and population are the companion's: what rests on them alone is decided alike.
     rows = [
         pd.read_csv(path / "claim_rows.csv").query("rule == 'random_flatness'")["estimate"].tolist()
         for path in (made, project.path / "results/archive/demo")
     ]
     assert rows[0] == rows[1]
-    assert (made / "paper.pdf").stat().st_size > 100_000
+    assert (made / "figures/kinks.pdf").stat().st_size > 5_000
 
 
 @pytest.mark.workflow
@@ -111,19 +119,22 @@ def test_from_scratch_everything_is_planned(project: Project, path: Path) -> Non
         "figures", configfile=f"config/{path.name}", config="source=compute"
     )
     assert planned > {"train_network", "eigenpairs", "visibility_shard"}
-    assert ("import_checkpoint" in planned) == (path.stem != "demo")
+    assert ("import_checkpoint" in planned) == (path.stem in ("cifar10-subset", "paper"))
     assert ("population_shard" in planned) == (path.stem == "demo")
 
 
-def test_stated_minutes_are_those_of_the_archived_run() -> None:
-    """Whoever computes the profile anew reads beside each stage how long it took."""
-    text = (ROOT / "config/cifar10-subset.yaml").read_text()
-    stated = dict(re.findall(r"^ +(\w+):[^\n]*(?:\n +#[^\n]*)*?; (\d+) min", text, flags=re.M))
-    taken: Counter[str] = Counter()
-    for path in (ROOT / "results/archive/cifar10-subset").rglob("*.run.json"):
-        record = artifacts.read_json(path)
-        stage = record["rule"].removesuffix("_shard")
-        stage = {"train_network": "training", "trace": "visibility"}.get(stage, stage)
-        taken[stage] += record["cpu_seconds"] / 60
-    assert stated == {stage: str(round(taken[stage])) for stage in stated}
-    assert stated.keys() == taken.keys() - {"import_checkpoint", "scores"}
+def test_architectures_are_many_small_and_build() -> None:
+    """Of all kinds that the profile promises; the two whose constructors are called most freely."""
+    networks = configuration.read(ROOT / "config/architectures.yaml", ROOT)["networks"]
+    assert len(networks) >= 10
+    libraries = Counter(network["model"]["name"].partition(":")[0] for network in networks.values())
+    assert libraries["timm"] >= 6
+    assert libraries["torchvision"] >= 1
+    sizes = {}
+    for name in ("squeeze_excite", "mixer"):
+        model = networks[name]["model"]
+        built = build(
+            model["name"], model["options"], input_shape=(3, 16, 16), n_outputs=10, seed=0
+        )
+        sizes[name] = sum(parameter.numel() for parameter in built.parameters())
+    assert all(10_000 <= size <= 300_000 for size in sizes.values())

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -244,6 +245,92 @@ def test_corrupt_artifact_is_named_and_the_archive_kept(tree: Path, name: str) -
     artifacts.verify_manifest(ARCHIVE)
     assert files(ARCHIVE) == before
     assert (ARCHIVE / "claims.csv").read_text() == "claims.csv"
+
+
+# Replicates and what no computation makes.
+
+REPLICATES = Path("results/replicates/tiny")
+SEEDED = CONFIGURATION | {"seed": 1}
+
+
+def with_replicates(**settings: Any) -> None:
+    """The computed profile with seed 1, and two replicates of it."""
+    (COMPUTED / "configuration.yaml").write_text(yaml.safe_dump(SEEDED))
+    for seed in (2, 3):
+        for name in ("tables/networks.csv", "claims.csv", "checkpoints.json", "networks/a/b.nc"):
+            write(REPLICATES / str(seed) / name)
+        own = SEEDED | {"seed": seed, "cache": "elsewhere"} | settings
+        (REPLICATES / str(seed) / "settings.yaml").write_text(yaml.safe_dump(own))
+
+
+OF_REPLICATES = {
+    f"replicates/{seed}/{name}"
+    for seed in (2, 3)
+    for name in ("tables/networks.csv", "claims.csv", "checkpoints.json", "settings.yaml")
+}
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_replicates_are_taken_in(tree: Path, alone: bool) -> None:
+    (COMPUTED / "configuration.yaml").write_text(yaml.safe_dump(SEEDED))
+    promotion.promote("tiny")
+    before = files(ARCHIVE)
+    with_replicates()
+    if alone:
+        (COMPUTED / "claims.csv").write_text("other numbers")
+        promotion.promote_replicates("tiny")
+        assert (ARCHIVE / "claims.csv").read_text() == "claims.csv"
+    else:
+        promotion.promote("tiny")
+    assert files(ARCHIVE) == before | OF_REPLICATES
+    artifacts.verify_manifest(ARCHIVE)
+
+
+def test_replicates_and_history_outlive_a_promotion(tree: Path) -> None:
+    with_replicates()
+    promotion.promote("tiny")
+    (ARCHIVE / promotion.HISTORY).write_text("what changed")
+    shutil.rmtree(REPLICATES)
+    promotion.promote("tiny")
+    assert files(ARCHIVE) > OF_REPLICATES
+    assert (ARCHIVE / promotion.HISTORY).read_text() == "what changed"
+    artifacts.verify_manifest(ARCHIVE)
+    # Not where they are replicates of something else.
+    (COMPUTED / "configuration.yaml").write_text(yaml.safe_dump(SEEDED | {"precision": "float32"}))
+    promotion.promote("tiny")
+    assert not files(ARCHIVE) & OF_REPLICATES
+
+
+@pytest.mark.parametrize(
+    "settings", [{"seed": 1}, {"precision": "float32"}, {"analyses": {}}, None]
+)
+def test_what_is_no_replicate_is_refused(tree: Path, settings: dict[str, Any] | None) -> None:
+    (COMPUTED / "configuration.yaml").write_text(yaml.safe_dump(SEEDED))
+    promotion.promote("tiny")
+    with_replicates(**(settings or {}))
+    if settings is None:
+        (REPLICATES / "2/settings.yaml").unlink()
+    for promote in (promotion.promote, promotion.promote_replicates):
+        with pytest.raises(ArtifactError, match=r"^results/replicates/tiny/2 is no complete rep"):
+            promote("tiny")
+    artifacts.verify_manifest(ARCHIVE)
+
+
+def test_no_replicates(tree: Path) -> None:
+    promotion.promote("tiny")
+    with pytest.raises(ArtifactError, match=r"^results/replicates/tiny is missing: run make repl"):
+        promotion.promote_replicates("tiny")
+
+
+def test_artifacts_of_other_code_keep_what_they_say_of_it(tree: Path) -> None:
+    """As a run leaves them that did not start from scratch."""
+    for name, code in (("eigenpairs", "old"), ("report", "new")):
+        path = COMPUTED / f"networks/resnet/{name}.nc"
+        artifacts.write_dataset(path, xr.Dataset(), {"code_sha256": code})
+    promotion.promote("tiny")
+    for name, code in (("eigenpairs", "old"), ("report", "new")):
+        made = artifacts.read_provenance(ARCHIVE / f"networks/resnet/{name}.nc")
+        assert made["code_sha256"] == code
 
 
 def test_command(tree: Path) -> None:

@@ -22,6 +22,7 @@ DRAWING = [
     "decide_claims",
     "compile_paper",
     "compare_with_archive",
+    "record_replicate",
 ]
 HEAVY = {"torch", "torchvision", "timm"}
 
@@ -212,7 +213,8 @@ def test_what_python_imports_is_among_the_files() -> None:
     """The modules loaded for one light and one heavy stage, against the parsed ones."""
     for script, heavy in (("make_tables", False), ("analyze_network", True)):
         text = (ROOT / f"workflow/scripts/{script}.py").read_text()
-        body = text[: text.index("with stage")]
+        # What stands above the work: imports.
+        body = text.partition("with stage")[0].partition("run_in_processes(snakemake")[0]
         report = (
             "\nimport json, sys\nprint(json.dumps([getattr(m, '__file__', None)"
             " for m in list(sys.modules.values())] + ['torch' in sys.modules]))"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from hessian_directions.statistics.proportions import clopper_pearson, wilson
+from hessian_directions.statistics.proportions import as_low, clopper_pearson, wilson
 
 P = np.linspace(0.005, 0.995, 199)
 
@@ -62,3 +62,22 @@ def test_ends(interval):
 def test_numbers_that_do_not_fit(interval, arguments):
     with pytest.raises(ValueError, match=r"possible|between 0 and 1"):
         interval(*arguments)
+
+
+def test_ties_count_as_half_and_decide_nothing():
+    share, low, high = as_low([1.0, 2.0, 2.5, 3.0], 2.0, 0.6)
+    assert share == 0.5
+    assert (low, high) == (clopper_pearson(1, 4)[0], clopper_pearson(3, 4)[1])
+    assert as_low(np.full(100, 0.3), 0.3, 0.0) == (0.5, 0.0, 1.0)
+    assert np.isnan(as_low([1.0, np.nan], 1.0, 0.0)).all()
+
+
+def test_the_interval_with_ties_covers():
+    """Values that are low with probability 0.3; whatever a fifth of ties would have been, it is covered."""
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(1000):
+        values = rng.choice([0.0, 1.0, 2.0], p=[0.3, 0.2, 0.5], size=40)
+        _, low, high = as_low(values, 1.0, 0.0)
+        covered += low <= 0.3 and high >= 0.5
+    assert covered / 1000 > 0.95

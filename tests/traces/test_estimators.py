@@ -427,7 +427,9 @@ def test_smallest_matrices(n):
         (nn.Hardswish(), ["Hardswish"]),
         (nn.MaxPool1d(2), ["MaxPool2DWithIndices"]),
         (nn.Softplus(), []),
+        (nn.SELU(), ["Elu"]),
         (nn.ELU(), []),
+        (nn.CELU(2.0), []),
         (nn.GELU(), []),
     ],
 )

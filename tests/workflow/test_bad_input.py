@@ -47,11 +47,6 @@ CHECKPOINT = f"{NETWORK}/checkpoint.safetensors"
             {"name": "resnext"},
             ["train_network (network=classifier): ", "resnext", "densenet"],
         ),
-        (
-            "training",
-            {"learning_rate": 1e30},
-            ["train_network (network=classifier): ", "epoch", "learning rate"],
-        ),
     ],
 )
 def test_entry_of_a_network(
@@ -115,7 +110,7 @@ def test_no_network_and_an_empty_cache(bare: Project, tmp_path: Path) -> None:
 
 def test_companion_without_archive(bare: Project) -> None:
     def change(configuration: dict[str, Any]) -> None:
-        for name in ("saddles", "saddle_traces", "population"):
+        for name in ("saddles", "saddle_traces", "population", "critical_points"):
             del configuration["analyses"][name]
         configuration["companion"] = "nobody"
 

@@ -124,9 +124,9 @@ def test_every_way_to_name_a_network_ends_on_the_page(bare: Project, folder: Pat
     assert announced.startswith("Profile own: 6 networks (3 trained here)")
     assert "Predicted" in announced
     bare.snakemake("page", configfile=str(path), config="source=auto")
-    page = (bare.path / "results/computed/own/own.html").read_text()
+    page = (bare.path / "results/computed/own/report.html").read_text()
     for name in configuration["networks"]:
-        assert f'<section id="{name}">' in page
+        assert f'<article class="page" id="{name}"' in page
     assert "Where the curvature lives" in page
     assert "All " in page
     assert "disagree" not in page

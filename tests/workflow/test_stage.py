@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from hessian_directions.errors import NonFiniteError
+from hessian_directions.errors import ArtifactError, NonFiniteError
+from hessian_directions.reproduction import artifacts
 
 PATH = Path(__file__).parents[2] / "workflow/scripts/stage.py"
 
@@ -25,17 +26,21 @@ def stage_module() -> Iterator[ModuleType]:
 
 
 class Outputs(dict):
-    """Named files, as Snakemake hands them to a script."""
+    """Named files, as Snakemake hands them to a script: a list that has names."""
 
     __getattr__ = dict.__getitem__
+
+    def __iter__(self) -> Iterator[Any]:
+        for files in self.values():
+            yield from [files] if isinstance(files, str) else files
 
 
 def job(folder: Path) -> Any:
     return SimpleNamespace(
         rule="eigenpairs",
-        input=Outputs(),
+        input=Outputs(code=[]),
         output=Outputs(pairs=str(folder / "pairs.nc"), run=str(folder / "pairs.run.json")),
-        params=Outputs(),
+        params=Outputs(seed=1, device="cpu", precision="float64"),
         wildcards=Outputs(network="classifier"),
         threads=1,
         config={},
@@ -56,8 +61,64 @@ def run(module: ModuleType, folder: Path, error: Exception | None) -> Path:
 
 def test_state_outlives_a_failure(stage_module: ModuleType, tmp_path: Path) -> None:
     with pytest.raises(SystemExit):
-        run(stage_module, tmp_path, NonFiniteError("the loss is NaN"))
+        run(stage_module, tmp_path, ArtifactError("no such file"))
     assert [path.name for path in tmp_path.iterdir()] == ["pairs.nc.state"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory"
+        ),
+    ],
+)
+def test_survival_of_full_memory(
+    stage_module: ModuleType, tmp_path: Path, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run(stage_module, tmp_path, error)
+    assert ended.value.code == 1
+    assert (
+        "eigenpairs (network=classifier): the memory is full: lower the network's key"
+        in caplog.text
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["pairs.nc.state"]
+
+
+def test_survival_of_numbers_that_are_not_finite(stage_module: ModuleType, tmp_path: Path) -> None:
+    """The job ends well, with files that say why they hold nothing; so does one that reads them."""
+    sentence = "eigenpairs (network=classifier): the product is NaN"
+    state = run(stage_module, tmp_path, NonFiniteError("the product is NaN"))
+    assert artifacts.failure(tmp_path / "pairs.nc") == sentence
+    assert artifacts.failure(tmp_path / "pairs.run.json") == sentence
+    assert not state.exists()
+    after = job(tmp_path)
+    after.input = Outputs(pairs=str(tmp_path / "pairs.nc"), code=[])
+    after.output = Outputs(artifact=str(tmp_path / "b.nc"), run=str(tmp_path / "b.run.json"))
+    with pytest.raises(SystemExit) as ended, stage_module.stage(after):
+        pytest.fail("it computes with them")
+    assert ended.value.code == 0
+    assert artifacts.failure(tmp_path / "b.nc") == sentence
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "data.nc"])
+def test_files_of_the_users_own_are_left_to_the_job(
+    stage_module: ModuleType, tmp_path: Path, name: str
+) -> None:
+    """They carry no provenance, and may be anything."""
+    (tmp_path / name).write_bytes(b"neither netCDF nor safetensors")
+    reading = job(tmp_path)
+    reading.input = Outputs(own=[str(tmp_path / name)], code=[])
+    with stage_module.stage(reading):
+        (tmp_path / "reached").touch()
+    assert (tmp_path / "reached").exists()
+    # The same among what jobs made is an artifact that is corrupt.
+    reading.input = Outputs(pairs=str(tmp_path / name), code=[])
+    with pytest.raises(SystemExit) as ended, stage_module.stage(reading):
+        pytest.fail("it computes with it")
+    assert ended.value.code == 1
 
 
 def test_state_goes_with_success(stage_module: ModuleType, tmp_path: Path) -> None:

@@ -1,36 +1,44 @@
 # One rule for each analysis, of its name. One that is computed in shards has a second rule for these.
 
-for name in OF_NETWORKS:
+for name in filter(is_computed, OF_NETWORKS):
     analysis = registry.analysis(name)
-    stage = f"{name}_shard" if analysis.is_sharded else name
+    stage = stage_of(name)
 
     rule:
         name:
             stage
         input:
             **read_by(analysis.reads),
-            checkpoint=f"{NETWORK}/checkpoint.safetensors",
-            code=code("analyze_network", analysis.file, without=["gather"]),
+            other_checkpoints=other_checkpoints(name),
+            checkpoint=f"{TRAINING}/checkpoint.safetensors",
+            code=code(
+                "analyze_network",
+                analysis.file,
+                without=["gather"] if is_sharded(name) else [],
+            ),
         output:
             **made_by(name),
         log:
             log_of(name, stage),
+        group:
+            group_of(stage)
         conda:
             "../../environment.yml"
-        threads: config["threads"]
+        threads: max(config["threads"], config["processes"])
         resources:
-            **GPU,
+            **resources_of(stage, processes=config["processes"]),
         params:
             **COMMON,
+            **PROCESSES,
             **told(name, "run"),
             network=studied_network,
         script:
             "../scripts/analyze_network.py"
 
 
-for name in OF_PROFILE:
+for name in filter(is_computed, OF_PROFILE):
     analysis = registry.analysis(name)
-    stage = f"{name}_shard" if analysis.is_sharded else name
+    stage = stage_of(name)
 
     rule:
         name:
@@ -41,11 +49,13 @@ for name in OF_PROFILE:
             **made_by(name),
         log:
             log_of(name, stage),
+        group:
+            group_of(stage)
         conda:
             "../../environment.yml"
         threads: config["threads"]
         resources:
-            **GPU if analysis.has_data else {},
+            **resources_of(stage, uses_device=analysis.has_data),
         params:
             **COMMON if analysis.has_data else ON_CPU,
             **data_of(name),
@@ -54,7 +64,7 @@ for name in OF_PROFILE:
             "../scripts/analyze.py"
 
 
-for name in filter(is_sharded, [*OF_NETWORKS, *OF_PROFILE]):
+for name in filter(is_sharded, filter(is_computed, [*OF_NETWORKS, *OF_PROFILE])):
     analysis = registry.analysis(name)
 
     rule:
@@ -69,9 +79,13 @@ for name in filter(is_sharded, [*OF_NETWORKS, *OF_PROFILE]):
             run=record(artifact(name)),
         log:
             log_of(name, name),
+        group:
+            group_of(name)
         conda:
             "../../environment.yml"
         threads: config["threads"]
+        resources:
+            **resources_of(name, uses_device=False),
         params:
             **ON_CPU,
             **told(name, "gather"),

@@ -50,14 +50,27 @@ try:
     SOURCE = config["source"]
     if SOURCE == "auto":
         SOURCE = "archive" if is_archived(config, ARCHIVE) else "compute"
-    # <artifacts>: where analyses are read from; <drawn>: where drawings go.
-    if SOURCE == "archive":
+    TRAINS, COMPUTES = SOURCE in ("compute", "replicate"), SOURCE != "archive"
+    if not TRAINS:
         verify_manifest(ARCHIVE)
         require_archived(config, ARCHIVE, CONFIGFILE)
-        ARTIFACTS, DRAWN = ARCHIVE, f"results/redrawn/{PROFILE}"
-    else:
-        ARTIFACTS = DRAWN = f"results/computed/{PROFILE}"
-    # Saddles and the population are this profile's own, or in the archive of its companion.
+    # <artifacts>: where analyses are read from; <drawn>: where drawings go.
+    DRAWN = {
+        "archive": f"results/redrawn/{PROFILE}",
+        "compute": f"results/computed/{PROFILE}",
+        "recompute": f"results/recomputed/{PROFILE}",
+        "replicate": f"results/replicates/{PROFILE}/{config['seed']}",
+    }[SOURCE]
+    # Replicates of one profile differ in their seed: each has its own folder, for its logs as well.
+    LOGS = (
+        DRAWN.replace("results/replicates", "logs")
+        if SOURCE == "replicate"
+        else f"logs/{PROFILE}"
+    )
+    ARTIFACTS = DRAWN if COMPUTES else ARCHIVE
+    # <weights>: what training made.
+    WEIGHTS = ARTIFACTS if TRAINS else ARCHIVE
+    # Where what this profile does not compute itself of saddles and the population is.
     SHARED = f"results/archive/{COMPANION}" if COMPANION else ARTIFACTS
     if COMPANION:
         verify_manifest(SHARED)
@@ -75,9 +88,10 @@ config["folder"] = str(Path(CONFIGFILE).parent)
 pathvars:
     archive=ARCHIVE,
     artifacts=ARTIFACTS,
+    weights=WEIGHTS,
     drawn=DRAWN,
     shared=SHARED,
-    logs=f"logs/{PROFILE}",
+    logs=LOGS,
 
 
 NETWORK_NAMES = list(config["networks"])
@@ -110,16 +124,34 @@ OF_NETWORKS = {
 }
 OF_NETWORKS = {name: networks for name, networks in OF_NETWORKS.items() if networks}
 OF_PROFILE = [name for name in registry.OF_PROFILES if name in config["analyses"]]
-# Those that this profile shows: its own, or its companion's.
-SHOWN = list(registry.OF_PROFILES) if COMPANION else OF_PROFILE
+# Those that this profile shows: its own, and what its companion has besides.
+SHOWN = [
+    name
+    for name in registry.OF_PROFILES
+    if name in OF_PROFILE or (COMPANION and Path(f"{SHARED}/{name}.nc").exists())
+]
 
 NETWORK = "<artifacts>/networks/{network}"
+# Checkpoint, history and weights along the way.
+TRAINING = "<weights>/networks/{network}"
 # Large arrays that are no analysis' own artifact.
-TENSORS = {"eigenvectors", "snapshots"}
+TENSORS = {
+    "eigenvectors": f"{NETWORK}/eigenvectors.safetensors",
+    "snapshots": f"{TRAINING}/snapshots.safetensors",
+}
+
+
+def is_computed(name):
+    """Whether an analysis is made in this run; one that trains is taken from where the weights are."""
+    return COMPUTES and (TRAINS or not registry.analysis(name).trains)
 
 
 def folder(name):
-    return NETWORK if name in registry.OF_NETWORKS else "<artifacts>"
+    if name in registry.OF_NETWORKS:
+        return NETWORK if is_computed(name) else TRAINING
+    if name not in OF_PROFILE:
+        return "<shared>"
+    return "<artifacts>" if is_computed(name) else "<weights>"
 
 
 def artifact(name):
@@ -150,27 +182,38 @@ def parts_of(name, network=None):
     return registry.analysis(name).parts(settings_of(name, network))
 
 
+def n_shards_of(name, network):
+    """The shards of an analysis of a network; None where it is computed in none."""
+    return registry.analysis(name).n_shards(settings_of(name, network))
+
+
 def shards_of(name):
     """The shards of an artifact, as an input function."""
 
     def paths(wildcards):
-        n_shards = settings_of(name, wildcards.get("network"))["n_shards"]
+        n_shards = n_shards_of(name, wildcards.get("network"))
         return expand(shard(name), shard=range(n_shards), allow_missing=True)
 
     return paths
 
 
 def is_sharded(name):
-    return registry.analysis(name).is_sharded
+    """Whether an analysis is computed in shards here: of one network as of all."""
+    return n_shards_of(name, OF_NETWORKS.get(name, [None])[0]) is not None
+
+
+def stage_of(name):
+    """The rule that computes an analysis, or its shards."""
+    return f"{name}_shard" if is_sharded(name) else name
 
 
 def made_by(name):
     """The files that an analysis, or one of its shards, is written to, by name."""
     analysis = registry.analysis(name)
-    path = shard(name) if analysis.is_sharded else artifact(name)
+    path = shard(name) if is_sharded(name) else artifact(name)
     files = {"artifact": path} if analysis.has_dataset else {}
     if analysis.tensors:
-        files[analysis.tensors] = f"{NETWORK}/{analysis.tensors}.safetensors"
+        files[analysis.tensors] = TENSORS[analysis.tensors]
     return files | {"run": record(path)}
 
 
@@ -190,9 +233,19 @@ def data_of(name):
 def read_by(names):
     """The files of what an analysis reads of the same network, by name."""
     return {
-        name: f"{NETWORK}/{name}.safetensors" if name in TENSORS else artifact(name)
-        for name in names
+        name: TENSORS[name] if name in TENSORS else artifact(name) for name in names
     }
+
+
+def other_checkpoints(name):
+    """The weights of other networks that an analysis reads, as an input function."""
+
+    def paths(wildcards):
+        settings = settings_of(name, wildcards.network)
+        names = registry.analysis(name).other_networks(settings)
+        return expand(f"{TRAINING}/checkpoint.safetensors", network=names)
+
+    return paths
 
 
 def told(name, stage):
@@ -211,7 +264,7 @@ def initial_network(wildcards):
     """What a job must know of a network to build it anew and train it: not what is analysed of it."""
     settings = config["networks"][wildcards.network]
     checkpoint_name = (settings["checkpoint"] or {}).get("name")
-    return {key: settings[key] for key in ("data", "loss", "model")} | {
+    return {key: settings[key] for key in ("data", "loss", "model", "seed")} | {
         "data_settings": config["data"][settings["data"]],
         # A published model has a transform of its own.
         "checkpoint": {"name": checkpoint_name},
@@ -256,7 +309,11 @@ def code(script, *modules, without=()):
     for path in modules:
         files.update(source_files.source_files(f"src/{path}", "src", without))
     # A list of names: one more analysis re-runs none of the others.
-    return sorted(files - {"src/hessian_directions/analyses/registry.py"})
+    # They are the clone's own files wherever results are kept.
+    return [
+        local(file)
+        for file in sorted(files - {"src/hessian_directions/analyses/registry.py"})
+    ]
 
 
 ONE_THREAD = dict.fromkeys(
@@ -293,5 +350,5 @@ def run_script(rule, input, output, params, wildcards, log):
 COMMON = {key: config[key] for key in ("seed", "device", "precision", "threads")}
 # The same for stages that compute on the CPU in float64, whatever the others do.
 ON_CPU = COMMON | {"device": "cpu", "precision": "float64"}
-# A GPU is asked for only where the configuration uses one.
-GPU = {"gpu": 1} if config["device"] == "cuda" else {}
+# Jobs that analyse one network may have several processes.
+PROCESSES = {"processes": config["processes"]} if config["processes"] > 1 else {}

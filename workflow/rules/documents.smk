@@ -1,50 +1,101 @@
-# The page about the networks; the paper, compiled by typst from the manuscript and the files drawn above; the report's introduction.
+# The report; the paper about two archives, compiled by typst from the manuscript and what was drawn; the introduction of Snakemake's own report.
+
+from hessian_directions.reporting.report import beyond
 
 
 report: "../report/workflow.rst"
 
 
-rule compile_paper:
+rule record_configuration:
     input:
-        manuscript="paper/paper.typ",
-        parts=sorted(map(str, Path("paper").glob("*.typ"))),
-        bibliography="paper/references.bib",
-        figures=expand(rules.draw_figure.output.pdf, figure=FIGURES),
-        tables=rules.make_tables.output,
-        claims=rules.decide_claims.output,
-        benchmarks=expand(
-            "results/archive/benchmarks/{file}",
-            file=["cpu.csv", "cpu.pdf", "training_cpu.csv"],
-        ),
-        # The appendix shows the companion's figures; its manifest stands for all its files.
-        companion=["<shared>/manifest.sha256"] if COMPANION else [],
-        code=code("compile_paper"),
+        code=code("record_configuration"),
     output:
-        # The text reads its settings from what the rules were given, defaults and command line included.
+        # Texts and archives read what the rules were given, defaults and command line included.
         configuration="<drawn>/configuration.yaml",
-        pdf=report(
-            "<drawn>/paper.pdf",
-            caption="../report/paper.rst",
-            category="2. Paper",
-            labels={"document": "paper"},
-        ),
     log:
-        "<logs>/compile_paper/paper.log",
+        "<logs>/record_configuration/configuration.log",
+    localrule: True
     params:
         configuration=COMPLETE,
     run:
         run_script(rule, input, output, params, wildcards, log)
 
 
-rule make_page:
+if COMPANION:
+    # The manuscript is about one run of networks and one with saddles of its own.
+    ROLES = ("demo", "main") if "saddles" in OF_PROFILE else ("main", "demo")
+    # How much a comparison with the demo's archive notices, where that archive says so.
+    POWER = Path(ARCHIVE if ROLES[0] == "demo" else SHARED) / "comparison_power.csv"
+
+    rule compile_paper:
+        input:
+            manuscript="paper/paper.typ",
+            parts=sorted(map(str, Path("paper").glob("*.typ"))),
+            bibliography="paper/references.bib",
+            shown="paper/figures.yaml",
+            configuration=rules.record_configuration.output.configuration,
+            figures=expand("<drawn>/figures/{figure}.pdf", figure=FIGURES),
+            tables=rules.make_tables.output,
+            claims=rules.decide_claims.output,
+            benchmarks="results/archive/benchmarks/cpu.csv",
+            # The companion's manifest stands for all its files.
+            companion="<shared>/manifest.sha256",
+            power=[str(POWER)] if POWER.exists() else [],
+            code=code("compile_paper"),
+        output:
+            pdf=report(
+                "<drawn>/paper.pdf",
+                caption="../report/paper.rst",
+                category="2. Paper",
+                labels={"document": "paper"},
+            ),
+        log:
+            "<logs>/compile_paper/paper.log",
+        localrule: True
+        params:
+            role=ROLES[0],
+            companion_role=ROLES[1],
+        run:
+            run_script(rule, input, output, params, wildcards, log)
+
+
+REPORT = "src/hessian_directions/reporting/report"
+
+
+rule make_report:
     input:
-        **{name: evidence(name) for name in registry.STANDARD},
-        style=STYLE,
-        code=code("make_page"),
+        **{
+            name: evidence(name)
+            for name in (
+                *registry.STANDARD,
+                *beyond.OF_NETWORKS,
+                *registry.OF_PROFILES,
+            )
+        },
+        **(
+            {
+                "claims": rules.decide_claims.output.claims,
+                "claim_rows": rules.decide_claims.output.rows,
+            }
+            if JUDGED
+            else {}
+        ),
+        **(
+            {
+                "comparison": rules.compare_with_archive.output.comparison,
+                "comparison_verdicts": rules.compare_with_archive.output.verdicts,
+                "comparison_summary": rules.compare_with_archive.output.summary,
+            }
+            if COMPARABLE
+            else {}
+        ),
+        assets=[local(f"{REPORT}/report.css"), local(f"{REPORT}/report.js")],
+        code=code("make_report"),
     output:
-        page=f"<drawn>/{PROFILE}.html",
+        report="<drawn>/report.html",
     log:
-        "<logs>/make_page/page.log",
+        "<logs>/make_report/report.log",
+    localrule: True
     params:
         networks=COMPLETE["networks"],
         settings={
@@ -52,11 +103,21 @@ rule make_page:
         },
         data=COMPLETE["data"],
         title=f"Profile {PROFILE}",
+        # Which figures are drawn from an artifact.
+        figures={
+            figure: sorted(
+                resolved(path)
+                for paths in says["inputs"].values()
+                for path in ([paths] if isinstance(paths, str) else paths)
+            )
+            for figure, says in FIGURES.items()
+        },
     run:
         run_script(rule, input, output, params, wildcards, log)
 
 
 rule page:
-    """What these networks look like, on one page."""
+    """What these networks look like, to be explored, with the figures that the report links to."""
     input:
-        rules.make_page.output,
+        rules.make_report.output,
+        rules.draw_figures.input,

@@ -1,6 +1,6 @@
 # Figures, animations and tables: they read artifacts, import no torch, and are redrawn from the archive.
 
-STYLE = "src/hessian_directions/reporting/figures/style.mplstyle"
+STYLE = local("src/hessian_directions/reporting/figures/style.mplstyle")
 
 
 rule draw_figure:
@@ -20,6 +20,7 @@ rule draw_figure:
         "<logs>/draw_figure/{figure}.log",
     wildcard_constraints:
         figure=any_of(FIGURES),
+    localrule: True
     params:
         module=lambda wildcards: FIGURES[wildcards.figure]["module"],
         labels=LABELS,
@@ -48,6 +49,7 @@ rule draw_animation:
         "<logs>/draw_animation/{animation}.log",
     wildcard_constraints:
         animation=any_of(ANIMATIONS),
+    localrule: True
     params:
         module=lambda wildcards: ANIMATIONS[wildcards.animation]["module"],
         labels=LABELS,
@@ -58,14 +60,16 @@ rule draw_animation:
 
 rule draw_figures:
     input:
-        expand(rules.draw_figure.output, figure=FIGURES),
-        expand(rules.draw_animation.output, animation=ANIMATIONS),
+        expand(
+            "<drawn>/figures/{figure}.{suffix}", figure=FIGURES, suffix=["pdf", "png"]
+        ),
+        expand("<drawn>/animations/{animation}.gif", animation=ANIMATIONS),
 
 
 rule make_tables:
     input:
         **TABLE_INPUTS,
-        records=RECORDS,
+        records=RECORDS if "cost" in TABLES else [],
         code=code("make_tables"),
     output:
         **{
@@ -79,6 +83,7 @@ rule make_tables:
         },
     log:
         "<logs>/make_tables/tables.log",
+    localrule: True
     params:
         labels=LABELS,
     run:

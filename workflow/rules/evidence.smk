@@ -3,6 +3,7 @@
 import dataclasses
 
 from hessian_directions.reporting import claims
+from hessian_directions.reproduction import quantities
 from hessian_directions.reproduction.source_files import declared
 
 REGRESSION = [
@@ -31,9 +32,9 @@ def evidence(name, networks=NETWORK_NAMES):
     """The files of an artifact, or of run records (`<artifact>_record`): all parts, of these networks that have them."""
     name, is_record, _ = name.partition("_record")
     if name in registry.OF_PROFILES:
-        paths = [f"<shared>/{name}.nc"] if name in SHOWN else []
+        paths = [artifact(name)] if name in SHOWN else []
     elif name == "history":
-        paths = expand(f"{NETWORK}/history.nc", network=having(name, networks))
+        paths = expand(f"{TRAINING}/history.nc", network=having(name, networks))
     else:
         paths = [
             path
@@ -47,6 +48,17 @@ def evidence(name, networks=NETWORK_NAMES):
         # Times of the companion's networks join this profile's own: more sizes, one figure.
         paths += sorted(map(str, Path(SHARED).glob("networks/*/passes.run.json")))
     return paths[0] if name in registry.OF_PROFILES and paths else paths
+
+
+def resolved(path):
+    """A path as jobs see it; Snakemake replaces its variables in inputs alone."""
+    for variable, value in (
+        ("artifacts", ARTIFACTS),
+        ("weights", WEIGHTS),
+        ("shared", SHARED),
+    ):
+        path = path.replace(f"<{variable}>", value)
+    return path
 
 
 # figure: what its module says of it, that module, and its inputs by the names of `draw`'s arguments
@@ -79,20 +91,18 @@ FIGURES = {
 
 
 # What each job took; a companion's jobs are not counted again.
-RECORDS = expand(f"{NETWORK}/checkpoint.run.json", network=NETWORK_NAMES)
+RECORDS = expand(f"{TRAINING}/checkpoint.run.json", network=NETWORK_NAMES)
 for name in (*OF_NETWORKS, *OF_PROFILE):
     networks = OF_NETWORKS.get(name, [None])
     for network in networks:
-        for pattern in [artifact(name)] + (
-            [shard(name)] if registry.analysis(name).is_sharded else []
-        ):
+        for pattern in [artifact(name)] + ([shard(name)] if is_sharded(name) else []):
             RECORDS += [
                 record(path)
                 for path in expand(
                     pattern,
                     network=network,
                     part=parts_of(name, network),
-                    shard=range(settings_of(name, network).get("n_shards", 1)),
+                    shard=range(n_shards_of(name, network) or 1),
                 )
             ]
 RECORDS = list(dict.fromkeys(RECORDS))
@@ -111,6 +121,20 @@ TABLES = {
         if name in registry.OF_PROFILES
     )
 }
+# Those whose numbers are set beside the archive's: of what is measured in this run, and no times.
+COMPARED = [
+    table
+    for table, reads in TABLES.items()
+    if table not in quantities.TIMES
+    and any(
+        TRAINS if read == "history" else name in made and is_computed(name)
+        for made in ({*OF_NETWORKS, *OF_PROFILE},)
+        for read in reads
+        for name in (read.removesuffix("_record"),)
+    )
+]
+if SOURCE in ("recompute", "replicate"):
+    TABLES = {table: TABLES[table] for table in COMPARED}
 TABLE_INPUTS = {
     read: evidence(read) for read in dict.fromkeys(sum(TABLES.values(), []))
 }
@@ -119,6 +143,13 @@ CLAIM_INPUTS = {
     for field in dataclasses.fields(claims.Evidence)
     if field.name in (*SHOWN, *registry.OF_NETWORKS)
 }
+
+# The claims are about saddles and a population, too.
+JUDGED = {"saddles", "saddle_traces", "population"} <= set(SHOWN)
+# Whether there are numbers of these settings to set this run's beside.
+COMPARABLE = (
+    JUDGED and SOURCE in ("compute", "recompute") and is_archived(COMPLETE, ARCHIVE)
+)
 
 
 # Targets in their own right: Snakemake does not re-make a file that is only on the way to one that exists.
@@ -132,14 +163,12 @@ READ = [
     for paths in inputs.values()
     for path in ([paths] if isinstance(paths, str) else paths)
 ]
-if SOURCE == "compute":
-    READ += expand(f"{NETWORK}/checkpoint.safetensors", network=NETWORK_NAMES)
+if COMPUTES:
+    READ += expand(f"{TRAINING}/checkpoint.safetensors", network=NETWORK_NAMES)
     for name in OF_NETWORKS:
         if registry.analysis(name).has_dataset:
             paths = evidence(name)
             READ += paths
         if tensors := registry.analysis(name).tensors:
-            READ += expand(
-                f"{NETWORK}/{tensors}.safetensors", network=OF_NETWORKS[name]
-            )
+            READ += expand(TENSORS[tensors], network=OF_NETWORKS[name])
 READ = sorted(set(READ))

@@ -3,22 +3,24 @@
 
 rule train_network:
     input:
-        own_files,
+        own=own_files,
         code=code("train_network"),
     output:
-        checkpoint=f"{NETWORK}/checkpoint.safetensors",
-        history=f"{NETWORK}/history.nc",
-        snapshots=f"{NETWORK}/snapshots.safetensors",
-        run=f"{NETWORK}/checkpoint.run.json",
+        checkpoint=f"{TRAINING}/checkpoint.safetensors",
+        history=f"{TRAINING}/history.nc",
+        snapshots=f"{TRAINING}/snapshots.safetensors",
+        run=f"{TRAINING}/checkpoint.run.json",
     log:
         "<logs>/train_network/{network}.log",
     wildcard_constraints:
         network=any_of(TRAINED),
+    group:
+        group_of("train_network")
     conda:
         "../../environment.yml"
     threads: config["threads"]
     resources:
-        **GPU,
+        **resources_of("train_network"),
     params:
         **COMMON,
         network=initial_network,
@@ -33,18 +35,22 @@ rule train_network:
 
 rule import_checkpoint:
     input:
-        own_files,
+        own=own_files,
         code=code("import_checkpoint"),
     output:
-        checkpoint=f"{NETWORK}/checkpoint.safetensors",
-        run=f"{NETWORK}/checkpoint.run.json",
+        checkpoint=f"{TRAINING}/checkpoint.safetensors",
+        run=f"{TRAINING}/checkpoint.run.json",
     log:
         "<logs>/import_checkpoint/{network}.log",
     wildcard_constraints:
         network=any_of(name for name in NETWORK_NAMES if name not in TRAINED),
+    group:
+        group_of("import_checkpoint")
     conda:
         "../../environment.yml"
     threads: config["threads"]
+    resources:
+        **resources_of("import_checkpoint", uses_device=False),
     params:
         # Reading and scoring weights needs no GPU, and none is asked for.
         **COMMON | {"device": "cpu"},

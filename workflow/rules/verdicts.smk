@@ -20,16 +20,38 @@ rule decide_claims:
         ),
     log:
         "<logs>/decide_claims/claims.log",
+    localrule: True
     params:
         rules=config["claims"],
     run:
         run_script(rule, input, output, params, wildcards, log)
 
 
+# What the archive keeps of other seeds, and of directions, which it leaves out where they are large.
+REPLICATES = [
+    str(path)
+    for path in sorted(Path(ARCHIVE).glob("replicates/*/tables/*.csv"))
+    if path.stem in COMPARED
+]
+ARCHIVED_VECTORS = sorted(
+    map(str, Path(ARCHIVE).glob("networks/*/eigenvectors.safetensors"))
+)
+
+
 rule compare_with_archive:
     input:
-        archived=[f"<archive>/tables/{table}.csv" for table in TABLES],
-        computed=rules.make_tables.output,
+        **(
+            {
+                "archived_population": "<archive>/population.nc",
+                "computed_population": artifact("population"),
+            }
+            if "population" in OF_PROFILE
+            else {}
+        ),
+        # How far directions are turned that others were measured along.
+        archived=[f"<archive>/tables/{table}.csv" for table in COMPARED],
+        computed=[f"<drawn>/tables/{table}.csv" for table in COMPARED],
+        replicates=REPLICATES,
         archived_claims="<archive>/claims.csv",
         computed_claims=rules.decide_claims.output.claims,
         # Whether the networks that are trained here are those of the archive.
@@ -37,20 +59,41 @@ rule compare_with_archive:
             "<archive>/networks/{network}/checkpoint.safetensors", network=TRAINED
         ),
         computed_checkpoints=expand(
-            f"{NETWORK}/checkpoint.safetensors", network=TRAINED
+            f"{TRAINING}/checkpoint.safetensors", network=TRAINED
         ),
-        archived_population=(
-            evidence("population") if COMPANION else "<archive>/population.nc"
+        archived_vectors=ARCHIVED_VECTORS,
+        computed_vectors=expand(
+            TENSORS["eigenvectors"], network=OF_NETWORKS.get("eigenpairs", [])
         ),
-        computed_population=evidence("population"),
         code=code("compare_with_archive"),
     output:
         comparison="<drawn>/comparison.csv",
         verdicts="<drawn>/comparison_verdicts.csv",
+        power="<drawn>/comparison_power.csv",
         summary="<drawn>/comparison.txt",
     log:
         "<logs>/compare_with_archive/comparison.log",
+    localrule: True
     params:
-        tolerances=config["comparison"],
+        level="recomputed" if SOURCE == "recompute" else "retrained",
+        configuration={
+            key: COMPLETE[key] for key in ("precision", "networks", "analyses")
+        },
+    run:
+        run_script(rule, input, output, params, wildcards, log)
+
+
+rule record_replicate:
+    input:
+        checkpoints=expand(f"{TRAINING}/checkpoint.safetensors", network=TRAINED),
+        code=code("record_replicate"),
+    output:
+        checkpoints="<drawn>/checkpoints.json",
+        configuration="<drawn>/settings.yaml",
+    log:
+        "<logs>/record_replicate/replicate.log",
+    localrule: True
+    params:
+        configuration=COMPLETE,
     run:
         run_script(rule, input, output, params, wildcards, log)

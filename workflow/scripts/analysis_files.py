@@ -1,13 +1,15 @@
 """An analysis' inputs and outputs as files."""
 
+import math
 from typing import Any
 
-from hessian_directions.analyses.job import Job
+from hessian_directions.analyses import registry
+from hessian_directions.analyses.job import SAVE_SECONDS, Job
 from hessian_directions.analyses.registry import Analysis
 from hessian_directions.reproduction import artifacts
 
 # Inputs that no analysis reads itself.
-OTHERS = {"checkpoint", "code", "shards"}
+OTHERS = {"checkpoint", "code", "shards", "other_checkpoints"}
 
 
 def job_of(stage: Any) -> Job:
@@ -19,12 +21,15 @@ def job_of(stage: Any) -> Job:
         shard=int(getattr(stage.wildcards, "shard", 0)),
         announce=stage.progress,
         state_path=stage.state_path(stage.output[0]),
+        save_seconds=math.inf if stage.rank else SAVE_SECONDS,
         record=stage.record,
         data=stage.params.get("data_settings", {}),
         device=stage.params.device,
         precision=stage.params.precision,
         cache=stage.cache,
         folder=stage.folder,
+        network=getattr(stage.wildcards, "network", ""),
+        checkpoints=_other_checkpoints(stage),
     )
 
 
@@ -35,12 +40,21 @@ def write(
     identity: dict[str, Any],
 ) -> None:
     """Write what an analysis returned: nothing, a dataset, or a dataset and large arrays."""
+    if stage.rank:
+        return
     provenance = stage.provenance(identity)
     if analysis.tensors is not None:
         result, arrays = result
         artifacts.write_tensors(stage.output[analysis.tensors], arrays, provenance)
     if analysis.has_dataset:
         artifacts.write_dataset(stage.output.artifact, result, provenance)
+
+
+def _other_checkpoints(stage: Any) -> dict[str, str]:
+    """The files of the other networks that an analysis reads, by name."""
+    paths = stage.input.get("other_checkpoints", [])
+    analysis = registry.analysis(stage.params.analysis)
+    return dict(zip(analysis.other_networks(stage.params.settings), paths))
 
 
 def _read(path: str) -> Any:

@@ -1,14 +1,12 @@
 """One analysis of one network: `analyses.<params.analysis>`."""
 
-from typing import TYPE_CHECKING
-
 from analysis_files import job_of, write
+from processes import run_in_processes
 from stage import stage
 
 from hessian_directions.analyses import problem, registry
 
-if TYPE_CHECKING:
-    from snakemake.script import snakemake
+run_in_processes(snakemake, __file__)
 
 with stage(snakemake) as job:
     analysis = registry.analysis(job.params.analysis)

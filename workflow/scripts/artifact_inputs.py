@@ -18,7 +18,10 @@ def network_of(path: str) -> str:
 
 
 def load(inputs: Any) -> dict[str, Any]:
-    """Each named input: a dataset or run record, or those of several networks by name."""
+    """Each named input: a dataset or run record, or those of several networks by name.
+
+    Networks are left out whose numbers are not finite.
+    """
     return {
         name: _read(paths) if isinstance(paths, str) else _of_networks(paths)
         for name, paths in inputs.items()
@@ -30,8 +33,31 @@ def _of_networks(paths: list[str]) -> dict[str, Any]:
     """By network, in order; the parts of one artifact together."""
     found: dict[str, list[str]] = {}
     for path in paths:
+        if artifacts.failure(path):
+            continue
         found.setdefault(network_of(path), []).append(path)
     return {network: _together(own) for network, own in found.items()}
+
+
+def nothing_left(inputs: Any) -> str | None:
+    """Why a drawing has nothing to show; None where some network has what it reads."""
+    for name, paths in inputs.items():
+        if name in AUXILIARY or isinstance(paths, str) or not paths:
+            continue
+        sentences = list(map(artifacts.failure, paths))
+        if all(sentences):
+            return sentences[0]
+    return None
+
+
+def failures(inputs: Any) -> dict[str, str]:
+    """Why numbers of a network are left out, by network: the first of the reasons."""
+    found: dict[str, str] = {}
+    for name, paths in inputs.items():
+        for path in [] if name in AUXILIARY or isinstance(paths, str) else paths:
+            if sentence := artifacts.failure(path):
+                found.setdefault(network_of(path), sentence)
+    return found
 
 
 def _together(paths: list[str]) -> Any:
@@ -45,12 +71,16 @@ def _together(paths: list[str]) -> Any:
 
 
 def slices(paths: list[str]) -> dict[str, xr.Dataset]:
-    """Slices of one network by plane and split."""
-    return {
-        f"{Path(path).stem}_{split}": loss.rename("loss").to_dataset()
-        for path in paths
-        for split, loss in artifacts.read_dataset(path).items()
-    }
+    """Slices of one network by plane and split: loss, and accuracy where there are classes."""
+    found = {}
+    for path in paths:
+        dataset = artifacts.read_dataset(path)
+        for split in ("train", "test"):
+            surface = dataset[split].rename("loss").to_dataset()
+            if f"{split}_accuracy" in dataset:
+                surface["accuracy"] = dataset[f"{split}_accuracy"]
+            found[f"{Path(path).stem}_{split}"] = surface
+    return found
 
 
 def _read(path: str) -> Any:

@@ -1,34 +1,61 @@
 """Set every published number beside the one computed here."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 from stage import stage
 
-from hessian_directions.reproduction import artifacts, comparison
+from hessian_directions.reproduction import artifacts, comparison, scales
 
-if TYPE_CHECKING:
-    from snakemake.script import snakemake
+
+def tables(paths: list[str]) -> dict[str, pd.DataFrame]:
+    return {Path(path).stem: pd.read_csv(path) for path in paths}
+
+
+def tensors(paths: list[str]) -> dict[str, dict[str, np.ndarray]]:
+    """By network."""
+    return {Path(path).parent.name: artifacts.read_tensors(path) for path in paths}
+
+
+def vectors(paths: list[str]) -> dict[str, np.ndarray]:
+    return {network: arrays["vectors"] for network, arrays in tensors(paths).items()}
+
 
 with stage(snakemake) as job:
-    archived, computed = (
-        {Path(path).stem: pd.read_csv(path) for path in paths}
-        for paths in (job.input.archived, job.input.computed)
+    archived, computed = tables(job.input.archived), tables(job.input.computed)
+    runs: dict[str, list[str]] = {}
+    for path in job.input.replicates:
+        runs.setdefault(Path(path).parents[1].name, []).append(path)
+    populations = [
+        artifacts.read_dataset(path) if path else None
+        for path in (job.input.get("archived_population"), job.input.get("computed_population"))
+    ]
+    others = comparison.other_networks(
+        tensors(job.input.archived_checkpoints),
+        tensors(job.input.computed_checkpoints),
+        *populations,
     )
-    others = comparison.OtherNetworks.between(
-        *(
-            {Path(path).parent.name: artifacts.read_tensors(path) for path in paths}
-            for paths in (job.input.archived_checkpoints, job.input.computed_checkpoints)
+    numbers, acceptance = comparison.compare_tables(
+        archived,
+        computed,
+        scales.of_subjects(
+            job.params.configuration,
+            archived,
+            computed,
+            vectors(job.input.archived_vectors),
+            vectors(job.input.computed_vectors),
+            populations[0],
         ),
-        artifacts.read_dataset(job.input.archived_population),
-        artifacts.read_dataset(job.input.computed_population),
+        others,
+        [tables(paths) for paths in runs.values()],
     )
-    numbers = comparison.compare_tables(archived, computed, job.params.tolerances, others)
     verdicts = comparison.compare_verdicts(
         pd.read_csv(job.input.archived_claims), pd.read_csv(job.input.computed_claims)
     )
     artifacts.write_table(job.output.comparison, numbers)
     artifacts.write_table(job.output.verdicts, verdicts)
+    artifacts.write_table(job.output.power, comparison.power(numbers))
+    text = comparison.summary(job.params.level, numbers, verdicts, acceptance, others)
     with artifacts.atomic_path(job.output.summary) as path:
-        path.write_text(comparison.summary(numbers, verdicts, others) + "\n")
+        path.write_text(text + "\n")

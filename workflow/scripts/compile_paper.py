@@ -1,5 +1,6 @@
-"""Compile the manuscript; its figures and numbers come from the results folder it is given."""
+"""Compile the manuscript about two archives: from what this run drew, and from its companion's archive."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -7,29 +8,39 @@ import typst
 import yaml
 from stage import stage
 
+from hessian_directions.errors import ArtifactError
 from hessian_directions.reproduction import artifacts
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
 
 with stage(snakemake) as job:
-    with artifacts.atomic_path(job.output.configuration) as path:
-        path.write_text(
-            yaml.safe_dump(job.params.configuration, allow_unicode=True, sort_keys=False)
-        )
-    manifests = job.input.companion
-    companion = {"companion": f"/{Path(manifests[0]).parent}"} if manifests else {}
+    folders = {
+        job.params.role: Path(job.input.configuration).parent,
+        job.params.companion_role: Path(job.input.companion).parent,
+    }
+    for role, figures in yaml.safe_load(Path(job.input.shown).read_text()).items():
+        for path in (folders[role] / f"figures/{figure}.pdf" for figure in figures):
+            if not path.is_file():
+                raise ArtifactError(f"{path} is missing, and {job.input.shown} lists it")
+    inputs = {role: f"/{folder}" for role, folder in folders.items()}
+    if job.input.power:
+        inputs["power"] = f"/{job.input.power[0]}"
     # No system fonts and no date: the same inputs give the same PDF on every machine.
-    pdf = typst.compile(
+    compiler = typst.Compiler(
         job.input.manuscript,
         root=".",
         ignore_system_fonts=True,
-        sys_inputs={
-            "results": f"/{Path(job.input.claims[0]).parent}",
-            "profile": job.params.configuration["profile"],
-            "config": f"/{job.output.configuration}",
-        }
-        | companion,
+        sys_inputs=inputs,
     )
+    try:
+        pdf = compiler.compile()
+    except typst.TypstError as error:
+        raise ArtifactError(f"{job.input.manuscript} cannot be compiled: {error}") from error
     with artifacts.atomic_path(job.output.pdf) as path:
         path.write_bytes(pdf)
+    unsupported = json.loads(compiler.query("<unsupported>"))
+    if unsupported:
+        job.log.warning(
+            "%d sentences are marked: the numbers do not support them", len(unsupported)
+        )

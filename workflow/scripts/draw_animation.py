@@ -1,14 +1,16 @@
 """Draw one animation from its artifacts."""
 
 import importlib
-from typing import TYPE_CHECKING
 
 import artifact_inputs
 from stage import stage
 
-if TYPE_CHECKING:
-    from snakemake.script import snakemake
+from hessian_directions.reporting.figures import drawing
 
 with stage(snakemake) as job:
     module = importlib.import_module(f"hessian_directions.reporting.figures.{job.params.module}")
-    module.animate(**artifact_inputs.load(job.input), labels=job.params.labels, path=job.output.gif)
+    if sentence := artifact_inputs.nothing_left(job.input):
+        drawing.save_animation(job.output.gif, drawing.sentence(sentence), lambda i: None, 1)
+    else:
+        arguments = artifact_inputs.load(job.input)
+        module.animate(**arguments, labels=job.params.labels, path=job.output.gif)

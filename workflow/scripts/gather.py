@@ -1,21 +1,32 @@
 """The artifact of an analysis from its shards."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
+import xarray as xr
 from analysis_files import job_of
 from stage import stage
 
 from hessian_directions.analyses import registry
 from hessian_directions.reproduction import artifacts
 
-if TYPE_CHECKING:
-    from snakemake.script import snakemake
+
+class Shards(Sequence[xr.Dataset]):
+    """Each is read when it is asked for: thousands of files need not be in memory at once."""
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        self.paths = paths
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, number):
+        return artifacts.read_dataset(self.paths[number])
+
 
 with stage(snakemake) as job:
     analysis = registry.analysis(job.params.analysis)
     settings = analysis.settings.model_validate(job.params.settings)
-    shards = [artifacts.read_dataset(path) for path in job.input.shards]
-    dataset = analysis.module.gather(shards, settings, job_of(job))
+    dataset = analysis.module.gather(Shards(job.input.shards), settings, job_of(job))
     made = artifacts.read_provenance(job.input.shards[0])
     provenance = job.provenance(made["data"])
     # What the shards were computed with, and what was said to the gathering beside that.

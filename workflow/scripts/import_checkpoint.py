@@ -1,15 +1,10 @@
 """Bring in a checkpoint made elsewhere, checked key by key against the model, and by what it scores."""
 
-from typing import TYPE_CHECKING
-
 from stage import stage
 
 from hessian_directions.analyses import problem
 from hessian_directions.learning import checkpoints
 from hessian_directions.learning.training import evaluate
-
-if TYPE_CHECKING:
-    from snakemake.script import snakemake
 
 with stage(snakemake) as job:
     studied = problem.from_params(job.params, job.cache, job.folder)

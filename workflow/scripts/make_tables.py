@@ -1,15 +1,10 @@
 """Make the published tables from artifacts."""
 
-from typing import TYPE_CHECKING
-
 import artifact_inputs
 from stage import stage
 
 from hessian_directions.reporting import tables
 from hessian_directions.reproduction import artifacts
-
-if TYPE_CHECKING:
-    from snakemake.script import snakemake
 
 with stage(snakemake) as job:
     read = artifact_inputs.load(job.input) | {

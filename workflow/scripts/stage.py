@@ -9,16 +9,26 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from hessian_directions.errors import HessianDirectionsError
-from hessian_directions.reproduction import artifacts
+from hessian_directions.errors import HessianDirectionsError, LostProcessError, NonFiniteError
+from hessian_directions.reproduction import artifacts, devices, locks
+from hessian_directions.reproduction.job_logs import DONE, FAILED, FORMAT, STARTED
+
+LESS_MEMORY = "lower the network's key 'batch_size', or run fewer jobs at once (--cores)"
+
+# Where one of several processes of a job finds it and leaves what it has to say of an error.
+FOLDER = "HESSIAN_DIRECTIONS_JOB_FOLDER"
 
 
 class Stage:
-    """One job: its inputs, outputs and parameters, and the provenance that its artifacts carry."""
+    """One job: its inputs, outputs and parameters, and the provenance that its artifacts carry.
+
+    Of several processes of a job the first, of rank 0, alone writes files.
+    """
 
     def __init__(self, snakemake: Any) -> None:
+        self.rank = int(os.environ["RANK"]) if FOLDER in os.environ else 0
         self.rule = snakemake.rule
         self.input = snakemake.input
         self.output = snakemake.output
@@ -31,6 +41,26 @@ class Stage:
         self.log = logging.getLogger(self.rule)
         self.record: dict[str, Any] = {}
         self.states: list[Path] = []
+        self.start_clock()
+
+    def start_clock(self) -> None:
+        """Count the job's time from now."""
+        self._started, self._clock = time.time(), time.perf_counter()
+
+    @property
+    def where(self) -> str:
+        """The wildcards, for a reader."""
+        wildcards = ", ".join(f"{key}={value}" for key, value in self.wildcards.items())
+        return f"({wildcards})" if wildcards else ""
+
+    @property
+    def name(self) -> str:
+        return f"{self.rule} {self.where}".strip()
+
+    @property
+    def is_of_network(self) -> bool:
+        """Whether it computes something of one network."""
+        return bool(self.output.get("run") and self.wildcards.get("network"))
 
     @property
     def configuration(self) -> dict[str, Any]:
@@ -53,6 +83,28 @@ class Stage:
         self.states.append(Path(f"{output}.state"))
         return str(self.states[-1])
 
+    def write_record(self) -> None:
+        """Where, when and for how long the job ran, beside its artifacts."""
+        if self.rank or not (path := self.output.get("run")):
+            return
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        artifacts.write_json(
+            path,
+            {
+                "rule": self.rule,
+                "wildcards": dict(self.wildcards.items()),
+                "host": platform.node(),
+                "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+                "device": self.params.get("device", "cpu"),
+                "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._started)),
+                "threads": self.threads,
+                "wall_seconds": round(time.perf_counter() - self._clock, 3),
+                "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 3),
+                "peak_memory_bytes": usage.ru_maxrss * 1024,
+            }
+            | self.record,
+        )
+
     def progress(self, text: object) -> None:
         """Say how far the job is; at most one line in five seconds reaches the log."""
         now = time.monotonic()
@@ -64,55 +116,106 @@ class Stage:
 @contextlib.contextmanager
 def stage(snakemake: Any) -> Iterator[Stage]:
     """Run a job's body; write its run record on success, end a user's error in one sentence."""
-    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
-    if snakemake.log:
-        handlers.append(logging.FileHandler(snakemake.log[0], mode="w"))
-        handlers[0].setLevel(logging.ERROR)
-    logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", handlers=handlers)
-    # Other libraries' news belong into nobody's log; our own are the job's progress.
-    logging.getLogger(snakemake.rule).setLevel(logging.INFO)
+    job = Stage(snakemake)
+    if job.rank == 0:
+        start_log(snakemake)
+        job.log.info(f"{STARTED} {job.where}")
     torch = sys.modules.get("torch")
     if torch is not None:
-        torch.set_num_threads(snakemake.threads)
+        torch.set_num_threads(max(1, snakemake.threads // snakemake.params.get("processes", 1)))
         # Not all GPU kernels have a deterministic form; those that have one use it, cuBLAS where this is set.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
-    job = Stage(snakemake)
-    started, clock = time.time(), time.perf_counter()
     try:
-        yield job
+        try:
+            if sentence := _failed_input(job):
+                _leave_out(job, sentence)
+                raise SystemExit(0)
+            # One of several processes has a share of what was claimed for all.
+            if snakemake.params.get("device") == "cuda" and FOLDER not in os.environ:
+                devices.claim_gpus()
+                job.start_clock()
+            yield job
+            job.write_record()
+        except NonFiniteError as error:
+            if not job.is_of_network:
+                raise
+            _leave_out(job, f"{job.name}: {error}")
     except HessianDirectionsError as error:
-        _fail(job, str(error))
+        # What the process says that was lost, if it says anything, is the reason.
+        fail(job, str(error), "lost" if isinstance(error, LostProcessError) else "error")
     except OSError as error:
-        _fail(job, f"{error.filename or 'a file'}: {error.strerror or error}")
+        fail(job, f"{error.filename or 'a file'}: {error.strerror or error}")
     except MemoryError:
-        _fail(job, "the memory is full")
-    except RuntimeError as error:
-        if torch is None or not isinstance(error, torch.OutOfMemoryError):
-            raise
-        _fail(job, "the GPU's memory is full: lower the network's key 'batch_size'")
-    if record := snakemake.output.get("run"):
-        usage = resource.getrusage(resource.RUSAGE_SELF)
-        artifacts.write_json(
-            record,
-            {
-                "rule": job.rule,
-                "wildcards": dict(job.wildcards.items()),
-                "host": platform.node(),
-                "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-                "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
-                "threads": job.threads,
-                "wall_seconds": round(time.perf_counter() - clock, 3),
-                "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 3),
-                "peak_memory_bytes": usage.ru_maxrss * 1024,
-            }
-            | job.record,
-        )
+        fail(job, f"the memory is full: {LESS_MEMORY}")
+    except BaseException as error:
+        if torch is not None and isinstance(error, torch.OutOfMemoryError):
+            fail(job, "the GPU's memory is full: lower the network's key 'batch_size'")
+        if isinstance(error, RuntimeError) and "can't allocate memory" in str(error):
+            fail(job, f"the memory is full: {LESS_MEMORY}")
+        job.log.info(DONE if isinstance(error, SystemExit) else f"{FAILED}: {error!r}")
+        raise
+    if job.rank:
+        return
     for state in job.states:
         state.unlink(missing_ok=True)
+    job.log.info(DONE)
 
 
-def _fail(job: Stage, sentence: str) -> None:
-    wildcards = ", ".join(f"{key}={value}" for key, value in job.wildcards.items())
-    job.log.error("%s%s: %s", job.rule, f" ({wildcards})" if wildcards else "", sentence)
+def start_log(snakemake: Any, mode: str = "w") -> None:
+    """Send what a job says to its log file, errors to the terminal as well."""
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    if snakemake.log:
+        handlers.append(_own_log(snakemake.log[0], mode))
+        handlers[0].setLevel(logging.ERROR)
+    logging.basicConfig(format=FORMAT, handlers=handlers)
+    logging.raiseExceptions = False  # where the disk is full, what is computed matters, not the log
+    # Other libraries' news belong into nobody's log; our own are the job's progress.
+    logging.getLogger(snakemake.rule).setLevel(logging.INFO)
+
+
+def fail(job: Stage, sentence: str, kind: str = "error") -> NoReturn:
+    """End a job with one sentence: in its log, or for the process that started this one."""
+    if FOLDER in os.environ:
+        Path(os.environ[FOLDER], f"{kind}_{job.rank}").write_text(sentence)
+        raise SystemExit(1)
+    job.log.error(f"{job.name}: {sentence}")
+    job.log.info(FAILED)
     raise SystemExit(1)
+
+
+def _own_log(path: str, mode: str) -> logging.Handler:
+    """The job's log, held as long as the job lives: a path has one writer at a time."""
+    handler = logging.FileHandler(path, mode="a")
+    # A job may outlive the run that started it.
+    if locks.hold(path) is None:
+        print(f"{path}: a job of an earlier run goes on and is waited for", file=sys.stderr)
+        locks.hold(path, wait=True)
+    if mode == "w":
+        handler.stream.truncate(0)
+    return handler
+
+
+def _failed_input(job: Stage) -> str | None:
+    """Why a job of a network cannot compute: it would do so with numbers that are not finite.
+
+    Files of the user's own are no artifacts: what is wrong with them says who reads them.
+    """
+    if not job.is_of_network:
+        return None
+    own = set(job.input.get("own", ()))
+    paths = [path for path in job.input if path.endswith((".nc", ".safetensors"))]
+    paths = [path for path in paths if path not in own]
+    return next(filter(None, map(artifacts.failure, paths)), None)
+
+
+def _leave_out(job: Stage, sentence: str) -> None:
+    """Files that say why there are no numbers: drawings and tables leave them out, others go on."""
+    if job.rank:  # comes to the same end
+        return
+    job.log.error(sentence)
+    job.record["failed"] = sentence
+    for path in job.output:
+        if not path.endswith(".run.json"):
+            artifacts.write_failure(path, sentence, job.provenance())
+    job.write_record()

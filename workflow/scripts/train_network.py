@@ -1,7 +1,5 @@
 """Train a network: its checkpoint, its history and the weights along the way."""
 
-from typing import TYPE_CHECKING
-
 import torch
 import xarray as xr
 from stage import stage
@@ -12,9 +10,6 @@ from hessian_directions.learning import checkpoints
 from hessian_directions.learning.training import train
 from hessian_directions.reproduction import artifacts
 
-if TYPE_CHECKING:
-    from snakemake.script import snakemake
-
 with stage(snakemake) as job:
     studied = problem.from_params(job.params, job.cache, job.folder)
     result = train(
@@ -23,7 +18,7 @@ with stage(snakemake) as job:
         studied.dataset.train,
         studied.dataset.test,
         job.params.training,
-        seed=seeds.derive(job.params.seed, "training"),
+        seed=seeds.derive(problem.training_seed(job.params), "training"),
         device=studied.device,
         state_path=job.state_path(job.output.checkpoint),
         progress=job.progress,

@@ -1,7 +1,7 @@
 """Both ends of the spectrum, trace and Frobenius norm of one objective, by few products."""
 
 from hessian_directions import seeds
-from hessian_directions.analyses.job import Job
+from hessian_directions.analyses.job import SAVE_SECONDS, Job
 from hessian_directions.objectives.objective import Objective
 from hessian_directions.spectral.eigenpairs import extreme_eigenpairs
 from hessian_directions.traces.deflation import deflated_rest
@@ -29,6 +29,7 @@ def summarize(
         missed_probability=missed_probability,
         seed=seeds.generator(seed, "start"),
         state_path=job.state_path if job else None,
+        save_seconds=job.save_seconds if job else SAVE_SECONDS,
         progress=(lambda status: job.announce(str(status))) if job else None,
     )
     rest = deflated_rest(H, pairs.vectors, n_samples, seeds.generator(seed, "trace"))

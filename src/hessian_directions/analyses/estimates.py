@@ -10,19 +10,21 @@ from torch import Tensor
 
 from hessian_directions import seeds
 from hessian_directions.analyses.job import Job
+from hessian_directions.errors import KinkError
 from hessian_directions.geometry.directions import gaussian
 from hessian_directions.objectives.objective import Objective
 from hessian_directions.traces import estimators
 from hessian_directions.traces.finite_differences import PILOTS, choose_step, in_float64
 
 # Cost in forward passes of the network: convolutions and matrix products, gradient 3, product 8
-# (6 with shared passes), second directional derivative in Taylor mode 5. Loss values count in
-# their own precision, as 1.
+# (6 with shared passes), second directional derivative in Taylor mode 5, first one in forward mode
+# 3. Loss values count in their own precision, as 1.
 FORWARDS = {
     "value": 1,
     "gradient": 3,
     "hessian_vector_product": 8,
     "second_directional_derivative": 5,
+    "directional_derivative": 3,
 }
 
 
@@ -42,10 +44,11 @@ def compare(
 ) -> tuple[xr.Dataset, dict[str, float]]:
     """Samples, means and standard errors of every estimator, and their seconds.
 
-    Loss differences (three points, and a quadratic fit), exact second directional derivatives and
-    Hutchinson's products share Gaussian directions; Rademacher, deflated and Hutch++ have their
-    own. Differences and exact derivatives go on to `n_paired` directions: what kinks add to a
-    difference varies much from one to the next.
+    Loss differences (three points, those corrected for kinks where there are any, and a quadratic
+    fit), exact second directional derivatives and Hutchinson's products share Gaussian directions;
+    Rademacher, deflated and Hutch++ have their own. Corrected differences have a step of their own,
+    too, since kinks make the others' long. Differences and exact derivatives go on to `n_paired`
+    directions: what kinks add to a difference varies much from one to the next.
     """
     n_samples = numbers.n_samples
     H = objective.hessian()
@@ -57,7 +60,7 @@ def compare(
         objective.device,
     )
     shared = paired[:, :n_samples]
-    # The step is chosen once for both estimators from loss values, and each is charged for it.
+    # The step is chosen once for differences and fits from loss values, and each is charged for it.
     precise = in_float64(objective)
     before = precise.cost
     step = choose_step(precise, shared[:, :PILOTS])
@@ -107,6 +110,16 @@ def compare(
         )
     for name in ("finite_difference", "quadratic_fit"):
         estimates[name] = replace(estimates[name], cost=estimates[name].cost + choice)
+    if precise.kinks():
+        try:
+            estimates["finite_difference_corrected"] = estimators.finite_difference(
+                precise,
+                directions=paired,
+                kinks="correct",
+                progress=job.counted("corrected differences"),
+            )
+        except KinkError as error:
+            job.announce(f"no corrected differences: {error}")
     samples = np.full((len(estimates), paired.shape[1]), np.nan)
     for row, estimate in zip(samples, estimates.values()):
         row[: estimate.n_samples] = estimate.samples

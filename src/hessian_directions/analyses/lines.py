@@ -25,14 +25,15 @@ class Settings(typed.Settings):
     n_points: Odd = setting(41, "points of a line; the network itself is the middle one")
 
 
-def passes(settings: Settings) -> dict[str, int]:
-    return {"value": 4 * settings.n_points, "gradient": 1, "derivative": 4}
+def passes(settings: Settings) -> dict[str, float]:
+    return {"values": 4 * settings.n_points, "gradient": 1, "derivatives": 4}
 
 
 def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
     """Loss along lines of unit direction: two random ones and the two extreme Hessian directions.
 
     With the exact slope ∇L·v and curvature v'Hv along each: a trained network is no critical point.
+    And with the accuracy on the same images, where they have classes.
     """
     import torch
 
@@ -51,7 +52,7 @@ def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
     distances = slices.grid(half_width, settings.n_points)
     loss = slices.line(objective, directions, distances, progress=job.counted("points"))
     slope = directions.T.double() @ objective.gradient().double()
-    return xr.Dataset(
+    lines = xr.Dataset(
         {
             "loss": (("direction", "distance"), loss.values),
             "slope": ("direction", slope.cpu()),
@@ -62,3 +63,6 @@ def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
             "distance": distances,
         },
     )
+    if problem.dataset.n_classes is None:
+        return lines
+    return lines.assign(accuracy=(("direction", "distance"), loss["accuracy"].values))

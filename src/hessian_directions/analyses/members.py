@@ -3,13 +3,17 @@
 `settings` are those of the analysis `population`.
 """
 
+import copy
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 import xarray as xr
 from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector
 
 from hessian_directions import seeds
 from hessian_directions.analyses.curvature import summarize
@@ -23,7 +27,7 @@ from hessian_directions.learning.training import evaluate, train
 from hessian_directions.models import registry as models
 from hessian_directions.objectives.objective import Objective
 from hessian_directions.spectral.eigenpairs import extreme_eigenpairs
-from hessian_directions.traces import estimators
+from hessian_directions.traces.deflation import deflated_rest
 
 # Factors that are options of the model; `seed` is a factor of both, the others are training settings.
 MODEL_FACTORS = ("width",)
@@ -43,37 +47,55 @@ def members(factors: Mapping[str, list[float]]) -> list[dict[str, Any]]:
 
 
 def train_members(settings: Any, job: Job) -> xr.Dataset:
-    """Every n_shards-th member, trained and measured; with shard 0 the rescaled one."""
+    """Every n_shards-th member, trained and measured; beside its own the rescaled one."""
     dataset = data.load(job.data, cache_folder(job.cache), job.folder)
     job.identity.update(dataset.identity)
-    mine = list(enumerate(members(settings.factors)))[job.shard :: settings.n_shards]
-    rows = []
+    if settings.n_images is not None:
+        dataset = replace(dataset, train=dataset.train.balanced(settings.n_images))
+    numbered = list(enumerate(members(settings.factors)))
+    mine = numbered[job.shard :: settings.n_shards]
+    # The counter-example, one function of many curvatures, is the last member of the first seed.
+    first_seed = settings.factors["seed"][0]
+    example = max(number for number, factors in numbered if factors["seed"] == first_seed)
+    rows, rescaled = [], xr.Dataset()
     for number, factors in mine:
         member_seed = seeds.derive(job.seed, "member", factors.get("seed", 0))
-        model, row, images = _train_member(settings, factors, dataset, member_seed, job.device)
-        objective = Objective(
-            model.to(dtype=getattr(torch, job.precision)),
-            LOSSES[settings.loss],
-            images.inputs.to(job.device),
-            images.targets.to(job.device),
+        member = _train_member(settings, factors, dataset, member_seed, job.device)
+        measured = partial(
+            measure,
+            member=member,
+            settings=settings,
+            precision=getattr(torch, job.precision),
+            seed=seeds.derive(job.seed, "member", number, "curvature"),
         )
-        row |= measure(objective, settings, seeds.derive(job.seed, "member", number, "curvature"))
-        rows.append({"number": number} | factors | row)
+        rows.append({"number": number} | factors | member.scores | measured(member.model))
+        if number == example:
+            rescaled = rescale(member.model, measured, settings)
         job.announce(f"member {len(rows)} of {len(mine)}")
     result = xr.Dataset({name: ("member", [row[name] for row in rows]) for name in rows[0]})
-    if job.shard == 0:  # its last model is the counter-example: one function, many curvatures
-        seed = seeds.derive(job.seed, "rescaling")
-        result = result.merge(rescale(objective, model, images, settings, seed))
-    return result
+    return result.merge(rescaled)
+
+
+@dataclass(frozen=True)
+class Member:
+    """A trained network, and what its measures need beside its weights.
+
+    Attributes:
+        model: The network.
+        initial: θ before training.
+        images: The training images with the labels that were trained on, noise included.
+        scores: How training ended, and losses and accuracies.
+    """
+
+    model: nn.Module
+    initial: Tensor
+    images: Split
+    scores: dict[str, Any]
 
 
 def _train_member(
-    settings: Any,
-    factors: Mapping[str, Any],
-    dataset: Dataset,
-    seed: int,
-    device: str,
-) -> tuple[nn.Module, dict[str, Any], Split]:
+    settings: Any, factors: Mapping[str, Any], dataset: Dataset, seed: int, device: str
+) -> Member:
     options = dict(settings.model.options)
     training = settings.training.model_dump()
     for name, value in factors.items():
@@ -90,6 +112,7 @@ def _train_member(
         seed=seeds.derive(seed, "initialisation"),
     )
     chosen_device = choose_device(device)
+    initial = parameters_to_vector(model.to(chosen_device).parameters()).detach().clone()
     result = train(model, loss, dataset.train, None, training, seed=seed, device=chosen_device)
     # Training loss and gap are on the labels that were trained on, noise included; test labels are clean.
     train_loss, train_accuracy = evaluate(model, loss, result.train)
@@ -104,46 +127,79 @@ def _train_member(
         "test_accuracy": test_accuracy,
         "gap_accuracy": train_accuracy - test_accuracy,
     }
-    return model, scores, result.train
+    return Member(model, initial, result.train, scores)
 
 
-def measure(objective: Objective, settings: Any, seed: int) -> dict[str, float]:
-    """Every measure of flatness of one network."""
-    summary = summarize(objective, settings.tolerance, settings.n_samples, seed)
-    del summary["n_products"]
-    return summary | flatness.normalised_measures(
-        summary["trace"], summary["largest"], summary["theta_norm"], objective.n_parameters
+def measure(
+    model: nn.Module, member: Member, settings: Any, precision: torch.dtype, seed: int
+) -> dict[str, float]:
+    """Every measure of flatness of a network, the member's own or one with its function."""
+    model = copy.deepcopy(model).to(precision)
+    device = next(model.parameters()).device
+    images, targets = member.images.inputs.to(device), member.images.targets.to(device)
+    objective = Objective(model, LOSSES[settings.loss], images, targets)
+    theta, n_samples = objective.theta, settings.n_samples
+    # The second search for lost members of a cluster would double the products: λ is wanted here
+    # to the tolerance, whatever its multiplicity.
+    row = summarize(objective, settings.tolerance, n_samples, seed, missed_probability=1.0)
+    del row["n_products"]
+    row["loss"] = float(objective.value())
+    row["smallest_magnitude"] = abs(row["smallest"])
+    row |= flatness.normalised_measures(
+        row["trace"], row["largest"], row["theta_norm"], objective.n_parameters
     )
+    row |= _adaptive(objective, settings, seed)
+    kappa = flatness.relative_flatness(
+        objective, n_samples, seeds.generator(seed, "relative flatness")
+    )
+    row["relative_flatness"] = sum(layer.mean for layer in kappa.values())
+    row["relative_flatness_output"] = list(kappa.values())[-1].mean
+    row["distance"] = float((theta - member.initial.to(theta)).double().norm())
+    for radius in settings.average_radii:
+        increase = flatness.average_increase(
+            objective, radius, n_samples, seeds.generator(seed, "average increase")
+        )
+        row[f"average_increase_{radius:g}"] = increase.mean
+    for radius in settings.worst_radii:
+        row[f"worst_increase_{radius:g}"] = flatness.worst_increase(
+            objective, radius, settings.n_ascent_steps
+        )
+    row["m_sharpness"] = flatness.m_sharpness(
+        objective, settings.m_radius, settings.m, seeds.generator(seed, "m-sharpness")
+    ).mean
+    return row
+
+
+def _adaptive(objective: Objective, settings: Any, seed: int) -> dict[str, float]:
+    """Trace and largest eigenvalue of DHD, D = diag|θ|."""
+    operator = flatness.ScaledOperator(objective.hessian(), objective.theta.abs())
+    pairs = extreme_eigenpairs(
+        operator,
+        k_smallest=0,
+        tolerance=settings.tolerance,
+        missed_probability=1.0,
+        seed=seeds.generator(seed, "adaptive start"),
+    )
+    rest = deflated_rest(
+        operator, pairs.vectors, settings.n_samples, seeds.generator(seed, "adaptive trace")
+    )
+    largest = float(pairs.values[-1])
+    return {
+        "adaptive_trace": largest + rest.trace,
+        "adaptive_trace_standard_error": rest.trace_standard_error,
+        "adaptive_largest": largest,
+    }
 
 
 def rescale(
-    objective: Objective, model: nn.Module, images: Split, settings: Any, seed: int
+    model: nn.Module, measured: Callable[[nn.Module], dict[str, float]], settings: Any
 ) -> xr.Dataset:
-    """The same function with its first layer times s and the next over s: other curvatures (Dinh et al. 2017)."""
-    rows = []
-    for scale in settings.rescaling:
-        rescaled = Objective(
-            flatness.rescale(model, scale), LOSSES[settings.loss], *_tensors(objective, images)
-        )
-        pairs = extreme_eigenpairs(
-            rescaled.hessian(),
-            tolerance=settings.tolerance,
-            seed=seeds.generator(seed, "start"),
-        )
-        estimate = estimators.hutchinson(
-            rescaled.hessian(), settings.n_samples, seeds.generator(seed, "trace")
-        )
-        rows.append((float(rescaled.value()), estimate.mean, float(pairs.values[-1])))
-    losses, traces, largest = zip(*rows)
+    """Every measure of one function, its first layer times s and the next over s (Dinh et al. 2017).
+
+    The point where training began is not rescaled, as it is no part of the function.
+    """
+    rows = [measured(flatness.rescale(model, scale)) for scale in settings.rescaling]
     return xr.Dataset(
-        {
-            "rescaled_loss": ("scale", list(losses)),
-            "rescaled_trace": ("scale", list(traces)),
-            "rescaled_largest": ("scale", list(largest)),
-        },
+        {f"rescaled_{name}": ("scale", [row[name] for row in rows]) for name in rows[0]},
         coords={"scale": list(settings.rescaling)},
     )
-
-
-def _tensors(objective: Objective, images: Split) -> tuple[Tensor, Tensor]:
-    return images.inputs.to(objective.device), images.targets.to(objective.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -24,6 +25,15 @@ RECORD_ALONE = True
 class Settings(typed.Settings):
     n_images: Counts = setting([10, 20, 50, 100, 200], "images of a pass")
     n_repeats: Count = setting(5, "passes of each kind, of which the median counts")
+
+
+def passes(settings: Settings) -> dict[str, float]:
+    repeats = len(settings.n_images) * (settings.n_repeats + 1)
+    return dict.fromkeys(("value", "gradient", "product", "derivative"), repeats)
+
+
+def n_images(settings: Settings, part: str) -> int:
+    return math.ceil(statistics.mean(settings.n_images))
 
 
 def run(problem: Problem, settings: Settings, job: Job) -> None:

@@ -28,18 +28,24 @@ if TYPE_CHECKING:
     from hessian_directions.analyses.job import Job
 
 OF = "profile"
+TRAINS = True
 
-MEASURES = (
-    "trace",
-    "mean_curvature",
-    "largest",
-    "smallest",
-    "frobenius_norm",
-    "trace_scaled",
-    "largest_scaled",
-    "gradient_norm",
-)
 GENERALIZATION = ("gap_loss", "gap_accuracy")
+STATISTICS = (
+    "kendall",
+    "within_noise",
+    "partial_noise",
+    "partial_factors",
+    "granulated",
+    "information",
+)
+# Measures that a rescaling of layers leaves as they are, and what each would improve on.
+COUNTERPARTS = {
+    "adaptive_trace": "trace",
+    "adaptive_largest": "largest",
+    "relative_flatness": "trace",
+    "relative_flatness_output": "trace",
+}
 
 Levels = Annotated[
     list[Number],
@@ -56,76 +62,186 @@ class Settings(typed.Settings):
     training: TrainingSettings = setting(..., "how, where no factor says otherwise")
     factors: dict[str, Levels] = setting(
         ...,
-        "every combination is trained: settings of training, `width` and `seed`; `batch_size`"
-        " is among them, by which figures colour the members",
+        "every combination is trained: settings of training, `width` and `seed`; `label_noise` and"
+        " `seed` are among them: strata and clusters of the statistics",
+    )
+    n_images: Count | None = setting(
+        None, "training images, a balanced choice; null: all of them", unit="images"
     )
     n_shards: Count = setting(1, "jobs that the members are shared out over")
     tolerance: Positive = setting(1e-2, "residual of the extreme eigenpairs", unit="|λ|")
-    n_samples: Several = setting(60, "Rademacher samples of each trace")
+    n_samples: Several = setting(
+        32, "random directions of each trace, relative flatness and average increase"
+    )
+    average_radii: Positives = setting(
+        [0.3, 1.0, 3.0], "at which the loss's mean increase is measured", unit="‖δ‖"
+    )
+    worst_radii: Positives = setting(
+        [0.03, 0.1, 0.3], "of the balls in which the loss's largest increase is sought", unit="‖δ‖"
+    )
+    n_ascent_steps: Count = setting(5, "gradients of each search for the largest increase")
+    m: Several = setting(100, "images of a batch of m-sharpness")
+    m_radius: Positive = setting(
+        0.05, "of the ball of m-sharpness, Foret et al.'s default", unit="‖δ‖"
+    )
     rescaling: Positives = setting(
         [0.25, 0.5, 1.0, 2.0, 4.0], "factors of the rescaling counter-example"
-    )
-    n_bootstrap: Several = setting(
-        2000, "resampled populations behind each interval", stage="gather"
     )
 
     @model_validator(mode="after")
     def _fit(self) -> Settings:
         typed.require(bool(self.factors), "factors", "a mapping of at least one factor")
-        typed.require("batch_size" in self.factors, "factors", "factors with batch_size among them")
+        typed.require(
+            {"label_noise", "seed"} <= self.factors.keys(),
+            "factors",
+            "factors with label_noise and seed among them",
+        )
         members = math.prod(map(len, self.factors.values()))
         typed.require(self.n_shards <= members, "n_shards", f"1 to {members}, the members")
         return self
 
 
+def n_members(settings: Settings) -> int:
+    """Of a shard: the first has most."""
+    return math.ceil(math.prod(map(len, settings.factors.values())) / settings.n_shards)
+
+
+def passes(settings: Settings) -> dict[str, float]:
+    """Members that stop at a loss are taken to need a third of the epochs that they may train for,
+    searches for eigenvalues 25 products.
+    """
+    training = settings.training
+    epochs = training.epochs / 3 if training.target_loss is not None else training.epochs
+    of_a_member = {
+        "epoch": epochs,
+        "record": 1 + epochs / training.history_every,
+        "product": 2 * 25,
+        "products": 3 * settings.n_samples,
+        "values": len(settings.average_radii) * settings.n_samples,
+        "gradient": len(settings.worst_radii) * settings.n_ascent_steps + 4,
+    }
+    return {kind: n_members(settings) * count for kind, count in of_a_member.items()}
+
+
+def takes(settings: Settings, stage: str) -> tuple[float, float]:
+    """To gather, by the number of members."""
+    members = math.prod(map(len, settings.factors.values()))
+    return (0.04 * members, 1e4 * members) if stage == "gather" else (0.0, 0.0)
+
+
+def typical(settings: Settings) -> dict[str, Any]:
+    """Model and training of the member in the middle of all factors."""
+    middle = {name: sorted(levels)[len(levels) // 2] for name, levels in settings.factors.items()}
+    options, training = dict(settings.model.options), settings.training.model_dump()
+    if "width" in middle:
+        options["width"] = int(middle["width"])
+    if "batch_size" in middle:
+        training["batch_size"] = int(middle["batch_size"])
+    return {"model": {"name": settings.model.name, "options": options}, "training": training}
+
+
 def run(settings: Settings, job: Job) -> xr.Dataset:
-    """Every n_shards-th member, trained and measured; with the first shard the counter-example."""
+    """Every n_shards-th member, trained and measured; beside its own the counter-example."""
     from hessian_directions.analyses.members import train_members
 
     return train_members(settings, job)
 
 
+def measures(settings: Settings) -> list[str]:
+    """The measures of flatness of a member, each a variable of the dataset."""
+    return [
+        "trace",
+        "mean_curvature",
+        "largest",
+        "smallest_magnitude",
+        "frobenius_norm",
+        "gradient_norm",
+        "trace_scaled",
+        "largest_scaled",
+        *COUNTERPARTS,
+        *(f"average_increase_{radius:g}" for radius in settings.average_radii),
+        *(f"worst_increase_{radius:g}" for radius in settings.worst_radii),
+        "m_sharpness",
+        "distance",
+        "theta_norm",
+    ]
+
+
 def gather(shards: Sequence[xr.Dataset], settings: Settings, job: Job) -> xr.Dataset:
-    """The members of all shards in order, and for each measure and gap the rank correlations.
+    """The members of all shards in order, and how each measure ranks them against each gap.
 
-    τ is Kendall's over all members that reached the target loss; the granulated τ is its mean over
-    groups that differ in one factor only (Jiang et al. 2020). Intervals are bootstrap percentiles
-    over members.
+    Statistics are those of `rank_correlation`, over the members that reached the target loss:
+    Kendall's τ over all and within the levels of label noise, together and level by level; partial
+    τ given label noise, and given all factors; granulated τ; conditional mutual information.
+    `advantage` is τ within noise of a measure that rescaling leaves as it is, less that of its
+    counterpart. Intervals (95 %) are by the jackknife over seeds.
     """
-    from hessian_directions import seeds
-    from hessian_directions.statistics.rank_correlation import (
-        granulated_interval,
-        granulated_tau,
-        kendall_interval,
-        kendall_tau,
-    )
+    from hessian_directions.statistics import rank_correlation as rank
 
-    seed = seeds.derive(job.seed, "bootstrap")
-    shared = [name for name, variable in shards[0].items() if "scale" in variable.dims]
-    members = xr.concat(
-        [part.drop_dims("scale", errors="ignore") for part in shards], "member"
-    ).sortby("number")
+    # The table alone grows with the members: a shard is let go before the next one is read.
+    first, example = shards[0], xr.Dataset()
+    columns = [name for name, variable in first.items() if "scale" not in variable.dims]
+    parts: dict[Any, list[np.ndarray]] = {name: [] for name in columns}
+    for shard in shards:
+        for name in columns:
+            parts[name].append(shard[name].values)
+        if "scale" in shard.dims:
+            example = shard.drop_vars(columns)
+    order = np.argsort(np.concatenate(parts["number"]), kind="stable")
+    members = xr.Dataset(
+        {name: ("member", np.concatenate(of_shards)[order]) for name, of_shards in parts.items()}
+    )
     reached = members.isel(member=members["reached"].values.astype(bool))
+    seed, noise = reached["seed"].values, reached["label_noise"].values
     factors = {
         name: reached[name].values for name, values in settings.factors.items() if len(values) > 1
     }
-    shape = (len(MEASURES), len(GENERALIZATION))
-    names = [kind + end for kind in ("kendall", "granulated") for end in ("", "_low", "_high")]
-    tables = {name: np.full(shape, np.nan) for name in names}
-    options: dict[str, Any] = {"confidence": 0.95, "n_bootstrap": settings.n_bootstrap}
-    for i, measure in enumerate(MEASURES):
-        for j, gap in enumerate(GENERALIZATION):
-            x, y = reached[measure].values, reached[gap].values
-            random = np.random.default_rng(seed)
-            tables["kendall"][i, j] = kendall_tau(x, y)
-            low, high = kendall_interval(x, y, generator=random, **options)
-            tables["kendall_low"][i, j], tables["kendall_high"][i, j] = low, high
-            tables["granulated"][i, j] = granulated_tau(x, y, factors)
-            low, high = granulated_interval(x, y, factors, generator=random, **options)
-            tables["granulated_low"][i, j], tables["granulated_high"][i, j] = low, high
-    return members.merge(shards[0][shared]).merge(
-        xr.Dataset(
-            {name: (("measure", "generalization"), table) for name, table in tables.items()},
-            coords={"measure": list(MEASURES), "generalization": list(GENERALIZATION)},
-        )
+    known = {name: values for name, values in factors.items() if name != "seed"}
+    names, levels = measures(settings), sorted(settings.factors["label_noise"])
+    result = xr.Dataset(
+        coords={
+            "statistic": list(STATISTICS),
+            "measure": names,
+            "generalization": list(GENERALIZATION),
+            "level": levels,
+            "invariant": list(COUNTERPARTS),
+        }
     )
+    for table, along in (
+        ("correlation", ("statistic", "measure", "generalization")),
+        ("level_correlation", ("level", "measure", "generalization")),
+        ("advantage", ("invariant", "generalization")),
+    ):
+        for end in ("", "_low", "_high"):
+            shape = [result.sizes[dimension] for dimension in along]
+            result[table + end] = (along, np.full(shape, np.nan))
+
+    def keep(table: str, interval: rank.Interval, **place: Any) -> None:
+        result[table].loc[place] = interval.value
+        result[f"{table}_low"].loc[place] = interval.low
+        result[f"{table}_high"].loc[place] = interval.high
+
+    for gap in GENERALIZATION:
+        y = reached[gap].values
+        within = {name: rank.kendall(reached[name].values, y, noise) for name in names}
+        for name in names:
+            x = reached[name].values
+            statistics = {
+                "kendall": rank.kendall(x, y),
+                "within_noise": within[name],
+                "partial_noise": rank.partial(x, y, {"label_noise": noise}),
+                "partial_factors": rank.partial(x, y, known),
+                "granulated": rank.granulated(x, y, factors, held=["seed"]),
+                "information": rank.information(x, y, known),
+            }
+            place = {"measure": name, "generalization": gap}
+            for kind, statistic in statistics.items():
+                keep("correlation", rank.jackknife(statistic, seed), statistic=kind, **place)
+            for level in levels:
+                of = noise == level
+                interval = rank.jackknife(rank.kendall(x[of], y[of]), seed[of])
+                keep("level_correlation", interval, level=level, **place)
+        for name, other in COUNTERPARTS.items():
+            interval = rank.jackknife(rank.difference(within[name], within[other]), seed)
+            keep("advantage", interval, invariant=name, generalization=gap)
+    return members.merge(example).merge(result)

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from hessian_directions.data import registry as data
 from hessian_directions.data.cache import folder as cache_folder
 from hessian_directions.data.dataset import Dataset, Split, index_ranges
-from hessian_directions.errors import ConfigurationError, DeviceError
+from hessian_directions.errors import ConfigurationError, DataError, DeviceError
 from hessian_directions.learning import checkpoints
 from hessian_directions.models import registry as models
 from hessian_directions.objectives.losses import Loss, mean_squared_error
@@ -51,15 +52,28 @@ class Problem:
         return split.balanced(n)
 
     def objective(self, split: str = "train") -> Objective:
-        """L(θ) over the images of a split, in the precision of the curvature analyses."""
-        images = self.split(split)
+        """L(θ) over the images of a split, in the precision of the curvature analyses.
+
+        In one of several processes, which `torch.distributed` has joined, each has a share of them.
+        """
+        images, group = self.split(split), None
+        inputs, targets = images.inputs, images.targets
+        if dist.is_initialized():
+            group, count, rank = dist.group.WORLD, dist.get_world_size(), dist.get_rank()
+            if len(images) < count:
+                raise DataError(
+                    f"{len(images)} {split} images cannot be shared out over {count} processes; "
+                    "lower key 'processes'"
+                )
+            inputs, targets = (part.tensor_split(count)[rank] for part in (inputs, targets))
         model = self.model.to(device=self.device, dtype=self.dtype)
         return Objective(
             model,
             self.loss,
-            images.inputs.to(self.device),
-            images.targets.to(self.device),
+            inputs.to(self.device),
+            targets.to(self.device),
             batch_size=self.batch_size,
+            group=group,
         )
 
     def vectors(self, array: np.ndarray) -> Tensor:
@@ -159,10 +173,16 @@ def from_params(
     """The problem of a job, whose parameters are seed, device, precision and network."""
     return load(
         params.network,
-        seed=derive(params.seed, "initialisation"),
+        seed=derive(training_seed(params), "initialisation"),
         device=params.device,
         precision=params.precision,
         cache=cache,
         folder=folder,
         checkpoint=checkpoint,
     )
+
+
+def training_seed(params: Any) -> int:
+    """The seed of a network's initial weights and training: the profile's, or one of its own."""
+    own = params.network["seed"]
+    return params.seed if own is None else derive(params.seed, "network", own)

@@ -9,12 +9,29 @@ A module of this package that is listed here declares
                               or (settings, job) for one that studies no network;
     parts(settings)           the names of its artifacts, where it makes several;
     gather(shards, settings, job) -> Dataset, GATHER_READS
-                              where it is computed in shards: `settings.n_shards` of them;
+                              where it is computed in shards: `settings.n_shards` of them; null
+                              stands for none, where `run` gathers what it made itself;
     TENSORS                   the name of a file of large arrays that `run` returns beside the
                               dataset: (dataset, arrays);
     OF = "profile"            where it studies no network;
-    passes(settings)          about how many passes over the images it takes, by kind: value,
-                              gradient, product, derivative (second directional).
+    other_networks(settings)  the networks of the profile whose checkpoints it reads, too; they have
+                              the own one's data, loss and model;
+    TRAINS = True             where it optimises weights of its own: that amplifies rounding, so its
+                              numbers are a training's and not recomputed from the archive;
+    passes(settings)          about how many passes one of its jobs takes, by kind (below);
+    vectors(settings)         about how many vectors of N numbers a job holds beside its passes;
+    n_images(settings, part)  the images of its passes, where they are not those of the network's
+                              curvature;
+    takes(settings, stage)    about the seconds and bytes of a job ("run" or "gather") that no
+                              passes tell of;
+    typical(settings)         where it trains networks of its own, the model and the training of
+                              one whose passes tell of all.
+
+Kinds of passes are value, gradient, product and derivative (second directional); in the plural
+(values, products, derivatives) each is one of many that are made together. "precise_" before a kind
+is one in float64 whatever the profile's precision, "test " before it one over the test images,
+"all " over all images of the data. A "diagonal" are the N derivatives of an
+exact trace, an "epoch" all steps of one, a "record" one of the history.
 
 From that follow the keys of a configuration, the rules, their files and parameters, the run
 records, and what the documentation lists.
@@ -37,16 +54,21 @@ OF_NETWORKS = (
     "visibility",
     "spectrum",
     "slices",
+    "turning",
     "lines",
     "localisation",
     "trace_estimators",
     "step_sizes",
-    "lowest_points",
+    "kinks",
+    "apparent_curvature",
+    "lowest_losses",
+    "gauss_newton",
     "image_counts",
+    "interpolation",
     "trajectory",
     "passes",
 )
-OF_PROFILES = ("saddles", "saddle_traces", "population")
+OF_PROFILES = ("saddles", "saddle_traces", "population", "critical_points")
 
 # What is computed of a network that lists nothing else.
 STANDARD = OF_NETWORKS[: OF_NETWORKS.index("trace_estimators")]
@@ -88,13 +110,23 @@ class Analysis:
         return getattr(self.module, "TENSORS", None)
 
     @property
+    def trains(self) -> bool:
+        """Whether it optimises weights of its own."""
+        return getattr(self.module, "TRAINS", False)
+
+    @property
     def has_data(self) -> bool:
         """Whether one that studies no network reads data, and computes where networks do."""
         return not self.of_network and "data" in self.settings.model_fields
 
     @property
     def is_sharded(self) -> bool:
+        """Whether it can be computed in shards."""
         return hasattr(self.module, "gather")
+
+    def n_shards(self, settings: dict[str, Any]) -> int | None:
+        """The shards that it is computed in under these settings; None where in none."""
+        return settings["n_shards"] if self.is_sharded else None
 
     @property
     def has_parts(self) -> bool:
@@ -111,11 +143,37 @@ class Analysis:
             return ("",)
         return self.module.parts(self.settings.model_validate(settings))
 
-    def passes(self, settings: dict[str, Any]) -> dict[str, int]:
-        """About how many passes over the images it takes, by kind; none where it does not say."""
-        if not hasattr(self.module, "passes"):
-            return {}
-        return self.module.passes(self.settings.model_validate(settings))
+    def other_networks(self, settings: dict[str, Any]) -> list[str]:
+        """The networks beside the own one whose checkpoints it reads."""
+        if not hasattr(self.module, "other_networks"):
+            return []
+        return self.module.other_networks(self.settings.model_validate(settings))
+
+    def passes(self, settings: dict[str, Any]) -> dict[str, float]:
+        """About how many passes a job takes, by kind; none where it does not say."""
+        return self._said("passes", {}, settings)
+
+    def vectors(self, settings: dict[str, Any]) -> float:
+        """About how many vectors of N numbers a job holds beside its passes."""
+        return self._said("vectors", 0, settings)
+
+    def n_images(self, settings: dict[str, Any], part: str) -> int | None:
+        """The images of a job's passes; None for those that the network's curvature is taken over."""
+        return self._said("n_images", None, settings, part)
+
+    def takes(self, settings: dict[str, Any], stage: str) -> tuple[float, float]:
+        """Seconds and bytes of a job that no passes tell of."""
+        return self._said("takes", (0.0, 0.0), settings, stage)
+
+    def typical(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """The network whose passes tell of an analysis that trains its own."""
+        own = {key: settings[key] for key in ("data", "loss", "n_images")}
+        return own | self._said("typical", {}, settings)
+
+    def _said(self, name: str, default: Any, settings: dict[str, Any], *arguments: str) -> Any:
+        if not hasattr(self.module, name):
+            return default
+        return getattr(self.module, name)(self.settings.model_validate(settings), *arguments)
 
     def stage_settings(self, settings: dict[str, Any], stage: str) -> dict[str, Any]:
         """Those of the settings that a stage depends on: "run" or "gather"."""

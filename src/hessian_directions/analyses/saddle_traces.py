@@ -34,6 +34,10 @@ class Settings(typed.Settings):
         return self
 
 
+def takes(settings: Settings, stage: str) -> tuple[float, float]:
+    return 2e-3 * len(settings.n_positive) * settings.n_samples, 0.0
+
+
 def run(settings: Settings, job: Job) -> xr.Dataset:
     """The trace of each saddle by every estimator, beside the known one."""
     from hessian_directions import seeds

@@ -63,6 +63,15 @@ class Settings(typed.Settings):
         return self
 
 
+def takes(settings: Settings, stage: str) -> tuple[float, float]:
+    """By the numbers that are drawn."""
+    planes = len(settings.n_positive) * settings.n_samples * 2
+    subspaces = len(settings.dimension_saddles) * settings.n_subspaces * sum(settings.dimensions)
+    numbers = (planes + subspaces) * (2 * settings.n + 1)
+    numbers += 6 * len(settings.n_positive) * settings.n_visibility_samples
+    return 1.6e-8 * numbers, 8.0 * settings.n_visibility_samples * 40
+
+
 def run(settings: Settings, job: Job) -> xr.Dataset:
     """Everything that is drawn of the saddles, for every configured ñ."""
     from hessian_directions import seeds
@@ -95,6 +104,7 @@ def _projections(settings: Settings, seed: int, job: Job) -> xr.Dataset:
         )
         share = visibility.share_of_saddles(matrices)
         t, f = synthetic.trace(n, n_positive), synthetic.frobenius_norm(n)
+        formula = visibility.formula(synthetic.eigenvalues(n, n_positive).numpy())
         saddles.append(
             {
                 "projected_hessian": (
@@ -107,6 +117,8 @@ def _projections(settings: Settings, seed: int, job: Job) -> xr.Dataset:
                 "visibility_low": share.low,
                 "visibility_high": share.high,
                 "visibility_formula": float(visibility_formula(t / f)),
+                "visibility_corrected": formula.corrected,
+                "condition": formula.condition,
             }
         )
     datasets = [xr.Dataset(saddle) for saddle in saddles]

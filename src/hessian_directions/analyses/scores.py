@@ -20,15 +20,16 @@ class Settings(typed.Settings):
     """Has no settings."""
 
 
-def passes(settings: Settings) -> dict[str, int]:
-    return {"value": 2, "gradient": 1}
+def passes(settings: Settings) -> dict[str, float]:
+    return {"value": 1, "gradient": 1, "all value": 1}
 
 
 def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
     """Scalars of one network.
 
     `loss` and `gradient_norm` are those of the objective whose curvature is analysed; `train_…` and
-    `test_…` are over all samples of the split. Regression has no accuracy (NaN), but its fit:
+    `test_…` are over all samples of the split. The attributes say what the objective's self-test
+    found, and by which modes it differentiates. Regression has no accuracy (NaN), but its fit:
     inputs, targets and outputs of the test points in order of x, where x is one number.
     """
     objective = problem.objective("train")
@@ -53,7 +54,11 @@ def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
         scores[f"{name}_accuracy"] = float(correct)
     dataset = xr.Dataset(
         {name: ((), value) for name, value in scores.items()},
-        attrs={"self_test": self_test.describe()},
+        attrs={
+            "self_test": self_test.describe(),
+            "product_mode": self_test.product_mode,
+            "second_derivative_mode": self_test.second_derivative_mode,
+        },
     )
     has_curve = not problem.dataset.n_classes and splits["test"].inputs[0].numel() == 1
     return dataset.assign(_fit(splits, outputs["test"])) if has_curve else dataset

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -53,9 +54,10 @@ def parts(settings: Settings) -> Sequence[str]:
     return settings.planes
 
 
-def passes(settings: Settings) -> dict[str, int]:
-    """Points of training and test loss."""
-    return {"value": 2 * len(settings.planes) * settings.n_points**2}
+def passes(settings: Settings) -> dict[str, float]:
+    """Points of training and test loss in the rows of a shard."""
+    points = settings.n_points * math.ceil(settings.n_points / settings.n_shards)
+    return {"values": points, "test values": points}
 
 
 def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
@@ -84,26 +86,32 @@ def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
     else:
         alphas = betas = slices.grid(half_width / float(length.mean()), settings.n_points)
     rows = range(job.shard, settings.n_points, settings.n_shards)
+    surfaces = {
+        split: slices.surface_rows(
+            objective, directions, alphas, betas, rows, normalisation, job.counted("points")
+        )
+        for split, objective in objectives.items()
+    }
+    if problem.dataset.n_classes is None:
+        return xr.Dataset(surfaces).drop_vars("accuracy")
     return xr.Dataset(
-        {
-            split: slices.surface_rows(
-                objective, directions, alphas, betas, rows, normalisation, job.counted("points")
-            )
-            for split, objective in objectives.items()
-        }
+        {split: loss.rename(accuracy=f"{split}_accuracy") for split, loss in surfaces.items()}
     )
 
 
 def gather(shards: Sequence[xr.Dataset], settings: Settings, job: Job) -> xr.Dataset:
-    """The slice of all its shards, its lowest point stated for each split."""
+    """The slice of all its shards, its lowest point stated for each split.
+
+    Losses `train` and `test`; `train_accuracy` and `test_accuracy` where there are classes.
+    """
     from hessian_directions.geometry import slices
 
-    return xr.Dataset(
-        {
-            str(split): slices.gather([shard[split] for shard in shards])
-            for split in shards[0].data_vars
-        }
-    )
+    surfaces = {
+        str(split): slices.gather([shard[split] for shard in shards])
+        for split in shards[0].data_vars
+    }
+    accuracies = [f"{split}_accuracy" for split in surfaces if f"{split}_accuracy" in shards[0]]
+    return xr.Dataset(surfaces).reset_coords(accuracies)
 
 
 def plane(

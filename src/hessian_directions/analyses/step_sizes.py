@@ -30,11 +30,12 @@ class Settings(typed.Settings):
     )
 
 
-def passes(settings: Settings) -> dict[str, int]:
+def passes(settings: Settings) -> dict[str, float]:
+    """Over all images, though some counts are smaller."""
     counts = len(settings.n_images)
     return {
-        "value": 2 * settings.n_directions * len(settings.steps) * counts,
-        "derivative": settings.n_directions * (counts + len(settings.sharpness)),
+        "precise_values": 2 * settings.n_directions * len(settings.steps) * counts,
+        "derivatives": settings.n_directions * (counts + len(settings.sharpness)),
     }
 
 

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
+from pydantic import model_validator
 
 from hessian_directions import settings as typed
-from hessian_directions.settings import Flag, Natural, Several, setting
+from hessian_directions.settings import Count, Flag, Natural, Several, setting
 
 if TYPE_CHECKING:
     from hessian_directions.analyses.job import Job
     from hessian_directions.analyses.problem import Problem
 
 READS = ("eigenpairs", "eigenvectors")
+GATHER_READS = ("eigenpairs",)
+
+# Samples that share passes: of one shard.
+CHUNK = 16
 
 
 class Settings(typed.Settings):
@@ -26,24 +32,40 @@ class Settings(typed.Settings):
     )
     n_samples: Several = setting(48, "Rademacher samples of the deflated trace, a product each")
     exact: Flag = setting(False, "whether N second directional derivatives give the trace")
+    n_shards: Count | None = setting(
+        None,
+        f"shards that groups of {CHUNK} samples are shared out over; each makes the sketch anew, "
+        "and the first an exact trace; null: one job",
+    )
+
+    @model_validator(mode="after")
+    def _fit(self) -> Settings:
+        typed.require_shards(self.n_shards, self.n_samples, CHUNK)
+        return self
 
 
-def passes(settings: Settings) -> dict[str, int]:
-    return {"product": 3 * settings.n_sketch + settings.n_samples}
+def passes(settings: Settings) -> dict[str, float]:
+    """Of the first shard, which has most samples and an exact trace."""
+    samples = typed.largest_shard(settings.n_shards, settings.n_samples, CHUNK)
+    return {
+        "products": 3 * settings.n_sketch + samples,
+        "diagonal": 1 if settings.exact else 0,
+    }
+
+
+def vectors(settings: Settings) -> float:
+    """The sketch and its QR decomposition, which is in float64."""
+    return 6 * settings.n_sketch
 
 
 def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
-    """Trace t and Frobenius norm f with standard errors; what makes the eigenpairs a spectrum.
-
-    That is the Ritz values of a sketch of what they leave, and the trace and norm of what both
-    leave. The trace is the sum of all these, or exact (N second directional derivatives).
-    """
+    """A shard of the samples, with the sketch; all that they imply where there are no shards."""
     import torch
 
     from hessian_directions import seeds
     from hessian_directions.geometry.directions import orthonormalise
     from hessian_directions.traces import estimators
-    from hessian_directions.traces.deflation import deflated_rest, sketch_beside
+    from hessian_directions.traces.deflation import deflated_samples, sketch_beside
 
     objective = problem.objective("train")
     objective.self_test()
@@ -58,20 +80,53 @@ def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
         seeds.generator(seed, "sketch"),
         job.counted("products of the sketch"),
     )
-    rest = deflated_rest(
+    numbers, traces, squares = deflated_samples(
         H,
         torch.cat([V, sketch.basis], dim=1),
         settings.n_samples,
         seeds.generator(seed, "reference"),
         job.counted("samples"),
+        CHUNK,
+        job.shard,
+        settings.n_shards or 1,
     )
-    known = np.concatenate([job.read["eigenpairs"]["value"].values, sketch.values])
+    shard = xr.Dataset(
+        {
+            "ritz_value": ("ritz", sketch.values),
+            "ritz_residual": ("ritz", sketch.residuals),
+            "trace_sample": ("sample", traces.cpu().numpy()),
+            "square_sample": ("sample", squares.cpu().numpy()),
+        },
+        coords={"sample": numbers.numpy()},
+    )
+    if settings.exact and job.shard == 0:
+        shard["exact_trace"] = estimators.exact(objective).mean
+    return shard if settings.n_shards else gather([shard], settings, job)
+
+
+def gather(shards: Sequence[xr.Dataset], settings: Settings, job: Job) -> xr.Dataset:
+    """Trace t and Frobenius norm f with standard errors; what makes the eigenpairs a spectrum.
+
+    That is the Ritz values of a sketch of what they leave, and the trace and norm of what both
+    leave. The trace is the sum of all these, or exact (N second directional derivatives).
+    """
+    import torch
+
+    from hessian_directions.traces.deflation import moments_of_samples
+
+    sketch = shards[0]
+    names = ["trace_sample", "square_sample"]
+    samples = xr.concat([shard[names] for shard in shards], "sample").sortby("sample")
+    rest = moments_of_samples(*(torch.from_numpy(samples[name].values) for name in names))
+    known = np.concatenate([job.read["eigenpairs"]["value"].values, sketch["ritz_value"].values])
     if settings.exact:
-        total, error = estimators.exact(objective).mean, 0.0
+        total, error = float(sketch["exact_trace"]), 0.0
     else:
         total, error = known.sum() + rest.trace, rest.trace_standard_error
     # Residuals are what joins the sketch to the rest, above the diagonal and below.
-    rest_frobenius = np.hypot(math.sqrt(2) * np.linalg.norm(sketch.residuals), rest.frobenius_norm)
+    rest_frobenius = np.hypot(
+        math.sqrt(2) * np.linalg.norm(sketch["ritz_residual"]), rest.frobenius_norm
+    )
     frobenius = np.hypot(np.linalg.norm(known), rest_frobenius)
     scalars = {
         "trace": float(total),
@@ -85,6 +140,6 @@ def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
     }
     return xr.Dataset(
         {name: ((), value) for name, value in scalars.items()}
-        | {"ritz_value": ("ritz", sketch.values), "ritz_residual": ("ritz", sketch.residuals)},
+        | {name: ("ritz", sketch[name].values) for name in ("ritz_value", "ritz_residual")},
         attrs={"reference_kind": "exact" if settings.exact else "deflated Rademacher"},
     )

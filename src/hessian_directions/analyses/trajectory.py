@@ -23,23 +23,32 @@ class Settings(typed.Settings):
     margin: NotNegative = setting(0.2, "how far the slice exceeds the path", unit="its reach")
 
 
-def passes(settings: Settings) -> dict[str, int]:
-    """At a dozen snapshots."""
-    return {"product": 12 * (50 + settings.n_samples), "value": settings.n_points**2}
+def passes(settings: Settings) -> dict[str, float]:
+    """At a dozen snapshots, each with a search of some 36 products."""
+    return {
+        "product": 12 * 36,
+        "products": 12 * settings.n_samples,
+        "values": settings.n_points**2,
+    }
+
+
+def vectors(settings: Settings) -> float:
+    return 50
 
 
 def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
-    """λ_max, λ_min, t, loss and ‖∇L‖ at the snapshots, each with its own BatchNorm statistics.
+    """λ_max, λ_min, t, loss, accuracy and ‖∇L‖ at the snapshots, with the BatchNorm statistics of each.
 
     The path is given in coordinates of the plane through the final weights, α along the direction
-    of the largest and β along that of the smallest eigenvalue, in units of parameter-space length.
+    of the largest and β along that of the smallest eigenvalue, in units of parameter-space length;
+    `off_plane` is the part of the distance from the final weights that lies off the plane.
     The slice behind it has the final BatchNorm statistics, so off the end of the path it is not the
     loss that training saw.
     """
     import torch
 
     from hessian_directions import seeds
-    from hessian_directions.geometry import slices
+    from hessian_directions.geometry import planes, slices
     from hessian_directions.learning.training import Snapshots
     from hessian_directions.spectral.eigenpairs import extreme_eigenpairs
     from hessian_directions.traces import estimators
@@ -53,6 +62,8 @@ def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
         snapshots.restore(number, problem.model)
         train, test = problem.objective("train"), problem.objective("test")
         train.self_test()
+        loss, accuracy = train.values_and_accuracies(train.theta[:, None])
+        test_loss, test_accuracy = test.values_and_accuracies(test.theta[:, None])
         H = train.hessian()
         pairs = extreme_eigenpairs(
             H,
@@ -64,8 +75,10 @@ def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
         estimate = estimators.hutchinson(H, settings.n_samples, seeds.generator(seed, "trace"))
         rows.append(
             {
-                "loss": float(train.value()),
-                "test_loss": float(test.value()),
+                "loss": float(loss),
+                "test_loss": float(test_loss),
+                "accuracy": float(accuracy),
+                "test_accuracy": float(test_accuracy),
                 "gradient_norm": float(train.gradient().norm()),
                 "smallest": float(pairs.values[0]),
                 "smallest_residual": float(pairs.residuals[0]),
@@ -77,16 +90,23 @@ def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
         )
         job.announce(f"epoch {epoch}, {number + 1} of {len(snapshots.epoch)}")
     directions = torch.stack([vectors[:, -1], vectors[:, 0]], dim=1)
-    path = (problem.vectors(snapshots.theta) - final.theta) @ directions
+    theta = problem.vectors(snapshots.theta)
+    path = (theta - final.theta) @ directions
+    _, off_plane = planes.project(theta.T, final.theta, directions)
     reach = float(path.abs().max()) * (1 + settings.margin)
     points = slices.grid(max(reach, 1e-3), settings.n_points)
     background = slices.surface(final, directions, points, points, "unit")
-    return xr.Dataset(
+    trajectory = xr.Dataset(
         {name: ("epoch", [row[name] for row in rows]) for name in rows[0]}
         | {
             "alpha": ("epoch", path[:, 0].cpu()),
             "beta": ("epoch", path[:, 1].cpu()),
+            "off_plane": ("epoch", off_plane.cpu()),
             "loss_surface": (("alpha_grid", "beta_grid"), background.values),
+            "accuracy_surface": (("alpha_grid", "beta_grid"), background["accuracy"].values),
         },
         coords={"epoch": snapshots.epoch, "alpha_grid": points, "beta_grid": points},
     )
+    if problem.dataset.n_classes is None:
+        return trajectory.drop_vars(["accuracy", "test_accuracy", "accuracy_surface"])
+    return trajectory

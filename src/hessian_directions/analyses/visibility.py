@@ -30,8 +30,12 @@ class Settings(typed.Settings):
     n_spectrum_samples: Several = setting(100_000, "planes drawn from the spectrum", stage="gather")
 
 
-def passes(settings: Settings) -> dict[str, int]:
-    return {"product": 2 * settings.n_planes * settings.n_shards}
+def passes(settings: Settings) -> dict[str, float]:
+    return {"products": 2 * settings.n_planes}
+
+
+def vectors(settings: Settings) -> float:
+    return 32
 
 
 def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
@@ -81,6 +85,8 @@ def gather(shards: Sequence[xr.Dataset], settings: Settings, job: Job) -> xr.Dat
     scalars: dict[str, float] = {
         "r": float(reference["trace"] / reference["frobenius_norm"]),
         "visibility_formula": formula.probability,
+        "visibility_corrected": formula.corrected,
+        "condition": formula.condition,
         "third_moment": formula.third_moment,
         "tail": formula.tail,
         "lowest_twentieth": below.probability,

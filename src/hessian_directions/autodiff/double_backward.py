@@ -14,7 +14,7 @@ functions, PyTorch does.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -42,15 +42,26 @@ def _convolution_gradients(
     )
 
 
+def _factors(ctx: Any) -> Sequence[Tensor]:
+    """What a function saved; constants where its backward pass is to be linear and nothing else."""
+    saved: Sequence[Tensor] = ctx.saved_tensors
+    return [tensor.detach() for tensor in saved] if ctx.linear else saved
+
+
 class _Convolution(Function):
     """x, w, b → w * x + b."""
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, kernel: Tensor, bias: Tensor | None, geometry: Geometry
+        ctx: Any,
+        x: Tensor,
+        kernel: Tensor,
+        bias: Tensor | None,
+        geometry: Geometry,
+        linear: bool = False,
     ) -> Tensor:
         ctx.save_for_backward(x, kernel)
-        ctx.geometry = geometry
+        ctx.geometry, ctx.linear = geometry, linear
         ctx.set_materialize_grads(False)
         stride, padding, dilation, groups = geometry
         return torch.ops.aten.convolution(
@@ -60,14 +71,14 @@ class _Convolution(Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor | None) -> tuple[Tensor | None, ...]:
         if gradient is None:
-            return None, None, None, None
-        x, kernel = ctx.saved_tensors
+            return None, None, None, None, None
+        x, kernel = _factors(ctx)
         of_x = of_kernel = of_bias = None
         if ctx.needs_input_grad[0]:
             of_x = _InputGradient.apply(gradient, kernel, x, ctx.geometry)
         if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
             of_kernel, of_bias = _KernelGradient.apply(gradient, x, kernel, ctx.geometry)
-        return of_x, of_kernel, of_bias if ctx.needs_input_grad[2] else None, None
+        return of_x, of_kernel, of_bias if ctx.needs_input_grad[2] else None, None, None
 
 
 class _InputGradient(Function):
@@ -126,16 +137,18 @@ class _ChannelScale(Function):
     """x, s → s_c x_c for every channel c (dimension 1)."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, scale: Tensor, linear: bool = False) -> Tensor:
         ctx.save_for_backward(x, scale)
+        ctx.linear = linear
         return x * over_channels(scale, x)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, scale = ctx.saved_tensors
+        x, scale = _factors(ctx)
         return (
             _ChannelScale.apply(gradient, scale) if ctx.needs_input_grad[0] else None,
             _ChannelDot.apply(gradient, x) if ctx.needs_input_grad[1] else None,
+            None,
         )
 
 
@@ -201,6 +214,8 @@ class DoubleBackward(TorchFunctionMode):
     Args:
         foldings: Normalisations to fold, by the number of the convolution before them.
         tensor: What stands at a place of the network now.
+        linear: The second backward pass is with respect to what comes into the first alone, as
+            Jacobian-vector products need it; all other parts of it are left out.
 
     Raises:
         FoldingError: At a convolution that anything but its normalisation reads.
@@ -210,9 +225,10 @@ class DoubleBackward(TorchFunctionMode):
         self,
         foldings: Mapping[int, Folding] | None = None,
         tensor: Callable[[Place], Tensor] | None = None,
+        linear: bool = False,
     ) -> None:
         super().__init__()
-        self._foldings, self._tensor = foldings or {}, tensor
+        self._foldings, self._tensor, self._linear = foldings or {}, tensor, linear
         self._calls = 0
         # What stands for a convolution whose normalisation is folded in, while anything holds it.
         self._standing: dict[int, weakref.ref[Tensor]] = {}
@@ -238,7 +254,7 @@ class DoubleBackward(TorchFunctionMode):
         if func is functional.conv2d:
             return self._convolve(*args, **kwargs)
         if func is functional.batch_norm:
-            return _normalise(BatchNorm(*args, **kwargs))
+            return _normalise(BatchNorm(*args, **kwargs), self._linear)
         if func in (functional.relu, torch.relu, Tensor.relu) and not (
             kwargs.get("inplace") or len(args) > 1
         ):
@@ -264,7 +280,7 @@ class DoubleBackward(TorchFunctionMode):
             pair = unit_stride.pair
             x, stride = unit_stride.sliced(x, kernel, stride, padding)
             convolve = _Convolution.apply
-            geometry = ((pair(stride), pair(padding), pair(dilation), groups),)
+            geometry = (pair(stride), pair(padding), pair(dilation), groups), self._linear
         if folding is None or self._tensor is None:
             return convolve(x, kernel, bias, *geometry)
         used: list[Any] = [place and self._tensor(place) for place in folding.places]
@@ -301,8 +317,8 @@ class DoubleBackward(TorchFunctionMode):
         )
 
 
-def _normalise(norm: BatchNorm) -> Tensor:
+def _normalise(norm: BatchNorm, linear: bool) -> Tensor:
     if not norm.is_fixed:
         return functional.batch_norm(*norm)
     scale, shift = norm.scale_and_shift()
-    return _ChannelScale.apply(norm.x, scale) + over_channels(shift, norm.x)
+    return _ChannelScale.apply(norm.x, scale, linear) + over_channels(shift, norm.x)

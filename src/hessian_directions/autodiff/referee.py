@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import math
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,7 +25,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from hessian_directions.cost import Cost
 from hessian_directions.errors import ModelError
 
-# How autograd names operations whose slope jumps. (ELU's is continuous, its derivative jumps.)
+# How autograd names operations whose slope jumps.
 KINKS = (
     *("abs", "max", "min", "amax", "amin", "clamp", "threshold", "adaptivemaxpool", "multimargin"),
     *("relu", "leakyrelu", "prelu", "rrelu", "hardtanh", "hardsigmoid", "hardswish"),
@@ -115,18 +116,55 @@ class Referee:
             along = slope @ v
             return self._flat(self._derivatives(along) if along.requires_grad else None)
 
+    def gauss_newton_product(self, theta: Tensor, v: Tensor) -> Tensor:
+        """J'(∇²ℓ)Jv by plain reverse mode, J the Jacobian of the outputs of the network.
+
+        A hook cuts the graph between network and loss; Jv is the derivative along v of J'u, which
+        is linear in u. The network must be called once by its loss.
+        """
+        self.gradients += 3
+        outputs: list[Tensor] = []
+        values: list[Tensor] = []
+
+        def cut(leaf: Any) -> Any:
+            if not (isinstance(leaf, Tensor) and leaf.requires_grad):
+                return leaf
+            outputs.append(leaf)
+            values.append(leaf.detach().requires_grad_())
+            return values[-1].clone()
+
+        with self._at(theta), _HardSigmoid():
+            self._model.register_forward_hook(lambda module, inputs, z: tree_map(cut, z))
+            loss = self._forward()
+            if not outputs or not loss.requires_grad:
+                return self._flat(None)
+            slopes = torch.autograd.grad(loss, values, create_graph=True, materialize_grads=True)
+            u = [torch.zeros_like(z, requires_grad=True) for z in outputs]
+            transposed = self._flat(
+                torch.autograd.grad(
+                    outputs, self._parameters, u, create_graph=True, allow_unused=True
+                )
+            )
+            images = torch.autograd.grad(transposed @ v, u, materialize_grads=True)
+            along = torch.stack([(s * image).sum() for s, image in zip(slopes, images)]).sum()
+            if not along.requires_grad:  # a loss that is linear in the outputs
+                return self._flat(None)
+            curved = torch.autograd.grad(along, values, materialize_grads=True)
+            return self._flat(
+                torch.autograd.grad(outputs, self._parameters, curved, allow_unused=True)
+            )
+
     def first_pass(self, theta: Tensor) -> FirstPass:
         """L(θ), and what the network is seen to do on the way."""
         self.values += 1
         with self._at(theta), _Watch(self._foreign) as watch:
             loss = self._forward()
         self._refuse_foreign(watch.reads_foreign)
-        names = {type(node).__name__.partition("Backward")[0] for node in _nodes(loss)}
         return FirstPass(
             value=float(loss.detach()),
             changes_its_parameters=not self.stands_at(theta),
             rounds_to=watch.lowest or theta.dtype,
-            kinks=sorted(name for name in names if name.lower().startswith(KINKS)),
+            kinks=kinks(nodes(loss)),
             reads_numbers=watch.reads_numbers,
         )
 
@@ -168,7 +206,7 @@ class Referee:
     @contextlib.contextmanager
     def _at(self, theta: Tensor) -> Iterator[None]:
         model = copy.deepcopy(self._pristine)
-        parameters = dict(model.named_parameters())
+        self._model, parameters = model, dict(model.named_parameters())
         self._parameters = [parameters[name] for name in self._names]
         self._loss = self._make_loss(model)
         parts = theta.split([parameter.numel() for parameter in self._parameters])
@@ -245,9 +283,9 @@ def cast(batch: Any, dtype: torch.dtype, device: torch.device) -> Any:
     return tree_map(lambda t: t.to(device, dtype if t.is_floating_point() else None), batch)
 
 
-def _nodes(result: Tensor) -> Iterator[Any]:
-    """The steps of a graph."""
-    waiting, seen = [result.grad_fn], set()
+def nodes(result: Tensor, before: Iterable[Any] = ()) -> Iterator[Any]:
+    """The steps of a graph, back to where it begins or to these steps, which are left out."""
+    waiting, seen = [result.grad_fn], set(before)
     while waiting:
         node = waiting.pop()
         if node is None or node in seen:
@@ -255,3 +293,21 @@ def _nodes(result: Tensor) -> Iterator[Any]:
         seen.add(node)
         yield node
         waiting.extend(following for following, _ in node.next_functions)
+
+
+def kinks(steps: Iterable[Any]) -> list[str]:
+    """The names of those steps of a graph whose slope jumps."""
+    return sorted({_operation(step) for step in steps if _has_kinks(step)})
+
+
+def _has_kinks(step: Any) -> bool:
+    name = _operation(step).lower()
+    if name == "elu":  # with these options its slope is continuous
+        return step._saved_alpha * step._saved_input_scale != 1
+    if name == "linalgvectornorm":
+        return step._saved_ord <= 1 or math.isinf(step._saved_ord)
+    return name.startswith(KINKS)
+
+
+def _operation(step: Any) -> str:
+    return type(step).__name__.partition("Backward")[0]

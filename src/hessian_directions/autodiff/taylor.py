@@ -358,16 +358,6 @@ def _add(x: Any, y: Any, *, alpha: float = 1) -> Jet:
     return _from_directions(primal, directions)
 
 
-@_rule("sub", "subtract")
-def _subtract(x: Any, y: Any, *, alpha: float = 1) -> Jet:
-    return _add(x, y, alpha=-alpha)
-
-
-@_rule("__rsub__", "rsub")
-def _subtract_from(x: Any, y: Any) -> Jet:
-    return _add(y, x, alpha=-1)
-
-
 @_rule("mul", "multiply", "__rmul__")
 def _multiply(x: Any, y: Any) -> Jet:
     return _bilinear(torch.mul, x, y)
@@ -380,24 +370,13 @@ def _divide(x: Any, y: Any) -> Jet:
     return _map(torch.div, (x, y), {})
 
 
-@_rule("__rdiv__", "__rtruediv__")
-def _divide_into(x: Jet, y: Any) -> Jet:
-    return _multiply(y, torch.reciprocal(x))
-
-
-@_rule("matmul", "bmm", "mm", "mv", "dot")
-def _matrix_product(x: Any, y: Any) -> Jet:
-    return _bilinear(torch.matmul, x, y)
-
-
-@_rule("__rmatmul__")
-def _reversed_matrix_product(x: Any, y: Any) -> Jet:
-    return _bilinear(torch.matmul, y, x)
-
-
-@_rule("addmm", "baddbmm")
-def _add_matrix_product(x: Any, a: Any, b: Any, *, beta: float = 1, alpha: float = 1) -> Jet:
-    return alpha * (a @ b) + beta * x
+# Others in disguise.
+_rule("sub", "subtract")(lambda x, y, *, alpha=1: _add(x, y, alpha=-alpha))
+_rule("__rsub__", "rsub")(lambda x, y: _add(y, x, alpha=-1))
+_rule("__rdiv__", "__rtruediv__")(lambda x, y: _multiply(y, torch.reciprocal(x)))
+_rule("matmul", "bmm", "mm", "mv", "dot")(lambda x, y: _bilinear(torch.matmul, x, y))
+_rule("__rmatmul__")(lambda x, y: _bilinear(torch.matmul, y, x))
+_rule("addmm", "baddbmm")(lambda x, a, b, *, beta=1, alpha=1: alpha * (a @ b) + beta * x)
 
 
 def _layer(product: Callable[[Any, Any], Tensor], x: Any, weight: Any, bias: Any) -> Any:
@@ -406,9 +385,7 @@ def _layer(product: Callable[[Any, Any], Tensor], x: Any, weight: Any, bias: Any
     return y if bias is None else y + bias
 
 
-@_rule("linear")
-def _linear_layer(x: Any, weight: Any, bias: Any = None) -> Any:
-    return _layer(functional.linear, x, weight, bias)
+_rule("linear")(lambda x, weight, bias=None: _layer(functional.linear, x, weight, bias))
 
 
 class _Convolution(Jet):
@@ -486,24 +463,10 @@ def _relu(x: Jet) -> Jet:
     return Jet(y, map(where_positive, x.first), x.second and map(where_positive, x.second))
 
 
-@_rule("abs", "absolute")
-def _absolute(x: Jet) -> Any:
-    return x * x.primal.sign()
-
-
-@_rule("hardsigmoid")
-def _hardsigmoid(x: Any) -> Any:
-    return substitutes.hardsigmoid(x)
-
-
-@_rule("hardswish")
-def _hardswish(x: Jet) -> Any:
-    return x * _hardsigmoid(x)
-
-
-@_rule("_weight_norm")
-def _weight_norm(v: Any, g: Any, dim: int = 0) -> Any:
-    return substitutes.weight_norm(v, g, dim)
+_rule("abs", "absolute")(lambda x: x * x.primal.sign())
+_rule("hardsigmoid")(lambda x: substitutes.hardsigmoid(x))
+_rule("hardswish")(lambda x: x * substitutes.hardsigmoid(x))
+_rule("_weight_norm")(substitutes.weight_norm)
 
 
 @_rule("glu")
@@ -539,29 +502,11 @@ def _reshape(x: Jet, *shape: Any, **kwargs: Any) -> Jet:
     return _map(Tensor.reshape, (x, *shape), kwargs)
 
 
-@_rule("view_as", "reshape_as")
-def _reshape_as(x: Any, other: Tensor) -> Any:
-    return x.reshape(other.shape)
-
-
-@_rule("expand_as")
-def _expand_as(x: Any, other: Tensor) -> Any:
-    return x.expand(other.shape)
-
-
-@_rule("type_as")
-def _type_as(x: Any, other: Tensor) -> Any:
-    return x.to(other.dtype)
-
-
-@_rule("cat", "concat", "concatenate")
-def _concatenate(tensors: Sequence[Any], dim: int = 0) -> Jet:
-    return _join(torch.cat, tensors, dim)
-
-
-@_rule("stack")
-def _stack(tensors: Sequence[Any], dim: int = 0) -> Jet:
-    return _join(torch.stack, tensors, dim)
+_rule("view_as", "reshape_as")(lambda x, other: x.reshape(other.shape))
+_rule("expand_as")(lambda x, other: x.expand(other.shape))
+_rule("type_as")(lambda x, other: x.to(other.dtype))
+_rule("cat", "concat", "concatenate")(lambda tensors, dim=0: _join(torch.cat, tensors, dim))
+_rule("stack")(lambda tensors, dim=0: _join(torch.stack, tensors, dim))
 
 
 def _join(join: Callable[..., Tensor], tensors: Sequence[Any], dim: int) -> Jet:
@@ -708,9 +653,7 @@ def _log_softmax(x: Jet, dim: int = -1, _stacklevel: int = 3, dtype: Any = None)
     return _from_directions(value, directions)
 
 
-@_rule("softmax")
-def _softmax(x: Jet, dim: int = -1, _stacklevel: int = 3, dtype: Any = None) -> Jet:
-    return _log_softmax(x, dim).exp()
+_rule("softmax")(lambda x, dim=-1, _stacklevel=3, dtype=None: _log_softmax(x, dim).exp())
 
 
 @_rule("scaled_dot_product_attention")

@@ -9,7 +9,7 @@ import numpy as np
 from hessian_directions.data import cache as cache_folder
 from hessian_directions.data import images
 from hessian_directions.data.dataset import Dataset, assemble
-from hessian_directions.data.source import Source, select, targets_of
+from hessian_directions.data.source import Choice, Source, targets_of
 from hessian_directions.errors import ConfigurationError, DataError
 
 INPUTS = ("x", "images", "inputs", "data", "features", "tokens", "input_ids")
@@ -25,12 +25,9 @@ def arrays(
     names: Mapping[str, str] | None = None,
     channels: str | None = None,
     tokens: bool | None = None,
-    n_train: int | None = None,
-    n_test: int | None = None,
-    test_share: float | None = None,
-    seed: int = 0,
     n_classes: int | None = None,
     normalisation: Mapping[str, Any] | str | None = None,
+    **choice: Any,
 ) -> Dataset:
     """Inputs of any shape, with classes or with numbers to predict, from an .npz or .npy files.
 
@@ -52,18 +49,12 @@ def arrays(
             the first of others.
         tokens: Whether integers are token ids, which a network embeds; None: those of another type
             than uint8 are, except in images (n, ·, ·, ·).
-        n_train: Training samples that are used: a choice from the front, balanced over the classes;
-            None: all.
-        n_test: Test samples that are used, chosen alike. Without a test part so many of the training
-            samples become test samples, in a stratified split; 0 lets the training samples double
-            as test samples.
-        test_share: In place of `n_test` without a test part: share of the samples, between 0 and 1.
-        seed: Of the stratified split.
         n_classes: Outputs of the network, where some of the classes have no samples; None: counted.
         normalisation: {mean, deviation}, each one number or one a channel, of uint8 images in units
             of 0 … 255 (in fractions of that if all are at most 1), of others in their own units;
             "train" takes those of the training samples; "none" divides uint8 images by 255 and
             leaves others as they are. None: "train" for uint8 images, else "none".
+        **choice: Of the samples, see `Choice`.
     """
     if channels not in (None, "first", "last"):
         raise ConfigurationError(f"data.channels: {channels!r} is neither first nor last")
@@ -73,22 +64,15 @@ def arrays(
             f"data.names has no key {min(unknown)}, it has {', '.join(sorted(known))}"
         )
     source = cache_folder.find(path, folder, cache)
-    train = _read(source)
-    sources = {"train": _source(source, train, "train", names, channels, tokens)}
+    content = _read(source)
+    sources = {"train": _source(source, content, "train", names, channels, tokens)}
     if test_path is not None:
         other = cache_folder.find(test_path, folder, cache)
         sources["test"] = _source(other, _read(other), "test", names, channels, tokens)
-    elif _find(train, "test", names, INPUTS, alone=False):
-        sources["test"] = _source(source, train, "test", names, channels, tokens)
-    stored, n_classes, more = select(
-        sources["train"],
-        sources.get("test"),
-        n_classes,
-        n_train=n_train,
-        n_test=n_test,
-        test_share=test_share,
-        seed=seed,
-    )
+    elif _find(content, "test", names, INPUTS, alone=False):
+        sources["test"] = _source(source, content, "test", names, channels, tokens)
+    train, test = sources["train"], sources.get("test")
+    stored, n_classes, more = Choice(**choice).of(train, test, n_classes)
     classes = None if n_classes is None else [str(number) for number in range(n_classes)]
     return assemble(source.stem, "arrays", stored, classes, normalisation, more=more)
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from hessian_directions.data.dataset import (
     Dataset,
@@ -12,13 +13,16 @@ from hessian_directions.data.dataset import (
     named_by_seed,
     stratified,
 )
+from hessian_directions.data.images import converter
 from hessian_directions.errors import ConfigurationError
 
 # Over all pixels of all 1,797 images, whose values are the integers 0 to 16.
 NORMALISATION = Normalisation(mean=(4.884164579855,), deviation=(6.016787548672,))
 
 
-def digits(*, cache: Path, n_test: int = 450, seed: int = 0) -> Dataset:
+def digits(
+    *, cache: Path, n_test: int = 450, seed: int = 0, size: int | None = None, channels: int = 1
+) -> Dataset:
     """(n, 1, 8, 8) images, standardised by one mean and deviation, in a seeded stratified split.
 
     Args:
@@ -26,12 +30,16 @@ def digits(*, cache: Path, n_test: int = 450, seed: int = 0) -> Dataset:
         n_test: Test images. The default, a quarter, leaves 1,347 for training and a standard error
             of about one percentage point to an accuracy of 0.95.
         seed: Of the split.
+        size: Side that the images are scaled to (bilinear) for networks that divide it often, in
+            pixels; None: 8.
+        channels: 1, or 3 equal ones for networks that take colour images.
     """
     # Half a second, which stages on other data need not spend.
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
-    images = bunch.images.astype(np.uint8)[..., None]
+    convert = converter(size, channels, None, None)
+    images = np.stack([convert(Image.fromarray(image)) for image in bunch.images.astype(np.uint8)])
     if not 10 <= n_test <= len(images) - 10:
         raise ConfigurationError(
             f"data.n_test: {n_test} of {len(images)} images cannot be test images"
@@ -45,6 +53,6 @@ def digits(*, cache: Path, n_test: int = 450, seed: int = 0) -> Dataset:
         "digits",
         stored,
         [str(digit) for digit in range(10)],
-        NORMALISATION,
+        Normalisation(NORMALISATION.mean * channels, NORMALISATION.deviation * channels),
         more=named_by_seed(seed),
     )

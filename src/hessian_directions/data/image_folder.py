@@ -13,7 +13,7 @@ import numpy as np
 from hessian_directions.data import cache as cache_folder
 from hessian_directions.data import images
 from hessian_directions.data.dataset import Dataset, assemble
-from hessian_directions.data.source import Source, select, stack
+from hessian_directions.data.source import Choice, Source, stack
 from hessian_directions.errors import ConfigurationError, DataError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
@@ -35,14 +35,11 @@ def image_folder(
     size: int | Sequence[int] | None = None,
     channels: int = 3,
     transform: str | Mapping[str, Any] | None = None,
-    n_train: int | None = None,
-    n_test: int | None = None,
-    test_share: float | None = None,
-    seed: int = 0,
     classes: Sequence[str] | Mapping[str, int] | str | None = None,
     n_classes: int | None = None,
     normalisation: Mapping[str, Any] | str | None = None,
     sha256: Mapping[str, str] | None = None,
+    **choice: Any,
 ) -> Dataset:
     """Images (n, channels, h, w) of train/<class>/<name> and test/<class>/<name>, or of <class>/<name>.
 
@@ -72,12 +69,6 @@ def image_folder(
             "torchvision:<model or weights>", a function "package.module:name" from a PIL image to a
             tensor (channels, h, w), or {name, options} for what a function gives when called with
             these options.
-        n_train: Training images that are used: a balanced choice from the front; None: all.
-        n_test: Test images that are used, chosen alike. Without a test part so many of the training
-            images become test images, in a stratified split; 0 lets the training images double as
-            test images.
-        test_share: In place of `n_test` without a test part: share of the images, between 0 and 1.
-        seed: Of the stratified split.
         classes: Names of the class folders in the order of the network's outputs, as a list or a
             text file of one name a line, or {name: number}. Some may have no images. None: the
             folders by alphabet, and none may be empty.
@@ -86,6 +77,7 @@ def image_folder(
             all are at most 1; "none" divides pixels by 255; None or "train" takes mean and deviation
             of the training images.
         sha256: {train, test}: checksums of images and labels (see `assemble`) that must be met.
+        **choice: Of the images, see `Choice`.
     """
     if channels not in (1, 3):
         raise ConfigurationError(f"data.channels: {channels} is neither 3 (colour) nor 1 (grey)")
@@ -102,15 +94,7 @@ def image_folder(
     convert = images.converter(size, channels, transform, folder)
     order = _class_order(classes, n_classes, folder, cache)
     sources, names = sources_of(source, convert, train, test, order)
-    stored, _, more = select(
-        sources["train"],
-        sources.get("test"),
-        len(names),
-        n_train=n_train,
-        n_test=n_test,
-        test_share=test_share,
-        seed=seed,
-    )
+    stored, _, more = Choice(**choice).of(sources["train"], sources.get("test"), len(names))
     if transform is not None:
         more |= {"transform": transform, "size": size}
     return assemble(source.name, "image_folder", stored, names, normalisation, sha256, more)

@@ -98,11 +98,8 @@ def numbers(value: Any, channels: int | None = None) -> np.ndarray:
     if isinstance(value, Image.Image):
         return _pixels(value, channels)
     tensor = isinstance(value, torch.Tensor)
-    if tensor:
-        value = value.detach().cpu()
-        value = (value.float() if value.dtype == torch.bfloat16 else value).numpy()
     try:
-        array = np.asarray(value)
+        array = as_array(value)
     except ValueError as error:
         raise DataError(f"a sample's input is a {type(value).__name__}, not an array") from error
     if array.dtype.kind not in "fiub":
@@ -116,6 +113,15 @@ def numbers(value: Any, channels: int | None = None) -> np.ndarray:
         return array if last else array.transpose(1, 2, 0)
     integers = array.dtype.kind in "iu" and array.dtype != np.uint8
     return np.atleast_1d(array.astype(np.int64 if integers else np.float32))
+
+
+def as_array(values: Any) -> np.ndarray:
+    """The values of a tensor, or of what NumPy makes an array of."""
+    if not isinstance(values, torch.Tensor):
+        return np.asarray(values)
+    values = values.detach().cpu()
+    # NumPy has no bfloat16.
+    return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
 
 
 def channels_last(shape: tuple[int, ...], otherwise: bool) -> bool:

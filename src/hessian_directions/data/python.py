@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.utils import data as torch_data
 
 from hessian_directions import references
-from hessian_directions.data import arrays
+from hessian_directions.data import arrays, images
 from hessian_directions.data.dataset import Dataset, assemble
-from hessian_directions.data.source import Source, from_torch, select
+from hessian_directions.data.source import Choice, Source, from_torch
 from hessian_directions.errors import ConfigurationError, DataError
 
 
@@ -22,12 +21,9 @@ def python(
     folder: Path | None = None,
     name: str,
     options: Mapping[str, Any] | None = None,
-    n_train: int | None = None,
-    n_test: int | None = None,
-    test_share: float | None = None,
-    seed: int = 0,
     n_classes: int | None = None,
     normalisation: Mapping[str, Any] | str | None = None,
+    **choice: Any,
 ) -> Dataset:
     """What a function of the user's returns, of which only the chosen samples are read and kept.
 
@@ -44,18 +40,9 @@ def python(
             configuration, in the working folder or on Python's path.
         options: Keyword arguments of the function; it gets `cache`, the folder of downloads, where
             its signature names it.
-        n_train: Training samples that are used: a choice from the front, balanced over the classes;
-            None: all.
-        n_test: Test samples that are used, chosen alike. Without a test part so many of the training
-            samples become test samples, in a stratified split; 0 lets the training samples double
-            as test samples.
-        test_share: In place of `n_test` without a test part: share of the samples, between 0 and 1.
-        seed: Of the stratified split.
         n_classes: Outputs of the network, where some of the classes have no samples; None: counted.
-        normalisation: {mean, deviation}, each one number or one a channel, of uint8 images in units
-            of 0 … 255 (in fractions of that if all are at most 1), of others in their own units;
-            "train" takes those of the training samples; "none" divides uint8 images by 255 and
-            leaves others as they are. None: "train" for uint8 images, else "none".
+        normalisation: As for arrays.
+        **choice: Of the samples, see `Choice`.
     """
     try:
         function = references.resolve(name, folder)
@@ -72,16 +59,10 @@ def python(
         raise DataError(
             f"data.name: {name} fails with options {dict(options or {})}: {references.describe(error)}"
         ) from error
-    train, test = _parts(returned, name)
-    stored, n_classes, more = select(
-        _source(train, f"{name} (train)"),
-        None if test is None else _source(test, f"{name} (test)"),
-        n_classes,
-        n_train=n_train,
-        n_test=n_test,
-        test_share=test_share,
-        seed=seed,
-    )
+    first, second = _parts(returned, name)
+    train = _source(first, f"{name} (train)")
+    test = None if second is None else _source(second, f"{name} (test)")
+    stored, n_classes, more = Choice(**choice).of(train, test, n_classes)
     classes = None if n_classes is None else [str(number) for number in range(n_classes)]
     more |= {"name": name, "options": dict(options or {})}
     return assemble(name.rpartition(":")[2], "python", stored, classes, normalisation, more=more)
@@ -111,21 +92,13 @@ def _source(part: Any, name: str) -> Source:
     if isinstance(part, torch_data.DataLoader):
         part = part.dataset
     if isinstance(part, tuple | list) and len(part) == 2 and _is_array(part[0]):
-        return arrays.source_of(_array(part[0]), _array(part[1]), name)
+        return arrays.source_of(images.as_array(part[0]), images.as_array(part[1]), name)
     if not hasattr(part, "__getitem__"):
         raise DataError(
             f"{name} is a {type(part).__name__}: it should be a torch.utils.data.Dataset with "
             "__len__ and __getitem__, or a pair of arrays (inputs, targets)"
         )
     return from_torch(part, name)
-
-
-def _array(values: Any) -> np.ndarray:
-    if not isinstance(values, Tensor):
-        return np.asarray(values)
-    values = values.detach().cpu()
-    # NumPy has no bfloat16.
-    return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
 
 
 def _is_array(thing: Any) -> bool:

@@ -20,7 +20,7 @@ from PIL import Image
 
 from hessian_directions.data import cache as cache_folder
 from hessian_directions.data import cifar10
-from hessian_directions.errors import DataError, HessianDirectionsError
+from hessian_directions.errors import DataError, as_program
 from hessian_directions.files import atomic_path
 
 QUALITY = 75
@@ -63,15 +63,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, nargs="?", help="to be made in place of the archive")
     parser.add_argument("--cache", help="folder that holds CIFAR-10's archive, or receives it")
     options = parser.parse_args(arguments)
-    try:
+
+    def work() -> str:
         cache = cache_folder.folder(options.cache)
         folder = options.folder
         n_images = reencode_into(cache) if folder is None else reencode(cache, folder)
-    except HessianDirectionsError as error:
-        print(error, file=sys.stderr)
-        return 1
-    print(f"{n_images} images in {options.folder or cache / ARCHIVE}")
-    return 0
+        return f"{n_images} images in {folder or cache / ARCHIVE}"
+
+    return as_program("reencode", work)
 
 
 if __name__ == "__main__":

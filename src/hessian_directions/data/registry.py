@@ -12,6 +12,7 @@ from hessian_directions.data.digits import digits
 from hessian_directions.data.function import function
 from hessian_directions.data.image_folder import image_folder
 from hessian_directions.data.python import python
+from hessian_directions.data.source import Choice
 from hessian_directions.data.torchvision_sets import torchvision
 from hessian_directions.errors import ConfigurationError
 
@@ -26,6 +27,16 @@ KINDS: dict[str, Callable[..., Dataset]] = {
 }
 # What a kind is given beside its keys, where its signature names it.
 SURROUNDINGS = ("cache", "folder")
+
+
+def keys(kind: Callable[..., Dataset]) -> dict[str, inspect.Parameter]:
+    """What a configuration can say of data of a kind; its `**choice` stands for the keys of `Choice`."""
+    parameters = dict(inspect.signature(kind).parameters)
+    for key in SURROUNDINGS:
+        parameters.pop(key, None)
+    if parameters.pop("choice", None) is not None:
+        parameters |= inspect.signature(Choice).parameters
+    return parameters
 
 
 def load(
@@ -52,12 +63,9 @@ def load(
     kind = options.pop("kind", None)
     if kind not in KINDS:
         raise ConfigurationError(f"data.kind: {kind!r} is unknown, it can be {', '.join(KINDS)}")
-    parameters = dict(inspect.signature(KINDS[kind]).parameters)
-    given = {
-        key: value
-        for key, value in zip(SURROUNDINGS, (cache, folder))
-        if parameters.pop(key, None) is not None
-    }
+    taken = inspect.signature(KINDS[kind]).parameters
+    given = {key: value for key, value in zip(SURROUNDINGS, (cache, folder)) if key in taken}
+    parameters = keys(KINDS[kind])
     for key in options:
         if key not in parameters:
             raise ConfigurationError(

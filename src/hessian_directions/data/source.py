@@ -34,79 +34,92 @@ class Source:
         return len(self.targets)
 
 
-def select(
-    train: Source,
-    test: Source | None,
-    n_classes: int | None,
-    *,
-    n_train: int | None,
-    n_test: int | None,
-    test_share: float | None = None,
-    seed: int = 0,
-) -> tuple[dict[str, Stored], int | None, dict[str, Any]]:
-    """The chosen samples of "train" and "test", the number of classes, and what to add to the identity.
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """Which of the samples are used: the keys of all kinds of data that are read sample by sample.
 
     Args:
-        train: All samples that may be training samples.
-        test: The test samples; None: `n_test` samples, or the share `test_share`, of the training
-            ones, in a stratified split with this seed. `n_test` 0 lets the chosen training samples
-            double as test samples.
-        n_classes: Stated by the user, which allows for classes without samples; None: counted.
-        n_train: A choice from the front, balanced over the classes; None: all.
-        n_test: The same of the test samples, where there is a test part.
-        test_share: See `test`.
-        seed: See `test`.
-
-    Raises:
-        ConfigurationError: The numbers are not to be had.
-        DataError: A class has no samples, or a target is none of the classes.
+        n_train: Training samples that are used: a choice from the front, balanced over the classes;
+            None: all.
+        n_test: Test samples that are used, chosen alike. Without a test part so many of the training
+            samples become test samples, in a stratified split; 0 lets the training samples double
+            as test samples.
+        test_share: In place of `n_test` without a test part: share of the samples, between 0 and 1.
+        seed: Of the stratified split.
     """
-    sources = {"train": train} if test is None else {"train": train, "test": test}
-    kinds = {source.targets.dtype.kind for source in sources.values()}
-    shapes = {source.targets.shape[1:] for source in sources.values()}
-    if len(kinds) > 1 or len(shapes) > 1:
-        raise DataError(f"{train.name}: training and test targets are of different kinds")
-    classes = kinds == {"i"}
-    if classes:
-        n_classes = _count(sources, n_classes)
-    elif n_classes is not None:
-        raise ConfigurationError(f"data.n_classes: the targets of {train.name} are real numbers")
-    chosen = {split: np.arange(len(source)) for split, source in sources.items()}
-    more: dict[str, Any] = {}
-    if test is None and n_test != 0:
-        if (n_test is None) == (test_share is None):
+
+    n_train: int | None = None
+    n_test: int | None = None
+    test_share: float | None = None
+    seed: int = 0
+
+    def of(
+        self, train: Source, test: Source | None, n_classes: int | None
+    ) -> tuple[dict[str, Stored], int | None, dict[str, Any]]:
+        """The chosen samples of "train" and "test", the number of classes, and what to add to the identity.
+
+        Args:
+            train: All samples that may be training samples, test samples too where `test` is None.
+            test: The test samples.
+            n_classes: Stated by the user, which allows for classes without samples; None: counted.
+
+        Raises:
+            ConfigurationError: The numbers are not to be had.
+            DataError: A class has no samples, or a target is none of the classes.
+        """
+        n_test, test_share = self.n_test, self.test_share
+        sources = {"train": train} if test is None else {"train": train, "test": test}
+        kinds = {source.targets.dtype.kind for source in sources.values()}
+        shapes = {source.targets.shape[1:] for source in sources.values()}
+        if len(kinds) > 1 or len(shapes) > 1:
+            raise DataError(f"{train.name}: training and test targets are of different kinds")
+        classes = kinds == {"i"}
+        if classes:
+            n_classes = _count(sources, n_classes)
+        elif n_classes is not None:
             raise ConfigurationError(
-                f"{train.name} has no test part: state either data.n_test or data.test_share, or "
-                "data.n_test: 0 to let the training samples double as test samples"
+                f"data.n_classes: the targets of {train.name} are real numbers"
             )
-        if n_test is None and test_share is not None:
-            if not 0 < test_share < 1:
-                raise ConfigurationError(f"data.test_share: {test_share} is not between 0 and 1")
-            n_test = round(test_share * len(train))
-        assert n_test is not None
-        chosen["train"], chosen["test"] = stratified(train.targets, n_test, seed)
-        more = named_by_seed(seed)
-        n_test = None
-    elif test_share is not None:
-        raise ConfigurationError(
-            "data.test_share: "
-            + ("n_test is stated" if test is None else f"{train.name} has a test part")
-        )
-    for split, n in (("train", n_train), ("test", n_test)):
-        if n is not None and split in chosen:
-            places = chosen[split]
-            chosen[split] = places[_front(sources.get(split, train).targets[places], n, split)]
-    stored = {split: _stored(sources.get(split, train), places) for split, places in chosen.items()}
-    if "test" not in stored:
-        stored["test"] = stored["train"]
-        more = {"note": "the training samples double as test samples"}
-    ours, theirs = (stored[split].inputs for split in ("train", "test"))
-    if (ours.dtype, ours.shape[1:]) != (theirs.dtype, theirs.shape[1:]):
-        raise DataError(
-            f"{train.name}: training inputs have shape {ours.shape[1:]} and type {ours.dtype}, "
-            f"test inputs {theirs.shape[1:]} and {theirs.dtype}"
-        )
-    return stored, n_classes, more
+        chosen = {split: np.arange(len(source)) for split, source in sources.items()}
+        more: dict[str, Any] = {}
+        if test is None and n_test != 0:
+            if (n_test is None) == (test_share is None):
+                raise ConfigurationError(
+                    f"{train.name} has no test part: state either data.n_test or data.test_share, or "
+                    "data.n_test: 0 to let the training samples double as test samples"
+                )
+            if n_test is None and test_share is not None:
+                if not 0 < test_share < 1:
+                    raise ConfigurationError(
+                        f"data.test_share: {test_share} is not between 0 and 1"
+                    )
+                n_test = round(test_share * len(train))
+            assert n_test is not None
+            chosen["train"], chosen["test"] = stratified(train.targets, n_test, self.seed)
+            more = named_by_seed(self.seed)
+            n_test = None
+        elif test_share is not None:
+            raise ConfigurationError(
+                "data.test_share: "
+                + ("n_test is stated" if test is None else f"{train.name} has a test part")
+            )
+        for split, n in (("train", self.n_train), ("test", n_test)):
+            if n is not None and split in chosen:
+                places = chosen[split]
+                chosen[split] = places[_front(sources.get(split, train).targets[places], n, split)]
+        stored = {
+            split: _stored(sources.get(split, train), places) for split, places in chosen.items()
+        }
+        if "test" not in stored:
+            stored["test"] = stored["train"]
+            more = {"note": "the training samples double as test samples"}
+        ours, theirs = (stored[split].inputs for split in ("train", "test"))
+        if (ours.dtype, ours.shape[1:]) != (theirs.dtype, theirs.shape[1:]):
+            raise DataError(
+                f"{train.name}: training inputs have shape {ours.shape[1:]} and type {ours.dtype}, "
+                f"test inputs {theirs.shape[1:]} and {theirs.dtype}"
+            )
+        return stored, n_classes, more
 
 
 def _count(sources: Mapping[str, Source], stated: int | None) -> int:

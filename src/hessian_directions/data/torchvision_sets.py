@@ -7,7 +7,7 @@ from typing import Any
 
 from hessian_directions.data import images
 from hessian_directions.data.dataset import Dataset, assemble
-from hessian_directions.data.source import Source, from_torch, select
+from hessian_directions.data.source import Choice, from_torch
 from hessian_directions.errors import ConfigurationError, DataError
 from hessian_directions.models import vision
 
@@ -28,12 +28,9 @@ def torchvision(
     size: int | Sequence[int] | None = None,
     channels: int | None = None,
     transform: str | Mapping[str, Any] | None = None,
-    n_train: int | None = None,
-    n_test: int | None = None,
-    test_share: float | None = None,
-    seed: int = 0,
     n_classes: int | None = None,
     normalisation: Mapping[str, Any] | str | None = None,
+    **choice: Any,
 ) -> Dataset:
     """Images (n, channels, h, w) of one of torchvision's data sets for classification or regression.
 
@@ -49,20 +46,12 @@ def torchvision(
         test: Those of the test part alone; None: train=False or the split "test", "val" or "valid".
             A class that knows neither has no test part, see `n_test`.
         path: Folder of the files, in place of the cache folder; what is missing is downloaded.
-        size: Height and width in pixels that images are scaled to (bilinear), one number or
-            [height, width]; None keeps them, and they must agree. For a published transform the
-            size that comes out.
+        size: As for an image folder.
         channels: 3 for colour, 1 for grey; None: as the images are.
         transform: As for an image folder.
-        n_train: Training images that are used: a choice from the front, balanced over the classes;
-            None: all.
-        n_test: Test images that are used, chosen alike. Without a test part so many of the training
-            images become test images, in a stratified split; 0 lets the training images double as
-            test images.
-        test_share: In place of `n_test` without a test part: share of the images, between 0 and 1.
-        seed: Of the stratified split.
         n_classes: Outputs of the network, where some of the classes have no images; None: counted.
         normalisation: As for an image folder.
+        **choice: Of the images, see `Choice`.
     """
     if transform is not None and normalisation not in (None, "none"):
         raise ConfigurationError(
@@ -95,19 +84,12 @@ def torchvision(
         parts["test"] = _first(kind, known, given, TEST_SPLITS, root)
     else:
         parts["train"] = _make(kind, known, given, root)
-    sources: dict[str, Source] = {
+    sources = {
         split: from_torch(part, f"torchvision's {name} ({split})", convert)
         for split, part in parts.items()
     }
-    stored, n_classes, more = select(
-        sources["train"],
-        sources.get("test"),
-        n_classes,
-        n_train=n_train,
-        n_test=n_test,
-        test_share=test_share,
-        seed=seed,
-    )
+    chosen = Choice(**choice)
+    stored, n_classes, more = chosen.of(sources["train"], sources.get("test"), n_classes)
     listed = getattr(parts["train"], "classes", None) or []
     classes = None
     if n_classes is not None:

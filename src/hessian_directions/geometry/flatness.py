@@ -1,14 +1,27 @@
-"""Measures of flatness, and why the trace alone is none: rescaling layers changes it at will.
+"""Measures of flatness, and why many are none: rescaling layers changes them at will.
 
 Rank correlations of such measures with generalization lie in `rank_correlation`, without torch.
 """
 
 import copy
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from hessian_directions.errors import ModelError
+from hessian_directions.errors import DataError, ModelError
+from hessian_directions.objectives.objective import Objective
+from hessian_directions.operators import Operator
+from hessian_directions.random_vectors import gaussian, rademacher, unit
+from hessian_directions.seeds import as_generator
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """A mean over random directions or batches, and the standard error of that mean."""
+
+    mean: float
+    standard_error: float
 
 
 def normalised_measures(
@@ -36,6 +49,166 @@ def normalised_measures(
         "trace_scaled": trace * theta_norm**2 / n_parameters,
         "largest_scaled": largest * theta_norm**2,
     }
+
+
+# --- curvature in units of the weights ----------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ScaledOperator:
+    """D H D with D = diag(d): the Hessian in coordinates u in which θ = θ* + d ⊙ u.
+
+    With d = |θ*| it is the adaptive Hessian: its trace Σ θ_i² H_ii and its largest eigenvalue are
+    the limits of average- and worst-case adaptive sharpness (Kwon, Kim, Park and Choi 2021, "ASAM";
+    Andriushchenko, Croce, Müller, Hein and Flammarion 2023, "A Modern Look at the Relationship
+    between Sharpness and Generalization"). A rescaling θ' = c ⊙ θ that keeps the function leaves
+    D H D as it is, since H'_ij = H_ij/(c_i c_j).
+
+    Attributes:
+        H: Symmetric (N, N) operator.
+        scale: d, (N,).
+    """
+
+    H: Operator
+    scale: Tensor
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.H.shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.H.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.H.device
+
+    def __matmul__(self, v: Tensor) -> Tensor:
+        d = self.scale if v.ndim == 1 else self.scale[:, None]
+        return d * (self.H @ (d * v))
+
+
+def relative_flatness(
+    objective: Objective, n_samples: int, seed: int | torch.Generator = 0
+) -> dict[str, Sampled]:
+    """κ = Σ_{s,s'} ⟨w_s, w_s'⟩ tr H_ss' of each weight matrix: relative flatness.
+
+    w_s are the rows of a weight matrix W (outputs × inputs), H_ss' the blocks of the Hessian with
+    respect to the rows s and s' (Petzka, Kamp, Adilova, Sminchisescu and Boley 2021, "Relative
+    Flatness and Generalization"). Multiplying a layer by c and dividing the next by c leaves κ as
+    it is. Filters of convolutions are rows.
+
+    κ = E ⟨WG, H[WG]⟩ over matrices G (inputs × inputs) of independent entries ±1, because
+    E vec(WG) vec(WG)' = WW' ⊗ I. One product with H serves all layers: their G are independent, so
+    what one layer adds to the samples of another has mean zero.
+
+    Args:
+        objective: Its parameters with at least two axes are the weight matrices.
+        n_samples: Products, at least 2.
+        seed: Of the G: an integer or a CPU generator.
+
+    Returns:
+        Mean and standard error of κ by the parameter's name.
+    """
+    generator = as_generator(seed, "relative flatness")
+    parameters = objective.parameters
+    sizes = [parameter.numel() for parameter in parameters.values()]
+    V = torch.zeros(objective.n_parameters, n_samples, dtype=objective.dtype).to(objective.device)
+    blocks = dict(zip(parameters, V.split(sizes), strict=True))  # views of V
+    weights = {name: p.flatten(1) for name, p in parameters.items() if p.ndim > 1}
+    for name, W in weights.items():
+        m = W.shape[1]
+        G = rademacher(m * m, n_samples, generator, V.dtype, V.device).reshape(m, m, n_samples)
+        blocks[name].copy_(torch.einsum("si,ijk->sjk", W, G).flatten(0, 1))
+    products = dict(zip(parameters, (objective.hessian() @ V).split(sizes), strict=True))
+    return {name: _sampled((blocks[name] * products[name]).sum(0)) for name in weights}
+
+
+# --- the loss at a distance -----------------------------------------------------------------------
+
+
+def average_increase(
+    objective: Objective, radius: float, n_samples: int, seed: int | torch.Generator = 0
+) -> Sampled:
+    """Mean of L(θ + ρu) − L(θ) over directions u uniform on the unit sphere.
+
+    For small ρ it is ρ²t/2N. Each direction is taken with its opposite, in whose mean the slope of
+    L cancels: it would be nearly all of the scatter.
+
+    Args:
+        objective: The loss.
+        radius: ρ > 0, in parameter-space length.
+        n_samples: Pairs of directions, at least 2.
+        seed: Of the directions: an integer or a CPU generator.
+    """
+    u = unit(gaussian(objective.n_parameters, n_samples, seed, objective.dtype, objective.device))
+    theta = objective.theta[:, None]
+    ends = objective.values(torch.cat([theta + radius * u, theta - radius * u], dim=1))
+    return _sampled(ends.reshape(2, -1).mean(0) - objective.value())
+
+
+def worst_increase(objective: Objective, radius: float, n_steps: int) -> float:
+    """Largest L(θ + δ) − L(θ) that gradient ascent finds in the ball ‖δ‖ ≤ ρ, at least 0.
+
+    Each step maximises the loss's linear part over the ball, δ ← ρ∇L(θ + δ)/‖∇L(θ + δ)‖, beginning
+    at δ = 0; the largest of the losses seen counts. One step is that of sharpness-aware
+    minimisation (Foret, Kleiner, Mobahi and Neyshabur 2021). More steps are Frank and Wolfe's method
+    with full steps, which has no rate to tune and rises at each step where L is convex; elsewhere
+    the result is a lower bound.
+
+    Args:
+        objective: The loss.
+        radius: ρ > 0, in parameter-space length.
+        n_steps: Gradients, at least 1.
+    """
+    theta = objective.theta
+    delta, found = torch.zeros_like(theta), [float(objective.value())]
+    for _ in range(n_steps):
+        gradient = objective.gradient(theta + delta)
+        length = float(gradient.norm())
+        if length == 0:  # a stationary point shows no way up
+            break
+        delta = gradient * (radius / length)
+        found.append(float(objective.value(theta + delta)))
+    return max(found) - found[0]
+
+
+def m_sharpness(
+    objective: Objective, radius: float, m: int, seed: int | torch.Generator = 0
+) -> Sampled:
+    """Mean over disjoint batches of m samples of the largest increase of the batch's own loss.
+
+    It is the quantity that sharpness-aware minimisation lowers (Foret et al. 2021, section 4.1),
+    found as there by one step of ascent a batch (see `worst_increase`). Samples that do not fill a
+    batch are left out; the standard error is that over batches.
+
+    Args:
+        objective: The loss.
+        radius: ρ > 0, in parameter-space length.
+        m: Samples a batch, at most half of them all.
+        seed: Of the division into batches: an integer or a CPU generator.
+
+    Raises:
+        DataError: There are fewer than two batches.
+    """
+    n_batches = objective.n_samples // m
+    if n_batches < 2:
+        raise DataError(
+            f"{objective.n_samples} samples are fewer than two batches of {m}: choose a smaller m."
+        )
+    order = torch.randperm(objective.n_samples, generator=as_generator(seed, "m-sharpness"))
+    batches = order[: n_batches * m].reshape(n_batches, m)
+    increases = [worst_increase(objective.subset(batch), radius, 1) for batch in batches]
+    return _sampled(torch.tensor(increases, dtype=torch.float64))
+
+
+def _sampled(values: Tensor) -> Sampled:
+    values = values.double()
+    return Sampled(float(values.mean()), float(values.std() / len(values) ** 0.5))
+
+
+# --- one function, many curvatures ----------------------------------------------------------------
 
 
 def rescale(model: nn.Module, scale: float) -> nn.Module:

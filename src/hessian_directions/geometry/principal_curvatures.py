@@ -11,6 +11,7 @@ NumPy and SciPy only: figures import this module without importing torch.
 """
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -88,16 +89,28 @@ def distribution_smallest(x: ArrayLike, trace: float, frobenius_norm: float) -> 
     return np.asarray(special.ndtr(y) + above)
 
 
-def visibility(r: ArrayLike) -> Floats:
+def visibility(r: ArrayLike, cubes: ArrayLike = 0.0) -> Floats:
     """Probability that one random slice shows a saddle, κ₋ < 0 < κ₊, in the Gaussian limit.
 
     P(|t + f·Z| < f·R) = exp(−r²/4)/√2 with r = t/f. At most 0.71: even with trace zero three
     slices in ten look like a minimum or a maximum.
 
+    It holds where |r|³·|Σλ³|/f³ ≪ 1; the next order multiplies it by exp(−r³·Σλ³/(6f³)). The rare
+    slice of a saddle with r > 0 has a direction η with η'Hη < 0, and the probability of that is
+    exp(min_s K(s)) but for its prefactor, where K(s) = −½ Σ log(1 − 2sλ) = st + s²f² + (4/3)s³Σλ³
+    + … generates the cumulants of η'Hη: the minimum, at s = −t/(2f²), is −r²/4 − r³Σλ³/(6f³).
+    (For r < 0 change the sign of H: both factors of r³·Σλ³ change theirs.)
+
     Args:
         r: Trace divided by Frobenius norm, any shape.
+        cubes: Σλ³/f³ of the same shape, for the next order; 0 leaves it out.
+
+    Returns:
+        Probability, never above 1.
     """
-    return np.asarray(np.exp(-(np.asarray(r, dtype=np.float64) ** 2) / 4) / math.sqrt(2))
+    r = np.asarray(r, dtype=np.float64)
+    exponent = -(r**2) / 4 - r**3 * np.asarray(cubes, dtype=np.float64) / 6
+    return np.asarray(np.minimum(np.exp(exponent) / math.sqrt(2), 1.0))
 
 
 def critical_dimension(eigenvalues: ArrayLike, multiplicities: ArrayLike | None = None) -> float:
@@ -127,9 +140,59 @@ def critical_dimension(eigenvalues: ArrayLike, multiplicities: ArrayLike | None 
         return 0.0
     # In units of 1/|λ_min| the maximum lies in (0, 1).
     scaled = values / -values.min()
+    x = _place_of_maximum(scaled, counts)
+    return float(counts @ (scaled * x / (1 + scaled * x)))
+
+
+@dataclass(frozen=True)
+class CriticalDimension:
+    """d* with its standard error over the probes of a quadrature."""
+
+    dimension: float
+    standard_error: float
+
+
+def critical_dimension_of_density(
+    nodes: ArrayLike, weights: ArrayLike, n_parameters: int
+) -> CriticalDimension:
+    """d* of `critical_dimension` from a spectral density, with its standard error.
+
+    Σ λx/(1 + λx) is a spectral sum: N·Σ wθx/(1 + θx) estimates it from each probe's quadrature.
+    d* is the maximum of their mean over 0 < x < 1/|θ_min|, θ_min being the smallest node; since it
+    is a maximum, its standard error is, to first order, that of the mean at the x where it lies.
+
+    One probe gives an isolated eigenvalue N times a weight that is χ² distributed, not 1. Where a
+    single negative eigenvalue far below the others decides d*, a few probes scatter by as much as
+    d* itself, and d*, a limit of many eigenvalues, is not the median dimension either.
+
+    Args:
+        nodes, weights: (P, m) from P ≥ 2 probes; the weights of a probe add up to 1.
+        n_parameters: N.
+
+    Returns:
+        CriticalDimension; where `critical_dimension` is 0 or infinite it has no standard error
+        (NaN).
+
+    Raises:
+        ValueError: Fewer than two probes, which have no standard error.
+    """
+    values, counts = np.asarray(nodes, np.float64), n_parameters * np.asarray(weights, np.float64)
+    n_probes = len(values)
+    if n_probes < 2:
+        raise ValueError("a standard error needs at least two probes.")
+    pooled = critical_dimension(values.ravel(), counts.ravel() / n_probes)
+    if pooled in (0.0, math.inf):
+        return CriticalDimension(pooled, math.nan)
+    scaled = values / -values[counts > 0].min()
+    x = _place_of_maximum(scaled.ravel(), counts.ravel())
+    sums = (counts * scaled * x / (1 + scaled * x)).sum(axis=1)
+    return CriticalDimension(pooled, float(sums.std(ddof=1) / math.sqrt(n_probes)))
+
+
+def _place_of_maximum(scaled: Floats, counts: Floats) -> float:
+    """The x in (0, 1) that makes Σ m λx/(1 + λx) largest, for λ in units of |λ_min|."""
 
     def slope(x: float) -> float:
         return float(counts @ (scaled / (1 + scaled * x) ** 2))
 
-    x = optimize.brentq(slope, 0.0, 1 - 1e-12, xtol=1e-15)
-    return float(counts @ (scaled * x / (1 + scaled * x)))
+    return float(optimize.brentq(slope, 0.0, 1 - 1e-12, xtol=1e-15))

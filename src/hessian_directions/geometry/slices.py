@@ -1,6 +1,7 @@
 """Slices of the loss: surfaces over a plane and lines, both through the weights.
 
-A surface is L(θ + αη + βδ) over a rectangular grid of α, β. What it shows depends on the lengths of
+A surface is L(θ + αη + βδ) over a rectangular grid of α, β. The passes that give the loss give the
+accuracy, too, which is a coordinate of every surface and line. What it shows depends on the lengths of
 η and δ, so these are stored with it: α·‖η‖ is a distance in parameter space, α alone is not. The
 weights themselves lie at a grid point, the value there is the loss of the network.
 
@@ -142,7 +143,9 @@ def surface(
         progress: Called with the points so far.
 
     Returns:
-        Array `loss` of dimensions alpha, beta, float64; a loss that is not finite is NaN.
+        Array `loss` of dimensions alpha, beta, float64; a loss that is not finite is NaN. Coordinate
+        accuracy (alpha, beta): share of the samples that are classified correctly, NaN where they
+        have no classes or the loss is not finite.
         Attributes: length_alpha = ‖η‖, length_beta = ‖δ‖, cosine of the angle between them,
         normalisation, loss_at_origin, and the lowest point: lowest_alpha, lowest_beta, lowest_loss
         and lowest_distance, its distance from θ in parameter space. Cost: A·B forward passes, and
@@ -189,8 +192,9 @@ def surface_rows(
         rows: Indices into alphas; every other argument is that of the whole surface (`surface`).
 
     Returns:
-        Array `loss` of dimensions alpha (these rows only), beta, with the attributes n_rows (of the
-        whole surface), length_alpha, length_beta, cosine and normalisation.
+        Array `loss` of dimensions alpha (these rows only), beta, with the coordinate accuracy and
+        the attributes n_rows (of the whole surface), length_alpha, length_beta, cosine and
+        normalisation.
     """
     along_alpha, along_beta = _coordinates(alphas, "alphas"), _coordinates(betas, "betas")
     directions = as_tensor(directions)
@@ -202,11 +206,16 @@ def surface_rows(
         _line(objective, theta + float(alpha) * eta, delta, along_beta, clock, i * len(along_beta))
         for i, alpha in enumerate(picked)
     ]
+    losses, accuracies = np.reshape(values, (len(picked), len(along_beta), 2)).transpose(2, 0, 1)
     length = lengths(directions)
     inner = torch.dot(directions[:, 0].double(), directions[:, 1].double())
     return xr.DataArray(
-        np.reshape(values, (len(picked), len(along_beta))),
-        coords={"alpha": picked, "beta": along_beta},
+        losses,
+        coords={
+            "alpha": picked,
+            "beta": along_beta,
+            "accuracy": (("alpha", "beta"), accuracies),
+        },
         dims=("alpha", "beta"),
         name="loss",
         attrs={
@@ -269,8 +278,9 @@ def line(
         progress: As for `surface`.
 
     Returns:
-        Array `loss` of dimensions direction, alpha, float64, with a coordinate length(direction)
-        = ‖v_k‖ and the attribute normalisation. Cost: K·A forward passes.
+        Array `loss` of dimensions direction, alpha, float64, with coordinates length (direction)
+        = ‖v_k‖ and accuracy (direction, alpha) as for `surface`, and the attribute normalisation.
+        Cost: K·A forward passes.
 
     Raises:
         ConfigurationError: The coordinates do not ascend or do not contain 0.
@@ -293,9 +303,14 @@ def line(
     values = [
         _line(objective, theta, v, along, clock, i * len(along)) for i, v in enumerate(columns)
     ]
+    losses, accuracies = np.reshape(values, (len(columns), len(along), 2)).transpose(2, 0, 1)
     loss = xr.DataArray(
-        np.reshape(values, (len(columns), len(along))),
-        coords={"alpha": along, "length": ("direction", length)},
+        losses,
+        coords={
+            "alpha": along,
+            "length": ("direction", length),
+            "accuracy": (("direction", "alpha"), accuracies),
+        },
         dims=("direction", "alpha"),
         name="loss",
         attrs={"normalisation": normalisation},
@@ -351,27 +366,31 @@ def _coordinates(points: Array, name: str) -> Floats:
 def _line(
     objective: Objective, start: Tensor, direction: Tensor, points: Floats, clock: Clock, done: int
 ) -> Floats:
-    """L(start + x·direction) at all points x of one line, `done` points after the clock's start.
+    """L(start + x·direction) and accuracy at all P points x of one line, (P, 2), `done` points after
+    the clock's start.
 
     A surface is evaluated line by line so that its bits do not depend on how it is sharded.
     """
-    losses = np.empty(len(points))
+    values = np.empty((len(points), 2))
     for first in range(0, len(points), CHUNK):
         x = torch.from_numpy(points[first : first + CHUNK].copy()).to(direction)
         thetas = start[:, None] + direction[:, None] * x
-        losses[first : first + len(x)] = _finite_values(objective, thetas)
+        values[first : first + len(x)] = finite_values(objective, thetas)
         clock(done + first + len(x))
-    return losses
+    return values
 
 
-def _finite_values(objective: Objective, thetas: Tensor) -> Floats:
-    """Losses at (N, K) points, NaN where the loss is not finite: a slice may leave that range."""
+def finite_values(objective: Objective, thetas: Tensor) -> Floats:
+    """Losses and accuracies at (N, K) points, (K, 2), NaN where the loss is not finite: a slice may
+    leave that range.
+    """
     try:
-        return objective.values(thetas).double().cpu().numpy()
+        found = objective.values_and_accuracies(thetas)
+        return torch.stack([part.double() for part in found], 1).cpu().numpy()
     except NonFiniteError:
         if thetas.shape[1] == 1:
-            return np.array([np.nan])
-        return np.concatenate([_finite_values(objective, point) for point in thetas.split(1, 1)])
+            return np.full((1, 2), np.nan)
+        return np.concatenate([finite_values(objective, point) for point in thetas.split(1, 1)])
 
 
 def _description(loss: xr.DataArray) -> dict[str, float]:

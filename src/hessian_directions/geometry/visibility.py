@@ -28,11 +28,16 @@ class Formula:
 
     Attributes:
         probability: exp(−r²/4)/√2 with r = tr H/‖H‖_F.
-        third_moment: Σ|λ|³/‖H‖_F³ ≪ 1: no eigenvalue dominates.
-        tail: r·max|λ|/‖H‖_F ≪ 1: nor does one in the tail, where rare slices decide.
+        corrected: The next order: probability·exp(−r³·Σλ³/(6‖H‖_F³)), at most 1.
+        condition: |r|³·|Σλ³|/‖H‖_F³ ≪ 1: the limit holds in the tail, where rare slices decide.
+            The next order carries further, to about 10.
+        third_moment: Σ|λ|³/‖H‖_F³ ≪ 1: no eigenvalue dominates. Not enough where |r| is large.
+        tail: |r|·max|λ|/‖H‖_F ≪ 1: nor does one in the tail. Not enough either.
     """
 
     probability: float
+    corrected: float
+    condition: float
     third_moment: float
     tail: float
 
@@ -40,7 +45,9 @@ class Formula:
 def formula(
     eigenvalues: ArrayLike, rest_trace: float = 0.0, rest_frobenius: float = 0.0
 ) -> Formula:
-    """Visibility in the Gaussian limit from the spectrum, with its two conditions.
+    """Visibility in the Gaussian limit from the spectrum, with its next order and its conditions.
+
+    See `principal_curvatures.visibility` for both orders.
 
     Args:
         eigenvalues: (k,) eigenvalues known one by one: all of them, or the outliers.
@@ -48,7 +55,8 @@ def formula(
         rest_frobenius: Frobenius norm of the deflated rest.
 
     Returns:
-        Formula; with a rest, its third moment is a lower bound (that of the known eigenvalues).
+        Formula; with a rest, whose eigenvalues are not known, Σλ³ and the third moment are those of
+        the known ones.
 
     Raises:
         ValueError: The spectrum is zero, so that r is not defined.
@@ -59,8 +67,11 @@ def formula(
     if frobenius == 0:
         raise ValueError("a Hessian that is zero has no visibility.")
     r, scaled = trace / frobenius, np.abs(values) / frobenius
+    cubes = float(((values / frobenius) ** 3).sum())
     return Formula(
         probability=float(visibility(r)),
+        corrected=float(visibility(r, cubes)),
+        condition=abs(r) ** 3 * abs(cubes),
         third_moment=float((scaled**3).sum()),
         tail=abs(r) * float(scaled.max(initial=0.0)),
     )

@@ -16,7 +16,7 @@ import re
 import types
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +111,7 @@ def import_into(
 
     Args:
         model: The network.
-        settings: Keywords of `source`.
+        settings: Keywords of `CheckpointSource`.
         cache: The configured cache folder, see `data.cache.folder`.
         folder: Of the configuration, where files are looked for before the working folder.
 
@@ -120,7 +120,7 @@ def import_into(
         CheckpointError: The weights cannot be had, or are those of another network.
         DataError: A file cannot be fetched.
     """
-    allowed = inspect.signature(source).parameters
+    allowed = inspect.signature(CheckpointSource).parameters
     if unknown := settings.keys() - allowed:
         raise ConfigurationError(
             f"checkpoint has no key {min(unknown)}, it has {', '.join(allowed)}"
@@ -128,10 +128,9 @@ def import_into(
     for key, value in settings.items():
         if not isinstance(value, str | None):
             raise ConfigurationError(f"checkpoint.{key}: {value!r} is not a text")
-    chosen = source(**settings)
+    chosen = CheckpointSource(**settings).checked()
     if chosen.name is not None:
-        published = _published_by_timm if chosen.format == "timm" else _published_by_torchvision
-        return _noted({}, _fill(chosen.name, model, published(chosen.name)))
+        return _noted({}, _fill(chosen.name, model, _published(chosen.format, chosen.name)))
     path = _file(chosen, Path(cache_folder.folder(cache)), folder)
     content: Mapping[str, Any]
     if chosen.format == "safetensors" or (chosen.format is None and _is_safetensors(path)):
@@ -148,29 +147,8 @@ def import_into(
     return _noted(beside, found.notes + _fill(path, model, found.state))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CheckpointSource:
-    """Settings of a checkpoint that go together; see `source`."""
-
-    format: str | None
-    file: str | None
-    url: str | None
-    sha256: str | None
-    name: str | None
-    key: str | None
-    prefix: str | None
-
-
-def source(
-    *,
-    format: str | None = None,
-    file: str | None = None,
-    url: str | None = None,
-    sha256: str | None = None,
-    name: str | None = None,
-    key: str | None = None,
-    prefix: str | None = None,
-) -> CheckpointSource:
     """Where trained weights come from: a file on this machine, an address, or a published name.
 
     Args:
@@ -193,29 +171,50 @@ def source(
             without it are left out. None: "module." and "_orig_mod." and what all names share are
             dropped where the names fit the network then.
     """
-    if name is not None:
-        library, _, rest = name.partition(":")
-        if library in ("timm", "torchvision"):
-            format, name = format or library, rest
-        elif format is None:
-            guesses = {"hf_hub": "timm", "local-dir": "timm"}
-            format = guesses.get(library) or ("torchvision" if "_Weights." in name else None)
-    if format is not None and format not in FORMATS:
-        raise ConfigurationError(
-            f"checkpoint.format: {format!r} is unknown, it can be {', '.join(FORMATS)}"
-        )
-    if format in ("timm", "torchvision"):
-        if name is None or any(value is not None for value in (file, url, sha256, key, prefix)):
-            raise ConfigurationError(f"checkpoint of format {format} has the keys format and name")
-    elif name is not None:
-        raise ConfigurationError("checkpoint.name: state checkpoint.format, timm or torchvision")
-    elif file is None and url is None:
-        raise ConfigurationError(
-            "checkpoint needs the key file, the keys url and sha256, or the key name"
-        )
-    elif url is not None and sha256 is None:
-        raise ConfigurationError("checkpoint.url needs checkpoint.sha256")
-    return CheckpointSource(format, file, url, sha256, name, key, prefix)
+
+    format: str | None = None
+    file: str | None = None
+    url: str | None = None
+    sha256: str | None = None
+    name: str | None = None
+    key: str | None = None
+    prefix: str | None = None
+
+    def checked(self) -> "CheckpointSource":
+        """The same, with the format that a published name tells.
+
+        Raises:
+            ConfigurationError: The keys do not go together, or the format is unknown.
+        """
+        format, name = self.format, self.name
+        others = (self.file, self.url, self.sha256, self.key, self.prefix)
+        if name is not None:
+            library, _, rest = name.partition(":")
+            if library in ("timm", "torchvision"):
+                format, name = format or library, rest
+            elif format is None:
+                guesses = {"hf_hub": "timm", "local-dir": "timm"}
+                format = guesses.get(library) or ("torchvision" if "_Weights." in name else None)
+        if format is not None and format not in FORMATS:
+            raise ConfigurationError(
+                f"checkpoint.format: {format!r} is unknown, it can be {', '.join(FORMATS)}"
+            )
+        if format in ("timm", "torchvision"):
+            if name is None or any(value is not None for value in others):
+                raise ConfigurationError(
+                    f"checkpoint of format {format} has the keys format and name"
+                )
+        elif name is not None:
+            raise ConfigurationError(
+                "checkpoint.name: state checkpoint.format, timm or torchvision"
+            )
+        elif self.file is None and self.url is None:
+            raise ConfigurationError(
+                "checkpoint needs the key file, the keys url and sha256, or the key name"
+            )
+        elif self.url is not None and self.sha256 is None:
+            raise ConfigurationError("checkpoint.url needs checkpoint.sha256")
+        return replace(self, format=format, name=name)
 
 
 def require_scores(
@@ -226,7 +225,7 @@ def require_scores(
 ) -> None:
     """Raise CheckpointError unless the imported network scores what its publication says.
 
-    `settings` are those of `source`; they name the file.
+    `settings` are those of `CheckpointSource`; they name the file.
     """
     source = settings.get("file") or settings.get("url") or settings.get("name")
     for name, value in expected.items():
@@ -246,23 +245,14 @@ def _from_lietal(key: str) -> str:
     return re.sub(r"^linear\.", "classifier.", key)
 
 
-def _published_by_timm(name: str) -> dict[str, Tensor]:
-    """The weights that timm publishes, for the number of classes that they were trained on.
+def _published(library: str | None, name: str) -> dict[str, Tensor]:
+    """The weights that timm or torchvision publishes, for the classes that they were trained on.
 
-    timm would give another number a new, random classifier without a word.
+    For another number of classes timm would give a new, random classifier without a word.
     """
     try:
-        return vision.timm().create_model(name, pretrained=True).state_dict()
-    except Exception as error:
-        reason = " ".join(str(error).split())
-        raise CheckpointError(
-            f"timm has no weights for {name!r} here ({type(error).__name__}: {reason}); they need a "
-            "network connection or timm's own cache"
-        ) from error
-
-
-def _published_by_torchvision(name: str) -> dict[str, Tensor]:
-    try:
+        if library == "timm":
+            return vision.timm().create_model(name, pretrained=True).state_dict()
         models, weights = vision.torchvision().models, vision.published_weights(name)
         kind = type(weights)
         builder = next(m for m in models.list_models() if models.get_model_weights(m) is kind)
@@ -270,9 +260,10 @@ def _published_by_torchvision(name: str) -> dict[str, Tensor]:
         return models.get_model(builder, weights=weights, progress=False).state_dict()
     except Exception as error:
         reason = " ".join(str(error).split())
+        cache = "timm's" if library == "timm" else "torch's"
         raise CheckpointError(
-            f"torchvision has no weights for {name!r} here ({type(error).__name__}: {reason}); they "
-            "need a network connection or torch's own cache"
+            f"{library} has no weights for {name!r} here ({type(error).__name__}: {reason}); they "
+            f"need a network connection or {cache} own cache"
         ) from error
 
 

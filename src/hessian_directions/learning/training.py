@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from hessian_directions import seeds
+from hessian_directions.arrays import ALIGNMENT, aligned
 from hessian_directions.autodiff.substitutes import Substitutes
 from hessian_directions.data.dataset import Split
 from hessian_directions.errors import ConfigurationError, NonFiniteError
@@ -342,7 +343,7 @@ class _Run:
 
     def _loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
         with self._autocast():
-            outputs = self.model(inputs)
+            outputs = self.model(aligned(inputs))
         return self.loss(outputs.to(self.theta.dtype), targets)
 
     def _autocast(self) -> torch.autocast:
@@ -379,15 +380,24 @@ class _Run:
 
     def _judge(self, loss: float) -> None:
         if loss < self.best["loss"]:
-            self.best["loss"], self.best["epoch"] = loss, self.epoch
-            self.best["theta"].copy_(self.theta.detach())
-            for name, buffer in self.buffers.items():
-                self.best["buffers"][name].copy_(buffer)
+            self._keep(loss, self.epoch, self.theta.detach(), self.buffers)
+
+    def _keep(self, loss: float, epoch: int, theta: Tensor, buffers: Mapping[str, Tensor]) -> None:
+        """Take these for the best weights so far."""
+        self.best["loss"], self.best["epoch"] = loss, epoch
+        self.best["theta"].copy_(theta)
+        for name, buffer in buffers.items():
+            self.best["buffers"][name].copy_(buffer)
 
     def take_snapshot(self, last: bool = False) -> None:
         if self.epoch in self.snapshot_epochs or (last and self.snapshot_epochs):
             self.snapshots[self.epoch] = {
-                "theta": self.theta.detach().to("cpu", torch.float32, copy=True),
+                "theta": torch.cat(
+                    [
+                        p.detach().reshape(-1).to("cpu", torch.float32)
+                        for p in _trainable(self.model)
+                    ]
+                ),
                 "buffers": {name: copy.cpu() for name, copy in self._copy_of_buffers().items()},
             }
 
@@ -471,11 +481,7 @@ class _Run:
         if state["device_generator"] is not None:
             torch.cuda.set_rng_state(state["device_generator"], self.theta.device)
         self.history, self.snapshots = state["history"], state["snapshots"]
-        best = state["best"]
-        self.best["loss"], self.best["epoch"] = best["loss"], best["epoch"]
-        self.best["theta"].copy_(best["theta"])
-        for name, buffer in best["buffers"].items():
-            self.best["buffers"][name].copy_(buffer)
+        self._keep(**state["best"])
 
 
 def _evaluate(
@@ -511,18 +517,25 @@ def _trainable(model: nn.Module) -> list[nn.Parameter]:
 
 
 def _flatten(model: nn.Module) -> nn.Parameter:
-    """θ (N,), of which the model's trainable parameters, and their gradients, become views."""
+    """A vector of which the model's trainable parameters, and their gradients, become views.
+
+    It is θ, on a GPU with zeros in between: each parameter is `aligned`.
+    """
     parameters = _trainable(model)
     if not parameters:
         raise ConfigurationError("the network has no trainable parameters")
-    theta = nn.Parameter(torch.cat([parameter.detach().reshape(-1) for parameter in parameters]))
+    first = parameters[0]
+    step = ALIGNMENT // first.element_size() if first.is_cuda else 1
+    sizes = [step * math.ceil(parameter.numel() / step) for parameter in parameters]
+    theta = nn.Parameter(first.new_zeros(sum(sizes)))
     theta.grad = torch.zeros_like(theta)
-    start = 0
-    for parameter in parameters:
-        stop = start + parameter.numel()
-        parameter.data = theta.data[start:stop].view_as(parameter)
-        parameter.grad = theta.grad[start:stop].view_as(parameter)
-        start = stop
+    for parameter, value, gradient in zip(
+        parameters, theta.data.split(sizes), theta.grad.split(sizes), strict=True
+    ):
+        own = slice(parameter.numel())
+        value[own] = parameter.detach().reshape(-1)
+        parameter.data = value[own].view_as(parameter)
+        parameter.grad = gradient[own].view_as(parameter)
     return theta
 
 

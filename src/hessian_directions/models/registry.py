@@ -79,6 +79,8 @@ def _build(
     elif (library := name.partition(":")[0]) in LIBRARIES:
         call = partial(LIBRARIES[library], name.partition(":")[2], options, **given)
     elif ":" in name:
+        if (package := name.partition(".")[0]) in LIBRARIES:
+            getattr(vision, package)()  # which alone knows how to import it
         try:
             function = references.resolve(name, folder)
         except ConfigurationError as error:

@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
+from functools import partial, wraps
+from typing import Any, Concatenate, ParamSpec
 
 import torch
 from torch import Tensor, nn
 from torch.func import vmap
 from torch.nn.modules.conv import _ConvNd
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
+from hessian_directions.arrays import aligned
+from hessian_directions.autodiff import kinks
 from hessian_directions.autodiff.double_backward import DoubleBackward, FoldingError
 from hessian_directions.autodiff.folding import Folding, foldings
+from hessian_directions.autodiff.gauss_newton import GAUSS_NEWTON
 from hessian_directions.autodiff.modes import (
     FAST,
     PRODUCTS,
@@ -32,9 +34,11 @@ from hessian_directions.autodiff.modes import (
 )
 from hessian_directions.autodiff.program import Program, convention
 from hessian_directions.autodiff.referee import cast
-from hessian_directions.errors import DataError, ModelError
-from hessian_directions.objectives.losses import BatchLoss
+from hessian_directions.errors import DataError, DifferentiationError, ModelError
+from hessian_directions.objectives.losses import BatchLoss, Watch
 from hessian_directions.objectives.samples import Batch, Samples
+
+P = ParamSpec("P")
 
 
 @dataclass
@@ -58,6 +62,24 @@ class Ways:
     reads_numbers: bool = False
     fast_gradients: bool = True
     foldings: dict[int, Folding] = field(default_factory=dict)
+
+
+def of_all_processes(
+    own: Callable[Concatenate[Evaluation, P], Tensor],
+) -> Callable[Concatenate[Evaluation, P], Tensor]:
+    """A method that adds up this process' batches as one that adds up those of all processes.
+
+    They must call it with the same arguments. Each of them gets the same bits.
+    """
+
+    @wraps(own)
+    def of_all(self: Evaluation, *arguments: P.args, **options: P.kwargs) -> Tensor:
+        processes = self.samples.processes
+        with processes.agreed(own.__name__, *tree_leaves((arguments, options))):
+            total = own(self, *arguments, **options)
+        return processes.sum(total)
+
+    return of_all
 
 
 class Evaluation:
@@ -122,6 +144,13 @@ class Evaluation:
         """The number of entries of each parameter."""
         return [shape.numel() for shape in self.shapes.values()]
 
+    @property
+    def samples_at_once(self) -> int:
+        """The most samples of one pass; chosen when it is first asked for."""
+        if self._samples_at_once is None:
+            self._samples_at_once = self._choose_samples_at_once()
+        return self._samples_at_once
+
     def to(
         self,
         dtype: torch.dtype | None = None,
@@ -147,27 +176,44 @@ class Evaluation:
 
     def values(self, points: Tensor) -> Tensor:
         """L at K points: (N, K) → (K,)."""
+        return self._totals(points, self.share_of_loss).to(self.dtype)
+
+    def values_and_accuracies(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """L and, by the same passes, the share of samples whose largest output is their class.
+
+        (N, K) → (K,), with the bits of `values`, and (K,) float64, NaN where there are no classes.
+        """
+        value, right, counted = self._totals(points, self._share_and_right, 3).T
+        return value.to(self.dtype), right / counted
+
+    @of_all_processes
+    def _totals(self, points: Tensor, share: Callable[..., Tensor], *shape: int) -> Tensor:
+        """Sums over all batches of a batch's share, () or `shape`, at K points: (K, *shape)."""
+        return self._own_totals(points, share, *shape)
+
+    def _own_totals(self, points: Tensor, share: Callable[..., Tensor], *shape: int) -> Tensor:
         columns = self._unflatten(points)
         self._refuse_branches(columns)
-        total = points.new_zeros(len(columns), dtype=torch.float64)
+        total = points.new_zeros(len(columns), *shape, dtype=torch.float64)
         together = stack(columns) if self.ways.vectorised and len(columns) > 1 else None
         # No parameter asks for a graph; a network that differentiates by itself may.
         with self._unchanged(columns if together is None else [together]), torch.enable_grad():
             for batch in self.batches():
-                loss = partial(self.share_of_loss, batch=batch)
+                of_batch = partial(share, batch=batch)
                 if together is None:
-                    total += torch.stack([loss(column).detach() for column in columns])
+                    total += torch.stack([of_batch(column).detach() for column in columns])
                     continue
                 try:
-                    total += vmap(loss)(together).detach()
+                    total += vmap(of_batch)(together).detach()
                 except torch.OutOfMemoryError:
                     raise
                 except RuntimeError:  # the network branches on its parameters, for instance
                     self.ways.vectorised = False
-                    return self.values(points)
+                    return self._own_totals(points, share, *shape)
         self.restore()
-        return total.to(self.dtype)
+        return total
 
+    @of_all_processes
     def gradient(self, parameters: Parameters) -> Tensor:
         """∇L, (N,)."""
         self._refuse_branches([parameters])
@@ -178,6 +224,7 @@ class Evaluation:
                 _add(total[0], self._folded(gradient, fast, batch, parameters))
         return _flatten(total)[:, 0]
 
+    @of_all_processes
     def products(self, parameters: Parameters, vectors: Tensor, mode: str) -> Tensor:
         """∇²L v for K vectors: (N, K) → (N, K)."""
         self._refuse_branches([parameters])
@@ -193,8 +240,29 @@ class Evaluation:
         self.restore()
         return _flatten(total)
 
+    @of_all_processes
+    def gauss_newton_products(self, parameters: Parameters, vectors: Tensor, mode: str) -> Tensor:
+        """J'(∇²ℓ)Jv for K vectors, J the Jacobian of the network's outputs: (N, K) → (N, K)."""
+        self._refuse_branches([parameters])
+        directions = self._unflatten(vectors)
+        total = self._zeros(len(directions))
+        fast = mode == FAST and not self.ways.vectorised
+        with self._unchanged([parameters]):
+            for batch in self.batches():
+                split = partial(self.outputs_and_loss, batch=batch, fast=fast)
+                arguments = (parameters, directions, self.ways.vectorised)
+                products = self._without_folding(GAUSS_NEWTON[mode], split, *arguments)
+                for part, product in zip(total, products):
+                    _add(part, product)
+        self.restore()
+        return _flatten(total)
+
     def second_derivatives(self, parameters: Parameters, vectors: Tensor, mode: str) -> Tensor:
         """v'∇²L v for K vectors: (N, K) → (K,)."""
+        return self._second_derivatives(parameters, vectors, mode).to(self.dtype)
+
+    @of_all_processes
+    def _second_derivatives(self, parameters: Parameters, vectors: Tensor, mode: str) -> Tensor:
         self._refuse_branches([parameters])
         directions = self._unflatten(vectors)
         total = vectors.new_zeros(len(directions), dtype=torch.float64)
@@ -209,30 +277,56 @@ class Evaluation:
                 else:
                     total += derivatives(loss, parameters, directions)
         self.restore()
-        return total.to(self.dtype)
+        return total
 
-    def accuracy(self, parameters: Parameters) -> float:
-        """Share of the samples whose largest output is their class; NaN where there are none."""
-        if self.loss.takes_model:
-            return math.nan
-        call, right, counted = convention(self._program.module), 0, 0
-        # No parameter asks for a graph; a network that differentiates by itself may.
-        with torch.enable_grad():
-            for inputs, targets in self.batches():
-                self._program.put(parameters)
-                outputs = call(tree_map(Tensor.clone, inputs))
-                if not _are_classes(outputs, targets):
-                    return math.nan
-                known = (targets >= 0) & (targets < outputs.shape[1])
-                right += int((outputs.argmax(1) == targets)[known].sum())
-                counted += int(known.sum())
-        return right / counted if counted else math.nan
+    def kinks_along(
+        self,
+        parameters: Parameters,
+        vectors: Tensor,
+        reach: float,
+        visit: Callable[[int, Tensor, Tensor], None],
+    ) -> None:
+        """Shows `visit` the kinks along K vectors (N, K) within `reach`, batch by batch."""
+        # ∇L·v by forward and by reverse mode, and the size of its terms.
+        slopes = vectors.new_zeros(3, vectors.shape[1], dtype=torch.float64)
+        found = self._own_kinks_along(parameters, vectors, reach, slopes)
+        for k, *crossings in self.samples.processes.in_turn("kinks", found):
+            visit(k, *(part.to(self.device) for part in crossings))
+        self.samples.processes.sum(slopes)
+        forward, reverse, size = slopes
+        allowed = 1e-9 if self.dtype == torch.float64 else 1e-3
+        if bool(((forward - reverse).abs() > allowed * size).any()):
+            raise DifferentiationError(
+                "Forward mode gives another slope of the loss than reverse mode: kinks cannot be "
+                "located."
+            )
+
+    def _own_kinks_along(
+        self, parameters: Parameters, vectors: Tensor, reach: float, slopes: Tensor
+    ) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """The number of a vector with the kinks of a batch along it; adds to the slopes."""
+        self._refuse_branches([parameters])
+        directions = self._unflatten(vectors)
+        with self._unchanged([parameters]):
+            for batch in self.batches():
+                loss = partial(self.share_of_loss, batch=batch)
+                gradient, deltas = kinks.sensitivities(loss, parameters)
+                for k, v in enumerate(directions):
+                    slope, found = kinks.crossings(loss, parameters, v, deltas, reach)
+                    terms = _flatten([gradient])[:, 0] * _flatten([v])[:, 0]
+                    slopes[:, k] += torch.stack([slope, terms.sum(), terms.abs().sum()])
+                    yield k, *found
+        self.restore()
 
     def value_in_batches(self, size: int) -> float:
         """The loss of all samples at the network's own parameters, at most half of them at once."""
-        parameters, total = self.parameters_at(self.theta), 0.0
+        return float(self._value_in_batches(size))
+
+    @of_all_processes
+    def _value_in_batches(self, size: int) -> Tensor:
+        parameters, total = self.parameters_at(self.theta), self.theta.new_zeros(()).double()
         for batch in self.batches(max(1, min(size, self.samples.count // 2))):
-            total += float(self.share_of_loss(parameters, batch).detach())
+            total += self.share_of_loss(parameters, batch).detach()
         self.restore()
         return total
 
@@ -254,36 +348,98 @@ class Evaluation:
     # --- one batch ------------------------------------------------------------------------------
 
     def batches(self, size: int | None = None) -> Iterator[Batch]:
-        """All samples; batches of which the loss ignores every target are left out."""
-        if size is None and self._samples_at_once is None:
-            self._samples_at_once = self._choose_samples_at_once()
-        size = size or self._samples_at_once or 1
+        """All samples of this process; batches of which the loss ignores every target are left out."""
+        size = size or self.samples_at_once
         for batch in self.samples.batches(size, self.ways.smallest_batch):
             if self.loss.weight(batch):
                 yield self._cast(batch)
 
-    def share_of_loss(self, parameters: Parameters, batch: Batch, fast: bool = False) -> Tensor:
-        """The batch's part of the loss of all samples; `fast`: also in a second backward pass."""
+    def share_of_loss(
+        self,
+        parameters: Parameters,
+        batch: Batch,
+        fast: bool = False,
+        watch: Watch | None = None,
+    ) -> Tensor:
+        """The batch's part of the loss of all samples.
+
+        `fast`: also in a second backward pass. `watch` is called with outputs and targets.
+        """
+        own, share = self._own(batch)
+        with self._prepared(parameters, fast):
+            loss = self._loss_of(own, watch)
+            return loss.reshape(()) * share if loss.ndim else loss * share
+
+    def outputs_and_loss(
+        self, parameters: Parameters, batch: Batch, fast: bool = False
+    ) -> tuple[list[Tensor], Callable[[Sequence[Tensor]], Tensor]]:
+        """The network's outputs for a batch, and the batch's part of the loss as their function.
+
+        Raises:
+            ModelError: The outputs are not real tensors, or tuples, lists or dictionaries of them.
+        """
+        (inputs, targets), share = self._own(batch)
+        with self._prepared(parameters, fast, linear=True):
+            outputs = convention(self._program.module)(inputs)
+        leaves, structure = tree_flatten(outputs)
+        variable = [i for i, leaf in enumerate(leaves) if _is_real(leaf)]
+
+        def loss(values: Sequence[Tensor]) -> Tensor:
+            filled = list(leaves)
+            for i, value in zip(variable, values, strict=True):
+                filled[i] = value.clone()  # a loss may change its arguments
+            value = self.loss.differentiable(tree_unflatten(filled, structure), targets)
+            return value.reshape(()) * share
+
+        return [leaves[i] for i in variable], loss
+
+    def _own(self, batch: Batch) -> tuple[Batch, float]:
+        """A batch that the network may change, and its weight in the loss of all samples."""
         # Batches are parts of the user's arrays, which a network in place would change.
         own = tree_map(Tensor.clone, batch) if self.ways.copies_samples else batch
-        share = self.loss.weight(own) / self._weight
+        return own, self.loss.weight(own) / self._weight
+
+    @contextlib.contextmanager
+    def _prepared(self, parameters: Parameters, fast: bool, linear: bool = False) -> Iterator[None]:
+        """The network at these parameters, ready for a pass."""
         self._program.acts_in_place = self.ways.acts_in_place
         mode: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
         if fast:
-            mode = DoubleBackward(self.ways.foldings, self._program.tensor)
+            mode = DoubleBackward(self.ways.foldings, self._program.tensor, linear)
         with mode:
             self._program.put(parameters)
-            loss = self._loss_of(own)
-            return loss.reshape(()) * share if loss.ndim else loss * share
+            yield
+
+    def _share_and_right(self, parameters: Parameters, batch: Batch) -> Tensor:
+        """The batch's part of the loss, how many of its samples are classified correctly, and of
+        how many: (3,) float64.
+        """
+        counts = torch.zeros(2, dtype=torch.float64, device=self.device)
+
+        def count(outputs: Any, targets: Any) -> None:
+            nonlocal counts
+            if _are_classes(outputs, targets):
+                known = (targets >= 0) & (targets < outputs.shape[1])
+                right = (outputs.argmax(1) == targets) & known
+                counts = torch.stack([right.sum(), known.sum()]).double()
+
+        share = self.share_of_loss(parameters, batch, watch=count)
+        return torch.cat([share.double()[None], counts])
 
     def _folded(self, mode: Callable[..., Any], fast: bool, batch: Batch, *arguments: Any) -> Any:
-        """A mode of the batch's loss; without folding where a network takes an unproven path."""
+        """A mode of the batch's loss."""
         loss = partial(self.share_of_loss, batch=batch, fast=fast)
+        return self._without_folding(mode, loss, *arguments)
+
+    def _without_folding(
+        self, mode: Callable[..., Any], function: Callable[..., Any], *arguments: Any
+    ) -> Any:
+        """A mode of a function; without folding where a network takes an unproven path."""
         try:
-            return mode(loss, *arguments)
+            return mode(function, *arguments)
         except FoldingError:
             self.ways.foldings = {}
-            return mode(loss, *arguments)
+            return mode(function, *arguments)
 
     def _choose_samples_at_once(self) -> int:
         """On the CPU, as many samples as keep the largest result of a layer in the cache.
@@ -294,7 +450,7 @@ class Evaluation:
         """
         if self.device.type != "cpu":
             return self._batch_size
-        few, largest = self._cast(self.samples.take([0, -1]).batch), 1
+        few, largest = self._cast(self.samples.own().take([0, -1]).batch), 1
 
         def watch(module: nn.Module, inputs: object, output: object) -> None:
             nonlocal largest
@@ -357,7 +513,7 @@ class Evaluation:
         channels-last and 3.1 s in the default layout on a CPU, in float64 it is the slower one.
         """
         channels_last = x.ndim == 4 and self.dtype == torch.float32 and self.device.type == "cpu"
-        return x.contiguous(memory_format=torch.channels_last) if channels_last else x
+        return x.contiguous(memory_format=torch.channels_last) if channels_last else aligned(x)
 
     def parameters_at(self, theta: Tensor) -> Parameters:
         """(N,) → parameters by name."""
@@ -393,6 +549,26 @@ def depends_on_batches(is_sum: bool) -> ModelError:
 def n_rows(batch: Batch) -> int:
     """The number of samples in a batch."""
     return len(tree_leaves(batch)[0])
+
+
+def _is_real(leaf: Any) -> bool:
+    """Whether a part of the outputs is a real tensor; what has no gradient is constant.
+
+    Raises:
+        ModelError: It is something else, which may hide tensors that the loss depends on.
+    """
+    if isinstance(leaf, Tensor):
+        if leaf.is_floating_point():
+            return True
+        if not leaf.is_complex():
+            return False
+    elif leaf is None or isinstance(leaf, bool | int | float | str):
+        return False
+    what = "complex" if isinstance(leaf, Tensor) else f"a {type(leaf).__name__}"
+    raise ModelError(
+        f"The Gauss–Newton matrix needs outputs that are real tensors, or tuples, lists or "
+        f"dictionaries of them, but one is {what}."
+    )
 
 
 def _are_classes(outputs: Any, targets: Any) -> bool:

@@ -21,6 +21,7 @@ from hessian_directions.autodiff.program import convention
 from hessian_directions.errors import ModelError
 
 Loss = Callable[[Any, Any], Tensor]
+Watch = Callable[[Any, Any], None]
 
 
 class ModelLoss:
@@ -118,22 +119,37 @@ class BatchLoss:
             other.original = partial(self.original.func, *self.original.args, **given)
         return other
 
-    def of(self, model: nn.Module) -> Callable[[Any], Tensor]:
-        """The loss of a batch for this network, twice differentiable by every mode of PyTorch."""
-        loss = self.original
+    @property
+    def differentiable(self) -> Loss:
+        """The loss as it was given, but twice differentiable by every mode of PyTorch."""
         if self._squared:
-            loss = summed_squared_error if self.total else mean_squared_error
-        return self._bound(loss, model)
+            return summed_squared_error if self.total else mean_squared_error
+        return self.original
 
-    def of_original(self, model: nn.Module) -> Callable[[Any], Tensor]:
+    def of(self, model: nn.Module) -> Callable[..., Tensor]:
+        """The loss of a batch for this network, twice differentiable by every mode of PyTorch.
+
+        A second argument, if any, is called with outputs and targets before the loss is; never for
+        a `ModelLoss`, whose outputs nobody but itself knows.
+        """
+        return self._bound(self.differentiable, model)
+
+    def of_original(self, model: nn.Module) -> Callable[..., Tensor]:
         """The loss of a batch for this network, as it was given."""
         return self._bound(self.original, model)
 
-    def _bound(self, loss: Loss, model: nn.Module) -> Callable[[Any], Tensor]:
+    def _bound(self, loss: Loss, model: nn.Module) -> Callable[..., Tensor]:
         if self.takes_model:
-            return partial(loss, model)
+            return lambda batch, watch=None: loss(model, batch)
         call = convention(model)
-        return lambda batch: loss(call(batch[0]), batch[1])
+
+        def of_batch(batch: Any, watch: Watch | None = None) -> Tensor:
+            outputs, targets = call(batch[0]), batch[1]
+            if watch is not None:
+                watch(outputs, targets)
+            return loss(outputs, targets)
+
+        return of_batch
 
     def weight(self, batch: Any) -> float:
         """What the mean over its samples is divided by, up to a common factor; 1 for a sum."""

@@ -28,14 +28,16 @@ from hessian_directions.cost import Cost
 from hessian_directions.errors import DataError, HessianDirectionsError, ModelError, NonFiniteError
 from hessian_directions.objectives.block import Block, freeze_others
 from hessian_directions.objectives.evaluation import Evaluation
+from hessian_directions.objectives.gauss_newton import GaussNewtonTest, prove_gauss_newton
 from hessian_directions.objectives.losses import BatchLoss, Loss, ModelLoss
-from hessian_directions.objectives.samples import collect
+from hessian_directions.objectives.processes import Processes
+from hessian_directions.objectives.samples import Distributed, collect
 from hessian_directions.objectives.self_test import PRODUCT, Proof, SelfTest
 from hessian_directions.objectives.surroundings import surroundings
 
 
-class HessianOperator:
-    """H = ∇²L(θ) as a symmetric (N, N) operator: `H @ v` for v of shape (N,) or (N, K)."""
+class _MatrixOfObjective:
+    """A symmetric (N, N) operator at θ, the objective's own where None: products cost passes."""
 
     def __init__(self, objective: Objective, theta: Tensor | None = None) -> None:
         self.objective = objective
@@ -58,8 +60,19 @@ class HessianOperator:
         """The running cost of the objective that the products belong to."""
         return self.objective.cost
 
+
+class HessianOperator(_MatrixOfObjective):
+    """H = ∇²L(θ) as a symmetric (N, N) operator: `H @ v` for v of shape (N,) or (N, K)."""
+
     def __matmul__(self, v: ArrayLike | Tensor) -> Tensor:
         return self.objective.hessian_vector_product(v, self.theta)
+
+
+class GaussNewtonOperator(_MatrixOfObjective):
+    """G = Σ J'(∇²ℓ)J at θ as a symmetric (N, N) operator: `G @ v` for v of (N,) or (N, K)."""
+
+    def __matmul__(self, v: ArrayLike | Tensor) -> Tensor:
+        return self.objective.gauss_newton_vector_product(v, self.theta)
 
 
 class Objective:
@@ -78,7 +91,7 @@ class Objective:
 
     - `values`: (2 m + 2) N + a b,
     - `gradient`: 4 N + 2 a b,
-    - `hessian_vector_product`: (2 K + 3 m + 6) N + 4 a b,
+    - `hessian_vector_product`, `gauss_newton_vector_product`: (2 K + 3 m + 6) N + 4 a b,
     - `second_directional_derivative`: (2 m + 3) N + 2 (m + 1) a b, vectorised or not.
 
     Args:
@@ -116,6 +129,7 @@ class Objective:
             `parameters` choose nothing; the network cannot be copied; the loss has another
             reduction; there are not as many inputs as targets.
         DataError: There are no samples, or the loss ignores them all.
+        ProcessesError: Processes of the group have other networks, or one of them has ended.
     """
 
     def __init__(
@@ -128,26 +142,32 @@ class Objective:
         vectors_at_once: int = 16,
         in_memory: bool | None = None,
         parameters: Block | None = None,
+        group: torch.distributed.ProcessGroup | None = None,
     ) -> None:
         if batch_size < 1 or vectors_at_once < 1:
             raise ModelError("batch_size and vectors_at_once must be at least 1.")
         self.vectors_at_once = vectors_at_once
         self.cost = Cost()
+        processes = Processes(group, next((p.device for p in model.parameters()), "cpu"))
         with torch.inference_mode(False), torch.no_grad():
-            twin = private_copy(model)
-            if parameters is not None:
-                freeze_others(twin, parameters)
-            names = [name for name, p in twin.named_parameters() if p.requires_grad]
-            batch_loss = BatchLoss(loss)
-            if references(batch_loss.original, owned_by(model)):
-                raise ModelError(
-                    "The loss refers to the network itself, of which a copy is studied: return "
-                    "what it needs from the network, or use the one that a ModelLoss is given."
-                )
-            samples = collect(data, targets, batch_loss, batch_size, in_memory)
+            with processes.agreed("objective", *model.parameters()):
+                twin = private_copy(model)
+                if parameters is not None:
+                    freeze_others(twin, parameters)
+                names = [name for name, p in twin.named_parameters() if p.requires_grad]
+                batch_loss = BatchLoss(loss)
+                if references(batch_loss.original, owned_by(model)):
+                    raise ModelError(
+                        "The loss refers to the network itself, of which a copy is studied: return "
+                        "what it needs from the network, or use the one that a ModelLoss is given."
+                    )
+                samples = collect(data, targets, batch_loss, batch_size, in_memory)
+            if group is not None:
+                samples = Distributed(samples, processes, batch_loss)
             self._evaluation = Evaluation(twin, names, batch_loss, samples, batch_size)
             foreign = [weakref.ref(parameter) for parameter in model.parameters()]
             self._proof = Proof(self._evaluation, foreign)
+        self._gauss_newton: GaussNewtonTest | None = None
 
     @property
     def theta(self) -> Tensor:
@@ -173,6 +193,16 @@ class Objective:
         return self._evaluation.samples.count
 
     @property
+    def samples_at_once(self) -> int:
+        """The most samples of one pass: b."""
+        return self._evaluation.samples_at_once
+
+    @property
+    def vectorised(self) -> bool:
+        """Whether the passes so far took their points and vectors side by side."""
+        return self._evaluation.ways.vectorised
+
+    @property
     def dtype(self) -> torch.dtype:
         return self._evaluation.dtype
 
@@ -196,13 +226,14 @@ class Objective:
             chosen = chosen.nonzero().reshape(-1)
         if chosen.dtype not in (torch.int64, torch.int32) or not len(chosen):
             raise DataError("A subset needs indices of samples, or a mask of all of them.")
-        samples = self._evaluation.samples.take(chosen.tolist())
+        samples = self._evaluation.samples.subset(chosen.tolist())
         return self._with(self._evaluation.to(samples=samples))
 
     def _with(self, evaluation: Evaluation) -> Objective:
         """An objective like this one; the self-test of the one holds for the other."""
         other = copy.copy(self)
         other._evaluation, other.cost = evaluation, Cost()
+        other._gauss_newton = None
         return other
 
     # --- value and derivatives ------------------------------------------------------------------
@@ -222,6 +253,26 @@ class Objective:
         with self._pass("value", thetas.shape[1]):
             parts = thetas.split(self.vectors_at_once, 1)
             result = torch.cat([self._evaluation.values(points) for points in parts])
+        self._require_finite(result)
+        return result
+
+    def values_and_accuracies(self, thetas: ArrayLike | Tensor) -> tuple[Tensor, Tensor]:
+        """L and, by the same passes, the accuracy at K points: (N, K) → (K,) and (K,) float64.
+
+        The losses are those of `values` to the bit, and so are the errors; accuracies are those of
+        `accuracy`.
+        """
+        thetas = self._vectors(thetas, "thetas", (2,))
+        self._prove(Proof.of_values)
+        with self._pass("value", thetas.shape[1]):
+            parts = thetas.split(self.vectors_at_once, 1)
+            found = [self._evaluation.values_and_accuracies(points) for points in parts]
+        losses, accuracies = (torch.cat(part) for part in zip(*found, strict=True))
+        self._require_finite(losses)
+        return losses, accuracies
+
+    def _require_finite(self, result: Tensor) -> None:
+        """Raise where a loss is not finite, or none could be compared."""
         for i, loss in enumerate(result.tolist()):
             if not math.isfinite(loss):
                 raise NonFiniteError(
@@ -233,7 +284,6 @@ class Objective:
                 "The loss is not finite at the network's own parameters, so that nothing tells "
                 "whether it is right at others: give a network whose loss is finite."
             )
-        return result
 
     def accuracy(self, theta: ArrayLike | Tensor | None = None) -> float:
         """Share of the samples whose largest output is their class; NaN where there are none.
@@ -241,10 +291,10 @@ class Objective:
         Outputs (B, classes, …) with integers (B, …) as targets have classes; targets that are none
         of them are left out.
         """
-        parameters = self._parameters_at(theta)
+        theta = self.theta if theta is None else self._vectors(theta, "theta", (1,))
         self._prove(Proof.of_values)
         with self._pass("value", 1):
-            return self._evaluation.accuracy(parameters)
+            return float(self._evaluation.values_and_accuracies(theta[:, None])[1])
 
     def gradient(self, theta: ArrayLike | Tensor | None = None) -> Tensor:
         """∇L(θ), shape (N,)."""
@@ -271,6 +321,36 @@ class Objective:
             products = [self._evaluation.products(parameters, part, mode) for part in parts]
             result = torch.cat(products, 1)
         return self._finite(result, "Hessian-vector product").reshape(v.shape)
+
+    def gauss_newton_vector_product(
+        self, v: ArrayLike | Tensor, theta: ArrayLike | Tensor | None = None
+    ) -> Tensor:
+        """G(θ) v: (N,) → (N,), or (N, K) → (N, K).
+
+        G = Σ_i J_i'(∇²ℓ_i)J_i over the samples, weighted as in the loss, is the Hessian of the loss
+        of the linearised network: J_i is the Jacobian of the network's outputs z_i, ∇²ℓ_i the
+        second derivative of the loss with respect to these, and H − G = Σ_i Σ_c ∂ℓ_i/∂z_ic ∇²z_ic.
+        The loss is convex in the outputs, so that G is positive semidefinite. What counts as output
+        is what the network returns: one that ends in log-probabilities, in which the negative
+        log-likelihood is linear, has G = 0; the cross-entropy of logits has not.
+
+        Reverse mode alone: all vectors of a call share one forward and two backward passes per
+        batch.
+
+        Raises:
+            ModelError, DifferentiationError: See `gauss_newton_test`.
+        """
+        v = self._vectors(v, "v")
+        parameters = self._parameters_at(theta)
+        mode = self.gauss_newton_test().mode
+        vectors = v.reshape(self.n_parameters, -1)
+        with self._pass("gauss_newton_vector_product", vectors.shape[1]):
+            parts = vectors.split(self.vectors_at_once, 1)
+            products = [
+                self._evaluation.gauss_newton_products(parameters, part, mode) for part in parts
+            ]
+            result = torch.cat(products, 1)
+        return self._finite(result, "Gauss–Newton product").reshape(v.shape)
 
     def second_directional_derivative(
         self, v: ArrayLike | Tensor, theta: ArrayLike | Tensor | None = None
@@ -300,6 +380,37 @@ class Objective:
         """The Hessian at θ as an operator; its products cost passes, nothing is stored."""
         at = None if theta is None else self._vectors(theta, "theta", (1,))
         return HessianOperator(self, at)
+
+    def gauss_newton(self, theta: ArrayLike | Tensor | None = None) -> GaussNewtonOperator:
+        """The Gauss–Newton part of the Hessian at θ as an operator.
+
+        See `gauss_newton_vector_product`; products cost passes, nothing is stored.
+        """
+        at = None if theta is None else self._vectors(theta, "theta", (1,))
+        return GaussNewtonOperator(self, at)
+
+    def gauss_newton_test(self) -> GaussNewtonTest:
+        """Prove Gauss–Newton products against plain PyTorch, and take the mode that is right.
+
+        It runs once, by itself before the first of them and after `self_test`, on as few samples.
+        Subsets and copies, which may have other samples, make their own.
+
+        Raises:
+            ModelError: What `self_test` raises; the loss is a `ModelLoss`, which is no function of
+                outputs; it is not convex in the outputs on these samples, here or nearby; outputs
+                are not real tensors, or tuples, lists or dictionaries of them.
+            DifferentiationError: What `self_test` raises; no mode of these products is right.
+        """
+        if self._gauss_newton is None:
+            precision = self.self_test().precision
+            processes = self._evaluation.samples.processes
+            with surroundings(self.device):
+                try:
+                    with processes.agreed("test of Gauss–Newton products"):
+                        self._gauss_newton = prove_gauss_newton(self._evaluation, precision)
+                finally:
+                    self._evaluation.restore()
+        return self._gauss_newton
 
     def self_test(self) -> SelfTest:
         """Prove this objective against plain PyTorch, and take the modes that are right.
@@ -334,6 +445,39 @@ class Objective:
         self._prove(Proof.of_values)
         return self._proof.kinks
 
+    def kinks_along(
+        self,
+        v: ArrayLike | Tensor,
+        reach: float,
+        visit: Callable[[int, Tensor, Tensor], None],
+    ) -> None:
+        """The kinks of ℓ_k(x) = L(θ + x v_k) within |x| < reach, to first order.
+
+        One backward pass for every `vectors_at_once` vectors tells what each unit does to the loss,
+        one pass in forward mode a vector where its kinks are and how much the slope of ℓ jumps
+        there: see `autodiff.kinks`, which lists the operations that are known.
+
+        Args:
+            v: (N,) or (N, K).
+            reach: In units of the vectors.
+            visit: visit(k, places, jumps) is called for every vector k and every batch, so that
+                nobody holds the kinks of all samples at once.
+
+        Raises:
+            KinkError: The loss has kinks of a kind that is not known.
+        """
+        v = self._vectors(v, "v").reshape(self.n_parameters, -1)
+        parameters = self._parameters_at(None)
+        self._prove(Proof.of_gradients)
+        for start in range(0, v.shape[1], self.vectors_at_once):
+            part = v[:, start : start + self.vectors_at_once]
+
+            def of_part(k: int, places: Tensor, jumps: Tensor, start: int = start) -> None:
+                visit(start + k, places, jumps)
+
+            with self._pass("directional_derivative", part.shape[1], gradients=1):
+                self._evaluation.kinks_along(parameters, part, reach, of_part)
+
     # --- arguments, results, cost -----------------------------------------------------------------
 
     def _parameters_at(self, theta: ArrayLike | Tensor | None) -> Parameters:
@@ -362,8 +506,11 @@ class Objective:
         return result
 
     @contextlib.contextmanager
-    def _pass(self, kind: str, count: int) -> Iterator[None]:
-        """`count` passes over all samples: their surroundings, their cost, and what they leave."""
+    def _pass(self, kind: str, count: int, gradients: int = 0) -> Iterator[None]:
+        """`count` passes over all samples: their surroundings, their cost, and what they leave.
+
+        `gradients` of them are made on the way, beside the others.
+        """
         start = time.perf_counter()
         try:
             with surroundings(self.device):
@@ -379,5 +526,8 @@ class Objective:
             self._evaluation.restore()
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)  # else the time of the launches alone
-        passes = {f"{kind} {str(self.dtype).removeprefix('torch.')}": count}
+        precision = str(self.dtype).removeprefix("torch.")
+        passes = {f"{kind} {precision}": count}
+        if gradients:
+            passes[f"gradient {precision}"] = gradients
         self.cost = self.cost + Cost(passes, time.perf_counter() - start)

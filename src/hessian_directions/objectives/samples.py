@@ -1,5 +1,7 @@
 """The samples that a loss is a mean over: arrays in memory, or batches that are read anew each pass.
 
+Several processes may hold a share of them each.
+
 A batch is a tree, a tensor, or a tuple or dictionary of trees, whose tensors have a row for each
 sample: a pair (inputs, targets), or whatever a loss of the network and a batch takes.
 """
@@ -20,6 +22,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from hessian_directions.arrays import as_tensor
 from hessian_directions.errors import DataError, ModelError
 from hessian_directions.objectives.losses import BatchLoss
+from hessian_directions.objectives.processes import ALONE, Processes
 
 Batch = Any
 
@@ -30,12 +33,20 @@ _DIFFERENT = (
 
 
 class Samples(Protocol):
-    """A batch at a time, the same samples in every pass."""
+    """A batch at a time, the same samples in every pass.
 
-    @property
-    def count(self) -> int: ...
+    Attributes:
+        count: How many there are.
+        processes: Those that hold them.
+    """
+
+    count: int
+    processes: Processes = ALONE
+
     def batches(self, size: int, smallest: int = 1) -> Iterator[Batch]:
-        """All samples, at most `size` of them at once and, where possible, at least `smallest`."""
+        """All that this process holds, at most `size` of them at once and, where possible, at least
+        `smallest`.
+        """
         ...
 
     def take(self, indices: Sequence[int]) -> InMemory:
@@ -50,8 +61,16 @@ class Samples(Protocol):
         """One integer a sample where targets have one, else None."""
         ...
 
+    def subset(self, indices: Sequence[int]) -> Samples:
+        """As `take`, but held by the same processes."""
+        return self.take(indices)
 
-class InMemory:
+    def own(self) -> Samples:
+        """Those that this process holds."""
+        return self
+
+
+class InMemory(Samples):
     """A batch of all samples; it stays where it is."""
 
     def __init__(self, batch: Batch) -> None:
@@ -94,7 +113,7 @@ class InMemory:
         return tree_map(pick, self.batch)
 
 
-class Streamed:
+class Streamed(Samples):
     """Batches that are read anew in every pass, each of which must bring the same samples.
 
     The first pass, at once, counts and weighs them and takes a checksum of each; a later pass that
@@ -148,6 +167,60 @@ class Streamed:
 
     def _read(self) -> Iterator[Batch]:
         return (_read(batch, self._of_pairs) for batch in self._source)
+
+
+class Distributed(Samples):
+    """Samples of which several processes hold a share each: the first's come first.
+
+    Args:
+        own: The share of this process.
+        processes: All of them.
+        loss: What weighs the samples.
+    """
+
+    def __init__(self, own: Samples, processes: Processes, loss: BatchLoss) -> None:
+        self._own, self.processes, self._loss = own, processes, loss
+        labels = own.labels()
+        told = (own.count, own.weight(loss), labels)
+        counts, weights, of_all = zip(*processes.gathered(told), strict=True)
+        self.count, self._weight = sum(counts), sum(weights)
+        self._first = sum(counts[: processes.rank])
+        self._labels = None if any(part is None for part in of_all) else torch.cat(of_all)
+
+    def batches(self, size: int, smallest: int = 1) -> Iterator[Batch]:
+        """Those of this process."""
+        return self._own.batches(size, smallest)
+
+    def take(self, indices: Sequence[int]) -> InMemory:
+        """In every process, whoever holds them."""
+        with self.processes.agreed("samples"):
+            chosen = torch.as_tensor(indices, dtype=torch.long).reshape(-1)
+            _refuse_strangers(chosen.tolist(), self.count)
+            places = chosen % self.count - self._first
+            here = ((places >= 0) & (places < self._own.count)).nonzero()[:, 0]
+            mine = self._own.take(places[here].tolist()).batch if len(here) else None
+        found = self.processes.gathered((here, mine))
+        order = torch.cat([positions for positions, _ in found]).argsort()
+        batch = _joined([part for _, part in found if part is not None])
+        return InMemory(tree_map(lambda leaf: leaf[order], batch))
+
+    def subset(self, indices: Sequence[int]) -> Samples:
+        """Shared out anew; held by every process where there are fewer of them than processes."""
+        taken = self.take(indices)
+        rank, count = self.processes.rank, self.processes.count
+        if taken.count < count:
+            return taken
+        share = range(taken.count * rank // count, taken.count * (rank + 1) // count)
+        return Distributed(taken.take(share), self.processes, self._loss)
+
+    def weight(self, loss: BatchLoss) -> float:
+        return self._weight  # of the loss that they were shared out for
+
+    def labels(self) -> Tensor | None:
+        return self._labels
+
+    def own(self) -> Samples:
+        return self._own
 
 
 def collect(

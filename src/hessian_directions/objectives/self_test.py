@@ -137,6 +137,7 @@ class Proof:
     def __init__(self, evaluation: Evaluation, foreign: Iterable[weakref.ref[Any]]) -> None:
         self._evaluation, self._foreign = evaluation, list(foreign)
         self._own_precision, self._ways = evaluation.dtype, evaluation.ways
+        self._processes = evaluation.samples.processes
         self._chosen = representatives(evaluation.samples)
         self._few: InMemory | None = None
         self.compared = True
@@ -200,7 +201,8 @@ class Proof:
             return
         start = time.perf_counter()
         try:
-            prove()
+            with self._processes.agreed(f"self-test of {stage}"):
+                prove()
         except HessianDirectionsError as error:
             self._failed[stage] = error
             raise
@@ -208,7 +210,7 @@ class Proof:
             raise
         except Exception as error:  # somewhere else than on the first pass
             self._failed[stage] = ModelError(
-                f"The self-test of {stage} failed: {_first_line(error)}."
+                f"The self-test of {stage} failed: {first_line(error)}."
             )
             raise self._failed[stage] from error
         finally:
@@ -358,7 +360,7 @@ class Proof:
         self._tolerances = TOLERANCES.get(seen.rounds_to, TOLERANCES[torch.float32])
         self.precision = str(seen.rounds_to).removeprefix("torch.")
         self.kinks, self._ways.reads_numbers = seen.kinks, seen.reads_numbers
-        self._scale = _scale(self._theta, self._probe.sizes)
+        self._scale = entry_scale(self._theta, self._probe.sizes)
         self._refuse_coarse_casts()
         return seen.value
 
@@ -417,7 +419,7 @@ class Proof:
             raise
         except Exception as error:
             raise DifferentiationError(
-                f"PyTorch has no gradient of this network: {_first_line(error)}."
+                f"PyTorch has no gradient of this network: {first_line(error)}."
             ) from error
         (ahead, slope_ahead), (behind, slope_behind) = sides
         if not bool(torch.isfinite(slope_ahead).all()):
@@ -717,10 +719,10 @@ class Proof:
             if unvectorise and self._ways.vectorised:
                 self._ways.vectorised = False
                 return self._attempt(function)
-            return None, _first_line(error)
+            return None, first_line(error)
 
 
-def _scale(theta: Tensor, sizes: list[int]) -> Tensor:
+def entry_scale(theta: Tensor, sizes: list[int]) -> Tensor:
     """(N,) how large the entries of each tensor are: their root mean square.
 
     Where it is zero, as that of a bias at the start, that of all; 1 where all are.
@@ -742,7 +744,7 @@ def _not_the_slope(amount: str) -> DifferentiationError:
     )
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     lines = str(error).splitlines()
     return (lines[0] if lines else type(error).__name__)[:160].rstrip(".")
 

@@ -1,50 +1,114 @@
-"""Verdicts: the paper's claims held against artifacts, by rules fixed before anything ran.
+"""The paper's claims: their sentences, the rules that judge them, and what the rules measure.
 
-A claim has rules, a rule has subjects (networks, saddles, measures), and each subject gives a row:
-an estimate and its interval. The interval alone decides a row, the rows decide the claim. What is
-not a number decides nothing.
+Two wordings of the abstract are public: that of the preprint (arXiv 2208.13219, 2022) and that of
+the article (J. Stat. Mech. 2024). Where they differ, each has its claim. Thresholds stand in
+config/claims.yaml and were written down before anything was computed with them.
 """
 
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import numpy as np
-import pandas as pd
-import scipy.stats
 import xarray as xr
 
-from hessian_directions.statistics.proportions import clopper_pearson
-from hessian_directions.statistics.rank_correlation import kendall_interval, kendall_tau
+from hessian_directions.geometry.quadratic_fit import QuadraticFit, fit_surface, surface_axes
+from hessian_directions.reporting import population_rules
+from hessian_directions.reporting.verdicts import Claim, Declared, Row, Rule
+from hessian_directions.statistics import intervals
+from hessian_directions.statistics.departure import median_interval
+from hessian_directions.statistics.intervals import Interval, IntervalAt
+from hessian_directions.statistics.proportions import TIE, as_low
 
-REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE = "reproduced", "not reproduced", "inconclusive"
+False_ = Callable[[np.random.Generator], IntervalAt]
+
+PREPRINT, ARTICLE, BOTH, OURS = "2022", "2024", "2022 and 2024", "ours"
 
 CLAIMS = {
-    "C1": "The expected curvature of a random projection is the trace of the Hessian",
-    "C2": "The sign of the mean curvature decides what a saddle looks like on average",
-    "C3": "Saddles are rarely identified as such in expected random projections",
-    "C4": "Loss values alone estimate the trace as well as Hutchinson's method does",
-    "C5": "Slices along the extreme Hessian directions show the saddle",
-    "C6": "Flatness seen in random projections says little",
-    "C7": "The method works for image classifiers of up to about 7·10⁶ parameters",
-    "C8": "Along Hessian directions points of lower loss are found that random projections miss",
+    "C1a": Claim(
+        "The expected curvature of a random projection is the trace of the Hessian",
+        "the expected curvature in a lower-dimensional representation is proportional to the mean "
+        "curvature in the original loss space",
+        BOTH,
+        theorem=True,
+    ),
+    "C1b": Claim(
+        "Random slices as they are drawn show the mean curvature",
+        "",
+        OURS,
+    ),
+    "C2": Claim(
+        "The sign of the mean curvature decides what a saddle looks like on average",
+        "the mean curvature in the original loss space determines if saddle points appear, on "
+        "average, as either minima, maxima, or almost flat regions",
+        BOTH,
+        theorem=True,
+    ),
+    "C3a": Claim(
+        "The expected random projection of a saddle shows no saddle",
+        "saddle points in the original space are rarely correctly identified as such in expected "
+        "lower-dimensional representations if random projections are used",
+        ARTICLE,
+        theorem=True,
+    ),
+    "C3b": Claim(
+        "Single random projections rarely show a saddle",
+        "saddle points in the original space are rarely correctly identified as such in "
+        "lower-dimensional representations if random projections are used",
+        PREPRINT,
+    ),
+    "C4a": Claim(
+        "Second directional derivatives estimate the trace without Hessian-vector products",
+        "to compute Hutchinson-type trace estimates without calculating Hessian-vector products",
+        BOTH,
+        theorem=True,
+    ),
+    "C4b": Claim(
+        "Differences of the loss estimate the trace of smooth networks",
+        "to estimate the trace of Hessians without calculating the Hessian or Hessian-vector "
+        "products as in Hutchinson's method",
+        PREPRINT,
+    ),
+    "C4c": Claim(
+        "Differences of the loss estimate the trace of ReLU networks",
+        "to estimate the trace of Hessians without calculating the Hessian or Hessian-vector "
+        "products as in Hutchinson's method",
+        PREPRINT,
+    ),
+    "C4d": Claim(
+        "Differences of the loss corrected for kinks estimate the trace of ReLU networks",
+        "",
+        OURS,
+    ),
+    "C5": Claim(
+        "Slices along the extreme Hessian directions show the saddle",
+        "we propose to study projections along Hessian directions that are associated with the "
+        "largest and smallest principal curvatures",
+        BOTH,
+    ),
+    "C6a": Claim(
+        "Flatness in random projections says little about generalization",
+        "we connect our findings to the ongoing debate on loss landscape flatness and "
+        "generalizability",
+        BOTH,
+    ),
+    "C6b": Claim(
+        "Random projections hide large curvatures of both signs",
+        "",
+        OURS,
+    ),
+    "C7": Claim(
+        "The method works for image classifiers of up to about 7·10⁶ parameters",
+        "numerical experiments on different image classifiers with up to about 7×10⁶ parameters",
+        BOTH,
+    ),
+    "C8": Claim(
+        "Along Hessian directions points of lower loss are found that random projections miss",
+        "",
+        OURS,
+    ),
 }
-
-Interval = tuple[float, float]
-IntervalAt = Callable[[float], Interval]  # of a confidence
-Rule = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Row:
-    """One subject under one rule: an estimate, its interval, the artifact both are read from."""
-
-    subject: str
-    estimate: float
-    interval: IntervalAt
-    artifact: str
 
 
 @dataclass(frozen=True)
@@ -54,164 +118,14 @@ class Evidence:
     saddles: xr.Dataset
     saddle_traces: xr.Dataset
     population: xr.Dataset
+    critical_points: xr.Dataset | None = None
     scores: Mapping[str, xr.Dataset] = field(default_factory=dict)
     eigenpairs: Mapping[str, xr.Dataset] = field(default_factory=dict)
     visibility: Mapping[str, xr.Dataset] = field(default_factory=dict)
+    apparent_curvature: Mapping[str, xr.Dataset] = field(default_factory=dict)
+    slices: Mapping[str, Mapping[str, xr.Dataset]] = field(default_factory=dict)
     trace_estimators: Mapping[str, xr.Dataset] = field(default_factory=dict)
-    lowest_points: Mapping[str, xr.Dataset] = field(default_factory=dict)
-
-
-def decide(interval: Interval, side: str, threshold: float) -> str:
-    """The verdict of one row.
-
-    An end at infinity is an end that nothing is known about; an interval of NaN decides nothing.
-    """
-    low, high = interval
-    if not (low < math.inf and high > -math.inf):
-        return INCONCLUSIVE
-    if side == "below":
-        low, high, threshold, side = -high, -low, -threshold, "above"
-    if side == "above":
-        if low > threshold:
-            return REPRODUCED
-        return NOT_REPRODUCED if high < threshold else INCONCLUSIVE
-    if -threshold <= low and high <= threshold:
-        return REPRODUCED
-    outside = low > threshold or high < -threshold
-    return NOT_REPRODUCED if outside else INCONCLUSIVE
-
-
-def combine(verdicts: list[str]) -> str:
-    """Not reproduced if one row is not, reproduced if all rows are, otherwise inconclusive."""
-    if NOT_REPRODUCED in verdicts:
-        return NOT_REPRODUCED
-    return REPRODUCED if verdicts and set(verdicts) == {REPRODUCED} else INCONCLUSIVE
-
-
-_EVIDENCE_COLUMNS = ["rule", "subject", "statistic", "estimate", "low", "high", "confidence"]
-ROW_COLUMNS = ["claim", *_EVIDENCE_COLUMNS, "side", "threshold", "verdict", "artifact"]
-_COUNT_COLUMNS = ["n_reproduced", "n_not_reproduced", "n_inconclusive"]
-CLAIM_COLUMNS = ["claim", "text", "verdict", *_COUNT_COLUMNS, *_EVIDENCE_COLUMNS, "artifact"]
-
-
-def decide_rows(evidence: Evidence, rules: Mapping[str, Mapping[str, Rule]]) -> pd.DataFrame:
-    """A table with one row per claim, rule and subject."""
-    table = []
-    for claim, claim_rules in rules.items():
-        for name, rule in claim_rules.items():
-            rows = list(RULES[claim][name].rows(evidence, rule))
-            error_rate = 1 - rule["confidence"]
-            if rule["correction"] == "bonferroni":
-                error_rate /= max(len(rows), 1)
-            for row in rows:
-                low, high = row.interval(1 - error_rate)
-                table.append(
-                    {
-                        "claim": claim,
-                        "rule": name,
-                        "subject": row.subject,
-                        "statistic": rule["statistic"],
-                        "estimate": float(row.estimate),
-                        "low": float(low),
-                        "high": float(high),
-                        "confidence": 1 - error_rate,
-                        "side": rule["side"],
-                        "threshold": rule["threshold"],
-                        "verdict": decide((low, high), rule["side"], rule["threshold"]),
-                        "artifact": row.artifact,
-                    }
-                )
-    return pd.DataFrame(table, columns=ROW_COLUMNS)
-
-
-def decide_claims(rows: pd.DataFrame) -> pd.DataFrame:
-    """A table with one row per claim: its verdict and the row that decided it.
-
-    The deciding row is, among those with the claim's verdict, the one with the least clearance: of
-    rows that are reproduced the one closest to failing, of rows that are not the clearest failure.
-    """
-    table = []
-    for claim, text in CLAIMS.items():
-        mine = rows[rows["claim"] == claim]
-        verdict = combine(list(mine["verdict"]))
-        entry: dict[str, Any] = {"claim": claim, "text": text, "verdict": verdict}
-        for column, kind in zip(_COUNT_COLUMNS, (REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE)):
-            entry[column] = int((mine["verdict"] == kind).sum())
-        candidates = mine[mine["verdict"] == verdict]
-        if len(candidates):
-            clearances = np.array([_clearance(row) for _, row in candidates.iterrows()])
-            deciding = candidates.iloc[np.where(np.isnan(clearances), np.inf, clearances).argmin()]
-            entry |= {name: deciding[name] for name in [*_EVIDENCE_COLUMNS, "artifact"]}
-        else:
-            entry |= {"rule": "none", "subject": "no subject in this profile"}
-        table.append(entry)
-    return pd.DataFrame(table, columns=CLAIM_COLUMNS)
-
-
-def _clearance(row: pd.Series) -> float:
-    """How far the end nearest to failing lies on the right side, in half widths of the interval."""
-    low, high, threshold = (float(row[name]) for name in ("low", "high", "threshold"))
-    if row["side"] == "inside":
-        distance = threshold - max(abs(low), abs(high))
-    elif row["side"] == "above":
-        distance = low - threshold
-    else:
-        distance = threshold - high
-    return distance / max((high - low) / 2, 1e-300)
-
-
-# Intervals, as functions of the confidence.
-
-
-def _fixed(low: float, high: float) -> IntervalAt:
-    """Bounds that hold for certain."""
-    return lambda confidence: (low, high)
-
-
-def _student_interval(estimate: float, error: float, degrees_of_freedom: int) -> IntervalAt:
-    def interval(confidence: float) -> Interval:
-        half = scipy.stats.t.ppf((1 + confidence) / 2, degrees_of_freedom) * error
-        return estimate - half, estimate + half
-
-    return interval
-
-
-def _mean_interval(values: np.ndarray, extra_variance: float = 0.0) -> IntervalAt:
-    """Student's interval of a mean, with the variance of an independent reference added."""
-    error = np.sqrt(values.var(ddof=1) / len(values) + extra_variance)
-    return _student_interval(values.mean(), error, len(values) - 1)
-
-
-def _share_interval(hits: np.ndarray) -> IntervalAt:
-    """Clopper and Pearson's interval of a share; `hits` are 1, 0, or NaN where it is not known."""
-    if np.isnan(hits).any():
-        return _fixed(math.nan, math.nan)
-    return partial(clopper_pearson, int(hits.sum()), len(hits))
-
-
-def _tau_interval(x: np.ndarray, y: np.ndarray) -> IntervalAt:
-    """Bootstrap interval of Kendall's τ.
-
-    A perfect order of n members by chance has the probability 2/n! and an interval without width:
-    fewer than eight members decide nothing.
-    """
-    if len(x) < 8 or not np.isfinite([x, y]).all():
-        return _fixed(math.nan, math.nan)
-    return lambda confidence: kendall_interval(x, y, confidence=confidence)
-
-
-def _magnitude(value: float, error: float, confidence: float) -> Interval:
-    """Bounds of |value|, which is estimated with a standard error."""
-    half = scipy.stats.norm.ppf((1 + confidence) / 2) * error
-    return np.maximum(abs(value) - half, 0.0), abs(value) + half
-
-
-def _quotient(numerator: Interval, denominator: Interval) -> Interval:
-    """Bounds of all quotients of two intervals; none where the denominator may vanish."""
-    if denominator[0] <= 0 <= denominator[1]:
-        return -math.inf, math.inf
-    quotients = np.divide.outer(numerator, denominator)
-    return quotients.min(), quotients.max()
+    lowest_losses: Mapping[str, xr.Dataset] = field(default_factory=dict)
 
 
 # What statistics are read from.
@@ -232,11 +146,13 @@ class _Sampled:
 
     @classmethod
     def read(cls, subject: str, dataset: xr.Dataset, artifact: str) -> "_Sampled":
-        names = ("projected_hessian", "trace", "trace_standard_error")
         f = dataset["frobenius_norm"].values
         with np.errstate(divide="ignore", invalid="ignore"):
-            matrices, trace, trace_error = (dataset[name].values / f for name in names)
-        return cls(subject, matrices, trace, trace_error, artifact)
+            matrices = dataset["projected_hessian"].values / f
+            trace = dataset["trace"].values / f
+            # Saddles whose spectrum is known have a trace without error.
+            error = dataset.get("trace_standard_error", xr.DataArray(0.0)).values / f
+        return cls(subject, matrices, trace, error, artifact)
 
     @property
     def curvatures(self) -> np.ndarray:  # (2S,) independent samples of η'Hη
@@ -248,26 +164,36 @@ class _Sampled:
 
 
 def _sampled(evidence: Evidence) -> Iterator[_Sampled]:
-    saddles = evidence.saddles.assign(trace_standard_error=xr.zeros_like(evidence.saddles["trace"]))
-    for index, n_positive in enumerate(saddles["saddle"].values):
-        subject = f"saddle ñ={n_positive}"
-        yield _Sampled.read(subject, saddles.isel(saddle=index), "saddles.nc")
+    yield from _sampled_saddles(evidence)
     for network, dataset in evidence.visibility.items():
         yield _Sampled.read(network, dataset, f"networks/{network}/visibility.nc")
+
+
+def _sampled_saddles(evidence: Evidence) -> Iterator[_Sampled]:
+    """Synthetic saddles, and critical points of networks that are saddles."""
+    for index, n_positive in enumerate(evidence.saddles["saddle"].values):
+        dataset = evidence.saddles.isel(saddle=index)
+        yield _Sampled.read(f"saddle ñ={n_positive}", dataset, "saddles.nc")
+    points = evidence.critical_points
+    if points is not None:
+        saddles = (points["index"] > 0) & (points["largest"] > points["zero_tolerance"])
+        for number in np.flatnonzero(saddles).tolist():
+            dataset = points.isel(point=number)
+            yield _Sampled.read(f"critical point {number}", dataset, "critical_points.nc")
 
 
 def _saddle_networks(evidence: Evidence) -> Iterator[tuple[str, xr.Dataset, xr.Dataset]]:
     """Networks whose eigenvalues have both signs beyond residuals and noise, and their two ends."""
     for network, pairs in evidence.eigenpairs.items():
         smallest, largest = pairs.isel(pair=0), pairs.isel(pair=-1)
-        both_signs = _bounds(smallest, "value")[1] < 0 < _bounds(largest, "value")[0]
+        both_signs = _bounds(smallest)[1] < 0 < _bounds(largest)[0]
         if both_signs and not smallest["below_noise"] and not largest["below_noise"]:
             yield network, smallest, largest
 
 
-def _bounds(pair: xr.Dataset, name: str) -> Interval:
-    """A curvature along an eigenvector, give or take the residual."""
-    value, residual = float(pair[name]), float(pair["residual"])
+def _bounds(pair: xr.Dataset) -> Interval:
+    """An eigenvalue, give or take the residual."""
+    value, residual = float(pair["value"]), float(pair["residual"])
     return value - residual, value + residual
 
 
@@ -286,30 +212,52 @@ def _shared_samples(traces: xr.Dataset, first: str, second: str) -> tuple[np.nda
     return samples.sel(estimator=first).values, samples.sel(estimator=second).values
 
 
-# The statistics, one function per rule.
+# The statistics, one function per rule. Each states the world in which the claim is false.
 
 
 def _expected_curvature(evidence: Evidence, rule: Rule) -> Iterator[Row]:
     for one in _sampled(evidence):
         differences = one.curvatures - one.trace
-        interval = _mean_interval(differences, one.trace_error**2)
-        yield Row(one.subject, differences.mean(), interval, one.artifact)
+        found = partial(intervals.mean, extra_variance=one.trace_error**2)
+        yield Row(
+            one.subject,
+            differences.mean(),
+            found(differences),
+            one.artifact,
+            _around(differences, 2 * rule["threshold"], found),
+        )
+
+
+def _surely(interval: IntervalAt) -> False_:
+    """Worlds that are all alike."""
+    return lambda random: interval
+
+
+def _around(values: np.ndarray, centre: float, found: Callable[[np.ndarray], IntervalAt]) -> False_:
+    """Worlds in which values with this spread have another mean."""
+    return lambda random: found(intervals.moved(values, centre, random))
 
 
 def _apparent_sign(evidence: Evidence, rule: Rule) -> Iterator[Row]:
     for one in _sampled(evidence):
         if not one.has_no_trace:
-            estimate = np.sign(one.trace) * one.curvatures.mean()
-            yield Row(one.subject, estimate, _signed_interval(one), one.artifact)
+            found = partial(_signed_interval, one)
+            yield Row(
+                one.subject,
+                np.sign(one.trace) * one.curvatures.mean(),
+                found(one.curvatures),
+                one.artifact,
+                _around(one.curvatures, -one.trace, found),
+            )
 
 
-def _signed_interval(one: _Sampled) -> IntervalAt:
+def _signed_interval(one: _Sampled, curvatures: np.ndarray) -> IntervalAt:
     """The mean sampled curvature times the trace's sign: of either sign while that one is open."""
-    mean_interval = _mean_interval(one.curvatures)
+    mean_interval = intervals.mean(curvatures)
 
     def interval(confidence: float) -> Interval:
         ends = np.sign(one.trace) * np.array(mean_interval(confidence))
-        if _magnitude(one.trace, one.trace_error, confidence)[0] > 0:
+        if intervals.magnitude(one.trace, one.trace_error, confidence)[0] > 0:
             return ends.min(), ends.max()
         return -abs(ends).max(), abs(ends).max()
 
@@ -319,120 +267,185 @@ def _signed_interval(one: _Sampled) -> IntervalAt:
 def _apparent_flatness(evidence: Evidence, rule: Rule) -> Iterator[Row]:
     for one in _sampled(evidence):
         if one.has_no_trace:
-            interval = _mean_interval(one.curvatures)
-            yield Row(one.subject, one.curvatures.mean(), interval, one.artifact)
+            yield Row(
+                one.subject,
+                one.curvatures.mean(),
+                intervals.mean(one.curvatures),
+                one.artifact,
+                _around(one.curvatures, 2 * rule["threshold"], intervals.mean),
+            )
 
 
 def _expected_projection(evidence: Evidence, rule: Rule) -> Iterator[Row]:
     for one in _sampled(evidence):
-        # κ₋κ₊ is the determinant ac − b² of the mean matrix; its error by the delta method.
         entries = one.matrices[:, [0, 1, 0], [0, 1, 1]].T  # (3, S)
-        n_samples = entries.shape[1]
-        a, c, b = entries.mean(axis=1)
-        slope = np.array([c, a, -2 * b])
-        error = np.sqrt(slope @ np.cov(entries) @ slope / n_samples)
-        interval = _student_interval(a * c - b * b, error, n_samples - 1)
-        yield Row(one.subject, a * c - b * b, interval, one.artifact)
+        estimate, interval = _determinant(entries)
+        yield Row(one.subject, estimate, interval, one.artifact, _visible_on_average(entries))
+
+
+def _determinant(entries: np.ndarray) -> tuple[float, IntervalAt]:
+    """κ₋κ₊ = ac − b² of the mean of (3, S) entries a, c, b, and its interval by the delta method."""
+    n_samples = entries.shape[1]
+    a, c, b = entries.mean(axis=1)
+    slope = np.array([c, a, -2 * b])
+    error = np.sqrt(slope @ np.cov(entries) @ slope / n_samples)
+    return a * c - b * b, intervals.student(a * c - b * b, error, n_samples - 1)
+
+
+# Curvatures ± this of an expected slice that shows a saddle: little more than half of what single
+# slices of a saddle without mean curvature show on average, 1.25 f.
+VISIBLE = 0.7  # [f]
+
+
+def _visible_on_average(entries: np.ndarray) -> False_:
+    """Worlds in which the mean matrix is a saddle."""
+    centre = np.array([[VISIBLE], [-VISIBLE], [0.0]])
+    centred = entries - entries.mean(axis=1, keepdims=True) + centre
+
+    def false(random: np.random.Generator) -> IntervalAt:
+        picked = random.integers(centred.shape[1], size=centred.shape[1])
+        return _determinant(centred[:, picked])[1]
+
+    return false
 
 
 def _single_projection(evidence: Evidence, rule: Rule) -> Iterator[Row]:
-    saddles = [network for network, *_ in _saddle_networks(evidence)]
+    networks = [network for network, *_ in _saddle_networks(evidence)]
+    saddles = {one.subject for one in _sampled_saddles(evidence)}
     for one in _sampled(evidence):
-        if one.subject in saddles:
+        if one.subject in saddles or one.subject in networks:
             # 1 where κ₋κ₊ < 0; NaN stays NaN.
             hits = np.heaviside(-np.linalg.det(one.matrices), 0.0)
-            yield Row(one.subject, hits.mean(), _share_interval(hits), one.artifact)
+            yield Row(
+                one.subject,
+                hits.mean(),
+                intervals.share(hits),
+                one.artifact,
+                _shares(len(hits), 2 * rule["threshold"]),
+            )
 
 
-def _bias(activation: str) -> Callable[[Evidence, Rule], Iterator[Row]]:
-    def statistic(evidence: Evidence, rule: Rule) -> Iterator[Row]:
+def _shares(n: int, probability: float) -> False_:
+    """Worlds in which a hit has another probability."""
+    return lambda random: intervals.share((random.random(n) < probability).astype(float))
+
+
+def _relative_bias(
+    estimator: str, reference: str, activation: str | None
+) -> Callable[[Evidence, Rule], Iterator[Row]]:
+    """Mean difference of two estimators on the same directions, over |t|.
+
+    Of subjects with this activation only, where one is given.
+    """
+
+    def rows(evidence: Evidence, rule: Rule) -> Iterator[Row]:
         for subject, traces, artifact in _compared_traces(evidence):
             t, error = float(traces["reference"]), float(traces["reference_standard_error"])
-            if traces.attrs["activation"] != activation or t == error == 0:
+            if activation not in (None, traces.attrs["activation"]) or t == error == 0:
                 continue  # a share of a trace that is zero says nothing
-            values, exact = _shared_samples(traces, "finite_difference", "directional")
-            interval = _relative_interval(_mean_interval(values - exact), t, error)
-            estimate = np.divide((values - exact).mean(), abs(t))
-            yield Row(subject, estimate, interval, artifact)
+            if estimator not in traces["estimator"]:
+                continue
+            values, exact = _shared_samples(traces, estimator, reference)
+            found = partial(_relative_mean, t, error)
+            yield Row(
+                subject,
+                np.divide((values - exact).mean(), abs(t)),
+                found(values - exact),
+                artifact,
+                _around(values - exact, 2 * rule["threshold"] * abs(t), found),
+            )
 
-    return statistic
-
-
-def _relative_interval(interval: IntervalAt, reference: float, error: float) -> IntervalAt:
-    return lambda confidence: _quotient(
-        interval(confidence), _magnitude(reference, error, confidence)
-    )
-
-
-def _variance_ratio(evidence: Evidence, rule: Rule) -> Iterator[Row]:
-    for subject, traces, artifact in _compared_traces(evidence):
-        if traces.attrs["activation"] == "smooth":  # on kinks the two measure different things
-            samples = np.stack(_shared_samples(traces, "finite_difference", "hutchinson"))
-            interval = partial(_bootstrap_interval, _resampled_log_ratios(samples))
-            yield Row(subject, _log_ratio_of_deviations(samples), interval, artifact)
+    return rows
 
 
-def _log_ratio_of_deviations(samples: np.ndarray) -> Any:
-    """log(σ₁/σ₂) of (2, …, S) samples."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        first, second = np.log(samples.std(axis=-1, ddof=1))
-        return first - second
-
-
-def _resampled_log_ratios(samples: np.ndarray, n_bootstrap: int = 4000) -> np.ndarray:
-    """Bootstrap distribution of log(σ₁/σ₂) over the shared directions."""
-    n = samples.shape[1]
-    picked = np.random.default_rng(0).integers(n, size=(n_bootstrap, n))
-    return _log_ratio_of_deviations(samples[:, picked])
-
-
-def _bootstrap_interval(values: np.ndarray, confidence: float) -> Interval:
-    if not np.isfinite(values).all():
-        return math.nan, math.nan
-    low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return low, high
-
-
-def _opposite_curvatures(evidence: Evidence, rule: Rule) -> Iterator[Row]:
-    for network, smallest, largest in _saddle_networks(evidence):
-        curvatures = [_bounds(pair, "exact_curvature") for pair in (smallest, largest)]
-        estimate = np.divide(smallest["exact_curvature"], largest["exact_curvature"])
-        artifact = f"networks/{network}/eigenpairs.nc"
-        yield Row(network, float(estimate), _fixed(*_quotient(*curvatures)), artifact)
+def _relative_mean(t: float, error: float, differences: np.ndarray) -> IntervalAt:
+    return intervals.relative(intervals.mean(differences), t, error)
 
 
 def _random_flatness(evidence: Evidence, rule: Rule) -> Iterator[Row]:
-    reached = evidence.population.isel(member=evidence.population["reached"].values.astype(bool))
     for gap in ("gap_loss", "gap_accuracy"):
-        x, y = reached["mean_curvature"].values, reached[gap].values
-        estimate = kendall_tau(x, y) if np.isfinite([x, y]).all() else math.nan
-        yield Row(f"t/N and {gap}", estimate, _tau_interval(x, y), "population.nc")
+        found = partial(_tau, evidence.population, gap)
+        yield Row(
+            f"t/N and {gap}",
+            found(0.5)[0],
+            _ends(found),
+            "population.nc",
+            partial(_related, evidence.population, 2 * rule["threshold"]),
+        )
+
+
+def _ends(found: Callable[[float], tuple[float, float, float]]) -> IntervalAt:
+    """The interval of a statistic that comes with its value."""
+    return lambda confidence: found(confidence)[1:]
+
+
+def _tau(population: xr.Dataset, gap: str, confidence: float) -> tuple[float, float, float]:
+    """τ within strata of label noise and its interval; what is not finite decides nothing."""
+    reached = population.isel(member=population["reached"].values.astype(bool))
+    if not np.isfinite([reached["mean_curvature"], reached[gap]]).all():
+        return math.nan, math.nan, math.nan
+    found = population_rules.random_flatness(population, gap, confidence)
+    return found.value, found.low, found.high
+
+
+def _related(population: xr.Dataset, tau: float, random: np.random.Generator) -> IntervalAt:
+    """A population of the same seeds and strata whose mean curvature and gap have this τ."""
+    simulated = population_rules.related(population, tau, random)
+    return _ends(partial(_tau, simulated, "gap_loss"))
 
 
 def _hidden_curvature(evidence: Evidence, rule: Rule) -> Iterator[Row]:
-    for network, smallest, largest in _saddle_networks(evidence):
+    for network, *ends in _saddle_networks(evidence):
         if network not in evidence.visibility:
             continue
         trace, error = (
             float(evidence.visibility[network][name]) for name in ("trace", "trace_standard_error")
         )
-        negative, positive = _bounds(smallest, "value"), _bounds(largest, "value")
-        # The weaker of the two signs, times N: what t would be if every direction were like it.
         n_parameters = float(evidence.scores[network]["n_parameters"])
-        bounds = (
-            n_parameters * min(positive[0], -negative[1]),
-            n_parameters * min(positive[1], -negative[0]),
+        for name, pair in zip(("λ_min", "λ_max"), ends):
+            # N|λ|: what t would be if every direction were like this one.
+            low, high = sorted(n_parameters * abs(bound) for bound in _bounds(pair))
+            value = n_parameters * abs(float(pair["value"]))
+            yield Row(
+                f"{network}, {name}",
+                _log10_quotient(value, abs(trace)),
+                partial(_log_interval, (low, high), trace, error),
+                f"networks/{network}/eigenpairs.nc",
+                # The curvature is that of every direction.
+                _surely(
+                    partial(
+                        _log_interval,
+                        (low / value * abs(trace), high / value * abs(trace)),
+                        trace,
+                        error,
+                    )
+                ),
+            )
+    for name, end in (("λ_min", "smallest"), ("λ_max", "largest")):
+        decades = population_rules.hidden_decades(evidence.population, end)
+        if not decades.size:
+            continue
+        found = partial(_mean_decades, evidence.population)
+        yield Row(
+            f"population, {name}",
+            found(decades, 0.5)[0],
+            _ends(partial(found, decades)),
+            "population.nc",
+            _around(decades, 0.0, lambda values, found=found: _ends(partial(found, values))),  # type: ignore[misc]
         )
-        weaker = n_parameters * min(float(largest["value"]), -float(smallest["value"]))
-        estimate = _log10_quotient(weaker, abs(trace))
-        artifact = f"networks/{network}/eigenpairs.nc"
-        yield Row(network, estimate, partial(_log_interval, bounds, trace, error), artifact)
+
+
+def _mean_decades(
+    population: xr.Dataset, decades: np.ndarray, confidence: float
+) -> tuple[float, float, float]:
+    found = population_rules.hidden_curvature(population, decades, confidence)
+    return found.value, found.low, found.high
 
 
 def _log_interval(
     numerator: Interval, trace: float, trace_error: float, confidence: float
 ) -> Interval:
-    least, most = _magnitude(trace, trace_error, confidence)
+    least, most = intervals.magnitude(trace, trace_error, confidence)
     return _log10_quotient(numerator[0], most), _log10_quotient(numerator[1], least)
 
 
@@ -441,85 +454,232 @@ def _log10_quotient(numerator: float, denominator: float) -> float:
         return float(np.log10(np.divide(numerator, denominator)))
 
 
+def _drawn_curvature(evidence: Evidence, rule: Rule) -> Iterator[Row]:
+    for network, discs in evidence.apparent_curvature.items():
+        if "random_train" not in evidence.slices.get(network, {}):
+            continue
+        surface = evidence.slices[network]["random_train"]["loss"]
+        half_width = float(surface_axes(surface)[0].max())
+        # Discs and pictures have radii of their own: the nearest, on a scale of lengths.
+        nearest = int(abs(np.log(discs["radius"].values / half_width)).argmin())
+        reference = float(discs["reference"])
+        ratios = discs["mean_curvature"].isel(radius=nearest).values / reference
+        exact = discs["exact_curvature"].values / reference
+        yield Row(
+            network,
+            float(np.median(ratios)) - 1,
+            partial(_median_beyond_one, ratios),
+            f"networks/{network}/apparent_curvature.nc",
+            _quadratic(exact, 1 + 2 * rule["threshold"]),
+        )
+
+
+def _quadratic(ratios: np.ndarray, factor: float) -> False_:
+    """Worlds whose slices are quadratic, with curvatures a factor off."""
+    return lambda random: partial(_median_beyond_one, factor * random.choice(ratios, len(ratios)))
+
+
+def _median_beyond_one(ratios: np.ndarray, confidence: float) -> Interval:
+    low, high = median_interval(ratios, confidence)
+    return float(low) - 1, float(high) - 1
+
+
+# Shares of a picture's half-widths over which a saddle must show. At its edges the quadratic form is
+# half of the network's loss (`geometry.slices.half_widths`), in the middle half an eighth of it.
+# Further down a loss that cannot be negative cannot follow it for long.
+REGIONS = (0.25, 0.5)
+
+
+def _rendered_saddle(evidence: Evidence, rule: Rule) -> Iterator[Row]:
+    saddles = [network for network, *_ in _saddle_networks(evidence)]
+    for network, planes in evidence.slices.items():
+        if network in saddles and "hessian_train" in planes:
+            loss = planes["hessian_train"]["loss"]
+            fits = [fit_surface(loss, region) for region in REGIONS]
+            estimate, low, high = _ratios(fits)
+            # The fitted saddle turned into a minimum, with everything that is not quadratic left.
+            turned = [fit_surface(_turned(loss, fits[-1]), region) for region in REGIONS]
+            of_minimum = intervals.fixed(*_ratios(turned)[1:])
+            yield Row(
+                network,
+                estimate,
+                intervals.fixed(low, high),
+                f"networks/{network}/slices/hessian.nc",
+                _surely(of_minimum),
+            )
+
+
+def _ratios(fits: list[QuadraticFit]) -> tuple[float, float, float]:
+    """κ₋/κ₊ over the largest region, and its range over the regions."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = np.array([float(np.divide(*fit.principal)) for fit in fits])
+    return ratios[-1], ratios.min(), ratios.max()
+
+
+def _turned(loss: xr.DataArray, fit: QuadraticFit) -> xr.DataArray:
+    """A surface whose fitted curvatures all have the sign +."""
+    values, vectors = np.linalg.eigh(fit.curvature)
+    added = (vectors * (abs(values) - values)) @ vectors.T
+    points = np.stack(np.meshgrid(*surface_axes(loss), indexing="ij"), axis=-1)
+    return loss + np.einsum("...i,ij,...j->...", points, added, points) / 2
+
+
 def _size(evidence: Evidence, rule: Rule) -> Iterator[Row]:
     for network, pairs in evidence.eigenpairs.items():
         if float(evidence.scores[network]["n_parameters"]) >= rule["n_parameters"]:
             ends = pairs.isel(pair=[0, -1])
             with np.errstate(divide="ignore", invalid="ignore"):
                 worst = float((ends["residual"].values / abs(ends["value"].values)).max())
-            yield Row(network, worst, _fixed(worst, worst), f"networks/{network}/eigenpairs.nc")
+            enough = float(evidence.scores[network]["n_images"]) >= rule["n_images"]
+            interval = intervals.fixed(*((worst, worst) if enough else intervals.NOTHING_KNOWN))
+            yield Row(
+                network,
+                worst,
+                interval,
+                f"networks/{network}/eigenpairs.nc",
+                _surely(intervals.fixed(2 * rule["threshold"], 2 * rule["threshold"])),
+            )
 
 
 def _lower_loss(evidence: Evidence, rule: Rule) -> Iterator[Row]:
-    for network, planes in evidence.lowest_points.items():
-        # 1 where a random plane goes as low as the Hessian plane; NaN stays NaN.
-        advantage = (planes["lowest_loss"] - planes["hessian_lowest_loss"]).values
-        hits = np.heaviside(-advantage, 1.0)
-        yield Row(
-            network, hits.mean(), _share_interval(hits), f"networks/{network}/lowest_points.nc"
-        )
+    for network, planes in evidence.lowest_losses.items():
+        tie = TIE * float(planes["noise"])
+        radii = planes["radius"].values
+        # The ends of the scale and its middle.
+        for index in (0, len(radii) // 2, len(radii) - 1):
+            lowest = planes["lowest_loss"].isel(radius=index).values
+            reference = float(planes["hessian_lowest_loss"][index])
+            yield Row(
+                f"{network}, ρ = {radii[index]:.2g}",
+                as_low(lowest, reference, tie)[0],
+                partial(_as_low, lowest, reference, tie),
+                f"networks/{network}/lowest_losses.nc",
+                _shares(len(lowest), 2 * rule["threshold"]),
+            )
 
 
-@dataclass(frozen=True)
-class Declared:
-    """A rule of a claim: what is measured, and on which side of its threshold the claim holds."""
-
-    statistic: str
-    side: str
-    rows: Callable[[Evidence, Rule], Iterator[Row]]
+def _as_low(values: np.ndarray, reference: float, tie: float, confidence: float) -> Interval:
+    return as_low(values, reference, tie, confidence)[1:]
 
 
 # Thresholds stand in config/claims.yaml.
 RULES: dict[str, dict[str, Declared]] = {
-    "C1": {
-        # The expected curvature of a random projection is t.
-        "expected_curvature": Declared("(mean(η'Hη) − t)/f", "inside", _expected_curvature),
+    "C1a": {
+        "expected_curvature": Declared(
+            "(mean(η'Hη) − t)/f",
+            "inside",
+            _expected_curvature,
+            "the mean curvature is off by twice the threshold",
+        ),
+    },
+    "C1b": {
+        "drawn_curvature": Declared(
+            "apparent curvature at the half-width of random slices over t/N, minus 1",
+            "inside",
+            _drawn_curvature,
+            "slices are quadratic, and their curvature is off by twice the threshold",
+        ),
     },
     "C2": {
-        # The sign of t is the sign of the mean sampled curvature.
-        "apparent_sign": Declared("sign(t)·mean(η'Hη)/f", "above", _apparent_sign),
-        # Saddles of zero mean curvature look flat on average.
-        "apparent_flatness": Declared("mean(η'Hη)/f", "inside", _apparent_flatness),
+        "apparent_sign": Declared(
+            "sign(t)·mean(η'Hη)/f",
+            "above",
+            _apparent_sign,
+            "the mean curvature has the size of t/f and the other sign",
+        ),
+        "apparent_flatness": Declared(
+            "mean(η'Hη)/f where t = 0",
+            "inside",
+            _apparent_flatness,
+            "the mean curvature is twice the threshold",
+        ),
     },
-    "C3": {
-        # Principal curvatures of the mean projected Hessian have one sign (or vanish).
+    "C3a": {
         "expected_projection": Declared(
-            "κ₋κ₊/f² of the mean projected Hessian", "above", _expected_projection
-        ),
-        # Share of random planes that show the saddle of a trained network.
-        "single_projection": Declared(
-            "share of random planes with κ₋ < 0 < κ₊", "below", _single_projection
+            "κ₋κ₊/f² of the mean projected Hessian",
+            "above",
+            _expected_projection,
+            "the mean projected Hessian is a saddle with curvatures ±0.7 f",
         ),
     },
-    "C4": {
-        # Relative bias of the trace from loss values, on the same directions as exact v'Hv.
-        "smooth": Declared("mean(difference − v'Hv)/|t|", "inside", _bias("smooth")),
-        "relu": Declared("mean(difference − v'Hv)/|t|", "inside", _bias("relu")),
-        # Log of the ratio of standard deviations, loss values over Hutchinson (Gaussian).
-        "variance": Declared("log(σ of differences/σ of Hutchinson)", "inside", _variance_ratio),
+    "C3b": {
+        "single_projection": Declared(
+            "share of random planes with κ₋ < 0 < κ₊",
+            "below",
+            _single_projection,
+            "twice the threshold's share of planes shows the saddle",
+        ),
+    },
+    "C4a": {
+        "directional": Declared(
+            "mean(second derivative − v'Hv)/|t|",
+            "inside",
+            _relative_bias("directional", "hutchinson", None),
+            "the bias is twice the threshold",
+        ),
+    },
+    "C4b": {
+        "smooth": Declared(
+            "mean(difference − v'Hv)/|t|",
+            "inside",
+            _relative_bias("finite_difference", "directional", "smooth"),
+            "the bias is twice the threshold",
+        ),
+    },
+    "C4c": {
+        "relu": Declared(
+            "mean(difference − v'Hv)/|t|",
+            "inside",
+            _relative_bias("finite_difference", "directional", "relu"),
+            "the bias is twice the threshold",
+        ),
+    },
+    "C4d": {
+        "corrected": Declared(
+            "mean(corrected difference − v'Hv)/|t|",
+            "inside",
+            _relative_bias("finite_difference_corrected", "directional", "relu"),
+            "the bias is twice the threshold",
+        ),
     },
     "C5": {
-        # Exact curvature along the smallest Hessian direction, in units of the largest.
-        "opposite_curvatures": Declared("v₋'Hv₋/v₊'Hv₊", "below", _opposite_curvatures),
+        "rendered_saddle": Declared(
+            "κ₋/κ₊ of the quadratic that fits the Hessian slice as it is drawn",
+            "below",
+            _rendered_saddle,
+            "the fitted saddle is a minimum",
+        ),
     },
-    "C6": {
-        # The rank correlation of mean curvature and generalization gap is weak.
-        "random_flatness": Declared("Kendall's τ of t/N and gap", "inside", _random_flatness),
-        # Largest curvature of each sign, over the mean curvature that a random slice shows.
+    "C6a": {
+        "random_flatness": Declared(
+            "Kendall's τ of t/N and gap within strata of label noise",
+            "inside",
+            _random_flatness,
+            "τ is twice the threshold",
+        ),
+    },
+    "C6b": {
         "hidden_curvature": Declared(
-            "log10(min(λ_max, −λ_min)/(|t|/N))", "above", _hidden_curvature
+            "log10(|λ|/(|t|/N)) of λ_min and of λ_max",
+            "above",
+            _hidden_curvature,
+            "the curvature is the mean one",
         ),
     },
     "C7": {
-        # Both extreme eigenpairs of a network of at least that many parameters converge.
-        "size": Declared("largest ‖Hv − λv‖/|λ| of the extreme eigenpairs", "below", _size),
+        "size": Declared(
+            "largest ‖Hv − λv‖/|λ| of the extreme eigenpairs",
+            "below",
+            _size,
+            "the residual is twice the threshold",
+        ),
     },
     "C8": {
-        # Share of random planes whose lowest loss reaches the Hessian plane's.
         "lower_loss": Declared(
-            "share of random planes at or below the Hessian plane's lowest loss",
+            "share of random planes whose lowest loss reaches that of the Hessian plane",
             "below",
             _lower_loss,
+            "twice the threshold's share of random planes does",
         ),
     },
 }

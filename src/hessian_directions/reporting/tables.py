@@ -17,8 +17,11 @@ from hessian_directions.geometry.principal_curvatures import (
     expected_principal_curvatures,
     principal_curvatures,
 )
+from hessian_directions.geometry.quadratic_fit import fit_surface, surface_axes
 from hessian_directions.statistics import power_law
-from hessian_directions.statistics.rank_correlation import kendall_interval, kendall_tau
+from hessian_directions.statistics.departure import departure, median_interval
+from hessian_directions.statistics.proportions import TIE, as_low, clopper_pearson
+from hessian_directions.statistics.rank_correlation import jackknife, kendall
 
 Datasets = Mapping[str, xr.Dataset]  # by network
 Record = Mapping[str, Any]
@@ -45,6 +48,8 @@ def networks(
         row |= _ends(eigenpairs.get(network)) | _scale(visibility.get(network))
         row["mean_curvature"] = row["trace"] / row["n_parameters"]
         rows.append(row)
+    if not rows:  # of no network there are numbers
+        return _table(rows)
     counts = ["n_parameters", "n_images", "n_products", "n_check_products"]
     counts += ["training_images", "training_epochs"]
     return pd.DataFrame(rows).astype(dict.fromkeys(counts, "Int64"))
@@ -79,8 +84,12 @@ def _scale(sampled: xr.Dataset | None) -> dict[str, float]:
     return {name: math.nan if sampled is None else float(sampled[name]) for name in names}
 
 
-def visibility(visibility: Datasets) -> pd.DataFrame:
-    """How visible each network's saddle is in one random slice: sampled, by spectrum, by formula."""
+def visibility(visibility: Datasets, spectrum: Datasets) -> pd.DataFrame:
+    """How visible each network's saddle is in one random slice: sampled, by spectrum, by formula.
+
+    And how many dimensions a random subspace needs to see it, where there is a spectrum; cells of
+    quantities that an archive was made without are empty.
+    """
     columns = [
         *(
             f"visibility_{kind}{end}"
@@ -93,14 +102,64 @@ def visibility(visibility: Datasets) -> pd.DataFrame:
         "lowest_twentieth",
         "lowest_twentieth_low",
         "lowest_twentieth_high",
+        "visibility_corrected",
+        "condition",
     ]
+    needed = ["dimensions_needed", "dimensions_needed_standard_error"]
     return _table(
         [
             {"network": network, "n_planes": dataset.sizes["sample"]}
-            | {column: float(dataset[column]) for column in columns}
+            | {column: float(dataset.get(column, math.nan)) for column in columns}
+            | {
+                column: float(spectrum.get(network, xr.Dataset()).get(column, math.nan))
+                for column in needed
+            }
             for network, dataset in visibility.items()
         ]
     )
+
+
+def architectures(
+    labels: Mapping[str, str],
+    scores: Datasets,
+    eigenpairs: Datasets,
+    visibility: Datasets,
+    localisation: Datasets,
+) -> pd.DataFrame:
+    """What kind of network has what kind of curvature: derivatives, spectrum, visibility, and place.
+
+    One row per network whose curvature is localised. The modes are those that the self-test grants; `largest_kind` is
+    the kind of parameter with the largest share of the squared entries of λ_max's eigenvector, `largest_layer` the
+    layer; those of `smallest` belong to λ_min.
+    """
+    rows = []
+    for network, place in localisation.items():
+        own = scores[network]
+        row: dict[str, Any] = {
+            "network": network,
+            "label": labels[network],
+            "n_parameters": int(own["n_parameters"]),
+            "product_mode": own.attrs.get("product_mode", ""),
+            "second_derivative_mode": own.attrs.get("second_derivative_mode", ""),
+            "test_accuracy": float(own["test_accuracy"]),
+            "gradient_norm": float(own["gradient_norm"]),
+        }
+        ends = _ends(eigenpairs.get(network))
+        row |= {name: ends[name] for name in ("smallest", "largest")}
+        sampled = visibility.get(network)
+        row |= _scale(sampled)
+        row["mean_curvature"] = row["trace"] / row["n_parameters"]
+        for end in ("", "_low", "_high"):
+            name = f"visibility_spectrum{end}"
+            row[f"visibility{end}"] = math.nan if sampled is None else float(sampled[name])
+        for end, pair in (("largest", -1), ("smallest", 0)):
+            share = place["share"].isel(pair=pair)
+            for group in ("kind", "layer"):
+                of_group = share.groupby(group).sum()
+                row[f"{end}_{group}"] = str(of_group[group].values[of_group.values.argmax()])
+                row[f"{end}_{group}_share"] = float(of_group.max())
+        rows.append(row)
+    return _table(rows)
 
 
 def saddles(saddles: xr.Dataset) -> pd.DataFrame:
@@ -127,6 +186,7 @@ def saddles(saddles: xr.Dataset) -> pd.DataFrame:
                 "visibility_low": float(saddle["visibility_low"]),
                 "visibility_high": float(saddle["visibility_high"]),
                 "visibility_formula": float(saddle["visibility_formula"]),
+                "visibility_corrected": float(saddle.get("visibility_corrected", math.nan)),
             }
         )
     return pd.DataFrame(rows)
@@ -148,6 +208,37 @@ def dimensions(saddles: xr.Dataset) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def critical_points(critical_points: xr.Dataset) -> pd.DataFrame:
+    """Critical points of small networks: what they are, their spectra, and their visibility."""
+    columns = [
+        "hidden_activation",
+        "hidden_units",
+        "layers",
+        "origin",
+        "scatter",
+        "n_parameters",
+        "loss",
+        "gradient_norm",
+        "index",
+        "n_zero",
+        "smallest",
+        "largest",
+        "trace",
+        "frobenius_norm",
+        "r",
+        "curvature_mean",
+        "curvature_standard_error",
+        "visibility_sampled",
+        "visibility_low",
+        "visibility_high",
+        "visibility_direct",
+        "visibility_formula",
+        "visibility_corrected",
+        "condition",
+    ]
+    return critical_points[columns].to_dataframe()[columns].reset_index()
 
 
 def traces(
@@ -234,6 +325,49 @@ def softplus(step_sizes: Datasets) -> pd.DataFrame:
     return _table(rows)
 
 
+def kinks(kinks: Datasets) -> pd.DataFrame:
+    """What kinks add to second differences: measured, predicted, and which kinks are crossed.
+
+    `measured` and `predicted` are means over directions, in units of v'Hv, and `rest` is their
+    difference; `correlation` is that of the two over directions, `slope` that of the line fitted to
+    measured against predicted. Kinks are counted for one direction, in the mean; `negative_share`
+    is the share of those whose jump is negative. `nearest_kink` is the distance of the nearest kink
+    from θ along any direction, in units of one.
+    """
+    rows = []
+    for network, dataset in kinks.items():
+        exact, nearest = float(dataset["exact"].mean()), float(dataset["nearest"].min())
+        for step in dataset["step"].values:
+            one = dataset.sel(step=step)
+            measured = (one["difference"] - one["exact"]).values
+            predicted = one["predicted"].values
+            rest = measured - predicted
+            varies = np.ptp(predicted) > 0
+            crossed = one["n_kinks"].sum("direction")
+            n_kinks = float(crossed.sum())
+            rows.append(
+                {
+                    "network": network,
+                    "step": float(step),
+                    "n_images": int(dataset.attrs["n_images"]),
+                    "n_directions": len(rest),
+                    "exact": exact,
+                    "measured": measured.mean(),
+                    "predicted": predicted.mean(),
+                    "rest": rest.mean(),
+                    "rest_standard_error": rest.std(ddof=1) / np.sqrt(len(rest)),
+                    "measured_ratio": measured.mean() / exact,
+                    "predicted_ratio": predicted.mean() / exact,
+                    "correlation": np.corrcoef(measured, predicted)[0, 1] if varies else np.nan,
+                    "slope": np.polyfit(predicted, measured, 1)[0] if varies else np.nan,
+                    "n_kinks": n_kinks / len(rest),
+                    "negative_share": float(crossed.sel(sign=-1)) / n_kinks if n_kinks else np.nan,
+                    "nearest_kink": nearest if np.isfinite(nearest) else np.nan,
+                }
+            )
+    return _table(rows)
+
+
 def surface_checks(eigenpairs: Datasets) -> pd.DataFrame:
     """Sanity: exact curvature along each eigenvector beside the eigenvalue, and the surface's."""
     rows = []
@@ -310,50 +444,209 @@ def image_counts(image_counts: Datasets) -> pd.DataFrame:
     return _table(rows)
 
 
-def lowest_points(lowest_points: Datasets) -> pd.DataFrame:
-    """The lowest loss over the Hessian plane and over random planes, equal grids and half-widths.
+def rendered_curvatures(slices: Mapping[str, Mapping[str, xr.Dataset]]) -> pd.DataFrame:
+    """Curvatures of the training loss as its slices are drawn: of the quadratic that fits a region.
 
-    `planes_far` counts the random planes whose lowest point lies at the grid's half-width or beyond it.
+    Regions are the middle quarter, half and whole of both half-widths. Curvatures and slopes are per length in
+    parameter space; `rise` and `fall` are the heights ½κs² at the region's edge of the same fit in units of the
+    half-widths s, in which a saddle is seen; `saddle` is whether both signs occur, and `saddle_inside` whether the
+    place where the fit is level lies in the region as well: where not, the slope hides it.
     """
-    return _table(
-        [
+    rows = []
+    for network, own in slices.items():
+        for plane in ("random", "filter", "hessian"):
+            if f"{plane}_train" not in own:
+                continue
+            surface = own[f"{plane}_train"]
+            loss = surface["loss"].assign_attrs(dict(surface.attrs) | surface["loss"].attrs)
+            half_widths = np.array([axis[-1] for axis in surface_axes(loss)])
+            for region in (0.25, 0.5, 1.0):
+                fit = fit_surface(loss, region)
+                edge = region * half_widths
+                fall, rise = principal_curvatures(fit.curvature * np.outer(edge, edge) / 2)
+                smallest, largest = fit.principal
+                level = np.abs(fit.stationary_point / edge).max()
+                rows.append(
+                    {
+                        "network": network,
+                        "plane": plane,
+                        "region": region,
+                        "half_width_alpha": edge[0],
+                        "half_width_beta": edge[1],
+                        "curvature_alpha": fit.curvature[0, 0],
+                        "curvature_beta": fit.curvature[1, 1],
+                        "smallest": float(smallest),
+                        "largest": float(largest),
+                        "slope_alpha": fit.slope[0],
+                        "slope_beta": fit.slope[1],
+                        "fall": float(fall),
+                        "rise": float(rise),
+                        "residual": float(fit.residual),
+                        "saddle": bool(fit.is_saddle),
+                        "saddle_inside": bool(fit.is_saddle) and bool(level <= 1),
+                    }
+                )
+    return _table(rows)
+
+
+def apparent_curvature(apparent_curvature: Datasets) -> pd.DataFrame:
+    """Mean curvature that random slices show, over t/N, by radius, and how many look like a saddle.
+
+    The interval of the median over planes is that of `median_interval`, the share's Clopper and Pearson's.
+    """
+    rows = []
+    for network, dataset in apparent_curvature.items():
+        for radius in dataset["radius"].values:
+            disc = dataset.sel(radius=radius)
+            ratios = disc["mean_curvature"].values / float(dataset["reference"])
+            low, high = median_interval(ratios)
+            finite = np.isfinite(ratios)
+            saddle = (disc["smallest"].values < 0) & (disc["largest"].values > 0)
+            n_finite, n_saddles = int(finite.sum()), int(saddle[finite].sum())
+            share_low, share_high = clopper_pearson(n_saddles, n_finite)
+            rows.append(
+                {
+                    "network": network,
+                    "radius": radius,
+                    "n_finite": n_finite,
+                    "ratio": float(np.median(ratios)),
+                    "ratio_low": float(low),
+                    "ratio_high": float(high),
+                    "rounding": float(disc["rounding"] / abs(dataset["reference"])),
+                    "saddles": n_saddles / n_finite if n_finite else math.nan,
+                    "saddles_low": share_low,
+                    "saddles_high": share_high,
+                }
+            )
+    return _table(rows)
+
+
+def departure_radii(apparent_curvature: Datasets) -> pd.DataFrame:
+    """The radius at which the mean curvature that random slices show leaves t/N by half.
+
+    0 where it has left at the smallest radius that rounding leaves, infinity where it does not leave.
+    """
+    rows = []
+    for network, dataset in apparent_curvature.items():
+        reference = float(dataset["reference"])
+        found = departure(
+            dataset["radius"].values,
+            dataset["mean_curvature"].values,
+            reference,
+            dataset["rounding"].values,
+        )
+        rows.append(
             {
                 "network": network,
                 "n_planes": dataset.sizes["plane"],
-                "radius": float(dataset["radius"]),
-                "n_points": int(dataset["n_points"]),
-                "loss_at_origin": float(dataset["loss_at_origin"]),
-                "hessian_lowest_loss": float(dataset["hessian_lowest_loss"]),
-                "random_lowest_loss": float(dataset["lowest_loss"].min()),
-                "random_median_loss": float(dataset["lowest_loss"].median()),
-                "planes_as_low": int(
-                    (dataset["lowest_loss"] <= dataset["hessian_lowest_loss"]).sum()
-                ),
-                "planes_far": int(
-                    (dataset["lowest_distance"] >= (1 - 1e-6) * dataset["radius"]).sum()
-                ),
+                "n_images": int(dataset.attrs["n_images"]),
+                "reference": reference,
+                "reference_standard_error": float(dataset["reference_standard_error"]),
+                "exact": float(dataset["exact_curvature"].mean()),
+                "smallest_radius": float(dataset["radius"].min()),
+                "largest_radius": float(dataset["radius"].max()),
+                "departure_radius": found.scale,
+                "departure_radius_low": found.low,
+                "departure_radius_high": found.high,
             }
-            for network, dataset in lowest_points.items()
-        ]
-    )
+        )
+    return _table(rows)
+
+
+def lowest_losses(lowest_losses: Datasets) -> pd.DataFrame:
+    """The lowest loss of the same search in random, Hessian and slope planes, by radius.
+
+    `as_low` is the share of random planes that go at least as low as the Hessian plane, `as_low_as_slope` as low as
+    the plane along the slope; a tie within rounding counts as half, and decides nothing in the interval.
+    """
+    rows = []
+    for network, dataset in lowest_losses.items():
+        tie = TIE * float(dataset["noise"])
+        for radius in dataset["radius"].values:
+            disc = dataset.sel(radius=radius)
+            planes = disc["lowest_loss"].values
+            row: dict[str, Any] = {
+                "network": network,
+                "radius": radius,
+                "n_planes": len(planes),
+                "n_images": int(dataset.attrs["n_images"]),
+                "loss": float(dataset["loss"]),
+                "noise": float(dataset["noise"]),
+                "hessian_lowest_loss": float(disc["hessian_lowest_loss"]),
+                "slope_lowest_loss": float(disc["slope_lowest_loss"]),
+                "random_lowest_loss": planes.min(),
+                "random_median_loss": float(np.median(planes)),
+                "random_slope": float(disc["random_slope"]),
+            }
+            for column, other in (("as_low", "hessian"), ("as_low_as_slope", "slope")):
+                low = float(disc[f"{other}_lowest_loss"])
+                row[f"{column}_ties"] = int((np.abs(planes - low) <= tie).sum())
+                ends = ("", "_low", "_high")
+                row |= {
+                    column + end: value
+                    for end, value in zip(ends, as_low(planes, low, tie), strict=True)
+                }
+            rows.append(row)
+    return _table(rows)
 
 
 def correlations(population: xr.Dataset) -> pd.DataFrame:
-    """Kendall's τ and granulated τ of each measure with each generalization gap, with intervals."""
+    """Each statistic of each measure with each generalization gap, with intervals over seeds.
+
+    The rows of a level of label noise are Kendall's τ within it.
+    """
     rows = []
     for measure in population["measure"].values:
         for gap in population["generalization"].values:
             one = population.sel(measure=measure, generalization=gap)
             row: dict[str, Any] = {"measure": str(measure), "generalization": str(gap)}
-            for kind in ("kendall", "granulated"):
-                for end in ("", "_low", "_high"):
-                    row[kind + end] = float(one[kind + end])
+            for end in ("", "_low", "_high"):
+                for statistic in population["statistic"].values:
+                    row[f"{statistic}{end}"] = float(
+                        one[f"correlation{end}"].sel(statistic=statistic)
+                    )
+                for level in population["level"].values:
+                    row[f"noise_{level:g}{end}"] = float(
+                        one[f"level_correlation{end}"].sel(level=level)
+                    )
             rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def invariance(population: xr.Dataset) -> pd.DataFrame:
+    """What rescaling does to each measure, and whether the invariant ones rank networks better.
+
+    Ratios are of the rescaled network's measure to its own at the scale nearest to 1; a measure is
+    invariant where they are 1 to a thousandth at all scales. `advantage` is an invariant measure's
+    τ at equal label noise less that of its counterpart: better or worse where its 95 % interval says.
+    """
+    study = population.sortby("scale")
+    itself = int(np.abs(np.log(study["scale"].values)).argmin())
+    rows = []
+    for measure in population["measure"].values:
+        values = study[f"rescaled_{measure}"].values
+        ratios = values / values[itself]
+        row: dict[str, Any] = {
+            "measure": str(measure),
+            "ratio_lowest": ratios.min(),
+            "ratio_highest": ratios.max(),
+            "invariant": bool(np.abs(ratios - 1).max() < 1e-3),
+        }
+        for gap in population["generalization"].values:
+            ends = {"": math.nan, "_low": math.nan, "_high": math.nan}
+            if measure in population["invariant"].values:
+                one = population.sel(invariant=measure, generalization=gap)
+                ends = {end: float(one[f"advantage{end}"]) for end in ends}
+            row |= {f"advantage_{gap}{end}": value for end, value in ends.items()}
+            row |= {f"better_{gap}": ends["_low"] > 0, f"worse_{gap}": ends["_high"] < 0}
+        rows.append(row)
     return pd.DataFrame(rows)
 
 
 def levels(population: xr.Dataset) -> pd.DataFrame:
     """Members of each level of each factor that was varied, and Kendall's τ of t/N with both gaps within it.
+
+    Intervals (95 %) are by the jackknife over seeds.
 
     A correlation over all members that vanishes within the levels of a factor is due to that factor.
     """
@@ -361,7 +654,8 @@ def levels(population: xr.Dataset) -> pd.DataFrame:
     factors = configuration["settings"]["factors"]
     reached = population["reached"].values.astype(bool)
     rows = []
-    for factor in (name for name, values in factors.items() if len(values) > 1):
+    varied = [name for name, values in factors.items() if len(values) > 1 and name != "seed"]
+    for factor in varied:
         for level in np.unique(population[factor].values):
             of_level = population[factor].values == level
             members = population.isel(member=of_level & reached)
@@ -372,9 +666,8 @@ def levels(population: xr.Dataset) -> pd.DataFrame:
                 "n_reached": members.sizes["member"],
             }
             for gap in population["generalization"].values:
-                x, y = members["mean_curvature"].values, members[gap].values
-                row[gap] = kendall_tau(x, y)
-                row[f"{gap}_low"], row[f"{gap}_high"] = kendall_interval(x, y)
+                tau = jackknife(kendall(members["mean_curvature"], members[gap]), members["seed"])
+                row |= {gap: tau.value, f"{gap}_low": tau.low, f"{gap}_high": tau.high}
             rows.append(row)
     return pd.DataFrame(rows)
 
@@ -396,6 +689,47 @@ def population(population: xr.Dataset) -> pd.DataFrame:
     return pd.DataFrame([row])
 
 
+def gauss_newton(gauss_newton: Datasets) -> pd.DataFrame:
+    """The Hessian, its Gauss–Newton part and the rest of each network, by the suffixes of columns."""
+    rows = []
+    for network, dataset in gauss_newton.items():
+        row: dict[str, Any] = {"network": network}
+        row |= {str(name): float(value) for name, value in dataset.items() if value.ndim == 0}
+        for matrix in dataset["matrix"].values:
+            one = dataset.sel(matrix=matrix)
+            row |= {
+                f"{name}_{matrix}": float(one[name])
+                for name, value in dataset.items()
+                if value.ndim and np.isfinite(one[name])
+            }
+        rows.append(row)
+    return _table(rows)
+
+
+def barriers(interpolation: Datasets) -> pd.DataFrame:
+    """Lines between networks: distance, losses and accuracies of both ends, barrier, its place."""
+    rows = []
+    for network, dataset in interpolation.items():
+        for line in range(dataset.sizes["line"]):
+            for statistics in dataset["statistics"].values:
+                for split in dataset["split"].values:
+                    one = dataset.isel(line=line).sel(statistics=statistics, split=split)
+                    row: dict[str, Any] = {
+                        "network": network,
+                        "start": str(one["start"].values),
+                        "end": str(one["end"].values),
+                        "statistics": str(statistics),
+                        "split": str(split),
+                        "distance": float(one["distance"]),
+                    }
+                    for name in ("loss", "accuracy"):
+                        row[f"{name}_start"] = float(one[name][0])
+                        row[f"{name}_end"] = float(one[name][-1])
+                    columns = ("barrier", "barrier_x", "accuracy_drop")
+                    rows.append(row | {column: float(one[column]) for column in columns})
+    return _table(rows)
+
+
 def cost(records: Records) -> pd.DataFrame:
     """What each kind of job took: wall time, processor time and memory, from the run records."""
     rows = [
@@ -414,6 +748,22 @@ def cost(records: Records) -> pd.DataFrame:
         cpu_seconds=("cpu_seconds", "sum"),
         peak_memory_mb=("peak_memory_mb", "max"),
     ).reset_index()
+
+
+def failures(records: Records) -> pd.DataFrame:
+    """Jobs whose numbers are not finite, or would be computed from such, and why."""
+    return pd.DataFrame(
+        [
+            {
+                "network": record["wildcards"]["network"],
+                "rule": record["rule"],
+                "reason": record["failed"],
+            }
+            for record in records.values()
+            if "failed" in record
+        ],
+        columns=["network", "rule", "reason"],
+    ).drop_duplicates()
 
 
 def cost_scaling(passes_record: Records) -> pd.DataFrame:
@@ -460,17 +810,27 @@ TABLES: dict[str, Callable[..., pd.DataFrame]] = {
         visibility,
         saddles,
         dimensions,
+        critical_points,
         traces,
         step_sizes,
         softplus,
+        kinks,
         surface_checks,
         shallow_sides,
         image_counts,
-        lowest_points,
+        rendered_curvatures,
+        apparent_curvature,
+        departure_radii,
+        lowest_losses,
+        architectures,
         correlations,
+        invariance,
         levels,
         population,
+        gauss_newton,
+        barriers,
         cost,
+        failures,
         cost_scaling,
     )
 }

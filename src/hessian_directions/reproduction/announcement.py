@@ -1,30 +1,24 @@
-"""Say what a run will compute and how long it may take.
+"""Say what a run will compute, how long it may take, and how much memory.
 
-`python -m hessian_directions.reproduction.announcement <config>`. Where an archive of the profile
-exists, the estimate is the sum of the wall times in its run records; else each network's passes are
-timed on a few images and counted. Either is spread over the cores of this machine.
+`python -m hessian_directions.reproduction.announcement <config>`. Where the profile's archive holds
+this configuration, the run records of its jobs tell; else the cost model, from passes over a few
+images.
 """
 
 import argparse
-import math
+import functools
 import os
-import sys
-import time
-from collections import Counter
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from hessian_directions.analyses import registry
-from hessian_directions.errors import HessianDirectionsError
-from hessian_directions.reproduction import artifacts, configuration
+from hessian_directions.errors import as_program
+from hessian_directions.progress import duration
+from hessian_directions.reproduction import configuration, cost_model
+from hessian_directions.reproduction.cost_model import Estimate
 
-# Images that passes are timed on.
-FEW = 64
 
-
-def announce(settings: Mapping[str, Any], archive: Path, cores: int, folder: Path) -> str:
-    """A few lines: networks, analyses, and the time that it all takes.
+def announce(settings: configuration.Configuration, archive: Path, cores: int, folder: Path) -> str:
+    """Networks, analyses, the time and memory that it all takes, and a line for every network.
 
     Args:
         settings: A complete configuration.
@@ -38,102 +32,40 @@ def announce(settings: Mapping[str, Any], archive: Path, cores: int, folder: Pat
     lines = [
         f"Profile {settings['profile']}: {len(networks)} networks ({trained} trained here), "
         f"{len(settings['analyses'])} analyses"
-        + (f", with {settings['companion']} beside them" if settings["companion"] else "")
         + (f" ({', '.join(shown)} among them)" if shown else "")
+        + (f", beside the archive of {settings['companion']}" if settings["companion"] else "")
         + "."
     ]
-    records = [artifacts.read_json(path) for path in sorted(archive.rglob("*.run.json"))]
-    seconds: Counter[str] = Counter()
-    if records:
-        for record in records:
-            seconds[record["rule"]] += record["wall_seconds"] * record["threads"]
-        minutes = math.ceil(seconds.total() / 60)
-        lines.append(
-            f"Where the archive was made its {len(records)} jobs took {minutes} core minutes: "
-            f"about {math.ceil(seconds.total() / cores / 60)} on {cores} cores like those."
-        )
+    archived = configuration.is_archived(settings, archive)
+    if archived and (records := cost_model.recorded(archive, settings["device"])):
+        stages: dict[tuple[str, str], Estimate] = {}
+        for rule, wildcards, job in records:
+            stage = wildcards.get("network", ""), rule
+            stages[stage] = cost_model.together(stages.get(stage, Estimate(0.0, 0)), job)
+        told = "Where the archive was made this took"
     else:
-        for name in networks:
-            seconds.update(_predicted(settings, name, folder))
-        # Every job imports its libraries and tests itself.
-        n_jobs = sum(len(network["analyses"]) for network in networks.values())
-        total = seconds.total() + 5.0 * n_jobs
-        lines.append(
-            f"Predicted from a few passes: {_duration(total)} of one core, about "
-            f"{_duration(total / cores)} on {cores}. A smaller 'n_images' makes it shorter in "
-            "proportion."
-        )
-    lines += [f"  {rule:<24} {spent:7.0f} s" for rule, spent in seconds.most_common(6)]
-    return "\n".join(lines)
-
-
-def _predicted(settings: Mapping[str, Any], name: str, folder: Path) -> Counter[str]:
-    """Seconds of each analysis of a network, from passes over a few of its images."""
-    from hessian_directions.analyses import problem
-    from hessian_directions.geometry.directions import gaussian
-
-    network = settings["networks"][name]
-    studied = problem.load(
-        {**network, "data_settings": settings["data"][network["data"]]},
-        seed=settings["seed"],
-        device=settings["device"],
-        precision=settings["precision"],
-        cache=settings["cache"],
-        folder=folder,
+        stages = cost_model.stages(settings, cost_model.measure(settings, folder))
+        told = "Predicted from a few passes:"
+    whole = functools.reduce(cost_model.together, stages.values(), Estimate(0.0, 0))
+    lines.append(
+        f"{told} {duration(whole.seconds)} of one core, about {duration(whole.seconds / cores)} on "
+        f"{cores} like it; the largest job {whole.bytes / 1e9:.1f} GB. A smaller 'n_images' makes it "
+        "shorter in proportion."
     )
-    whole = studied.objective("train")
-    few = whole.subset(range(min(FEW, whole.n_samples)))
-    v = gaussian(few.n_parameters, 1, 0, few.dtype, few.device)[:, 0]
-    kinds: dict[str, Callable[[], Any]] = {
-        "value": few.value,
-        "gradient": few.gradient,
-        "product": lambda: few.hessian_vector_product(v),
-        "derivative": lambda: few.second_directional_derivative(v),
-    }
-    share = whole.n_samples / few.n_samples
-    each = {kind: share * _seconds(compute) for kind, compute in kinds.items()}
-    seconds = Counter(
-        {
-            analysis: sum(
-                count * each[kind]
-                for kind, count in registry.analysis(analysis).passes(own).items()
-            )
-            for analysis, own in network["analyses"].items()
-        }
-    )
-    if training := network["training"]:
-        per_image = each["gradient"] / whole.n_samples
-        n_images = len(studied.dataset.train)
-        seconds["train_network"] += per_image * n_images * training["epochs"]
-    return seconds
-
-
-def _seconds(compute: Callable[[], Any]) -> float:
-    compute()
-    started = time.perf_counter()
-    compute().sum().item()  # a GPU is waited for
-    return time.perf_counter() - started
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    return "\n".join(lines + cost_model.describe(stages))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Say what a run will compute.")
     parser.add_argument("config", help="the configuration of a profile")
     path = parser.parse_args().config
-    try:
+
+    def work() -> str:
         settings = configuration.read(path)
         archive = Path("results/archive") / settings["profile"]
-        cores = os.cpu_count() or 1
-        print(announce(settings, archive, cores, Path(path).parent), flush=True)
-    except HessianDirectionsError as error:
-        print(f"announce: {error}", file=sys.stderr)
-        return 1
-    return 0
+        return announce(settings, archive, os.cpu_count() or 1, Path(path).parent)
+
+    return as_program("announce", work)
 
 
 if __name__ == "__main__":

@@ -114,6 +114,24 @@ def read_provenance(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise _corrupt(path, error) from error
 
 
+def write_failure(
+    path: str | os.PathLike[str], sentence: str, provenance: Mapping[str, Any]
+) -> None:
+    """Write what stands in the place of an artifact whose numbers are not finite."""
+    said = dict(provenance) | {"failed": sentence}
+    if Path(path).suffix == ".nc":
+        write_dataset(path, xr.Dataset(), said)
+    else:
+        write_tensors(path, {}, said)
+
+
+def failure(path: str | os.PathLike[str]) -> str | None:
+    """Why there are no numbers in an artifact or run record; None where there are."""
+    if Path(path).suffix == ".json":
+        return read_json(path).get("failed")
+    return read_provenance(path).get("failed")
+
+
 def write_table(path: str | os.PathLike[str], table: pd.DataFrame) -> None:
     """Write a table as CSV, ten significant digits, whole or not at all."""
     with atomic_path(path) as temporary:

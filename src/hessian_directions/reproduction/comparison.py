@@ -1,135 +1,120 @@
-"""The numbers computed here beside the published ones, cell by cell, with their tolerances.
+"""The numbers computed here beside the archive's, and whether they are the same result.
 
-Training amplifies rounding: a machine whose processor rounds otherwise trains other networks from
-the same seed. What is measured on those may leave its tolerance, everything else may not. Which
-networks are others is seen from their weights.
+Two questions, one table. Where the weights are the archive's, a number may differ by rounding alone
+(`rounding`). Where training made other weights, as it does on a processor that rounds otherwise, a
+number must lie where the archive's replicates predict the next training's (`replicates`); of a
+hundred such numbers one misses, and how many may is known from the archive's own runs.
 """
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from hessian_directions.errors import ConfigurationError
-from hessian_directions.reporting.claims import INCONCLUSIVE
+from hessian_directions.reporting.verdicts import INCONCLUSIVE
+from hessian_directions.reproduction import quantities, replicates, rounding
+from hessian_directions.reproduction.quantities import ABOUT_POPULATION, POPULATION
+from hessian_directions.reproduction.replicates import Acceptance, Predicted
+from hessian_directions.reproduction.rounding import Scale
 
-Tolerances = Mapping[str, Mapping[str, float]]
+Tables = Mapping[str, pd.DataFrame]
 Weights = Mapping[str, np.ndarray]
+Row = Mapping[str, Any]
 
-# What varies from run to run: the table of costs, and the seconds beside the traces.
-NOT_COMPARED = {"cost", "cost_scaling"}
-UNSTABLE_COLUMNS = {"seconds"}
 # Texts that describe a row; the other texts of a table name it.
 DESCRIPTIONS = {"label", "activation"}
-# Columns, or table.column, that the configuration determines: no training changes them.
-SETTINGS = {
-    "n_parameters",
-    "n_images",
-    "n_members",
-    "n_planes",
-    "n_points",
-    "n_samples",
-    "training_images",
-    "sharpness",
-    "radius",
-    "nearest",
-    "edge",
-    "pair",
-    "level",
-    "step_sizes.step",
-}
-# Tables about all of the population's networks; the others name a network in every row.
-ABOUT_POPULATION = {"correlations", "levels", "population"}
-POPULATION = "the population"
 
-COLUMNS = ["quantity", "row", "published", "computed", "tolerance", "agrees", "expected"]
+ROUNDING, PREDICTION, NOTHING = "rounding", "prediction", "nothing"
+# Kinds that no training changes, or that are bounded whatever the training.
+_NOT_PREDICTED = {quantities.SETTING, quantities.FORMULA, quantities.RESIDUAL, quantities.FLAG}
+# Of a number that is tried to be passed off as the archive's.
+CHANGES = {"5 %": 0.95, "20 %": 0.8, "50 %": 0.5, "sign": -1.0}
+
+COLUMNS = [
+    *("quantity", "row", "subject", "kind", "published", "computed", "within", "low", "high"),
+    *("agrees", "decisive", "rounding_low", "rounding_high", "predicted_low", "predicted_high"),
+    *("alone_low", "alone_high"),
+]
 
 
-@dataclass(frozen=True)
-class OtherNetworks:
-    """Which of the networks that were trained here are not those of the archive.
+def other_networks(
+    archived: Mapping[str, Weights],
+    computed: Mapping[str, Weights],
+    archived_population: xr.Dataset | None = None,
+    population: xr.Dataset | None = None,
+) -> set[str]:
+    """Which of the networks that were trained here are not those of the archive, to the bit.
 
-    Attributes
-    ----------
-    networks
-        Their names.
-    n_networks
-        How many were trained here, in the archive's run, too.
-    members, n_members
-        The same of the population.
+    Of the population's members the norm ‖θ‖ is known, in float64: equal weights have it in common
+    to far more than twelve digits, on every machine.
     """
-
-    networks: Collection[str] = ()
-    n_networks: int = 0
-    members: int = 0
-    n_members: int = 0
-
-    @classmethod
-    def between(
-        cls,
-        archived: Mapping[str, Weights],
-        computed: Mapping[str, Weights],
-        archived_population: xr.Dataset,
-        population: xr.Dataset,
-    ) -> "OtherNetworks":
-        """Compare the weights of networks trained here, to the bit, and those of the population.
-
-        Of the population's members the norm ‖θ‖ is known, in float64: equal weights have it in
-        common to far more than twelve digits, on every machine.
-        """
-        norms = archived_population["theta_norm"].values, population["theta_norm"].values
-        same_size = len(norms[0]) == len(norms[1])
-        other = ~np.isclose(*norms, rtol=1e-12, atol=0) if same_size else np.ones_like(norms[1])
-        return cls(
-            [name for name in computed if not _equal(archived.get(name, {}), computed[name])],
-            len(computed),
-            int(other.sum()),
-            len(other),
-        )
-
-    def explain(self, network: str) -> bool:
-        """Whether numbers measured on it are expected to deviate."""
-        return network in self.networks or (network == POPULATION and self.members > 0)
-
-    def __str__(self) -> str:
-        parts = []
-        if self.networks:
-            parts.append(f"{len(self.networks)} of {self.n_networks}")
-        if self.members:
-            parts.append(f"{self.members} of {self.n_members} in the population")
-        return " and ".join(parts)
+    others = {name for name in computed if not _equal(archived.get(name, {}), computed[name])}
+    if archived_population is not None and population is not None:
+        old, new = archived_population["theta_norm"].values, population["theta_norm"].values
+        if len(old) != len(new) or not np.allclose(old, new, rtol=1e-12, atol=0):
+            others.add(POPULATION)
+    return others
 
 
 def compare_tables(
-    archived: Mapping[str, pd.DataFrame],
-    computed: Mapping[str, pd.DataFrame],
-    tolerances: Tolerances,
-    others: OtherNetworks = OtherNetworks(),
-) -> pd.DataFrame:
-    """One row per published number; it agrees if |new − old| ≤ absolute + relative·|old|.
+    archived: Tables,
+    computed: Tables,
+    scales: Mapping[str, Scale],
+    others: Collection[str] = (),
+    runs: Sequence[Tables] = (),
+) -> tuple[pd.DataFrame, Acceptance]:
+    """One row per published number, and how many of the predicted ones may miss their interval.
 
-    `tolerances` is keyed by `table.column`, or by `table` for its other columns. Rows are matched
-    by the texts that name them, in their order where these are equal. Texts are not compared; true
-    and false count as 1 and 0. A number that is missing on one side does not agree. A finite one
-    that does not agree is `expected` not to if it was measured on one of the `others`.
+    Rows are matched by the texts that name them, in their order where these are equal. Texts are
+    not compared; true and false count as 1 and 0. A number that only one side has does not agree.
+
+    Numbers of other networks than the archive's are judged by its replicates, and by nothing where it
+    has fewer than are needed.
+
+    Args:
+        archived, computed: Tables by name; those of the archive decide what is compared.
+        scales: Of each network, of the population, and under "" of what has neither.
+        others: Networks (or POPULATION) that are not the archive's.
+        runs: The tables of the archive's replicates.
+
+    Returns:
+        Columns `quantity`, `row`, `subject`, `kind`, `published`, `computed`; `within`: what `low`
+        and `high` come from, `rounding`, `prediction` or `nothing`; `agrees`; `decisive`: whether it fails
+        alone. Both intervals stand beside, whichever is used, and `alone_…`: outside which a
+        predicted number fails alone.
+
+    Raises:
+        ConfigurationError: Of a column nothing is said in `quantities`.
     """
-    rows: list[dict[str, Any]] = []
-    for table, old in archived.items():
-        if table not in NOT_COMPARED:
-            new = computed.get(table, old.iloc[:0])
-            rows.extend(_compare(table, old, new, tolerances, others))
-    return pd.DataFrame(rows, columns=COLUMNS)
+    cells = [
+        cell
+        for table, old in archived.items()
+        if table not in quantities.TIMES
+        for cell in _cells(table, old, computed.get(table, old.iloc[:0]), scales, runs)
+    ]
+    predicted = [cell for cell in cells if cell["is_predicted"]]
+    judged = [cell for cell in predicted if cell["subject"] in others] or predicted
+    acceptance = replicates.accept(
+        np.array([_left_out(cell) for cell in judged]).reshape(len(judged), -1).T
+        if judged
+        else np.empty((0, 0)),
+        [cell["subject"] for cell in judged],
+    )
+    for cell in cells:
+        _judge(cell, others, acceptance)
+        if cell["subject"] in others and len(runs) < replicates.FEWEST:
+            cell |= {"within": NOTHING, "agrees": False, "decisive": False}
+    return pd.DataFrame(cells, columns=COLUMNS), acceptance
 
 
 def compare_verdicts(archived: pd.DataFrame, computed: pd.DataFrame) -> pd.DataFrame:
     """Verdicts side by side.
 
-    Decided against inconclusive is a warning; the opposite verdict, or none, is a failure.
+    Decided against inconclusive is a warning; another decision, or none, is a failure.
     """
     merged = archived[["claim", "verdict"]].merge(
         computed[["claim", "verdict"]],
@@ -147,53 +132,138 @@ def compare_verdicts(archived: pd.DataFrame, computed: pd.DataFrame) -> pd.DataF
     return merged
 
 
+def power(numbers: pd.DataFrame) -> pd.DataFrame:
+    """What share of wrong numbers each level notices, by kind and by what is wrong with them.
+
+    Each published number that is not 0 is held against its own interval, changed: as if a run had
+    given 5, 20 or 50 % less, or the other sign, of this number alone. `noticed` is the share of
+    those that leave their interval, `alone` of those that make the whole comparison fail by
+    themselves. The level `retrained` is there where the archive has replicates.
+    """
+    rows = []
+    is_result = ~numbers["kind"].isin({quantities.SETTING, quantities.FLAG})
+    published = numbers["published"].astype(float)
+    results = numbers[is_result & np.isfinite(published) & (published != 0)]
+    levels = {"recomputed": (ROUNDING, ROUNDING)} if len(results) else {}
+    if results["predicted_low"].notna().any():
+        levels["retrained"] = ("predicted", "alone")
+    for level, intervals in levels.items():
+        for kind, group in [*results.groupby("kind", sort=True), ("all", results)]:
+            for change, factor in CHANGES.items():
+                noticed, alone = (_is_outside(group, factor, interval) for interval in intervals)
+                rows.append(
+                    {
+                        "level": level,
+                        "kind": kind,
+                        "change": change,
+                        "numbers": len(group),
+                        "noticed": float(noticed.mean()),
+                        "alone": float(alone.mean()),
+                    }
+                )
+    return pd.DataFrame(rows, columns=["level", "kind", "change", "numbers", "noticed", "alone"])
+
+
+def holds(numbers: pd.DataFrame, verdicts: pd.DataFrame, acceptance: Acceptance) -> bool:
+    """Whether what was computed here is the archive's result."""
+    misses = _misses(numbers)
+    return not (
+        misses["decisive"].any()
+        or len(misses) > acceptance.most
+        or (verdicts["result"] == "failure").any()
+    )
+
+
 def summary(
-    numbers: pd.DataFrame, verdicts: pd.DataFrame, others: OtherNetworks = OtherNetworks()
+    level: str,
+    numbers: pd.DataFrame,
+    verdicts: pd.DataFrame,
+    acceptance: Acceptance,
+    others: Collection[str] = (),
 ) -> str:
-    """Plain words: did this machine reproduce the published numbers and verdicts?"""
-    lines = []
-    for table, agrees in numbers.groupby(_tables(numbers), sort=False)["agrees"]:
-        count = f"{agrees.sum():>5} of {len(agrees):>5}"
-        lines.append(f"  {table:<20} {count} numbers within tolerance")
-    for row in verdicts.to_dict("records"):
+    """Plain words: what was compared how, misses first. `level` is "recomputed" or "retrained"."""
+    misses = _misses(numbers).sort_values("decisive", ascending=False, kind="stable")
+    lines = [
+        f"  {row['quantity']} {row['row']}".rstrip()
+        + f": published {row['published']:.10g}, here {row['computed']:.10g}, "
+        + f"{row['within']} allows {row['low']:.10g} to {row['high']:.10g}"
+        + (" (fails alone)" if row["decisive"] else "")
+        for row in misses.head(20).to_dict("records")
+    ]
+    if len(misses):
+        lines.insert(0, f"{len(misses)} numbers lie outside their interval:")
+    if len(misses) > 20:
+        lines.append(f"  … and {len(misses) - 20} more: see comparison.csv")
+    for row in verdicts[verdicts["result"] != "same"].to_dict("records"):
         published, here = row["verdict_published"], row["verdict_computed"]
-        lines.append(f"  {row['claim']:<20} published: {published}; here: {here} ({row['result']})")
-    expected = int(numbers["expected"].sum())
-    failing = numbers[~(numbers["agrees"] | numbers["expected"]).astype(bool)]
+        lines.append(f"Claim {row['claim']}: published {published}, here {here} ({row['result']})")
     results = Counter(verdicts["result"])
-    if str(others):
+    lines.append(f"{results['same']} of {len(verdicts)} verdicts are the same.")
+    lines += _how(level, numbers, acceptance, others)
+    lines += _power_lines(power(numbers))
+    n_judged = int((numbers["within"] != NOTHING).sum())
+    what = "reproduced" if level == "retrained" else "recomputed"
+    if holds(numbers, verdicts, acceptance):
         lines.append(
-            f"Training gave other networks here than in the archive: {others}. Processors round "
-            "differently, and training amplifies it."
-        )
-    if expected:
-        lines.append(
-            f"{expected} numbers measured on those networks are outside their tolerance. That is "
-            "expected."
-        )
-    if len(failing) or results["failure"]:
-        lines += [
-            f"  {row['quantity']} {row['row']}: published {row['published']:g}, "
-            f"here {row['computed']:g}"
-            for row in failing.head(10).to_dict("records")
-        ]
-        lines.append(
-            f"This machine did NOT reproduce everything: {len(failing)} of {len(numbers)} numbers "
-            f"are outside their tolerance{' without that reason' if str(others) else ''}, "
-            f"{results['failure']} verdicts are opposite or missing."
+            f"This machine {what} the published numbers: {n_judged - len(misses)} of "
+            f"{n_judged} lie in their intervals."
         )
     else:
-        which = f"the other {len(numbers) - expected}" if expected else f"all {len(numbers)}"
         lines.append(
-            f"This machine reproduced {which} published numbers"
-            + (" and all verdicts." if not results["warning"] else ".")
-        )
-    if results["warning"]:
-        lines.append(
-            f"Warning: {results['warning']} verdicts are decided on one side and inconclusive on "
-            "the other."
+            f"This machine did NOT {what.removesuffix('d')} the published results: "
+            f"{len(misses)} of {n_judged} numbers lie outside their intervals, "
+            f"{results['failure']} verdicts are others or missing."
         )
     return "\n".join(lines)
+
+
+def _misses(numbers: pd.DataFrame) -> pd.DataFrame:
+    return numbers[~numbers["agrees"].astype(bool) & (numbers["within"] != NOTHING)]
+
+
+def _how(
+    level: str, numbers: pd.DataFrame, acceptance: Acceptance, others: Collection[str]
+) -> list[str]:
+    counts = Counter(numbers["within"])
+    missing = numbers["published"].isna() & numbers["computed"].isna()
+    equal = int(((numbers["published"] == numbers["computed"]) | missing).sum())
+    origin = (
+        "the archive's own weights were analysed"
+        if level == "recomputed"
+        else "networks were trained"
+    )
+    lines = [
+        f"How {len(numbers)} numbers were compared ({origin}; {equal} are equal to all ten digits):",
+        f"  {counts[ROUNDING]} may differ by rounding alone, none may miss",
+    ]
+    if counts[NOTHING]:
+        lines.append(
+            f"  {counts[NOTHING]} were measured on other networks than the archive's "
+            f"({', '.join(sorted(others))}) and are NOT judged: the archive has fewer than "
+            f"{replicates.FEWEST} replicates to predict them from (`make replicates`)"
+        )
+    if counts[PREDICTION]:
+        lines += [
+            f"  {counts[PREDICTION]} were measured on other networks than the archive's "
+            f"({', '.join(sorted(others))}): each must lie in the "
+            f"{replicates.CONFIDENCE:.0%} prediction interval of the archive's runs",
+            f"  of those {acceptance.most} may miss it (rate {acceptance.rate:.3f}; misses of one "
+            f"network go together, so they count as "
+            f"{acceptance.n_numbers / acceptance.overdispersion:.0f} independent numbers)",
+        ]
+    return lines
+
+
+def _power_lines(table: pd.DataFrame) -> list[str]:
+    """The rows of all numbers: what would have been noticed."""
+    lines = []
+    for level, rows in table[table["kind"] == "all"].groupby("level", sort=True):
+        shares = ", ".join(
+            f"{noticed:.0%} if {'its sign is wrong' if change == 'sign' else f'{change} too small'}"
+            for change, noticed in zip(rows["change"], rows["noticed"], strict=True)
+        )
+        lines.append(f"A wrong number is noticed, {level}: {shares} (comparison_power.csv)")
+    return lines
 
 
 def _equal(a: Weights, b: Weights) -> bool:
@@ -203,52 +273,119 @@ def _equal(a: Weights, b: Weights) -> bool:
     )
 
 
-def _tables(numbers: pd.DataFrame) -> list[str]:
-    return [quantity.split(".")[0] for quantity in numbers["quantity"]]
-
-
-def _compare(
+def _cells(
     table: str,
     old: pd.DataFrame,
     new: pd.DataFrame,
-    tolerances: Tolerances,
-    others: OtherNetworks,
+    scales: Mapping[str, Scale],
+    runs: Sequence[Tables],
 ) -> Iterator[dict[str, Any]]:
+    """The numbers of a table, each with where rounding and another training may put it."""
     numeric = [str(column) for column in old.select_dtypes(["number", "bool"])]
     naming = [str(column) for column in old if column not in {*numeric, *DESCRIPTIONS}]
     before, after = _by_name(old, naming), _by_name(new, naming)
+    repeats = [_by_name(run[table], naming) for run in runs if table in run]
     names = list(dict.fromkeys([*before, *after]))
     repeated = Counter(name for name, _ in names)
     for column in numeric:
-        if column in UNSTABLE_COLUMNS:
+        quantity = quantities.quantity(table, column)
+        if quantity.kind == quantities.NOT_COMPARED:
             continue
-        tolerance = _tolerance(tolerances, table, column)
-        is_setting = bool({column, f"{table}.{column}"} & SETTINGS)
         for name, number in names:
             row = before.get((name, number), {})
+            subject = POPULATION if table in ABOUT_POPULATION else _subject(row)
+            scale = scales.get(subject, scales[""])
+            here = after.get((name, number), {})
+            slack = rounding.tolerance(table, column, quantity, row, here, scale)
             published = _number(row, column)
-            here = _number(after.get((name, number), {}), column)
-            allowed = tolerance["absolute"] + tolerance["relative"] * abs(published)
-            close = math.isfinite(published) and abs(here - published) <= allowed
-            both_missing = math.isnan(published) and math.isnan(here)
-            agrees = close or here == published or both_missing
-            network = POPULATION if table in ABOUT_POPULATION else _network(row)
+            values = [published]
+            values += [_number(repeat.get((name, number), {}), column) for repeat in repeats]
+            n_cases = rounding.cases(quantity, row, scale)
             yield {
                 "quantity": f"{table}.{column}",
                 "row": f"{name} {number}".strip() if repeated[name] > 1 else name,
+                "subject": subject,
+                "kind": quantity.kind,
                 "published": published,
-                "computed": here,
-                "tolerance": allowed,
-                "agrees": agrees,
-                "expected": not agrees
-                and others.explain(network)
-                and not is_setting
-                and math.isfinite(published)
-                and math.isfinite(here),
+                "computed": _number(here, column),
+                "slack": slack,
+                "values": values,
+                "n_cases": n_cases,
+                # A share that is published as the number of cases.
+                "unit": float(n_cases) if quantity.counted and n_cases else 1.0,
+                # What no training changes, or fewer runs have than are needed, is not predicted.
+                "is_predicted": subject in scales
+                and subject != ""
+                and quantity.kind not in _NOT_PREDICTED
+                and np.isfinite(values).sum() > replicates.FEWEST,
             }
 
 
-def _network(row: Mapping[str, Any]) -> str:
+def _predicted(cell: Mapping[str, Any], without: int | None = None) -> Predicted:
+    """What the archive's runs say of a number, all that have it or all but one."""
+    values = np.array(cell["values"]) / cell["unit"]
+    if without is not None:
+        values[without] = math.nan
+    slack = cell["slack"] / cell["unit"]
+    return replicates.predict(cell["kind"], values[np.isfinite(values)], cell["n_cases"], slack)
+
+
+def _left_out(cell: Mapping[str, Any]) -> list[float]:
+    """How probable each archived run is, given the others; NaN where it has no number."""
+    return [
+        _predicted(cell, without=k).probability(value / cell["unit"])
+        if math.isfinite(value)
+        else math.nan
+        for k, value in enumerate(cell["values"])
+    ]
+
+
+def _judge(cell: dict[str, Any], others: Collection[str], acceptance: Acceptance) -> None:
+    """Complete a cell: its intervals, which of them counts, and whether the number lies in it."""
+    published, here, slack = cell["published"], cell["computed"], cell["slack"]
+    low, high = published - slack, published + slack
+    if cell["kind"] == quantities.RESIDUAL:
+        low, high = 0.0, max(published, slack)
+    cell |= {"rounding_low": low, "rounding_high": high, "within": ROUNDING}
+    if cell["is_predicted"]:
+        for name, missing in (
+            ("predicted", 1 - replicates.CONFIDENCE),
+            ("alone", acceptance.least_probability),
+        ):
+            ends = _predicted(cell).interval(missing)
+            cell[f"{name}_low"], cell[f"{name}_high"] = (cell["unit"] * end for end in ends)
+    other = cell["subject"] in others
+    if other and cell["is_predicted"]:
+        cell["within"], low, high = PREDICTION, cell["predicted_low"], cell["predicted_high"]
+        fatal = not cell["alone_low"] <= here <= cell["alone_high"]
+    elif other and cell["kind"] not in {
+        quantities.SETTING,
+        quantities.FORMULA,
+        quantities.RESIDUAL,
+    }:
+        # Flags, and what too few runs have: it must be like one of them.
+        cell["within"], seen = PREDICTION, cell["values"]
+        low, high = np.nanmin([*seen, math.inf]), np.nanmax([*seen, -math.inf])
+        fatal = True
+    else:
+        fatal = True
+    without = cell["values"] if other else [published]
+    agrees = bool(low <= here <= high or (math.isnan(here) and any(map(math.isnan, without))))
+    cell |= {"low": low, "high": high, "agrees": agrees, "decisive": not agrees and fatal}
+
+
+def _is_outside(numbers: pd.DataFrame, factor: float, interval: str) -> pd.Series:
+    """Whether the published numbers times a factor leave their intervals of a kind; what has none of
+    that kind may differ by rounding alone.
+    """
+    low, high = (
+        numbers[f"{interval}_{end}"].fillna(numbers[f"{ROUNDING}_{end}"]) for end in ("low", "high")
+    )
+    values = factor * numbers["published"]
+    return (values < low) | (values > high)
+
+
+def _subject(row: Row) -> str:
     """What a row is about: a network, or a saddle."""
     return str(row.get("network", row.get("subject", "")))
 
@@ -264,17 +401,8 @@ def _by_name(table: pd.DataFrame, naming: list[str]) -> dict[tuple[str, int], di
     return rows
 
 
-def _number(row: Mapping[str, Any], column: str) -> float:
+def _number(row: Row, column: str) -> float:
     try:
         return float(row.get(column, math.nan))
     except (TypeError, ValueError):
         return math.nan
-
-
-def _tolerance(tolerances: Tolerances, table: str, column: str) -> Mapping[str, float]:
-    for key in (f"{table}.{column}", table):
-        if key in tolerances:
-            return tolerances[key]
-    raise ConfigurationError(
-        f"key 'comparison' states no tolerance for {table}.{column}, nor for {table}"
-    )

@@ -17,13 +17,12 @@ from hessian_directions import settings as typed
 from hessian_directions.analyses import registry
 from hessian_directions.errors import ConfigurationError
 from hessian_directions.learning.settings import TrainingSettings
-from hessian_directions.reporting import claims, tables
+from hessian_directions.reporting import claims
 from hessian_directions.settings import (
     Allowed,
     Count,
     Model,
     Natural,
-    NotNegative,
     Number,
     Settings,
     Share,
@@ -35,8 +34,10 @@ Configuration = dict[str, Any]
 
 CLAIMS = "config/claims.yaml"
 
-# What may differ from the configuration an archive was made with: no number depends on it.
-FREE = {"source", "cache", "claims", "comparison"}
+# What may differ from the configuration an archive was made with: no number depends on it but for
+# rounding. Archives of former versions state tolerances, too.
+FREE = {"source", "cache", "claims", "comparison", "device", "processes"}
+FREE_OF_A_NETWORK = {"batch_size"}
 
 Name = Annotated[str, Field(pattern="^[A-Za-z0-9_]+$"), Allowed("letters, digits and _")]
 ProfileName = Annotated[
@@ -90,6 +91,11 @@ class Network(Settings):
     )
     model: Model = setting(..., "the network")
     training: TrainingSettings | None = setting(None, "how it is trained here")
+    seed: Natural | None = setting(
+        None,
+        "of its initial weights and its training, beside the profile's: networks that differ in "
+        "this key alone are trained apart; null: the profile's alone",
+    )
     checkpoint: Checkpoint | None = setting(None, "weights made elsewhere, in place of `training`")
     checkpoint_precision: Literal["float16", "bfloat16", "float32"] = setting(
         "float32", "what trained weights are rounded to before they are kept and analysed"
@@ -106,35 +112,29 @@ class Network(Settings):
     )
 
 
-class Tolerance(Settings):
-    """|new − old| ≤ absolute + relative·|old|."""
-
-    relative: NotNegative = setting(..., "share of the archived number")
-    absolute: NotNegative = setting(..., "in the number's own unit")
-
-
 class Rule(Settings):
     """What decides one rule of a claim."""
 
     threshold: Number = setting(..., "on whose side the interval must lie")
-    confidence: Share = setting(0.95, "of all intervals of the rule together")
-    correction: Literal["bonferroni", "none"] = setting(
-        "bonferroni", "of each interval's confidence for the number of subjects"
-    )
+    confidence: Share = setting(0.95, "of the interval of each subject")
     n_parameters: Count = setting(1, "subjects are the networks of at least this size")
+    n_images: Count = setting(1, "images that they are measured on at least; fewer decide nothing")
 
 
 class Profile(Settings):
     """A configuration of the workflow."""
 
     profile: ProfileName = setting(..., "name of results/<tree>/<profile>")
-    source: Literal["auto", "archive", "compute"] = setting(
+    source: Literal["auto", "archive", "compute", "recompute", "replicate"] = setting(
         "auto",
-        "archive: draw from results/archive/<profile>; compute: make everything; auto: the archive "
-        "where it holds this configuration, else compute",
+        "archive: draw from results/archive/<profile>; compute: make everything; recompute: make "
+        "everything but the archive's weights; replicate: make everything once more, with another "
+        "seed; auto: the archive where it holds this configuration, else compute",
     )
     companion: ProfileName | None = setting(
-        None, "archived profile whose saddles and population are shown beside these networks"
+        None,
+        "archived profile that the paper shows beside this one; its saddles and its population stand "
+        "in where this one has none",
     )
     seed: Natural = setting(1, "every stage's generator starts from this number and a name")
     device: Literal["cpu", "cuda"] = setting("cpu", "where networks are trained and analysed")
@@ -146,6 +146,12 @@ class Profile(Settings):
         None, "download folder; null: $HESSIAN_DIRECTIONS_CACHE, else the user's cache folder"
     )
     threads: Count = setting(1, "of a job; bits depend on it", unit="threads")
+    processes: Count = setting(
+        1,
+        "of a job that analyses one network: they share out its images and the job's threads, each "
+        "with a device of its own where that is a GPU; numbers depend on it by rounding alone",
+        unit="processes",
+    )
     data: Annotated[
         dict[str, dict[str, Any]],
         Field(min_length=1),
@@ -158,11 +164,6 @@ class Profile(Settings):
     ] = setting(..., "networks by name")
     analyses: dict[str, dict[str, Any]] = setting(
         {}, "settings of analyses that differ from the defaults, by analysis"
-    )
-    comparison: dict[str, Tolerance] = setting(
-        {},
-        "how far a number computed elsewhere may lie from the archive's, by `table` or "
-        "`table.column`",
     )
     claims: dict[str, dict[str, Any]] = setting({}, f"rules of the verdicts; those of {CLAIMS}")
 
@@ -178,6 +179,10 @@ class Profile(Settings):
             if (network.training is None) == (network.checkpoint is None):
                 raise MisfitError(
                     f"key '{place}' needs either 'training' or 'checkpoint', and not both"
+                )
+            if network.checkpoint is not None and network.seed is not None:
+                raise MisfitError(
+                    f"key '{place}.seed' needs 'training': weights made elsewhere are kept"
                 )
             # Analyses would see clean labels, which the network was not trained on.
             if network.training is not None and network.training.label_noise:
@@ -199,12 +204,6 @@ class Profile(Settings):
                         f"key '{place}.overrides' names {analysis}, which is not among the "
                         f"network's analyses: {', '.join(network.analyses)}"
                     )
-        for name in registry.OF_PROFILES:
-            if self.companion is not None and name in self.analyses:
-                raise MisfitError(
-                    f"key 'analyses.{name}' is not allowed beside 'companion', whose archive is "
-                    "used for it"
-                )
         return self
 
 
@@ -260,6 +259,8 @@ def complete(configuration: Mapping[str, Any], name: str, root: str | Path = "."
         own["data"] = network.data or next(iter(profile.data))
         own["analyses"] = _own_settings(profile, key, network, name)
         del own["overrides"]
+    _require_like_networks(settings["networks"], profile, name)
+    _share_out(settings["networks"])
     used = {analysis for network in profile.networks.values() for analysis in network.analyses}
     settings["analyses"] = {
         analysis: values
@@ -272,12 +273,6 @@ def complete(configuration: Mapping[str, Any], name: str, root: str | Path = "."
         raise ConfigurationError(
             f"{name}: key 'analyses.population.data' names {population['data']!r}; known: {known}"
         )
-    for key in profile.comparison:
-        if key.partition(".")[0] not in tables.TABLES:
-            raise ConfigurationError(
-                f"{name}: key 'comparison' names {key!r}; allowed: `table` or `table.column` of "
-                f"{', '.join(tables.TABLES)}"
-            )
     settings["claims"] = complete_claims(profile.claims, name, root)
     return settings
 
@@ -334,6 +329,41 @@ def _own_settings(
         together = {**profile.analyses.get(analysis, {}), **own}
         settings[analysis] = _dumped(_checked(model, together, name, place))
     return settings
+
+
+def _share_out(networks: Mapping[str, Any]) -> None:
+    """An analysis is computed in shards for all networks or for none: one of them is enough."""
+    of_all = [network["analyses"] for network in networks.values()]
+    for name in registry.OF_NETWORKS:
+        settings = [analyses[name] for analyses in of_all if name in analyses]
+        if any(own.get("n_shards") for own in settings):
+            for own in settings:
+                own["n_shards"] = own["n_shards"] or 1
+
+
+def _require_like_networks(networks: Mapping[str, Any], profile: Profile, name: str) -> None:
+    """Other networks that an analysis names must be there, and have the model, data and loss of its own."""
+    for key, network in networks.items():
+        for analysis, settings in network["analyses"].items():
+            if not hasattr(registry.analysis(analysis).module, "other_networks"):
+                continue
+            own = profile.networks[key].overrides.get(analysis, {})
+            place = f"networks.{key}.overrides.{analysis}" if own else f"analyses.{analysis}"
+            others = registry.analysis(analysis).other_networks(settings)
+            alike = [
+                other
+                for other, settings in networks.items()
+                if other != key
+                and all(settings[part] == network[part] for part in ("data", "loss", "model"))
+            ]
+            wrong = [other for other in others if other not in alike]
+            if wrong or not others:
+                said = f"names {wrong[0]!r}" if wrong else "is []"
+                known = ", ".join(alike) or "none in this profile"
+                raise ConfigurationError(
+                    f"{name}: key '{place}.others' {said}; allowed: networks with the model, data "
+                    f"and loss of {key}: {known}"
+                )
 
 
 def complete_claims(
@@ -396,7 +426,7 @@ def require_archived(configuration: Configuration, archive: str | Path, name: st
     """Refuse to draw an archive with other settings than those that made its numbers.
 
     Raises ConfigurationError with the first key that differs from <archive>/configuration.yaml;
-    rules of verdicts, tolerances of the comparison, and where things lie may differ.
+    rules of verdicts, and where things lie, may differ.
     """
     for key, own, others in _differences_from(configuration, archive):
         raise ConfigurationError(
@@ -413,20 +443,33 @@ def _differences_from(
     configuration: Configuration, archive: str | Path
 ) -> Iterator[tuple[str, str, str]]:
     archived = read_yaml(Path(archive) / "configuration.yaml")
-    settings = {key: value for key, value in configuration.items() if key not in FREE}
-    archived = {key: value for key, value in archived.items() if key not in FREE}
-    return _differences(settings, archived)
+    return _differences(numerical(configuration), numerical(archived))
+
+
+def numerical(configuration: Configuration) -> Configuration:
+    """The settings that numbers depend on, but for rounding."""
+    networks = {
+        name: {key: value for key, value in network.items() if key not in FREE_OF_A_NETWORK}
+        for name, network in configuration.get("networks", {}).items()
+    }
+    kept = {key: value for key, value in configuration.items() if key not in FREE}
+    return kept | {"networks": networks}
 
 
 def _differences(
     new: Mapping[str, Any], old: Mapping[str, Any], place: tuple[str, ...] = ()
 ) -> Iterator[tuple[str, str, str]]:
-    """Keys that two configurations do not share or give other values, with both values."""
+    """Keys that two configurations do not share or give other values, with both values.
+
+    A key that is null is as good as one that did not exist when the other was made.
+    """
     for key in sorted(new.keys() | old.keys()):
         own, others = new.get(key, ABSENT), old.get(key, ABSENT)
         if isinstance(own, Mapping) and isinstance(others, Mapping):
             yield from _differences(own, others, (*place, key))
-        elif own != others:
+        elif own != others and not (
+            (own is ABSENT and others is None) or (own is None and others is ABSENT)
+        ):
             yield ".".join((*place, key)), _shown(own), _shown(others)
 
 

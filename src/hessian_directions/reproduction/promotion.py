@@ -2,14 +2,18 @@
 
 With `--drawings`, replace the archive's figures, tables, verdicts and paper by those redrawn from it.
 
-Copies results/computed/<profile> to results/archive/<profile> and writes its manifest. Refused on a
-tree with uncommitted changes, because the artifacts' code would then be in no commit.
+Copies results/computed/<profile> to results/archive/<profile>, with what the archive keeps of the
+replicates in results/replicates/<profile>, and writes its manifest. Refused on a tree with
+uncommitted changes, because the artifacts' code would then be in no commit. With `--replicates`, the
+replicates alone replace those of the archive.
+
+Each artifact names the code that made it. Where an edit re-made some of them and left others, as a
+run does that does not start from scratch, all are taken as they are.
 """
 
 import argparse
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
@@ -17,9 +21,9 @@ from pathlib import Path
 import yaml
 
 from hessian_directions.analyses import registry
-from hessian_directions.errors import ArtifactError, HessianDirectionsError
+from hessian_directions.errors import ArtifactError, as_program
 from hessian_directions.reproduction import artifacts
-from hessian_directions.reproduction.configuration import Configuration
+from hessian_directions.reproduction.configuration import Configuration, numerical
 
 # Directions and weights along training that are larger than this stay on the machine; the archive
 # holds their checksums. [bytes]
@@ -37,6 +41,12 @@ LEFT_OUT = (
     ".*",
     "*/.*",
 )
+
+
+# What is kept of a replicate.
+OF_REPLICATES = ("tables/*.csv", "claims.csv", "settings.yaml", "checkpoints.json")
+# Of the archive's own, which no computation makes.
+HISTORY = "history.md"
 
 
 def promote(profile: str, results: Path = Path("results")) -> int:
@@ -63,6 +73,14 @@ def promote(profile: str, results: Path = Path("results")) -> int:
         (fresh / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, fresh / name)
     artifacts.write_json(fresh / CHECKSUMS, left_out)
+    if (archive / HISTORY).is_file():
+        shutil.copyfile(archive / HISTORY, fresh / HISTORY)
+    replicates = results / "replicates" / profile
+    if replicates.is_dir():
+        _require_same_settings(replicates, fresh)
+        _copy_replicates(replicates, fresh)
+    elif not any(_misfits(archive / "replicates", fresh)):
+        _copy_replicates(archive / "replicates", fresh)
     artifacts.write_manifest(fresh)
     shutil.rmtree(archive, ignore_errors=True)
     fresh.rename(archive)
@@ -90,6 +108,55 @@ def promote_drawings(profile: str, results: Path = Path("results")) -> int:
     return len(artifacts.verify_manifest(archive))
 
 
+def promote_replicates(profile: str, results: Path = Path("results")) -> int:
+    """Replace the archive's replicates; returns the number of its files.
+
+    Raises ArtifactError, and changes nothing, if the tree has uncommitted changes outside the
+    archives, or there are no replicates, or they have other settings than the archive.
+    """
+    replicates, archive = results / "replicates" / profile, results / "archive" / profile
+    _require_committed(results / "archive")
+    if not replicates.is_dir():
+        raise ArtifactError(f"{replicates} is missing: run make replicates first")
+    _require_same_settings(replicates, archive)
+    shutil.rmtree(archive / "replicates", ignore_errors=True)
+    _copy_replicates(replicates, archive)
+    artifacts.write_manifest(archive)
+    return len(artifacts.verify_manifest(archive))
+
+
+def _copy_replicates(replicates: Path, archive: Path) -> None:
+    for pattern in OF_REPLICATES:
+        for path in sorted(replicates.glob(f"*/{pattern}")):
+            target = archive / "replicates" / path.relative_to(replicates)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+
+
+def _require_same_settings(replicates: Path, archive: Path) -> None:
+    """Refuse replicates that are not the archive's profile with another seed."""
+    for folder in _misfits(replicates, archive):
+        raise ArtifactError(
+            f"{folder} is no complete replicate of {archive}: its settings.yaml is missing, or "
+            "differs by more than the seed, or not at all; delete it and run make replicates"
+        )
+
+
+def _misfits(replicates: Path, archive: Path) -> Iterator[Path]:
+    """The folders of replicates that are not complete, or not the archive's with another seed."""
+    own = _numerical(archive / "configuration.yaml")
+    for folder in sorted(replicates.glob("*/")):
+        settings = folder / "settings.yaml"
+        theirs = _numerical(settings) if settings.is_file() else {}
+        if theirs == own or theirs | {"seed": own.get("seed")} != own:
+            yield folder
+
+
+def _numerical(path: Path) -> Configuration:
+    """The settings that numbers depend on."""
+    return numerical(yaml.safe_load(path.read_text()))
+
+
 def _kept(source: Path) -> Iterator[Path]:
     """The files of a computed profile that belong in its archive, relative to its folder."""
     configuration = yaml.safe_load((source / "configuration.yaml").read_text())
@@ -113,7 +180,7 @@ def _is_outdated(name: Path, configuration: Configuration) -> bool:
     match parts:
         case ("shards", analysis, file):
             shard = int(file.split(".")[0].rpartition("_")[2])
-            return analysis not in settings or shard >= settings[analysis].get("n_shards", 1)
+            return analysis not in settings or shard >= (settings[analysis].get("n_shards") or 1)
         case (analysis, file) if analysis in registry.OF_NETWORKS:
             part = file.split(".")[0]
             return analysis not in settings or part not in registry.analysis(analysis).parts(
@@ -154,18 +221,30 @@ def _require_committed(archives: Path) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Make computed artifacts the archive.")
     parser.add_argument("profile", help="the profile whose results/computed/<profile> is promoted")
-    parser.add_argument(
-        "--drawings", action="store_true", help="keep the artifacts, replace what is drawn of them"
+    parts = parser.add_mutually_exclusive_group()
+    parts.add_argument(
+        "--drawings",
+        dest="promote",
+        action="store_const",
+        const=promote_drawings,
+        help="keep the artifacts, replace what is drawn of them",
     )
+    parts.add_argument(
+        "--replicates",
+        dest="promote",
+        action="store_const",
+        const=promote_replicates,
+        help="keep all but the replicates",
+    )
+    parser.set_defaults(promote=promote)
     arguments = parser.parse_args()
     profile = arguments.profile
-    try:
-        count = promote_drawings(profile) if arguments.drawings else promote(profile)
-    except HessianDirectionsError as error:
-        print(f"promote: {error}", file=sys.stderr)
-        return 1
-    print(f"results/archive/{profile} now holds {count} files and their manifest; commit it.")
-    return 0
+
+    def work() -> str:
+        count = arguments.promote(profile)
+        return f"results/archive/{profile} now holds {count} files and their manifest; commit it."
+
+    return as_program("promote", work)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
 
 import inspect
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import yaml
@@ -19,7 +19,8 @@ from hessian_directions.settings import Model, Settings
 
 def reference() -> str:
     """The whole reference, a line for each key."""
-    from hessian_directions.data.registry import KINDS
+    from hessian_directions.data.registry import KINDS, keys
+    from hessian_directions.data.source import Choice
 
     lines = ["A profile", *_keys(configuration.Profile)]
     lines += ["", "networks.<name>", *_keys(configuration.Network)]
@@ -28,13 +29,12 @@ def reference() -> str:
     lines += ["", "networks.<name>.checkpoint.expected", *_keys(configuration.Expected)]
     lines += ["", "networks.<name>.training", *_keys(TrainingSettings)]
     for kind, function in KINDS.items():
-        lines += ["", f"data.<name> of kind {kind}", *_parameters(function)]
+        lines += ["", f"data.<name> of kind {kind}", *_parameters(keys(function), function, Choice)]
     for name in (*registry.OF_NETWORKS, *registry.OF_PROFILES):
         analysis = registry.analysis(name)
         sentence = (analysis.module.__doc__ or "").splitlines()[0]
         lines += ["", f"analyses.{name}: {sentence}", *_keys(analysis.settings)]
     lines += ["", "claims.<claim>.<rule>", *_keys(configuration.Rule)]
-    lines += ["", "comparison.<table> or <table>.<column>", *_keys(configuration.Tolerance)]
     return "\n".join(lines)
 
 
@@ -45,18 +45,17 @@ def _keys(model: type[Settings]) -> Iterator[str]:
         yield _line(key, default, str(extra.get("unit", "")), field.description or "")
 
 
-def _parameters(function: Callable[..., Any]) -> Iterator[str]:
-    """The keywords of a function or class, with what its docstring says of them."""
-    said = _arguments(inspect.getdoc(function) or "")
-    for key, parameter in inspect.signature(function).parameters.items():
-        if key not in ("cache", "folder", "published"):
-            default = parameter.default
-            yield _line(
-                key,
-                PydanticUndefined if default is parameter.empty else default,
-                "",
-                said.get(key, ""),
-            )
+def _parameters(
+    parameters: Mapping[str, inspect.Parameter], *described_by: Callable[..., Any]
+) -> Iterator[str]:
+    """Keywords, with what the docstrings of these functions and classes say of them."""
+    said: dict[str, str] = {}
+    for described in described_by:
+        said = _arguments(inspect.getdoc(described) or "") | said
+    for key, parameter in parameters.items():
+        default = parameter.default
+        default = PydanticUndefined if default is parameter.empty else default
+        yield _line(key, default, "", said.get(key, ""))
 
 
 def _arguments(docstring: str) -> dict[str, str]:
@@ -67,7 +66,7 @@ def _arguments(docstring: str) -> dict[str, str]:
     for line in docstring.splitlines():
         if re.fullmatch(r"Args:", line):
             inside = True
-        elif inside and (start := re.match(r"    ([\w, ]+): (.*)", line)):
+        elif inside and (start := re.match(r"    (\w[\w, ]*): (.*)", line)):
             names = [name.strip() for name in start[1].split(",")]
             said |= dict.fromkeys(names, start[2])
         elif inside and line.startswith("     "):

@@ -5,12 +5,14 @@ loss, their eigenvectors the Hessian directions. One Lanczos process converges a
 spectrum at once, so the negative end costs no second run and no shift.
 """
 
+from __future__ import annotations
+
 import hashlib
 import math
 import os
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -32,6 +34,9 @@ from hessian_directions.spectral.lanczos import (
     probability_of_less,
     random_start,
 )
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 # The floor of residuals in units of rounding of ‖H‖₂.
 NOISE_ROUNDINGS = 50.0
@@ -95,6 +100,25 @@ class Eigenpairs:
         pairs that did not converge; False is as certain as the smallest pair.
         """
         return bool((self.values < -self.noise_floor).any())
+
+    def dataset(self) -> xr.Dataset:
+        """The pairs without their vectors, as reports and artifacts hold them."""
+        import xarray as xr
+
+        return xr.Dataset(
+            {
+                "value": ("pair", self.values.cpu()),
+                "residual": ("pair", self.residuals.cpu()),
+                "converged": ("pair", self.converged.cpu()),
+                "below_noise": ("pair", self.below_noise.cpu()),
+            },
+            attrs={
+                "n_products": self.n_products,
+                "n_check_products": self.n_check_products,
+                "missed_probability": self.missed_probability,
+                "noise_floor": self.noise_floor,
+            },
+        )
 
     def describe(self) -> str:
         """What was found, in a few lines for a log or a report."""
@@ -184,7 +208,8 @@ def extreme_eigenpairs(
         ArtifactError: The saved state belongs to another run.
     """
     H, generator = as_operator(H), as_generator(seed, "eigenpairs")
-    wanted = _Wanted.checked(H, k_smallest, k_largest, tolerance, max_products, missed_probability)
+    n = H.shape[0]
+    wanted = _Wanted(n, H.dtype, k_smallest, k_largest, tolerance, max_products, missed_probability)
     run = _Run(H, wanted, generator, progress)
     if state_path is not None:
         run.state = SavedRun(state_path, _identity(wanted, generator), save_seconds)
@@ -199,40 +224,31 @@ class _Wanted:
     """What a caller asked for."""
 
     n: int
+    dtype: torch.dtype
     k_smallest: int
     k_largest: int
     tolerance: float
     max_products: int
     missed_probability: float
-    epsilon: float
 
-    @classmethod
-    def checked(
-        cls,
-        H: Operator,
-        k_smallest: int,
-        k_largest: int,
-        tolerance: float,
-        max_products: int,
-        missed_probability: float,
-    ) -> "_Wanted":
-        n = H.shape[0]
-        if H.dtype not in (torch.float32, torch.float64):
-            raise ConfigurationError(f"H is {H.dtype}, but must be float32 or float64.")
-        for name, k in (("k_smallest", k_smallest), ("k_largest", k_largest)):
-            if not 0 <= k <= n:
-                raise ConfigurationError(f"{name} is {k}, but H has {n} eigenpairs.")
-        if k_smallest + k_largest == 0:
+    def __post_init__(self) -> None:
+        if self.dtype not in (torch.float32, torch.float64):
+            raise ConfigurationError(f"H is {self.dtype}, but must be float32 or float64.")
+        for name, k in (("k_smallest", self.k_smallest), ("k_largest", self.k_largest)):
+            if not 0 <= k <= self.n:
+                raise ConfigurationError(f"{name} is {k}, but H has {self.n} eigenpairs.")
+        if self.k_smallest + self.k_largest == 0:
             raise ConfigurationError("k_smallest and k_largest are both 0: no pair is wanted.")
-        if tolerance < 0:
-            raise ConfigurationError(f"tolerance is {tolerance}, but must not be negative.")
-        needed = 2 * min(n, k_smallest + k_largest)
-        if max_products < needed:
+        if self.tolerance < 0:
+            raise ConfigurationError(f"tolerance is {self.tolerance}, but must not be negative.")
+        if self.max_products < (needed := 2 * self.k):
             raise ConfigurationError(
-                f"max_products is {max_products}, but {needed} are needed for this many pairs."
+                f"max_products is {self.max_products}, but {needed} are needed for this many pairs."
             )
-        epsilon = torch.finfo(H.dtype).eps
-        return cls(n, k_smallest, k_largest, tolerance, max_products, missed_probability, epsilon)
+
+    @property
+    def epsilon(self) -> float:
+        return torch.finfo(self.dtype).eps
 
     @property
     def k(self) -> int:
@@ -258,7 +274,7 @@ class _Found:
     def converged(self, wanted: _Wanted) -> NDArray[np.bool_]:
         return self.residuals <= wanted.thresholds(self.values, self.norm)
 
-    def ends(self, wanted: _Wanted) -> "_Found":
+    def ends(self, wanted: _Wanted) -> _Found:
         """The wanted ones among more pairs than wanted."""
         kept = ends_of(len(self.values), wanted.k_smallest, wanted.k_largest)
         vectors = self.vectors[:, torch.as_tensor(kept)].contiguous()

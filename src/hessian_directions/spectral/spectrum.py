@@ -3,7 +3,10 @@
 Broadening a quadrature into a curve needs no torch and lies in `density`.
 """
 
-from dataclasses import dataclass
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,6 +17,9 @@ from hessian_directions.random_vectors import Distribution, draw, unit
 from hessian_directions.seeds import as_generator, recorded
 from hessian_directions.spectral import density
 from hessian_directions.spectral.lanczos import Floats, Lanczos
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,19 @@ class SpectralDensity:
     def moments(self) -> density.Moments:
         """Trace and Frobenius norm with standard errors, see `density.moments`."""
         return density.moments(self.nodes, self.weights, self.n_parameters)
+
+    def dataset(self) -> xr.Dataset:
+        """The quadratures and their moments, as reports and artifacts hold them."""
+        import xarray as xr
+
+        return xr.Dataset(
+            {
+                "nodes": (("probe", "node"), self.nodes),
+                "weights": (("probe", "node"), self.weights),
+                "n_parameters": ((), self.n_parameters),
+            }
+            | {name: ((), value) for name, value in asdict(self.moments()).items()}
+        )
 
 
 def spectral_density(

@@ -7,7 +7,13 @@ which leaves four digits of the smallest, takes ten times as long, and refuses n
 
 import math
 
+import numpy as np
+from numpy.typing import ArrayLike
 from scipy import stats
+
+# Losses that differ by less than this many standard deviations of their rounding errors are a tie:
+# each is the lowest of a hundred or so, and so up to three deviations too low.
+TIE = 6.0
 
 
 def wilson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -51,6 +57,34 @@ def clopper_pearson(successes: int, n: int, confidence: float = 0.95) -> tuple[f
     low = stats.beta.ppf(tail, successes, n - successes + 1) if successes > 0 else 0.0
     high = stats.beta.ppf(1 - tail, successes + 1, n - successes) if successes < n else 1.0
     return float(low), float(high)
+
+
+def as_low(
+    values: ArrayLike, reference: float, tie: float, confidence: float = 0.95
+) -> tuple[float, float, float]:
+    """The share of values below a reference, ties counted as half, and its interval.
+
+    A tie differs from the reference by at most `tie`. Ties decide nothing: the interval reaches
+    from the lower end of Clopper and Pearson's with all of them above the reference to the upper
+    end with all of them below it.
+
+    Args:
+        values: (n,) independent values.
+        reference: What they are held against.
+        tie: At least 0, in the values' unit.
+        confidence: Between 0 and 1.
+
+    Returns:
+        Share, lower and upper end; NaN where a value is NaN.
+    """
+    differences = np.asarray(values, dtype=np.float64) - reference
+    if np.isnan(differences).any():
+        return math.nan, math.nan, math.nan
+    n, below = len(differences), int((differences < -tie).sum())
+    tied = int((np.abs(differences) <= tie).sum())
+    low, _ = clopper_pearson(below, n, confidence)
+    _, high = clopper_pearson(below + tied, n, confidence)
+    return (below + tied / 2) / n, low, high
 
 
 def _check(successes: int, n: int, confidence: float) -> None:

@@ -16,6 +16,9 @@ from hessian_directions.spectral.density import Moments
 # 0.2 % after two (medians of 30 sketches); spectra without a gap do worse.
 SKETCH_ROUNDS = 2
 
+# Directions held at once: they share passes.
+CHUNK = 16
+
 
 @dataclass(frozen=True)
 class Sketch:
@@ -82,9 +85,28 @@ def deflated_rest(
     n_samples: int,
     generator: torch.Generator,
     progress: Progress | None = None,
-    chunk: int = 16,
+    chunk: int = CHUNK,
 ) -> Moments:
     """Trace and Frobenius norm of PHP, P the projection off the vectors, with standard errors.
+
+    Arguments as for `deflated_samples`.
+    """
+    return moments_of_samples(
+        *deflated_samples(H, vectors, n_samples, generator, progress, chunk)[1:]
+    )
+
+
+def deflated_samples(
+    H: Operator,
+    vectors: Tensor,
+    n_samples: int,
+    generator: torch.Generator,
+    progress: Progress | None = None,
+    chunk: int = CHUNK,
+    shard: int = 0,
+    n_shards: int = 1,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Samples of tr(PHP) and of ‖PHP‖_F², P the projection off the vectors; or a share of them.
 
     One product serves both: for Rademacher v, v'PHPv has the mean tr(PHP), ‖PHPv‖² ‖PHP‖_F².
 
@@ -95,24 +117,98 @@ def deflated_rest(
         generator: CPU generator.
         progress: Called with the samples so far.
         chunk: Directions held at once.
+        shard: Of the chunks those numbered shard, shard + n_shards, …; samples have the same bits
+            whatever share they are in.
+        n_shards: Shares in all.
+
+    Returns:
+        Numbers of the samples, v'PHPv and ‖PHPv‖²: (S,) each, the latter two in float64.
     """
     Q = orthonormalise(vectors.double()).to(H.dtype)
-    traces, squares, clock = [], [], Clock(n_samples, "samples", progress)
-    for start in range(0, n_samples, chunk):
+    numbers, traces, squares = [], [], []
+    clock = Clock(n_samples, "samples", progress)
+    for i, start in enumerate(range(0, n_samples, chunk)):
         k = min(chunk, n_samples - start)
         V = rademacher(H.shape[0], k, generator, H.dtype, H.device)
+        if i % n_shards != shard:
+            continue  # drawn, so that the next have the same bits
         V = off(Q, V)
         HV = off(Q, H @ V)
+        numbers.append(torch.arange(start, start + k))
         traces.append((V.double() * HV.double()).sum(0))
         squares.append(HV.double().square().sum(0))
         clock(start + k)
-    trace_samples, square_samples = torch.cat(traces), torch.cat(squares)
-    norm = float(square_samples.mean().sqrt())
-    error = float(square_samples.std() / n_samples**0.5)
+    return torch.cat(numbers), torch.cat(traces), torch.cat(squares)
+
+
+def moments_of_samples(traces: Tensor, squares: Tensor) -> Moments:
+    """Trace and norm with standard errors, of all samples of `deflated_samples` in their order."""
+    n_samples = len(traces)
+    norm = float(squares.mean().sqrt())
+    error = float(squares.std() / n_samples**0.5)
     return Moments(
-        trace=float(trace_samples.mean()),
-        trace_standard_error=float(trace_samples.std() / n_samples**0.5),
+        trace=float(traces.mean()),
+        trace_standard_error=float(traces.std() / n_samples**0.5),
         frobenius_norm=norm,
         # d√x = dx/(2√x)
         frobenius_standard_error=error / (2 * norm) if norm else 0.0,
     )
+
+
+@dataclass(frozen=True)
+class PairedMoments:
+    """Samples of the traces and squared norms of A, B and A − B along the same directions.
+
+    Attributes:
+        traces: (3, S) float64, each an unbiased estimate of tr A, tr B, tr(A − B).
+        squares: (3, S) float64, likewise of ‖A‖_F², ‖B‖_F², ‖A − B‖_F².
+    """
+
+    traces: np.ndarray
+    squares: np.ndarray
+
+
+def paired_moments(
+    A: Operator,
+    B: Operator,
+    vectors: Tensor,
+    n_samples: int,
+    generator: torch.Generator,
+    progress: Progress | None = None,
+    chunk: int = CHUNK,
+) -> PairedMoments:
+    """Traces and squared norms of A, B and A − B, so that differences are precise.
+
+    With Q an orthonormal basis of the span of some vectors and P = I − QQ', tr A = tr Q'AQ + tr PAP
+    and ‖A‖_F² = ‖AQ‖_F² + ‖AP‖_F², exactly, whatever the vectors; the second terms are sampled
+    along Pv, v Rademacher.
+
+    Args:
+        A: Symmetric operator.
+        B: Another one.
+        vectors: (N, k) columns; with dominant eigenvectors of both the samples scatter little. What
+            depends on others to 1e-6 is left out: those of A may be those of B.
+        n_samples: Directions; each costs a product with A and one with B, as each vector does.
+        generator: CPU generator.
+        progress: Called with the samples so far.
+        chunk: Directions held at once.
+    """
+    U, sizes, _ = torch.linalg.svd(vectors.double(), full_matrices=False)
+    Q = U[:, sizes > 1e-6 * sizes[:1]].to(A.dtype)
+    exact_traces, exact_squares = (part.sum(1, keepdim=True) for part in _moments(A, B, Q))
+    traces, squares, clock = [], [], Clock(n_samples, "samples", progress)
+    for start in range(0, n_samples, chunk):
+        k = min(chunk, n_samples - start)
+        V = off(Q, rademacher(A.shape[0], k, generator, A.dtype, A.device))
+        of_trace, of_square = _moments(A, B, V)
+        traces.append(exact_traces + of_trace)
+        squares.append(exact_squares + of_square)
+        clock(start + k)
+    return PairedMoments(torch.cat(traces, 1).cpu().numpy(), torch.cat(squares, 1).cpu().numpy())
+
+
+def _moments(A: Operator, B: Operator, V: Tensor) -> tuple[Tensor, Tensor]:
+    """v'Mv and ‖Mv‖² of A, B and A − B for every column, (3, K) each."""
+    AV, BV, V = (A @ V).double(), (B @ V).double(), V.double()
+    products = torch.stack([AV, BV, AV - BV])
+    return (products * V).sum(1), products.square().sum(1)

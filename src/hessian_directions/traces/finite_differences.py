@@ -5,6 +5,7 @@ where the objective has float32.
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -17,8 +18,15 @@ from hessian_directions.errors import NonFiniteError
 from hessian_directions.geometry.directions import lengths
 from hessian_directions.objectives.objective import Objective
 
+# Second differences of an objective along (N, K) directions, of step ε, given L(θ): (K,).
+Difference = Callable[[Objective, Tensor, float, Tensor], Tensor]
+
 # Directions along which a step is chosen.
 PILOTS = 4
+
+# Between points that measure noise, in units of the weights' length: far above the rounding of the
+# weights, far below any curvature.
+SPACING = {torch.float64: 1e-11, torch.float32: 1e-5}
 
 
 class LossCurvature:
@@ -60,8 +68,11 @@ class LossCurvature:
         if self._centre is None:
             self._centre = self._objective.value()
         if self._chosen is None:
-            self._chosen = choose_step(self._objective, V[:, :PILOTS])
+            self._chosen = self._choose(V[:, :PILOTS])
         return parabola(self._objective, V, self._chosen, self._centre, self._n_points)
+
+    def _choose(self, pilots: Tensor) -> float:
+        return choose_step(self._objective, pilots)
 
 
 def parabola(
@@ -96,7 +107,10 @@ def in_float64(objective: Objective) -> Objective:
 
 
 def choose_step(
-    objective: Objective, directions: ArrayLike | Tensor, cap: float | None = None
+    objective: Objective,
+    directions: ArrayLike | Tensor,
+    cap: float | None = None,
+    without_kinks: Difference | None = None,
 ) -> float:
     """Step ε at which second differences of the loss err least along these directions.
 
@@ -118,10 +132,12 @@ def choose_step(
         directions: (N, P) pilot directions; four are enough.
         cap: Largest ε; 0.1·‖θ‖/rms‖v‖ when None: a tenth of the weights' length, beyond which
             nobody would speak of a curvature at θ.
+        without_kinks: D(ε) along the pilots of objective, pilots, ε and L(θ), from which what kinks
+            add was taken off. Then rounding alone ends the search.
 
     Returns:
-        ε in units of the directions. Cost: 2P forward passes a step, about three to six steps, and
-        ten more.
+        ε in units of the directions. Cost: one D, 2P forward passes, a step, about three to six
+        steps, and ten more.
 
     Raises:
         NonFiniteError: The loss is not finite at any step.
@@ -133,7 +149,7 @@ def choose_step(
 
     def second_difference(step: float) -> Tensor | None:
         try:
-            return parabola(objective, V, step, centre)
+            return (without_kinks or parabola)(objective, V, step, centre)
         except NonFiniteError:  # too far out
             return None
 
@@ -149,7 +165,7 @@ def choose_step(
             tried.append((relative, error, step))
             if error <= 1e-6 * curvature:
                 return step
-            if best < 0.5 and relative > best / 2:
+            if without_kinks is None and best < 0.5 and relative > best / 2:
                 break
             if rounding > min(error for _, error, _ in tried):
                 break
@@ -169,7 +185,7 @@ def loss_noise(objective: Objective, direction: ArrayLike | Tensor) -> float:
     there). Never below the rounding of the value itself, |L|·ε_machine/√12.
 
     Args:
-        objective: Objective in float64.
+        objective: Objective, whose noise in its own precision is measured.
         direction: (N,), the line on which the points lie.
 
     Returns:
@@ -177,8 +193,7 @@ def loss_noise(objective: Objective, direction: ArrayLike | Tensor) -> float:
     """
     theta = objective.theta[:, None]
     v = as_tensor(direction, theta.dtype, theta.device)[:, None]
-    # 1e-11 of the weights' length: far above their rounding, far below any curvature.
-    spacing = 1e-11 * _reach(theta, v)
+    spacing = SPACING[theta.dtype] * _reach(theta, v)
     values = objective.values(theta + spacing * torch.arange(9.0).to(theta) * v)
     third = values.diff(n=3)
     # The median of a χ²₁ variable is 0.455 of its mean.

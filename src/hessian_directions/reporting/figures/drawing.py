@@ -19,7 +19,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colorbar import Colorbar
 from matplotlib.colors import Colormap, LogNorm, Normalize
 from matplotlib.contour import ContourSet
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 from PIL import Image
@@ -47,6 +47,8 @@ BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, GREY = (
     "#5D5D5D",
 )
 LARGEST, SMALLEST, RANDOM = VERMILION, BLUE, GREY
+# Of Tol's colours, for an eighth.
+WINE = "#882255"
 # For curves without a colour of their own, in this order.
 COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE)
 
@@ -55,6 +57,7 @@ COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE)
 # narrow ones, so that all of them are seen.
 ESTIMATORS = {
     "finite_difference": ("loss differences", VERMILION, "o", 2.2),
+    "finite_difference_corrected": ("loss differences, kinks corrected", WINE, "*", 1.1),
     "quadratic_fit": ("quadratic fit", ORANGE, "v", 1.6),
     "directional": ("directional derivative", SKY, "s", 1.1),
     "hutchinson": ("Hutchinson, Gaussian", BLUE, "D", 0.6),
@@ -74,6 +77,18 @@ MEASURES = {
     "largest_scaled": r"$\lambda_{\max}\|\theta\|^2$",
     "gradient_norm": r"$\|\nabla L\|$",
     "theta_norm": r"$\|\theta\|$",
+    "smallest_magnitude": r"$|\lambda_{\min}|$",
+    "adaptive_trace": r"$\mathrm{tr}\,DHD$",
+    "adaptive_largest": r"$\lambda_{\max}(DHD)$",
+    "relative_flatness": r"$\kappa$",
+    "relative_flatness_output": r"$\kappa_\mathrm{out}$",
+    "m_sharpness": r"$m$-sharpness",
+    "distance": r"$\|\theta-\theta_0\|$",
+}
+# Of measures that are named with their radius: worst_increase_0.1.
+MEASURES_AT_RADIUS = {
+    "average_increase": r"$\langle\Delta L\rangle_{%s}$",
+    "worst_increase": r"$\Delta L^{\max}_{%s}$",
 }
 GENERALIZATIONS = {
     "gap_loss": "loss gap (test − train)",
@@ -92,6 +107,14 @@ def styled(function: Callable[P, T]) -> Callable[P, T]:
     return wrapper
 
 
+def measure_symbol(name: str) -> str:
+    """Printed symbol of a measure of flatness."""
+    kind, _, radius = name.rpartition("_")
+    if kind in MEASURES_AT_RADIUS:
+        return MEASURES_AT_RADIUS[kind] % radius
+    return MEASURES.get(name, name)
+
+
 def two_lines(label: str) -> str:
     """A long label, broken at the space that is nearest to its middle."""
     spaces = [i for i, letter in enumerate(label) if letter == " "]
@@ -105,6 +128,14 @@ def require(datasets: Sized) -> None:
     """Raise `ArtifactError` where there is nothing to draw."""
     if len(datasets) == 0:
         raise ArtifactError("There is nothing to draw: no network or case has this analysis.")
+
+
+@styled
+def sentence(text: str) -> Figure:
+    """A figure that says why there is none."""
+    figure = Figure(figsize=(5.0, 1.5))
+    figure.text(0.5, 0.5, text, ha="center", va="center", wrap=True)
+    return figure
 
 
 def panel_grid(
@@ -242,13 +273,9 @@ def contour_slice(
     norm: Normalize,
     levels: Array,
     cmap: str | Colormap = "viridis",
-    line_levels: Array | None = None,
     line_colour: str = "white",
 ) -> ContourSet:
-    """Fill and line contours of `loss` (alpha, beta) on axes in parameter-space length.
-
-    The lines are drawn at the levels of the fill unless they have levels of their own.
-    """
+    """Fill and line contours of `loss` (alpha, beta) on axes in parameter-space length."""
     loss = np.ma.masked_invalid(np.asarray(loss, dtype=float).T)  # (beta, alpha): rows are y
     ax.set_facecolor("0.85")  # where the loss is not finite
     filled = ax.contourf(alpha, beta, loss, levels=levels, norm=norm, cmap=cmap)
@@ -259,7 +286,7 @@ def contour_slice(
             alpha,
             beta,
             loss,
-            levels=levels if line_levels is None else line_levels,
+            levels=levels,
             colors=line_colour,
             linewidths=0.3,
             linestyles="solid",
@@ -293,7 +320,11 @@ def lowest_point(alpha: Any, beta: Any, loss: Any) -> tuple[float, float]:
 
 
 def loss_colorbar(
-    figure: Figure, filled: ContourSet, axes: Sequence[Axes], label: str, **properties: Any
+    figure: Figure | SubFigure,
+    filled: ContourSet,
+    axes: Sequence[Axes],
+    label: str,
+    **properties: Any,
 ) -> Colorbar:
     """A colour bar with few, round ticks."""
     low, high = (float(level) for level in np.asarray(filled.levels)[[0, -1]])

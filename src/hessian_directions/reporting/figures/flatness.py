@@ -1,17 +1,20 @@
 """Measures of flatness against generalization over a population of trained networks."""
 
-import matplotlib
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from hessian_directions.reporting.figures.drawing import (
+    BLUE,
     GENERALIZATIONS,
-    MEASURES,
+    ORANGE,
+    VERMILION,
     label_left,
     legend_below,
     line_handle,
     log_axis,
+    measure_symbol,
     panel_grid,
     styled,
     title_panels,
@@ -23,72 +26,80 @@ FIGURES = {
         "category": "7. Flatness and generalization",
         "reads": {"population": "population"},
         "caption": r"""
-Each point is a network of the population, trained to the same loss; hollow ones did not reach it
-and are not counted. Measures: trace t, mean curvature t/N, extreme eigenvalues λ\ :sub:`max` and λ\
-:sub:`min`, Frobenius norm ‖H‖\ :sub:`F`, the scaled t‖θ‖²/N and λ\ :sub:`max`\ ‖θ‖², gradient norm
-‖∇L‖. Above each panel: Kendall's τ with the gap, test minus training loss.""",
+Each point is a network of the population, trained to the same loss; those that did not reach it are
+left out. Colour: share of the training labels that is wrong. Above each panel: Kendall's τ between
+networks of equal label noise. Measures: mean curvature t/N, extreme eigenvalues λ\ :sub:`max` and
+\|λ\ :sub:`min`\|, Frobenius norm ‖H‖\ :sub:`F`; with D = diag\|θ\| trace and largest eigenvalue of DHD;
+relative flatness κ of all layers; mean increase of the loss at a distance and its largest increase
+within a ball (radius as index), the same by batches (m-sharpness); distance from the point θ\ :sub:`0` where
+training began; norm of the weights.
+""",
     },
 }
 
-MARKERS = "osD^vP"
+COLOURS = (BLUE, ORANGE, VERMILION, "#000000", "#009E73")
+MARKERS = "o^sDv"
+# One of several relatives each; the rank correlations have them all.
+LEFT_OUT = (
+    "trace",
+    "trace_scaled",
+    "largest_scaled",
+    "gradient_norm",
+    "relative_flatness_output",
+)
 
 
 @styled
-def draw(
-    population: xr.Dataset, generalization: str = "gap_loss", factor: str = "batch_size"
-) -> Figure:
-    """One panel a measure; colour and marker tell the value of one factor of the design.
+def draw(population: xr.Dataset, generalization: str = "gap_loss") -> Figure:
+    """One panel a measure; colour and marker tell the label noise.
 
-    Hollow: members that did not reach the training loss asked for. The measure's axis is
-    logarithmic where its values have one sign and span more than a factor of ten.
+    An axis is logarithmic where its values are positive and span more than a factor of three.
 
     Args:
         population: The coordinate measure names variables (member), beside `generalization`,
-            `factor`, reached (member), and kendall (measure, generalization).
+            label_noise, reached (member), and correlation (statistic, measure, generalization).
         generalization: "gap_loss" or "gap_accuracy".
-        factor: Factor of the design that gives the colours.
     """
-    measures = [str(name) for name in population["measure"].values]
-    figure, axes = panel_grid(len(measures), 3, 1.75, sharey=True)
-    groups = np.unique(population[factor].values[np.isfinite(population[factor].values)])
-    # cividis without its palest end
-    colours = matplotlib.colormaps["cividis"](np.linspace(0.0, 0.9, max(groups.size, 2)))
-    gap = population[generalization].values
-    reached = population["reached"].values.astype(bool)
-    for ax, measure in zip(axes, measures, strict=True):
-        values = population[measure].values
-        for group, colour, marker in zip(groups, colours, np.resize(list(MARKERS), groups.size)):
-            member = population[factor].values == group
-            for which, face in ((member & reached, colour), (member & ~reached, "none")):
-                ax.plot(
-                    values[which],
-                    gap[which],
-                    str(marker),
-                    ms=3.2,
-                    mfc=face,
-                    mec=colour,
-                    alpha=0.85,
-                )
-        finite = np.abs(values[np.isfinite(values)])
-        one_sign = (values > 0).all() or (values < 0).all()
-        if one_sign and finite.size and finite.max() > 10 * finite.min():
-            if (values > 0).all():
-                log_axis(ax, "x")
-            else:
-                ax.set_xscale("symlog", linthresh=float(finite.min()))
-                ax.set_xlim(right=-0.8 * float(finite.min()))
-        ax.set_xlabel(MEASURES.get(measure, measure))
+    names = _shown([str(name) for name in population["measure"].values])
+    figure, axes = panel_grid(len(names), 4, 1.55, sharey=True)
+    reached = population.isel(member=population["reached"].values.astype(bool))
+    noise = reached["label_noise"].values
+    levels = np.unique(noise)
+    styles = list(
+        zip(levels, np.resize(COLOURS, levels.size), np.resize(list(MARKERS), levels.size))
+    )
+    gap = reached[generalization].values
+    for ax, name in zip(axes, names, strict=True):
+        values = reached[name].values
+        for level, colour, marker in styles:
+            of = noise == level
+            ax.plot(values[of], gap[of], str(marker), ms=1.8, mew=0, color=str(colour), alpha=0.6)
+        if values.size and values.min() > 0 and values.max() > 3 * values.min():
+            log_axis(ax, "x")
+        else:
+            ax.xaxis.set_major_locator(MaxNLocator(4))
+        if gap.size and gap.min() > 0 and gap.max() > 3 * gap.min():
+            log_axis(ax, "y")
+        ax.set_xlabel(measure_symbol(name))
     label_left(axes, GENERALIZATIONS.get(generalization, generalization))
-    tau = population["kendall"].sel(generalization=generalization)
-    title_panels(axes, [rf"$\tau={float(tau.sel(measure=measure)):+.2f}$" for measure in measures])
-    name = factor.replace("_", " ")
-    handles = [
-        line_handle(f"{name} {group:g}", marker=str(marker), color=colour, ls="", ms=3.5)
-        for group, colour, marker in zip(groups, colours, np.resize(list(MARKERS), groups.size))
-    ]
-    if not reached.all():
-        handles.append(
-            line_handle("loss not reached", marker="o", color="0.4", mfc="none", ls="", ms=3.5)
-        )
-    legend_below(figure, handles, 5)
+    tau = population["correlation"].sel(statistic="within_noise", generalization=generalization)
+    title_panels(axes, [rf"$\tau={float(tau.sel(measure=name)):+.2f}$" for name in names])
+    legend_below(
+        figure,
+        [
+            line_handle(f"label noise {level:g}", marker=str(m), color=str(c), ls="", ms=3.5, mew=0)
+            for level, c, m in styles
+        ],
+        5,
+    )
     return figure
+
+
+def _shown(names: list[str]) -> list[str]:
+    """The measures with panels: of those at several radii the middle one."""
+    kept = [name for name in names if name not in LEFT_OUT]
+    for kind in ("average_increase", "worst_increase"):
+        of_kind = [name for name in kept if name.startswith(kind)]
+        middle = of_kind[len(of_kind) // 2 : len(of_kind) // 2 + 1]
+        kept = [name for name in kept if name not in of_kind or name in middle]
+    return kept

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import xarray as xr
+from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -30,7 +31,8 @@ FIGURES = {
 Loss along unit vectors through the trained weights θ*: two random directions and the eigenvectors
 of the largest and of the smallest eigenvalue of the Hessian. Dashed: parabola with the exact slope
 v'∇L and the exact curvature v'Hv. Trained networks are not critical points, so the slope need not
-vanish; on ReLU networks the profile need not follow the parabola however near.""",
+vanish; on ReLU networks the profile need not follow the parabola however near. Below, for
+classifiers: accuracy on the same images.""",
     },
 }
 
@@ -45,17 +47,21 @@ STYLES = {
 def draw(profiles: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure:
     """Loss along unit vectors against distance, with L(θ*) + gs + ½cs² of exact slope and curvature.
 
-    The loss axis is logarithmic where it spans more than a factor of 30.
+    The loss axis is logarithmic where it spans more than a factor of 30. The accuracy stands below.
 
     Args:
         profiles: Per network, loss (direction, distance), slope and curvature (direction),
-            coordinates direction ("random_0", …, "smallest", "largest") and distance (parameter space).
+            coordinates direction ("random_0", …, "smallest", "largest") and distance (parameter
+            space); accuracy (direction, distance) where there are classes.
         labels: Printed names of the networks.
     """
-    figure, axes = panel_grid(len(profiles), 3, 1.95)
+    has_accuracy = any("accuracy" in dataset for dataset in profiles.values())
+    figure, axes = panel_grid(len(profiles), 3, 2.5 if has_accuracy else 1.95)
+    label_left(axes, r"loss $L$")
     for ax, dataset in zip(axes, profiles.values(), strict=True):
         draw_lines(ax, dataset)
-    label_left(axes, r"loss $L$")
+        if "accuracy" in dataset:
+            draw_accuracy(divided(ax), dataset)
     title_panels(axes, [labels.get(name, name) for name in profiles])
     legend_below(figure, handles(), 4)
     return figure
@@ -103,6 +109,34 @@ def draw_lines(ax: Axes, dataset: xr.Dataset) -> None:
         ax.set_ylim(low - 2 * margin, high + margin)
     ax.set_xlim(distance[0], distance[-1])
     ax.set_xlabel(r"distance $\|\theta-\theta^{*}\|$")
+
+
+def divided(ax: Axes) -> Axes:
+    """Axes in the lower fourth of a panel, whose own axes keep the upper part."""
+    place = ax.get_subplotspec()
+    assert place is not None
+    parts = place.subgridspec(2, 1, height_ratios=(3, 1), hspace=0.04)
+    below = ax.figure.add_subplot(parts[1], sharex=ax)
+    below.set_xlabel(ax.get_xlabel())
+    ax.set_subplotspec(parts[0])
+    ax.set_xlabel("")
+    ax.tick_params(labelbottom=False)
+    if place.is_first_col():
+        below.set_ylabel("accuracy")
+    return below
+
+
+def draw_accuracy(ax: Axes, dataset: xr.Dataset) -> None:
+    """Draw the accuracy along all lines of one network."""
+    for direction in dataset["direction"].values:
+        kind = str(direction).split("_")[0]
+        if kind in STYLES:
+            _, colour, width = STYLES[kind]
+            accuracy = dataset["accuracy"].sel(direction=direction)
+            ax.plot(dataset["distance"], accuracy, color=colour, linewidth=width)
+    lowest = float(dataset["accuracy"].min())
+    ax.set_ylim(lowest - 0.1 * max(1 - lowest, 0.01), 1 + 0.1 * max(1 - lowest, 0.01))
+    ax.yaxis.set_major_locator(ticker.MaxNLocator(2))
 
 
 def parabola(distance: Array, loss: Array, slope: float, curvature: float) -> Array:

@@ -20,6 +20,7 @@ from hessian_directions.reporting.figures.drawing import (
     styled,
     title_panels,
 )
+from hessian_directions.reporting.shares import added
 
 FIGURES = {
     "localisation": {
@@ -77,7 +78,7 @@ def handles() -> list[Line2D]:
 
 def draw_kinds(ax: Axes, dataset: xr.Dataset) -> None:
     """Bars of the kinds, the largest share of v_max on top."""
-    names, share, part = _added(dataset, "kind")
+    names, share, part = added(dataset, "kind")
     order = np.argsort(share[-1])
     places = np.arange(len(names))
     rows = ((share[-1], LARGEST), (share[0], SMALLEST), (part, PARAMETERS))
@@ -92,7 +93,7 @@ def draw_kinds(ax: Axes, dataset: xr.Dataset) -> None:
 
 def draw_layers(ax: Axes, dataset: xr.Dataset) -> None:
     """Shares of the layers, from the input to the output."""
-    names, share, part = _added(dataset, "layer")
+    names, share, part = added(dataset, "layer")
     places = np.arange(len(names))
     ax.bar(places, part, 0.9, color=PARAMETERS)
     for values, colour, offset in ((share[-1], LARGEST, -0.16), (share[0], SMALLEST, 0.16)):
@@ -105,12 +106,3 @@ def draw_layers(ax: Axes, dataset: xr.Dataset) -> None:
     ax.tick_params(axis="x", length=0)
     ax.set_xlim(-0.7, len(names) - 0.3)
     ax.yaxis.set_major_formatter(ticker.PercentFormatter(1, decimals=0))
-
-
-def _added(dataset: xr.Dataset, by: str) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Names, shares (pair, name) and parts of the parameters, in the order of first appearance."""
-    groups = [str(name) for name in dataset[by].values]
-    names = list(dict.fromkeys(groups))
-    member = np.array([[group == name for group in groups] for name in names], dtype=float)
-    size = dataset["size"].values
-    return names, dataset["share"].values @ member.T, member @ size / size.sum()

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from hessian_directions.reporting.figures import (
     lines,
     localisation,
-    relative_slices,
+    slices,
     spectra,
     visibility_networks,
 )
@@ -24,7 +24,7 @@ from hessian_directions.reporting.figures.drawing import (
     styled,
     title_panels,
 )
-from hessian_directions.reporting.page import Results
+from hessian_directions.reporting.report.results import Results
 
 Panel = Callable[[Figure, Axes], None]
 
@@ -63,25 +63,18 @@ def draw(results: Results) -> Figure:
 
 
 def _slices(results: Results) -> dict[str, Panel]:
-    """A panel for each slice of the training loss, in one scale of colours."""
-    shown = {
-        f"{name} slice": results.slices[key]
-        for key, name in (("random_train", "random"), ("hessian_train", "Hessian"))
-        if key in results.slices
-    }
-    if not shown:
-        return {}
-    norm, levels = relative_slices.relative_levels(shown.values())
-    last = list(shown)[-1]
+    """A panel for each slice of the training loss, in units of its largest change."""
+    shown = slices.panels(results.slices)
+    shown = {key: panel for key, panel in shown.items() if key in ("random", "hessian")}
 
-    def draw_slice(name: str, figure: Figure, ax: Axes) -> None:
-        filled = relative_slices.draw_relative(ax, shown[name], norm, levels)
+    def draw_slice(panel: slices.Panel, figure: Figure, ax: Axes) -> None:
+        filled = slices.draw_panel(ax, panel)
         ax.set_xlabel(r"$\alpha\,\|\eta\|$")
         ax.set_ylabel(r"$\beta\,\|\delta\|$")
-        if name == last:
-            relative_slices.relative_colorbar(figure, filled, [ax])
+        if panel is list(shown.values())[-1]:
+            slices.colorbar(figure, filled, [ax])
 
-    return {name: partial(draw_slice, name) for name in shown}
+    return {f"{panel.title} slice": partial(draw_slice, panel) for panel in shown.values()}
 
 
 def _lines(dataset: xr.Dataset, figure: Figure, ax: Axes) -> None:

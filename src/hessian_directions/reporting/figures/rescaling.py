@@ -1,15 +1,24 @@
 """The same function with another curvature: layers scaled against each other."""
 
+from typing import Any
+
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from hessian_directions.reporting.figures.drawing import (
     BLUE,
+    GREEN,
     GREY,
     LARGEST,
+    ORANGE,
+    PURPLE,
     SINGLE,
+    SKY,
+    line_handle,
     log_axis,
+    measure_symbol,
     styled,
     title_panels,
 )
@@ -21,43 +30,65 @@ FIGURES = {
         "reads": {"population": "population"},
         "caption": r"""
 ReLU(sx) = s·ReLU(x) for s > 0, so a layer times s and the next divided by s is the same function at
-the same loss (below), while the trace t and the largest eigenvalue λ\ :sub:`max` of its Hessian
-change (above). No measure that changes so can cause generalization by itself.""",
+the same loss. Each measure of flatness of the rescaled network over that of the network itself:
+most change with s, and so cannot cause generalization by themselves; trace and largest eigenvalue
+of DHD, D = diag|θ|, and the relative flatness κ stay as they are.
+""",
     },
+}
+
+CHANGING = {
+    "trace": (BLUE, "o"),
+    "largest": (LARGEST, "s"),
+    "trace_scaled": (SKY, "v"),
+    "worst_increase": (ORANGE, "^"),
+    "m_sharpness": (PURPLE, "P"),
+    "distance": (GREY, "X"),
+}
+INVARIANT = {
+    "adaptive_trace": (GREEN, "o"),
+    "adaptive_largest": (GREEN, "s"),
+    "relative_flatness": (GREEN, "D"),
 }
 
 
 @styled
 def draw(population: xr.Dataset) -> Figure:
-    """Trace and λ_max (above) and loss (below) against the scale of one layer.
-
-    ReLU(sx) = s·ReLU(x) for s > 0, so one layer times s and the next divided by s is the same
-    function, at the same loss, with whatever trace one likes.
+    """Measures of a rescaled network over those of the network itself, against the scale.
 
     Args:
-        population: rescaled_trace, rescaled_largest, rescaled_loss (scale).
+        population: rescaled_<measure> (scale) with scale 1 among the scales, or else the ratio to
+            the scale nearest to 1.
     """
-    figure = Figure(figsize=(SINGLE, 3.1), layout="constrained")
-    above, below = figure.subplots(2, 1, sharex=True, height_ratios=[2.2, 1])
     study = population.sortby("scale")
     scale = study["scale"].values
-    above.plot(scale, study["rescaled_trace"], color=BLUE, marker="o", label=r"$t$")
-    above.plot(
-        scale, study["rescaled_largest"], color=LARGEST, marker="s", label=r"$\lambda_{\max}$"
-    )
-    above.set_ylabel("curvature")
-    above.legend(loc="best")
-    loss = study["rescaled_loss"].values
-    below.plot(scale, loss, color=GREY, marker="D", ms=3)
-    middle = float(np.median(loss))
-    reach = max(0.5 * abs(middle), 2 * float(np.abs(loss - middle).max()))
-    below.set_ylim(middle - reach, middle + reach)
-    below.set_xlabel(r"scale $s$ of one layer ($1/s$ of the next)")
-    below.set_ylabel(r"loss $L$")
-    for ax in (above, below):
-        ax.axvline(1, color="0.6", linewidth=0.7, linestyle=":")
-    log_axis(above, "x")
-    if (study["rescaled_largest"] > 0).all() and (study["rescaled_trace"] > 0).all():
-        log_axis(above, "y")
-    title_panels([above, below])
+    itself = int(np.abs(np.log(scale)).argmin())
+    worst = [str(m) for m in study["measure"].values if str(m).startswith("worst_increase")]
+    figure = Figure(figsize=(SINGLE, 3.3), layout="constrained")
+    ax = figure.subplots()
+    handles = []
+    for family, dashes, face in ((CHANGING, "-", None), (INVARIANT, "--", "none")):
+        for kind, (colour, marker) in family.items():
+            name = worst[len(worst) // 2] if kind == "worst_increase" else kind
+            values = study[f"rescaled_{name}"].values
+            style: dict[str, Any] = {
+                "color": colour,
+                "marker": marker,
+                "ls": dashes,
+                "ms": 4,
+                "lw": 0.9,
+            }
+            if face:
+                style["mfc"] = face
+            ax.plot(scale, values / values[itself], **style)
+            handles.append(line_handle(measure_symbol(name), **style))
+    ax.axvline(1, color="0.6", linewidth=0.7, linestyle=":")
+    ax.set_xlabel(r"scale $s$ of one layer ($1/s$ of the next)")
+    ax.set_ylabel("measure, relative to $s = 1$")
+    log_axis(ax, "y")
+    ax.set_xscale("log")
+    ax.set_xticks(scale, [f"{s:g}" for s in scale])
+    ax.xaxis.set_minor_locator(NullLocator())
+    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+    title_panels([ax])
     return figure

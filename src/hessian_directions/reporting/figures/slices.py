@@ -1,19 +1,26 @@
-"""Loss slices of trained networks along random and along Hessian directions."""
+"""Loss slices of networks relative to their own loss: red above it, blue below, a saddle has both."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.colors import AsinhNorm
+from matplotlib.contour import ContourSet
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 
+from hessian_directions.geometry.quadratic_fit import fit_surface, surface_axes
 from hessian_directions.reporting.figures.drawing import (
     DOUBLE,
+    Array,
     attributes,
     contour_slice,
+    diverging_map,
     legend_below,
     line_handle,
-    loss_colorbar,
-    loss_levels,
     lowest_point,
     mark,
     require,
@@ -29,12 +36,12 @@ FIGURES = {
         "reads": {"surfaces": "slices"},
         "networks": "regression",
         "caption": r"""
-Loss L over slices through the trained weights, one row a network: along two Gaussian directions and
-along the Hessian directions of λ\ :sub:`max` (α) and λ\ :sub:`min` (β), for training and test data.
-Cross: the network; circle: lowest loss on the grid. Axes: distance in parameter space, α‖η‖ and
-β‖δ‖ (Gaussian directions have length about √N, eigenvectors have length 1). Colours share one scale
-a row, logarithmic where losses span more than a factor of 30; contour lines have levels of their
-own in each panel.""",
+Training loss relative to that of the network, L − L(θ*), over slices through the trained weights,
+one row a network: along two Gaussian directions; along two that have the norm of the weights filter
+by filter; along the Hessian directions of λ\ :sub:`max` (α) and λ\ :sub:`min` (β); and, of the
+latter, the middle (dashed square) without the slope of the quadratic fitted there. Colours span ± the
+largest change of each panel, written in its corner, and follow arcsinh. Black line: the loss of the
+network; cross: the network; circle: lowest loss on the grid. Axes: distance in parameter space.""",
     },
     "classifier_slices": {
         "title": "Slices of the classifiers",
@@ -42,82 +49,204 @@ own in each panel.""",
         "reads": {"surfaces": "slices"},
         "networks": "classification",
         "caption": r"""
-Loss L over slices through the trained weights, one row a network: along two Gaussian directions and
-along the Hessian directions of λ\ :sub:`max` (α) and λ\ :sub:`min` (β), for training and test data.
-Cross: the network; circle: lowest loss on the grid. Axes: distance in parameter space, α‖η‖ and
-β‖δ‖ (Gaussian directions have length about √N, eigenvectors have length 1). Colours share one scale
-a row, logarithmic where losses span more than a factor of 30; contour lines have levels of their
-own in each panel.""",
+Training loss relative to that of the network, L − L(θ*), over slices through the trained weights,
+one row a network: along two Gaussian directions; along two that have the norm of the weights filter
+by filter; along the Hessian directions of λ\ :sub:`max` (α) and λ\ :sub:`min` (β); and, of the
+latter, the middle (dashed square) without the slope of the quadratic fitted there. Colours span ± the
+largest change of each panel, written in its corner, and follow arcsinh. Black line: the loss of the
+network; cross: the network; circle: lowest loss on the grid. Axes: distance in parameter space.""",
     },
 }
 
+PLANES = {"random": "random", "filter": "filter-normalised", "hessian": "Hessian"}
+SPLITS = {"train": "training", "test": "test"}
 RING = {"mfc": "none", "mec": "#D9A400", "ms": 7, "mew": 1.4}
-COLUMNS = {
-    "random_train": "random, training",
-    "hessian_train": "Hessian, training",
-    "random_test": "random, test",
-    "hessian_test": "Hessian, test",
-}
+
+# The middle of a Hessian slice: there ½|κ|s² is at most an eighth of the loss (`half_widths`).
+MIDDLE = 0.5
+# Colours are linear in the loss up to this part of a panel's largest change, logarithmic beyond.
+LINEAR = 0.02
+_STEPS = np.linspace(-1, 1, 25) * np.arcsinh(1 / LINEAR)
+LEVELS = LINEAR * np.sinh(_STEPS)
+NORM = AsinhNorm(LINEAR, -1, 1)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One picture of a slice.
+
+    Attributes:
+        title: Printed.
+        alpha: (A,) distances in parameter space.
+        beta: (B,)
+        change: (A, B) L − L(θ*), NaN where the loss is not finite.
+        square: Half sides of a region to be marked, if any.
+        lowest: Whether the lowest point is marked: it means nothing where a slope was taken off.
+    """
+
+    title: str
+    alpha: Array
+    beta: Array
+    change: Array
+    square: tuple[float, float] | None = None
+    lowest: bool = True
+
+    @property
+    def bound(self) -> float:
+        """The largest change; 1 where there is none."""
+        return float(np.nanmax(np.abs(self.change), initial=0.0)) or 1.0
 
 
 @styled
-def draw(surfaces: Mapping[str, Mapping[str, xr.Dataset]], labels: Mapping[str, str]) -> Figure:
-    """Slices, one row a network with one colour scale; cross: the network, circle: lowest loss.
+def draw(
+    surfaces: Mapping[str, Mapping[str, xr.Dataset]],
+    labels: Mapping[str, str],
+    splits: Sequence[str] = ("train",),
+) -> Figure:
+    """L − L(θ*) over slices, a row for each network and split, with the Hessian slice twice.
 
-    The colour scale is logarithmic where the losses of a row span more than a factor of 30. The
-    lines have levels of their own in each panel: a panel without colour still shows its shape.
+    White is the loss of the network, and the black line joins the points that have it. Colours are
+    symmetric about zero and span the largest change of their panel, which is written in its corner.
+    Axes are distances in parameter space, all of the same length on paper: each reaches as far as
+    the curvature along it suggests. The last panel shows the middle of the Hessian slice without
+    the slope of the quadratic that fits it there: at a critical point it would look like this.
 
     Args:
-        surfaces: Per network, by "{plane}_{split}": loss (alpha, beta) with attributes
-            length_alpha and length_beta. A slice that is missing leaves its place empty.
+        surfaces: Per network, by "{plane}_{split}": loss (alpha, beta) with attributes length_alpha
+            and length_beta. A slice that is missing leaves its place empty.
         labels: Printed names of the networks.
+        splits: "train", "test", or both.
     """
-    require(surfaces)
-    columns = [key for key in COLUMNS if any(key in row for row in surfaces.values())]
-    panel = (DOUBLE - 0.85) / len(columns) - 0.38  # what labels and the colour bar leave
-    figure = Figure(figsize=(DOUBLE, 0.4 + (panel + 0.4) * len(surfaces)), layout="compressed")
-    grid = figure.subplots(len(surfaces), len(columns), squeeze=False)
+    rows = {
+        (name, split): panels(row, split)
+        for name, row in surfaces.items()
+        for split in splits
+        if any(key.endswith(f"_{split}") for key in row)
+    }
+    require(rows)
+    columns = list(dict.fromkeys(key for row in rows.values() for key in _ordered(row)))
+    side = (DOUBLE - 1.2) / max(len(columns), 3) - 0.42  # what labels and the colour bar leave
+    figure = Figure(figsize=(DOUBLE, 0.65 + (side + 0.4) * len(rows)), layout="compressed")
+    grid = figure.subplots(len(rows), len(columns), squeeze=False)
     drawn, titles = [], []
-    for axes, (name, row) in zip(grid, surfaces.items(), strict=True):
-        norm, levels = loss_levels((dataset["loss"].values for dataset in row.values()), 28)
+    for axes, ((name, split), row) in zip(grid, rows.items(), strict=True):
         for ax, key in zip(axes, columns, strict=True):
             if key not in row:
                 ax.set_axis_off()
                 continue
-            loss = row[key]["loss"].transpose("alpha", "beta")
-            lengths = attributes(row[key], "loss")
-            alpha = loss["alpha"].values * lengths["length_alpha"]
-            beta = loss["beta"].values * lengths["length_beta"]
-            filled = contour_slice(
-                ax, alpha, beta, loss, norm, levels, line_levels=loss_levels([loss.values], 8)[1]
-            )
-            if not np.isclose(alpha[-1], beta[-1]):  # as far as the curvature along each suggests
-                ax.set(aspect="auto", box_aspect=1)
-            if np.isfinite(loss).any():
-                mark(ax, *lowest_point(alpha, beta, loss), "o", "#FFD23F", 8)
-            mark(ax, 0, 0, "+", size=4.5)
-            # The same ticks whatever the panel: its edges and the network.
-            for axis, along in ((ax.xaxis, alpha), (ax.yaxis, beta)):
-                ticks = [along[0], 0, along[-1]]
-                axis.set_ticks(ticks, [f"{tick:.2g}".replace("-", "−") for tick in ticks])
+            filled = draw_panel(ax, row[key])
             drawn.append(ax)
-            titles.append(COLUMNS[key])
-        # A label as long as a row is high breaks at its comma.
-        label = two_lines(labels.get(name, name))
-        axes[0].set_ylabel(label + "\n" + r"$\beta\,\|\delta\|$")
-        loss_colorbar(figure, filled, list(axes), r"loss $L$", aspect=18, pad=0.01)
+            titles.append(row[key].title)
+        lines = [two_lines(labels.get(name, name))] if len(surfaces) > 1 else []
+        lines += [SPLITS[split]] if len(splits) > 1 else []
+        first = next(ax for ax, key in zip(axes, columns, strict=True) if key in row)
+        first.set_ylabel("\n".join([*lines, r"$\beta\,\|\delta\|$"]))
     for ax in grid[-1]:
         ax.set_xlabel(r"$\alpha\,\|\eta\|$")
+    finish(figure, filled, drawn, titles)
+    return figure
+
+
+def finish(
+    figure: Figure, filled: ContourSet, drawn: Sequence[Axes], titles: Sequence[str]
+) -> None:
+    """Titles, colour bar and legend of panels, and the height that they leave."""
     title_panels(drawn, titles)
-    legend_below(
-        figure,
-        [
-            line_handle(r"network $\theta^{*}$", color="black", marker="+", ls="", ms=5, mew=1.4),
-            line_handle("lowest loss on the grid", marker="o", ls="", **RING),
-        ],
-        2,
-    )
+    colorbar(figure, filled, drawn)
+    legend_below(figure, handles(), 3)
     # Labels as wide as these narrow the panels, which then need less height than was guessed.
     figure.draw_without_rendering()
     figure.set_figheight(figure.get_tightbbox().height + 0.16)
-    return figure
+
+
+def panels(slices: Mapping[str, xr.Dataset], split: str = "train") -> dict[str, Panel]:
+    """The pictures of a network's slices by plane, and of the middle of its Hessian slice."""
+    found = {}
+    for plane, title in PLANES.items():
+        if (key := f"{plane}_{split}") not in slices:
+            continue
+        loss = slices[key]["loss"].transpose("alpha", "beta")
+        loss = loss.assign_attrs(attributes(slices[key], "loss"))
+        alpha, beta = surface_axes(loss)
+        change = (loss - loss.sel(alpha=0.0, beta=0.0)).values
+        change = np.where(np.isfinite(change), change, np.nan)
+        square = None
+        slope = fit_surface(loss, MIDDLE).slope
+        if plane == "hessian" and np.isfinite(slope).all():
+            square = (MIDDLE * alpha[-1], MIDDLE * beta[-1])
+            rows, columns = (
+                np.abs(axis) <= half * (1 + 1e-9)
+                for axis, half in zip((alpha, beta), square, strict=True)
+            )
+            tilt = slope[0] * alpha[:, None] + slope[1] * beta
+            found["middle"] = Panel(
+                "… without slope",
+                alpha[rows],
+                beta[columns],
+                (change - tilt)[np.ix_(rows, columns)],
+                lowest=False,
+            )
+        found[plane] = Panel(title, alpha, beta, change, square)
+    return {key: found[key] for key in _ordered(found)}
+
+
+def _ordered(found: Mapping[str, Panel]) -> list[str]:
+    return [key for key in (*PLANES, "middle") if key in found]
+
+
+def handles() -> list[Line2D]:
+    """Legend entries of the marks."""
+    return [
+        line_handle(r"network $\theta^{*}$", color="black", marker="+", ls="", ms=5, mew=1.4),
+        line_handle("lowest loss on the grid", marker="o", ls="", **RING),
+        line_handle("loss of the network", color="black", lw=0.9),
+    ]
+
+
+def draw_panel(ax: Axes, panel: Panel) -> ContourSet:
+    """Draw one slice with its marks, in units of its largest change."""
+    alpha, beta, values = panel.alpha, panel.beta, panel.change / panel.bound
+    filled = contour_slice(
+        ax, alpha, beta, values, NORM, LEVELS, diverging_map(), line_colour="0.3"
+    )
+    if np.nanmin(values, initial=0.0) < 0 < np.nanmax(values, initial=0.0):
+        ax.contour(alpha, beta, values.T, levels=[0.0], colors="black", linewidths=0.9)
+    if panel.square is not None:
+        a, b = panel.square
+        ax.add_patch(
+            Rectangle((-a, -b), 2 * a, 2 * b, fill=False, ec="0.2", lw=0.7, ls=(0, (3, 2)))
+        )
+    if panel.lowest and np.isfinite(values).any():
+        mark(ax, *lowest_point(alpha, beta, values), "o", "#FFD23F", 7)
+    mark(ax, 0, 0, "+", size=4.5)
+    ax.text(
+        0.04,
+        0.04,
+        f"±{float(f'{panel.bound:.1g}'):g}",
+        transform=ax.transAxes,
+        fontsize=6,
+        bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1.0},
+        zorder=6,
+    )
+    ax.set_aspect("auto")
+    ax.set_box_aspect(1)
+    for axis, along in ((ax.xaxis, alpha), (ax.yaxis, beta)):
+        ticks = [along[0], 0, along[-1]]
+        axis.set_ticks(ticks, [f"{tick:.2g}".replace("-", "−") for tick in ticks])
+    return filled
+
+
+def colorbar(figure: Figure, filled: ContourSet, axes: Sequence[Axes]) -> None:
+    """One colour bar for panels that each have a scale of their own."""
+    ticks = [-1, -0.1, 0, 0.1, 1]
+    bar = figure.colorbar(
+        filled,
+        ax=list(axes),
+        ticks=ticks,
+        label=r"$L-L(\theta^{*}\,)$ / largest change",
+        pad=0.01,
+        aspect=30,
+    )
+    bar.ax.set_yticklabels([f"{tick:g}".replace("-", "−") for tick in ticks])
+    bar.ax.minorticks_off()
+    bar.ax.tick_params(direction="out", left=False, right=True)

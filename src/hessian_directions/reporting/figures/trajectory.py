@@ -36,7 +36,8 @@ FIGURES = {
 with their residuals, **(c)** trace with its standard error, against epoch. **(d)** Path of the
 weights (square: start, cross: end) projected on the plane of the Hessian directions of the final
 weights, over the loss in that plane; axes: distance in parameter space. Far from the end the loss
-behind the path is not the one that training saw.""",
+behind the path is not the one that training saw. Off the plane: the part ‖θ − Pθ‖/‖θ − θ*‖ of the
+distance from the end that the projection P does not show, smallest and largest along the path.""",
     },
 }
 
@@ -50,7 +51,7 @@ def draw(trajectories: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> F
 
     Args:
         trajectories: Per network, loss, test_loss, gradient_norm, largest, smallest with
-            _residual, trace with _standard_error, alpha, beta (epoch), and
+            _residual, trace with _standard_error, alpha, beta, off_plane (epoch), and
             loss_surface (alpha_grid, beta_grid).
         labels: Printed names of the networks.
     """
@@ -74,6 +75,8 @@ def draw(trajectories: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> F
         axes["trace"].set_xlabel("epoch")
         filled = draw_plane(axes["path"], run)
         draw_path(axes["path"], run["alpha"].values, run["beta"].values)
+        if "off_plane" in run:
+            state_residual(axes["path"], run["off_plane"].values)
         loss_colorbar(block, filled, [axes["path"]], r"loss $L$", aspect=22, pad=0.02, shrink=0.8)
         drawn += [axes[key] for key in ("loss", "ends", "trace", "path")]
         titles += [labels.get(name, name), "", "", ""]
@@ -139,3 +142,11 @@ def draw_path(ax: Axes, alpha: Array, beta: Array) -> None:
     ax.plot(alpha, beta, color="white", linewidth=0.9, marker="o", ms=2.2, mec="black", mew=0.4)
     mark(ax, float(alpha[0]), float(beta[0]), "s", "#FFD23F", 4.5)
     mark(ax, float(alpha[-1]), float(beta[-1]), "+", size=5.5)
+
+
+def state_residual(ax: Axes, off_plane: Array) -> None:
+    """How much of the distance from the final weights the projection leaves out, above the panel."""
+    known = off_plane[np.isfinite(off_plane)]
+    if known.size:
+        text = f"off the plane: {known.min():.3f} to {known.max():.3f}"
+        ax.set_title(text, loc="right", fontsize="small")

@@ -1,0 +1,181 @@
+"""Kinds of networks side by side: the ends of the spectrum, the trace, visibility, and where it curves."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib import ticker
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from hessian_directions.reporting.figures.drawing import (
+    BLUE,
+    DOUBLE,
+    GREEN,
+    GREY,
+    LARGEST,
+    ORANGE,
+    PURPLE,
+    SKY,
+    SMALLEST,
+    legend_below,
+    line_handle,
+    require,
+    styled,
+    title_panels,
+)
+
+FIGURES = {
+    "architectures": {
+        "title": "Architectures side by side",
+        "category": "6. Spectra and visibility",
+        "reads": {
+            "scores": "scores",
+            "eigenpairs": "eigenpairs",
+            "visibility": "visibility",
+            "localisations": "localisation",
+        },
+        "caption": r"""
+One row a network, with its number of parameters N. **(a)** λ\ :sub:`max`, \|λ\ :sub:`min`\| and the
+gradient norm ‖∇L‖. **(b)** Mean curvature t/N with its standard error; open where it is negative.
+**(c)** r = t/f. **(d)** Probability that one random slice shows curvature of both signs, drawn from
+the spectrum, and its share among sampled slices, both with 95 % intervals. **(e)** Share of each
+kind of parameter in the squared entries of the eigenvectors of λ\ :sub:`max` (upper bar) and
+λ\ :sub:`min` (lower bar).""",
+    },
+}
+
+KINDS = {
+    "convolution": BLUE,
+    "linear": SKY,
+    "classifier": ORANGE,
+    "normalisation": GREEN,
+    "bias": PURPLE,
+    "other": "0.75",
+}
+
+
+@styled
+def draw(
+    scores: Mapping[str, xr.Dataset],
+    eigenpairs: Mapping[str, xr.Dataset],
+    visibility: Mapping[str, xr.Dataset],
+    localisations: Mapping[str, xr.Dataset],
+    labels: Mapping[str, str],
+) -> Figure:
+    """Dots of λ_max, |λ_min|, ‖∇L‖, t/N, r and visibility, and bars of kinds, one row a network.
+
+    Args:
+        scores: Per network, n_parameters and gradient_norm.
+        eigenpairs: Per network, value (pair), ascending.
+        visibility: Per network, trace with its standard error, r, and visibility_spectrum and
+            _direct with _low and _high.
+        localisations: Per network, share (pair, parameter), ascending pairs; kind of each parameter.
+        labels: Printed names of the networks.
+    """
+    require(localisations)
+    names = list(localisations)
+    rows = np.arange(len(names))
+    figure = Figure(figsize=(DOUBLE, 1.1 + 0.3 * len(names)), layout="constrained")
+    axes = list(
+        figure.subplots(1, 5, sharey=True, gridspec_kw={"width_ratios": [1.3, 1, 0.8, 1, 1.2]})
+    )
+    draw_ends(axes[0], rows, [eigenpairs[name] for name in names], [scores[name] for name in names])
+    sampled = [visibility[name] for name in names]
+    sizes = np.array([int(scores[name]["n_parameters"]) for name in names])
+    draw_mean_curvature(axes[1], rows, sampled, sizes)
+    axes[2].plot([float(one["r"]) for one in sampled], rows, "o", color=GREY)
+    axes[2].axvline(0, color="black", linewidth=0.5)
+    axes[2].set_xlabel(r"$r=t/\|H\|_F$")
+    draw_visibility(axes[3], rows, sampled)
+    draw_kinds(axes[4], rows, [localisations[name] for name in names])
+    axes[0].set_yticks(
+        rows, [f"{labels.get(n, n)}\n$N=${size:,}" for n, size in zip(names, sizes, strict=True)]
+    )
+    axes[0].set_ylim(len(names) - 0.5, -0.5)
+    for ax in axes:
+        ax.tick_params(axis="y", which="both", length=0)
+        ax.grid(axis="y", color="0.9", linewidth=0.5)
+        ax.set_axisbelow(True)
+    title_panels(axes)
+    legend_below(figure, handles(localisations), 6)
+    return figure
+
+
+def handles(localisations: Mapping[str, xr.Dataset]) -> list[Line2D]:
+    """Legend entries of the dots and of those kinds of parameters that occur."""
+    square: dict[str, Any] = {"ls": "", "marker": "s", "ms": 5}
+    present = {str(kind) for one in localisations.values() for kind in one["kind"].values}
+    return [
+        line_handle(r"$\lambda_{\max}$", color=LARGEST, marker="o", ls=""),
+        line_handle(r"$|\lambda_{\min}|$", color=SMALLEST, marker="o", ls=""),
+        line_handle(r"$\|\nabla L\|$", color=GREY, marker="|", ls=""),
+        line_handle("from the spectrum", color=GREY, marker="o", ls=""),
+        line_handle("sampled", color=GREY, marker="o", mfc="white", ls=""),
+        *(line_handle(kind, color=KINDS[kind], **square) for kind in KINDS if kind in present),
+    ]
+
+
+def draw_ends(
+    ax: Axes, rows: np.ndarray, pairs: list[xr.Dataset], scores: list[xr.Dataset]
+) -> None:
+    """Sizes of both ends of the spectrum and of the gradient."""
+    for index, colour in ((-1, LARGEST), (0, SMALLEST)):
+        ax.plot([abs(float(one["value"][index])) for one in pairs], rows, "o", color=colour)
+    ax.plot([float(one["gradient_norm"]) for one in scores], rows, "|", color=GREY, ms=7, mew=1.3)
+    whole_decades(ax)
+    ax.set_xlabel(r"$\lambda_{\max}$, $|\lambda_{\min}|$, $\|\nabla L\|$")
+
+
+def draw_mean_curvature(
+    ax: Axes, rows: np.ndarray, sampled: list[xr.Dataset], sizes: np.ndarray
+) -> None:
+    """|t/N| with its standard error, open where t is negative."""
+    for row, one, size in zip(rows, sampled, sizes, strict=True):
+        mean, error = float(one["trace"]) / size, float(one["trace_standard_error"]) / size
+        ax.errorbar(
+            abs(mean), row, xerr=error, fmt="o", color=GREY, mfc="white" if mean < 0 else GREY
+        )
+    whole_decades(ax)
+    ax.set_xlabel(r"$|t|/N$")
+
+
+def whole_decades(ax: Axes) -> None:
+    """A logarithmic axis from one power of ten to another, so that two of them are named."""
+    ax.set_xscale("log")
+    low, high = np.log10(ax.get_xlim())
+    ax.set_xlim(10 ** np.floor(low), 10 ** np.ceil(high))
+    ax.xaxis.set_major_locator(ticker.LogLocator(numticks=4))
+    ax.xaxis.set_minor_formatter(ticker.NullFormatter())
+
+
+def draw_visibility(ax: Axes, rows: np.ndarray, sampled: list[xr.Dataset]) -> None:
+    """Both probabilities with their intervals."""
+    for kind, offset, face in (("spectrum", -0.15, GREY), ("direct", 0.15, "white")):
+        value, low, high = (
+            np.array([float(one[f"visibility_{kind}{end}"]) for one in sampled])
+            for end in ("", "_low", "_high")
+        )
+        ax.errorbar(
+            value, rows + offset, xerr=[value - low, high - value], fmt="o", color=GREY, mfc=face
+        )
+    ax.set_xlim(-0.04, 1.04)
+    ax.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
+    ax.set_xlabel("visibility")
+
+
+def draw_kinds(ax: Axes, rows: np.ndarray, localisations: list[xr.Dataset]) -> None:
+    """Stacked shares of the kinds in both eigenvectors."""
+    for row, one in zip(rows, localisations, strict=True):
+        kinds = one["kind"].values.astype(str)
+        for pair, offset in ((-1, -0.2), (0, 0.2)):
+            share, left = one["share"].values[pair], 0.0
+            for kind, colour in KINDS.items():
+                width = float(share[kinds == kind].sum())
+                ax.barh(row + offset, width, 0.36, left=left, color=colour)
+                left += width
+    ax.set_xlim(0, 1)
+    ax.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
+    ax.set_xlabel(r"share in $v_{\max}$, $v_{\min}$")

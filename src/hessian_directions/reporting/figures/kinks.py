@@ -1,0 +1,172 @@
+"""What kinks add to second differences: predicted against measured, and the jumps behind it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib import colormaps, ticker
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from hessian_directions.reporting.figures.drawing import (
+    BLUE,
+    DOUBLE,
+    SINGLE,
+    VERMILION,
+    label_left,
+    legend_below,
+    line_handle,
+    require,
+    styled,
+    title_panels,
+    two_lines,
+)
+
+FIGURES = {
+    "kinks": {
+        "title": "What kinks add to second differences of the loss",
+        "category": "4. Traces",
+        "reads": {"studies": "kinks"},
+        "caption": r"""
+Above: D(ε) − v'Hv, what the second difference along a Gaussian direction v measures beside the
+curvature, against Σ J_k K_ε(x_k), what the kinks within ε are predicted to add to first order from
+derivatives at θ alone; a point is a direction, its colour the step, and both are divided by the
+mean of v'Hv. On the line they are equal; off it lie truncation, at the largest steps, and what is
+of higher order in ε. Axes that reach beyond ±10 are linear between −1 and 1 and logarithmic
+elsewhere. Below: jumps J_k of the slope of the loss at the kinks crossed with the step written there,
+by size, for each sign: the number of kinks a direction and quarter of a decade, and the share of
+negative ones.""",
+    },
+}
+COLUMNS = 5
+MARKERS = "osD^vP<>X"
+
+
+@styled
+def draw(studies: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure:
+    """Two panels a network: measured against predicted excess, and the sizes of the jumps.
+
+    Networks without kinks are left out where others have some.
+
+    Args:
+        studies: Per network, difference and predicted (step, direction), exact (direction), size
+            (sign, step, bin), n_kinks (sign, step, direction); coordinates step in units of the
+            Gaussian directions, bin in log₁₀|J|.
+        labels: Printed names of the networks.
+    """
+    require(studies)
+    kinked = {name: one for name, one in studies.items() if float(one["n_kinks"].sum()) > 0}
+    studies = kinked or studies
+    n_columns = min(len(studies), COLUMNS)
+    n_blocks = -(-len(studies) // n_columns)
+    width = SINGLE if n_columns == 1 else DOUBLE
+    figure = Figure(
+        figsize=(width, (4.6 if n_columns < 3 else 3.5) * n_blocks), layout="constrained"
+    )
+    grid = figure.subplots(
+        2 * n_blocks, n_columns, squeeze=False, height_ratios=[1.25, 1.0] * n_blocks
+    )
+    for ax in [*grid[-2, :], *grid[-1, :]]:
+        ax.set_visible(False)
+    steps = sorted({float(step) for one in studies.values() for step in one["step"].values})
+    colours = dict(zip(steps, colormaps["viridis"](np.linspace(0.0, 0.9, len(steps)))))
+    above, below = [], []
+    for index, study in enumerate(studies.values()):
+        row, column = divmod(index, n_columns)
+        above.append(grid[2 * row, column])
+        below.append(grid[2 * row + 1, column])
+        _draw_excess(above[-1], study, steps, colours)
+        _draw_jumps(below[-1], study)
+    for ax in [*above, *below]:
+        ax.set_visible(True)
+    for ax in grid.flat:
+        if not ax.get_visible():
+            ax.remove()
+    label_left(above, "measured excess")
+    label_left(below, "kinks a direction")
+    title_panels(above, [two_lines(labels.get(name, name)) for name in studies])
+    handles = [
+        line_handle(_step(step), color=colours[step], marker=MARKERS[i % 9], ls="", ms=3.5)
+        for i, step in enumerate(steps)
+    ]
+    handles += [
+        line_handle("positive jumps", color=VERMILION),
+        line_handle("negative jumps", color=BLUE),
+    ]
+    legend_below(figure, handles, 5)
+    return figure
+
+
+def _draw_excess(
+    ax: Axes, study: xr.Dataset, steps: list[float], colours: Mapping[float, Any]
+) -> None:
+    scale = abs(float(study["exact"].mean())) or 1.0
+    ends = [0.0]
+    for step in study["step"].values:
+        one = study.sel(step=step)
+        predicted = one["predicted"].values / scale
+        measured = (one["difference"] - one["exact"]).values / scale
+        ax.plot(
+            predicted,
+            measured,
+            ls="",
+            marker=MARKERS[steps.index(float(step)) % 9],
+            ms=3.5,
+            mfc=(*colours[float(step)][:3], 0.5),
+            mec=colours[float(step)],
+            mew=0.5,
+        )
+        ends += [predicted.min(), predicted.max(), measured.min(), measured.max()]
+    ax.axline((0, 0), slope=1, color="black", linewidth=0.8, zorder=1)
+    low, high = min(ends), max(ends)
+    if max(-low, high) > 10:
+        ax.set_xscale("symlog", linthresh=1.0)
+        ax.set_yscale("symlog", linthresh=1.0)
+        low, high = 1.4 * low - 0.2, 1.4 * high
+    else:
+        low, high = low - 0.05 * (high - low), high + 0.05 * (high - low)
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_major_locator(ticker.MaxNLocator(4))
+    ax.set(xlim=(low, high), ylim=(low, high), aspect="equal", xlabel="predicted excess")
+
+
+def _draw_jumps(ax: Axes, study: xr.Dataset) -> None:
+    """Sizes of the jumps at the step in the middle."""
+    step = float(np.sort(study["step"].values)[study.sizes["step"] // 2])
+    size = study["size"].sel(step=step) / study.sizes["direction"]
+    for sign, colour in ((1, VERMILION), (-1, BLUE)):
+        values = size.sel(sign=sign).values
+        ax.stairs(values, _edges(study["bin"].values), color=colour, fill=True, alpha=0.25)
+        ax.stairs(values, _edges(study["bin"].values), color=colour, linewidth=0.9)
+    filled = np.flatnonzero(size.sum("sign").values)
+    if filled.size:
+        edges = _edges(study["bin"].values)
+        # No tick in the corners, where those of both axes would meet.
+        ax.set_xlim(np.floor(edges[filled[0]]) - 0.6, np.ceil(edges[filled[-1] + 1]) + 0.6)
+    # Most jumps of a large network are far too small to count, and fill one bin.
+    ax.set_yscale("symlog", linthresh=1.0)
+    ax.set_ylim(0, 30 * max(float(size.max()), 1.0))
+    decades = ticker.SymmetricalLogLocator(base=10, linthresh=1.0, subs=[1.0])
+    decades.set_params(numticks=5)
+    ax.yaxis.set_major_locator(decades)
+    ax.yaxis.set_minor_locator(ticker.NullLocator())
+    counts = study["n_kinks"].sel(step=step).sum("direction")
+    total = float(counts.sum())
+    share = f"{100 * float(counts.sel(sign=-1)) / total:.0f} % negative" if total else "no kinks"
+    said = f"{_step(step)}\n{share}"
+    ax.text(0.96, 0.95, said, transform=ax.transAxes, va="top", ha="right", fontsize=6.5)
+    ax.xaxis.set_major_locator(ticker.MaxNLocator(5, integer=True))
+    ax.set_xlabel(r"$\log_{10}|J|$")
+
+
+def _step(step: float) -> str:
+    """ε = 3×10⁻⁴."""
+    mantissa, exponent = f"{step:.1e}".split("e")
+    factor = "" if float(mantissa) == 1 else rf"{float(mantissa):g}\times"
+    return rf"$\varepsilon={factor}10^{{{int(exponent)}}}$"
+
+
+def _edges(centres: np.ndarray) -> np.ndarray:
+    width = centres[1] - centres[0]
+    return np.append(centres - width / 2, centres[-1] + width / 2)

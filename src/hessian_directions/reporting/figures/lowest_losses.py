@@ -1,0 +1,140 @@
+"""How much lower a loss the same search finds in random planes and in the Hessian plane."""
+
+from collections.abc import Mapping
+from itertools import cycle
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from hessian_directions.reporting.figures.drawing import (
+    COLOURS,
+    GREEN,
+    GREY,
+    SKY,
+    VERMILION,
+    Array,
+    label_left,
+    legend_below,
+    line_handle,
+    log_axis,
+    panel_grid,
+    styled,
+    title_panels,
+    two_lines,
+)
+from hessian_directions.statistics.proportions import TIE, as_low
+
+FIGURES = {
+    "lowest_losses": {
+        "title": "Lower losses in random and Hessian planes",
+        "category": "5. Slices",
+        "reads": {"discs": "lowest_losses"},
+        "caption": r"""
+By what part of itself the loss falls, (L(θ*) − L)/L(θ*), at the lowest point that the same search
+finds in discs of radius ρ: in random planes (line: median, band: the middle four fifths), in the
+Hessian plane of λ\ :sub:`max` and λ\ :sub:`min`, and in a plane along the slope, as a control.
+Dotted: the fall in random planes that the slope alone predicts, ‖∇L‖√(2/N)ρ. Falls within rounding
+are not drawn. **Last panel:** share of the random planes that go at least as low as the Hessian
+plane, a tie counting as half; band: 95 % interval, in which ties decide nothing.""",
+    },
+}
+
+
+@styled
+def draw(discs: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure:
+    """A panel for each network, and one for the shares of all of them.
+
+    Args:
+        discs: Per network, lowest_loss (plane, radius), hessian_lowest_loss, slope_lowest_loss and
+            random_slope (radius), loss, noise, and the coordinate radius.
+        labels: Printed names of the networks.
+    """
+    # A figure without networks has no shares either.
+    n_panels = len(discs) + bool(discs)
+    figure, axes = panel_grid(n_panels, 4 if n_panels > 6 else 3, 2.2)
+    titles = [two_lines(labels.get(name, name)) for name in discs]
+    for ax, dataset in zip(axes, discs.values(), strict=False):
+        draw_falls(ax, dataset)
+    shares = draw_shares(axes[-1], discs, labels)
+    label_left(axes[:-1], r"fall of the loss / $L(\theta^{*}\,)$")
+    title_panels(axes, [*titles, "planes as low\nas the Hessian"])
+    dotted = line_handle("slope alone, random planes", color="black", lw=0.9, ls=":")
+    legend_below(
+        figure,
+        [
+            line_handle("random planes", color=GREY, lw=1.2),
+            line_handle("Hessian plane", color=VERMILION, lw=1.4),
+            line_handle("plane along the slope", color=GREEN, lw=1.2),
+            dotted,
+            *shares,
+        ],
+        4,
+    )
+    return figure
+
+
+def draw_falls(ax: Axes, dataset: xr.Dataset) -> None:
+    """Draw by how much the loss falls in the planes of each kind."""
+    radius, loss = dataset["radius"].values, float(dataset["loss"])
+    smallest = TIE * float(dataset["noise"]) / loss
+    random, hessian, slope = (
+        (loss - dataset[name].values) / loss
+        for name in ("lowest_loss", "hessian_lowest_loss", "slope_lowest_loss")
+    )
+    low, middle, high = np.quantile(random, (0.1, 0.5, 0.9), axis=0)
+    predicted = dataset["random_slope"].values / loss
+    curves: dict[str, tuple[Array, dict[str, Any]]] = {
+        "random": (middle, {"color": GREY, "lw": 1.2}),
+        "slope": (slope, {"color": GREEN, "lw": 1.2}),
+        "hessian": (hessian, {"color": VERMILION, "lw": 1.4}),
+    }
+    seen = [high[high > smallest]]
+    for values, look in curves.values():
+        shown = np.where(values > smallest, values, np.nan)
+        ax.plot(radius, shown, **look)
+        seen.append(shown[np.isfinite(shown)])
+    ax.plot(radius, predicted, color="black", lw=0.9, ls=":")
+    # The prediction may leave the picture: beyond the loss itself it means nothing.
+    falls = np.concatenate(seen)
+    falls = falls if falls.size else predicted
+    floor, top = falls.min() / 2, falls.max() * 2
+    ends = np.clip([low, high], floor, None)
+    ax.fill_between(radius, *ends, color=GREY, alpha=0.2, lw=0)
+    ax.set_ylim(floor, top)
+    log_axis(ax, "x")
+    log_axis(ax, "y")
+    ax.set_xlabel(r"radius $\rho$")
+
+
+def draw_shares(
+    ax: Axes, discs: Mapping[str, xr.Dataset], labels: Mapping[str, str]
+) -> list[Line2D]:
+    """Draw the share of random planes that go as low as the Hessian plane, for all networks."""
+    handles = []
+    ax.axhline(0.5, color="0.6", lw=0.7, ls=":")
+    looks = zip(cycle((*COLOURS, SKY)), cycle("osD^vP"), strict=False)
+    for (name, dataset), (colour, marker) in zip(discs.items(), looks, strict=False):
+        radius, tie = dataset["radius"].values, TIE * float(dataset["noise"])
+        shares, low, high = np.transpose(
+            [
+                as_low(planes, hessian, tie)
+                for planes, hessian in zip(
+                    dataset["lowest_loss"].values.T,
+                    dataset["hessian_lowest_loss"].values,
+                    strict=True,
+                )
+            ]
+        )
+        ax.fill_between(radius, low, high, color=colour, alpha=0.12, lw=0)
+        look: dict[str, Any] = {"color": colour, "marker": marker, "ms": 3, "lw": 1.0}
+        ax.plot(radius, shares, **look)
+        handles.append(line_handle(labels.get(name, name), **look))
+    ax.set_ylim(-0.03, 1.03)
+    log_axis(ax, "x")
+    ax.set_xlabel(r"radius $\rho$")
+    ax.set_ylabel("share of random planes")
+    return handles

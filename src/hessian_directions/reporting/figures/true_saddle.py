@@ -1,0 +1,128 @@
+"""The central picture: a true saddle of a network, unseen in a random slice, seen in the Hessian slice."""
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib import ticker
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+
+from hessian_directions.reporting.figures.drawing import (
+    DOUBLE,
+    Array,
+    diverging_map,
+    signed_levels,
+    styled,
+)
+
+FIGURES = {
+    "true_saddle": {
+        "title": "A true saddle in a random slice and along its Hessian directions",
+        "category": "3. Synthetic saddles",
+        "reads": {"points": "critical_points"},
+        "caption": r"""
+Loss around one critical point θ* of a network, relative to its value there: red above, blue below,
+white and the black line at L(θ*). **(a)** Along two random directions: the saddle looks like a
+minimum where t > 0, a maximum where t < 0. **(b)** Along the eigenvectors of λ\ :sub:`max` and
+λ\ :sub:`min`: the same point is a
+saddle. Directions have length one, so axes are distances in parameter space. Half-widths are in
+proportion to \|κ\|\ :sup:`−1/2`, κ being the curvature along a direction (t/N for random ones), so
+that the quadratic part of the loss changes by the same amount up to every edge. Both panels share
+one scale.""",
+    },
+}
+
+TITLES = {"random": "two random directions", "hessian": "two Hessian directions"}
+AXES = {
+    "random": (r"$\alpha\,\|\eta\|$", r"$\beta\,\|\delta\|$"),
+    "hessian": (r"along $u_{\max}$", r"along $u_{\min}$"),
+}
+
+
+@styled
+def draw(points: xr.Dataset) -> Figure:
+    """L − L(θ*) of the shown critical point over both planes, from the side.
+
+    Args:
+        points: surface (plane, alpha, beta), half_width (plane, direction), shown; of each point
+            r, index, n_parameters, visibility_sampled.
+    """
+    point = points.isel(point=int(points["shown"]))
+    norm, levels = signed_levels([points["surface"].values])
+    figure = Figure(figsize=(DOUBLE, 3.2))
+    for column, (plane, title) in enumerate(TITLES.items()):
+        ax = figure.add_axes((0.005 + 0.5 * column, 0.07, 0.46, 0.88), projection="3d")
+        half_widths = points["half_width"].sel(plane=plane).values
+        draw_surface(ax, points["surface"].sel(plane=plane), half_widths, norm, levels)
+        for name, text in zip("xy", AXES[plane], strict=True):
+            ax.set(**{f"{name}label": text})
+        figure.text(0.02 + 0.5 * column, 0.95, f"({'ab'[column]}) {title}")
+    share = 100 * float(point["visibility_sampled"])
+    seen = f"{share:.2g} %" if share else f"less than {100 * float(point['visibility_high']):.1g} %"
+    figure.text(
+        0.5,
+        0.015,
+        rf"$N={int(point['n_parameters'])}$ parameters, {int(point['index'])} negative eigenvalues, "
+        rf"$r={float(point['r']):.1f}$: {seen} of random slices show the saddle",
+        ha="center",
+    )
+    return figure
+
+
+def draw_surface(
+    ax: Any, surface: xr.DataArray, half_widths: Array, norm: Normalize, levels: Array
+) -> None:
+    """Draw one surface with its contours on the floor, the level of the saddle in black."""
+    height = surface.transpose("alpha", "beta").values
+    alpha, beta = np.meshgrid(
+        surface["alpha"].values * half_widths[0],
+        surface["beta"].values * half_widths[1],
+        indexing="ij",
+    )
+    colours = diverging_map()
+    bound = float(levels[-1])
+    floor = -1.9 * bound
+    ax.computed_zorder = False
+    ax.contourf(
+        alpha,
+        beta,
+        height,
+        levels=levels,
+        zdir="z",
+        offset=floor,
+        cmap=colours,
+        norm=norm,
+        zorder=0,
+    )
+    if height.min() < 0 < height.max():
+        ax.contour(
+            alpha, beta, height, levels=[0.0], zdir="z", offset=floor, colors="black", zorder=1
+        )
+    ax.plot_surface(
+        alpha,
+        beta,
+        height,
+        facecolors=colours(norm(height)),
+        rcount=60,
+        ccount=60,
+        linewidth=0.15,
+        edgecolor=(0, 0, 0, 0.18),
+        shade=False,
+        rasterized=True,
+        zorder=2,
+    )
+    if height.min() < 0 < height.max():
+        ax.contour(alpha, beta, height, levels=[0.0], colors="black", linewidths=1.0, zorder=3)
+    ax.plot([0], [0], [0], "o", color="black", markersize=3, zorder=4)
+    ax.set_zlim(floor, bound)
+    ax.view_init(elev=24, azim=-58)
+    ax.set_box_aspect((1, 1, 0.8), zoom=1.0)
+    ax.set_zlabel(r"$L-L(\theta^{*}\,)$", labelpad=-2)
+    ax.xaxis.labelpad = ax.yaxis.labelpad = -5
+    ax.tick_params(pad=-2)
+    for axis in (ax.xaxis, ax.yaxis, ax.zaxis):
+        axis.set_major_locator(ticker.MaxNLocator(4))
+        axis.set_pane_color((1.0, 1.0, 1.0, 0.0))
+    ticks = ticker.MaxNLocator(4, symmetric=True).tick_values(-bound, bound)
+    ax.zaxis.set_major_locator(ticker.FixedLocator([tick for tick in ticks if abs(tick) <= bound]))

@@ -1,0 +1,73 @@
+"""The plane that turns from a random slice to that of λ_max and λ_min: the saddle comes out."""
+
+from collections.abc import Mapping
+
+import xarray as xr
+from matplotlib.figure import Figure
+
+from hessian_directions.reporting.figures.drawing import (
+    DOUBLE,
+    require,
+    styled,
+    two_lines,
+)
+from hessian_directions.reporting.figures.slices import Panel, draw_panel, finish
+
+FIGURES = {
+    "turning": {
+        "title": "The plane turning from random to Hessian directions",
+        "category": "5. Slices",
+        "reads": {"planes": "turning"},
+        "caption": r"""
+Training loss relative to that of the network, L − L(θ*), over planes on the shortest way from that of
+two random directions (0°) to that of the eigenvectors of λ\ :sub:`max` (α) and λ\ :sub:`min` (β) (90°),
+one row a network. Colours span ± the largest change of each panel, written in its corner, and follow
+arcsinh. Black line: the loss of the network; cross: the network; circle: lowest loss on the grid. Axes:
+distance in parameter space; half-widths follow the curvature.""",
+    },
+}
+
+
+def shown(count: int) -> list[int]:
+    """Which of so many planes make a row: most changes near the random one."""
+    return sorted({0, 1, 2, count // 2, count - 1})
+
+
+@styled
+def draw(planes: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure:
+    """L − L(θ*) over a few of the planes of each network.
+
+    Args:
+        planes: Per network, loss (angle, alpha, beta) with alpha and beta in half-widths, and
+            half_width (angle, axis).
+        labels: Printed names of the networks.
+    """
+    require(planes)
+    columns = max(len(shown(one.sizes["angle"])) for one in planes.values())
+    side = (DOUBLE - 1.2) / columns - 0.35
+    size = (DOUBLE, 0.65 + (side + 0.45) * len(planes))
+    figure = Figure(figsize=size, layout="compressed")
+    grid = figure.subplots(len(planes), columns, squeeze=False)
+    drawn, titles = [], []
+    for axes, (name, turned) in zip(grid, planes.items(), strict=True):
+        for ax in axes:
+            ax.set_axis_off()
+        for ax, number in zip(axes, shown(turned.sizes["angle"])):
+            ax.set_axis_on()
+            plane = turned.isel(angle=number)
+            loss = plane["loss"].transpose("alpha", "beta")
+            change = (loss - loss.sel(alpha=0.0, beta=0.0)).values
+            alpha, beta = (
+                plane[axis].values * float(plane["half_width"].sel(axis=axis))
+                for axis in ("alpha", "beta")
+            )
+            title = f"{float(plane['angle']):.0f}°"
+            filled = draw_panel(ax, Panel(title, alpha, beta, change))
+            drawn.append(ax)
+            titles.append(title)
+        label = [two_lines(labels.get(name, name))] if len(planes) > 1 else []
+        axes[0].set_ylabel("\n".join([*label, r"$\beta\,\|\delta\|$"]))
+    for ax in grid[-1]:
+        ax.set_xlabel(r"$\alpha\,\|\eta\|$")
+    finish(figure, filled, drawn, titles)
+    return figure

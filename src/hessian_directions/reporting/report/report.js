@@ -1,0 +1,735 @@
+"use strict";
+// The report's program: which page is open, what is sorted, and one function for each kind of picture.
+// Pictures are drawn when they come into view. Every kind gets its place and its data and returns a
+// function that draws it anew, for another theme.
+
+// Numbers.
+
+function decoded(value) {
+  // Arrays of Python's, base64 of float32; those of several axes become nested arrays.
+  if (Array.isArray(value)) return value.map(decoded);
+  if (value === null || typeof value !== "object") return value;
+  if ("f4" in value) {
+    const bytes = Uint8Array.from(atob(value.f4), (letter) => letter.charCodeAt(0));
+    return nested(new Float32Array(bytes.buffer), value.shape);
+  }
+  return Object.fromEntries(Object.entries(value).map(([key, entry]) => [key, decoded(entry)]));
+}
+
+function nested(flat, shape) {
+  if (shape.length < 2) return Array.from(flat);
+  const size = flat.length / shape[0];
+  return Array.from({ length: shape[0] }, (_, i) =>
+    nested(flat.subarray(i * size, (i + 1) * size), shape.slice(1)));
+}
+
+const RAISED = { "-": "⁻", 0: "⁰", 1: "¹", 2: "²", 3: "³", 4: "⁴", 5: "⁵", 6: "⁶", 7: "⁷", 8: "⁸", 9: "⁹" };
+
+function number(value, digits = 3) {
+  if (value === null || !Number.isFinite(value)) return "–";
+  let text = String(Number(value.toPrecision(digits)));
+  const size = Math.abs(value);
+  if (size && (size < 1e-3 || size >= 1e5)) {
+    const [mantissa, exponent] = value.toExponential(digits - 1).split("e");
+    const power = [...String(Number(exponent))].map((letter) => RAISED[letter]).join("");
+    text = `${Number(mantissa)}·10${power}`;
+  }
+  return text.replace(/^-/, "−");
+}
+
+const flat = (rows) => rows.flatMap((row) => Array.from(row));
+const largest = (values) => values.reduce((found, value) => (value > found ? value : found), -Infinity);
+const smallest = (values) => values.reduce((found, value) => (value < found ? value : found), Infinity);
+const bound = (rows) => largest(flat(rows).filter(Number.isFinite).map(Math.abs)) || 1;
+const even = (rows) => rows.map((row, i) => row.map((value, j) =>
+  (value + rows[rows.length - 1 - i][row.length - 1 - j]) / 2));
+const transposed = (rows) => rows[0].map((_, j) => rows.map((row) => row[j]));
+const range = (n) => Array.from({ length: n }, (_, i) => i);
+// Linear up to 2 % of the largest change, logarithmic beyond, from −1 to 1.
+const LINEAR = 0.02;
+const squeezed = (value, scale) => Math.asinh(value / (LINEAR * scale)) / Math.asinh(1 / LINEAR);
+
+// Look.
+
+// Okabe and Ito's colours, one for each thing, the same in every picture; λₘₐₓ is vermilion, λₘᵢₙ blue.
+const LIGHT = { largest: "#D55E00", smallest: "#0072B2", green: "#009E73", purple: "#A0517C", orange: "#B97F00",
+  sky: "#3A94C9", grey: "#5D5D5D", ink: "#1b1b1f", line: "#d4d4da", paper: "#ffffff" };
+const DARK = { largest: "#FF8A3D", smallest: "#56B4E9", green: "#2CC79A", purple: "#E19BC0", orange: "#E69F00",
+  sky: "#8CD0F5", grey: "#A8A8B0", ink: "#ececf1", line: "#3c3c46", paper: "#1a1a20" };
+const BLUE_TO_RED = ["#2369bd", "#5380bc", "#7896c1", "#9baecb", "#bdc6d7", "#dfe1e8", "#faf5f4", "#efdad8",
+  "#e1b9b6", "#d39794", "#c67875", "#b85857", "#a9373b"].map((colour, i) => [i / 12, colour]);
+const MARKERS = ["circle", "diamond", "square", "triangle-up", "cross", "triangle-down", "x", "pentagon"];
+const colour = () => (document.documentElement.dataset.theme === "dark" ? DARK : LIGHT);
+const series = (i) => { const c = colour(); return [c.smallest, c.largest, c.green, c.purple, c.orange, c.grey, c.sky][i % 7]; };
+const narrow = () => window.innerWidth < 600;
+
+function axis(title, more = {}) {
+  const c = colour();
+  return { title: { text: title, standoff: 6 }, gridcolor: c.line, zerolinecolor: c.grey, linecolor: c.grey,
+    exponentformat: "power", minexponent: 3, automargin: true, ...more };
+}
+
+function scene(titles, more = {}) {
+  const c = colour();
+  const one = (title) => ({ title: { text: title }, gridcolor: c.line, zerolinecolor: c.grey, color: c.ink,
+    showspikes: false, showbackground: false, nticks: 5, exponentformat: "power", minexponent: 3 });
+  return { xaxis: one(titles[0]), yaxis: one(titles[1]), zaxis: { ...one(titles[2]), ...more },
+    aspectmode: "manual", aspectratio: { x: 1, y: 1, z: 0.75 }, dragmode: "turntable" };
+}
+
+// A div with a picture; drawing again keeps zoom and view.
+function place(host, name, label) {
+  const div = host.appendChild(document.createElement("div"));
+  div.className = `canvas ${name}`;
+  div.setAttribute("role", "img");
+  div.setAttribute("aria-label", label);
+  return div;
+}
+
+// The plotting library is text until there is something to draw: it takes seconds.
+function loadLibrary() {
+  if (window.Plotly) return;
+  const script = document.createElement("script");
+  script.textContent = document.getElementById("library").textContent;
+  document.head.append(script);
+}
+
+function draw(div, traces, layout = {}) {
+  loadLibrary();
+  const c = colour();
+  const margin = narrow() ? { l: 48, r: 8, t: 10, b: 44 } : { l: 64, r: 16, t: 14, b: 50 };
+  return Plotly.react(div, traces, {
+    margin, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", uirevision: "kept", autosize: true,
+    font: { family: "system-ui, sans-serif", size: narrow() ? 11 : 13, color: c.ink },
+    legend: { orientation: "h", yanchor: "bottom", y: 1.01, x: 0 },
+    hoverlabel: { bgcolor: c.paper, bordercolor: c.grey, font: { color: c.ink } },
+    // A finger that scrolls must not zoom.
+    dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
+    ...layout,
+  }, { responsive: true, displaylogo: false, displayModeBar: narrow() ? false : "hover",
+    modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] });
+}
+
+const line = (name, x, y, style, more = {}) =>
+  ({ type: "scatter", mode: "lines", name, x: Array.from(x), y: Array.from(y), line: style, ...more });
+
+// Controls.
+
+let made = 0;
+
+function controls(host) {
+  const div = host.appendChild(document.createElement("div"));
+  div.className = "controls";
+  return div;
+}
+
+// Buttons of which one is on: radios, so that arrow keys choose.
+function choice(host, label, options, chosen, changed) {
+  const group = host.appendChild(document.createElement("fieldset"));
+  const name = `choice${made++}`;
+  group.appendChild(document.createElement("legend")).textContent = label;
+  for (const [value, text] of options) {
+    const place = group.appendChild(document.createElement("label"));
+    const radio = place.appendChild(document.createElement("input"));
+    Object.assign(radio, { type: "radio", name, value, checked: value === chosen });
+    radio.addEventListener("change", () => changed(value));
+    place.appendChild(document.createElement("span")).textContent = text;
+  }
+  if (options.length < 2) group.hidden = true;
+}
+
+function menu(host, label, options, chosen, changed) {
+  const place = host.appendChild(document.createElement("label"));
+  place.append(label, " ");
+  const select = place.appendChild(document.createElement("select"));
+  for (const [value, text] of options) select.add(new Option(text, value, false, value === chosen));
+  select.addEventListener("change", () => changed(select.value));
+  if (options.length < 2) place.hidden = true;
+  return select;
+}
+
+function check(host, label, checked, changed) {
+  const place = host.appendChild(document.createElement("label"));
+  const box = place.appendChild(document.createElement("input"));
+  Object.assign(box, { type: "checkbox", checked });
+  place.append(" ", label);
+  box.addEventListener("change", () => changed(box.checked));
+}
+
+function slider(host, label, low, high, step, value, changed) {
+  const place = host.appendChild(document.createElement("label"));
+  place.className = "slider";
+  place.append(label, " ");
+  const input = place.appendChild(document.createElement("input"));
+  Object.assign(input, { type: "range", min: low, max: high, step, value });
+  input.addEventListener("input", () => changed(Number(input.value)));
+  return input;
+}
+
+function button(host, text, label, pressed) {
+  const made = host.appendChild(document.createElement("button"));
+  Object.assign(made, { type: "button", textContent: text, ariaLabel: label, title: label });
+  made.addEventListener("click", () => pressed(made));
+  return made;
+}
+
+function readout(host) {
+  const output = host.appendChild(document.createElement("output"));
+  output.className = "readout";
+  return output;
+}
+
+// Turn a surface without a pointer.
+function turnable(host, div) {
+  const turn = (degrees) => {
+    const eye = div._fullLayout.scene.camera.eye, a = (degrees * Math.PI) / 180;
+    Plotly.relayout(div, { "scene.camera.eye": {
+      x: eye.x * Math.cos(a) - eye.y * Math.sin(a), y: eye.x * Math.sin(a) + eye.y * Math.cos(a), z: eye.z } });
+  };
+  const group = host.appendChild(document.createElement("span"));
+  group.className = "turn";
+  button(group, "⟲", "Turn the surface to the left", () => turn(-15));
+  button(group, "⟳", "Turn the surface to the right", () => turn(15));
+}
+
+const HAS_SURFACES = (() => {
+  const context = document.createElement("canvas").getContext("webgl");
+  context?.getExtension("WEBGL_lose_context")?.loseContext();
+  return Boolean(context);
+})();
+
+// A surface and its map side by side, with cross-hairs that both share.
+//   shown(): {x, y, rows (x, y), titles, origin, cosine, note}; rows are changes of the loss.
+function surfaceAndMap(host, shown, options = {}) {
+  const bar = host.querySelector(".controls");
+  const pair = host.appendChild(document.createElement("div"));
+  pair.className = "pair";
+  const solid = HAS_SURFACES ? place(pair, "solid", "The loss as a surface, to be turned and zoomed") : null;
+  const map = place(pair, "map", "The loss as a map; arrow keys move the cross-hairs");
+  map.tabIndex = 0;
+  const said = readout(host);
+  said.setAttribute("aria-live", "polite");
+  const state = { at: null, linear: false, listens: false };
+  if (solid) {
+    check(bar, "height in proportion", false, (on) => { state.linear = on; again(); });
+    turnable(bar, solid);
+  }
+
+  function say() {
+    const { x, y, rows, origin, cosine, titles } = shown();
+    const [i, j] = state.at, a = x[i], b = y[j];
+    const distance = Math.sqrt(Math.max(a * a + b * b + 2 * a * b * (cosine ?? 0), 0));
+    const change = rows[i][j];
+    said.textContent = `α ${number(a)}, β ${number(b)}: ${titles.loss ?? "L"} = ${number(origin + change, 5)}, ` +
+      `${change < 0 ? "lower" : "higher"} by ${number(Math.abs(change))}, at distance ${number(distance)} from θ*`;
+  }
+
+  function hairs() {
+    const { x, y, rows } = shown(), [i, j] = state.at, c = "#111";
+    const scale = bound(rows), z = (value) => (state.linear ? value : squeezed(value, scale));
+    const dash = { color: c, width: 1, dash: "dot" };
+    Plotly.relayout(map, { shapes: [
+      { type: "line", x0: x[i], x1: x[i], yref: "paper", y0: 0, y1: 1, line: dash },
+      { type: "line", xref: "paper", x0: 0, x1: 1, y0: y[j], y1: y[j], line: dash }] });
+    if (solid) {
+      Plotly.restyle(solid, {
+        x: [y.map(() => x[i]), x, [x[i]]],
+        y: [y, x.map(() => y[j]), [y[j]]],
+        z: [rows[i].map(z), rows.map((row) => z(row[j])), [z(rows[i][j])]],
+      }, [1, 2, 3]);
+    }
+    say();
+  }
+
+  function move(i, j) {
+    const { x, y } = shown();
+    state.at = [Math.min(Math.max(i, 0), x.length - 1), Math.min(Math.max(j, 0), y.length - 1)];
+    hairs();
+  }
+
+  function nearest(values, value) {
+    return values.reduce((best, v, i) => (Math.abs(v - value) < Math.abs(values[best] - value) ? i : best), 0);
+  }
+
+  map.addEventListener("keydown", (event) => {
+    const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowDown: [0, -1], ArrowUp: [0, 1] }[event.key];
+    if (!step) return;
+    event.preventDefault();
+    move(state.at[0] + step[0], state.at[1] + step[1]);
+  });
+
+  async function again() {
+    const { x, y, rows, titles } = shown(), scale = bound(rows);
+    if (!state.at || state.at[0] >= x.length || state.at[1] >= y.length) {
+      state.at = [(x.length - 1) / 2, (y.length - 1) / 2];
+    }
+    const colours = rows.map((row) => row.map((value) => squeezed(value, scale)));
+    const ticks = [-1, -0.1, 0, 0.1, 1].map((share) => share * scale);
+    const bar = { tickvals: ticks.map((value) => squeezed(value, scale)), ticktext: ticks.map((value) => number(value, 2)),
+      title: { text: "L − L(θ*)", side: "right" }, thickness: 12, outlinewidth: 0, len: 0.9 };
+    const common = { colorscale: BLUE_TO_RED, zmin: -1, zmax: 1 };
+    const hovered = "α %{x:.4~g}<br>β %{y:.4~g}<br>L − L(θ*) %{text}<extra></extra>";
+    const texts = transposed(rows).map((row) => row.map((value) => number(value)));
+    const centred = (values) => [values[0], values[values.length - 1]];
+    await draw(map, [
+      { type: "contour", x, y, z: transposed(colours), text: texts, ...common, autocontour: false,
+        contours: { start: -1, end: 1, size: 1 / 12, coloring: "fill" }, line: { width: 0.5, color: "rgba(255,255,255,.6)" },
+        colorbar: bar, showscale: !narrow(), hovertemplate: hovered, connectgaps: false },
+      { type: "contour", x, y, z: transposed(colours), contours: { start: 0, end: 0, size: 1, coloring: "none" },
+        line: { width: 2, color: "#111" }, showscale: false, hoverinfo: "skip" },
+      { type: "scatter", mode: "markers", x: [0], y: [0], hoverinfo: "skip", showlegend: false,
+        marker: { symbol: "cross-thin", size: 12, line: { width: 2.5, color: "#111" } } },
+    ], { xaxis: axis(titles.x, { range: centred(x), zeroline: false }), yaxis: axis(titles.y, { range: centred(y), zeroline: false }),
+      uirevision: titles.key, showlegend: false });
+    if (solid) {
+      const heights = state.linear ? rows : colours;
+      const edge = { width: 4, color: "#111" };
+      const hair = { type: "scatter3d", mode: "lines", line: edge, hoverinfo: "skip", showlegend: false, x: [0], y: [0], z: [0] };
+      const high = state.linear ? [Math.min(smallest(flat(rows)), 0), scale] : [-1, 1];
+      await draw(solid, [
+        { type: "surface", x, y, z: transposed(heights), surfacecolor: transposed(colours), text: texts, cmin: -1, cmax: 1,
+          colorscale: BLUE_TO_RED, showscale: false, hovertemplate: hovered,
+          lighting: { ambient: 0.75, diffuse: 0.5, specular: 0.05, roughness: 0.9 },
+          contours: { x: { highlight: false }, y: { highlight: false }, z: { highlight: false } } },
+        hair, { ...hair }, { ...hair, mode: "markers", marker: { size: 4, color: "#111" } },
+      ], { margin: { l: 0, r: 0, t: 0, b: 0 }, uirevision: options.keepView ? "kept" : titles.key, showlegend: false,
+        scene: { ...scene([titles.x, titles.y, "L − L(θ*)"], { range: high,
+          ...(state.linear ? {} : { tickvals: bar.tickvals, ticktext: bar.ticktext }) }),
+        camera: { eye: narrow() ? { x: -1.45, y: -1.55, z: 0.95 } : { x: -1.2, y: -1.3, z: 0.8 }, center: { x: 0, y: 0, z: -0.1 } } } });
+    }
+    hairs();
+    if (!state.listens) {
+      state.listens = true;
+      map.on("plotly_hover", ({ points: [point] }) => move(nearest(shown().x, point.x), nearest(shown().y, point.y)));
+      solid?.on("plotly_hover", ({ points: [point] }) => {
+        if (point.curveNumber === 0) move(nearest(shown().x, point.x), nearest(shown().y, point.y));
+      });
+    }
+  }
+  return again;
+}
+
+// Kinds of pictures.
+
+const PLANES = { random: "random", filter: "filter-normalised", hessian: "Hessian" };
+const SPLITS = { train: "training", test: "test" };
+const kinds = {};
+
+kinds.slices = (host, { planes }) => {
+  const names = Object.keys(planes), state = { plane: names[names.length - 1], even: false };
+  const splits = [...new Set(names.flatMap((name) => Object.keys(planes[name].losses)))];
+  state.split = splits[0];
+  const bar = controls(host);
+  choice(bar, "Plane", names.map((name) => [name, PLANES[name] ?? name]), state.plane, (name) => { state.plane = name; again(); });
+  choice(bar, "Loss", splits.map((name) => [name, SPLITS[name]]), state.split, (name) => { state.split = name; again(); });
+  check(bar, "without slopes", false, (on) => { state.even = on; again(); });
+  const again = surfaceAndMap(host, () => {
+    const plane = planes[state.plane], losses = plane.losses[state.split] ?? Object.values(plane.losses)[0];
+    const hessian = state.plane === "hessian";
+    return { x: plane.alpha, y: plane.beta, rows: state.even ? even(losses.change) : losses.change, origin: losses.origin,
+      cosine: plane.cosine, titles: { x: hessian ? "α, along λₘₐₓ" : "α", y: hessian ? "β, along λₘᵢₙ" : "β",
+        key: state.plane, loss: state.split === "test" ? "test L" : "L" } };
+  });
+  return again;
+};
+
+kinds.turning = (host, data) => {
+  const n = data.angle.length, state = { i: 0, even: false };
+  const bar = controls(host);
+  const input = slider(bar, "Angle", 0, n - 1, 1, 0, (i) => { state.i = i; again(); });
+  input.setAttribute("aria-label", "Angle by which the plane is turned, from random to Hessian directions");
+  let timer = null;
+  const stop = (play) => { clearInterval(timer); timer = null; play.textContent = "▶"; };
+  button(bar, "▶", "Turn the plane by itself", (play) => {
+    if (timer) return stop(play);
+    if (state.i === n - 1) state.i = -1;
+    play.textContent = "⏸";
+    timer = setInterval(() => {
+      state.i += 1;
+      input.value = state.i;
+      if (state.i >= n - 1 || !host.isConnected) stop(play);
+      again();
+    }, 700);
+  });
+  check(bar, "without slopes", false, (on) => { state.even = on; again(); });
+  const says = readout(host);
+  says.setAttribute("aria-live", "polite");
+  says.classList.add("strong");
+  const rows = () => (state.even ? even(data.change[state.i]) : data.change[state.i]);
+  const picture = surfaceAndMap(host, () => ({
+    x: data.points.map((p) => p * data.half_width[state.i][0]), y: data.points.map((p) => p * data.half_width[state.i][1]),
+    rows: rows(), origin: data.origin, cosine: 0,
+    titles: { x: "α", y: "β", key: `turned${state.i}` } }), { keepView: true });
+  const curve = place(host, "low", "Both principal curvatures against the angle");
+  async function again() {
+    const i = state.i, c = colour(), low = data.smallest[i], high = data.largest[i];
+    const looks = low < 0 && high > 0 ? "a saddle" : low >= 0 ? "a minimum" : "a maximum";
+    says.textContent = `${number(data.angle[i])}°: κ₋ = ${number(low)}, κ₊ = ${number(high)}, curved like ${looks}`;
+    input.setAttribute("aria-valuetext", says.textContent);
+    await picture();
+    const scale = 0.02 * Math.max(...data.largest.map(Math.abs), ...data.smallest.map(Math.abs)) / 4 || 1;
+    const bent = (value) => Math.asinh(value / scale), extent = Math.max(...data.largest.map(Math.abs), ...data.smallest.map(Math.abs));
+    const decades = range(6).map((k) => 10 ** (Math.floor(Math.log10(extent)) - k)).filter((v) => v >= scale);
+    const ticks = [...decades.map((v) => -v), 0, ...decades];
+    const one = (name, values, tone, symbol) => line(name, data.angle, values.map(bent), { color: tone, width: 2 },
+      { mode: "lines+markers", marker: { symbol, size: 7 }, text: values.map((v) => number(v)), hovertemplate: `${name} %{text}<extra></extra>` });
+    return draw(curve, [one("κ₊", data.largest, c.largest, "circle"), one("κ₋", data.smallest, c.smallest, "square")], {
+      xaxis: axis("angle", { ticksuffix: "°", dtick: narrow() ? 30 : 15, range: [-3, 93] }),
+      yaxis: axis("curvature", { tickvals: ticks.map(bent), ticktext: ticks.map((v) => number(v, 1)), zerolinewidth: 2,
+        range: [bent(Math.min(...data.smallest, 0)) - 0.4, bent(Math.max(...data.largest, 0)) + 0.4] }),
+      shapes: [{ type: "line", x0: data.angle[i], x1: data.angle[i], yref: "paper", y0: 0, y1: 1, line: { color: c.ink, width: 1.5, dash: "dot" } }],
+    });
+  }
+  return again;
+};
+
+const DIRECTIONS = { largest: "along λₘₐₓ", smallest: "along λₘᵢₙ", random_0: "random", random_1: "random, another" };
+
+kinds.lines = (host, data) => {
+  const finite = flat(data.loss).filter(Number.isFinite), top = largest(finite), low = smallest(finite);
+  const state = { logarithmic: low > 0 && top > 30 * low, bends: true };
+  const bar = controls(host);
+  check(bar, "logarithmic loss", state.logarithmic, (on) => { state.logarithmic = on; again(); });
+  check(bar, "parabolas", true, (on) => { state.bends = on; again(); });
+  const div = place(host, "", "Loss along lines through the weights");
+  const middle = data.distance.indexOf(0);
+  function again() {
+    const c = colour(), tones = { largest: c.largest, smallest: c.smallest, random_0: c.grey, random_1: c.green };
+    const dashes = { random_1: "dot" };
+    const traces = data.direction.flatMap((name, k) => {
+      const origin = data.loss[k][middle];
+      const drawn = [line(DIRECTIONS[name] ?? name, data.distance, data.loss[k], { color: tones[name] ?? series(k), width: 2.5, dash: dashes[name] },
+        { legendgroup: name, hovertemplate: "%{x:.3~g}: L = %{y:.5~g}<extra></extra>" })];
+      if (state.bends) {
+        const parabola = data.distance.map((s) => origin + data.slope[k] * s + 0.5 * data.curvature[k] * s * s);
+        drawn.push(line("", data.distance, parabola.map((v) => (state.logarithmic && v <= 0 ? null : v)),
+          { color: tones[name] ?? series(k), width: 1.2, dash: "dash" }, { legendgroup: name, showlegend: false, hoverinfo: "skip" }));
+      }
+      return drawn;
+    });
+    return draw(div, traces, { xaxis: axis("distance from θ*"), yaxis: axis("loss L", state.logarithmic ? { type: "log", range: [Math.log10(low) - 0.3, Math.log10(top) + 0.1] } :
+      { range: [Math.min(low - 0.05 * (top - low), low), top + 0.05 * (top - low)] }), uirevision: String(state.logarithmic) });
+  }
+  return again;
+};
+
+kinds.spectrum = (host, data) => {
+  const probes = data.nodes.map((nodes, p) => nodes.map((node, k) => [node, data.weights[p][k]]).filter(([node]) => Number.isFinite(node)))
+    .filter((probe) => probe.length);
+  const ends = Array.from(data.values), reach = [...probes.flat().map(([node]) => node), ...ends];
+  const low = smallest(reach), high = largest(reach);
+  // The bulk is about as wide as the negative end; without one, three decades below the largest.
+  const first = Math.floor(Math.log10(low < 0 ? -low : 1e-2 * high || 1)) - 1;
+  const last = Math.ceil(Math.log10(Math.max(-low, high)));
+  const state = { exponent: first };
+  const bar = controls(host);
+  const says = document.createElement("span");
+  slider(bar, "λ₀", first - 2, last, 0.25, first, (value) => { state.exponent = value; again(); });
+  bar.appendChild(says);
+  const div = place(host, "", "Density of the eigenvalues");
+  const WIDTH = 0.12; // of the Gaussians that broaden the quadrature, in units of arcsinh(λ/λ₀)
+  function again() {
+    const c = colour(), scale = 10 ** state.exponent, u = (value) => Math.asinh(value / scale);
+    says.textContent = number(scale, 2);
+    const from = Math.min(u(low), 0) - 6 * WIDTH, to = Math.max(u(high), 0) + 6 * WIDTH;
+    const grid = range(600).map((k) => from + ((to - from) * k) / 599);
+    const unit = WIDTH * Math.sqrt(2 * Math.PI), one = 1 / (data.n_parameters * unit), floor = one / 30;
+    const densities = probes.map((probe) => {
+      const density = new Float64Array(grid.length);
+      for (const [node, weight] of probe) {
+        const centre = u(node);
+        grid.forEach((at, k) => { density[k] += (weight / unit) * Math.exp(-0.5 * ((at - centre) / WIDTH) ** 2); });
+      }
+      return density;
+    });
+    const over = (pick) => grid.map((_, k) => Math.max(pick(densities.map((density) => density[k])), floor));
+    const mean = over((values) => values.reduce((a, b) => a + b) / values.length);
+    const top = 4 * largest(mean);
+    const ticks = [0];
+    for (let k = Math.ceil(state.exponent); k <= last; k += narrow() ? 2 : 1) ticks.push(10 ** k, -(10 ** k));
+    const kept = ticks.filter((v) => u(v) > from && u(v) < to && (v === 0 || Math.abs(u(v)) > 0.9));
+    const band = { mode: "lines", type: "scatter", x: grid, line: { width: 0 }, hoverinfo: "skip", showlegend: false };
+    const stem = (value, name, tone) => ({ type: "scatter", mode: "lines+markers", name: `${name} = ${number(value)}`, x: [u(value), u(value)], y: [floor, top / 2],
+      line: { color: tone, width: 1.5 }, marker: { symbol: "triangle-down", size: [0, 11], color: tone }, hovertemplate: `${name} ${number(value, 6)}<extra></extra>` });
+    const rug = (values, name, tone, symbol, height) => ({ type: "scatter", mode: "markers", name, x: values.map(u), y: values.map(() => height),
+      marker: { symbol, size: 10, color: tone, line: { color: tone, width: 1.5 } }, text: values.map((v) => number(v, 5)), hovertemplate: "λ = %{text}<extra></extra>" });
+    const traces = [
+      { ...band, y: over(smallest) },
+      { ...band, y: over(largest), fill: "tonexty", fillcolor: "rgba(0,158,115,.25)" },
+      line("density, by Lanczos quadrature", grid, mean.map((v) => (v > floor ? v : null)), { color: c.green, width: 2.5 },
+        { text: grid.map((v) => number(scale * Math.sinh(v))), hovertemplate: "λ = %{text}: %{y:.2~g}<extra></extra>" }),
+      line("one eigenvalue", [from, to], [one, one], { color: c.grey, width: 1, dash: "dot" }, { hoverinfo: "skip" }),
+    ];
+    if (data.ritz?.length) traces.push(rug(Array.from(data.ritz), "Ritz values", c.purple, "line-ns-open", floor * 1.6));
+    if (ends.length > 2) traces.push(rug(ends.slice(1, -1), "other eigenvalues", c.ink, "line-ns-open", floor * 4));
+    if (ends.length) traces.push(stem(largest(ends), "λₘₐₓ", c.largest), stem(smallest(ends), "λₘᵢₙ", c.smallest));
+    return draw(div, traces, {
+      xaxis: axis("eigenvalue λ", { tickvals: kept.map(u), ticktext: kept.map((v) => number(v, 1)), range: [from, to], zeroline: true }),
+      yaxis: axis("density of arcsinh(λ/λ₀)", { type: "log", range: [Math.log10(floor), Math.log10(top)] }), uirevision: String(state.exponent) });
+  }
+  return again;
+};
+
+kinds.localisation = (host, data) => {
+  const state = { by: "kind" };
+  choice(controls(host), "By", [["kind", "kinds of parameters"], ["layer", "layers"]], "kind", (by) => { state.by = by; again(); });
+  const div = place(host, "", "Shares of the extreme eigenvectors");
+  function again() {
+    const c = colour(), group = data[state.by], n = group.names.length;
+    const labels = n > 14 ? group.names.map((_, k) => k) : group.names;
+    const bars = (name, values, tone, pattern) => ({ type: "bar", name, x: labels, y: Array.from(values), customdata: group.names,
+      marker: { color: tone, pattern: { shape: pattern, fillmode: "overlay", fgcolor: c.paper, fgopacity: 1, size: 6, solidity: 0.25 } }, hovertemplate: `%{customdata}: %{y:.1%}<extra>${name}</extra>` });
+    return draw(div, [bars("of vₘₐₓ", group.largest, c.largest, ""), bars("of vₘᵢₙ", group.smallest, c.smallest, "/"),
+      bars("of the parameters", group.part, c.line === DARK.line ? "#6a6a74" : "#bfbfc6", "")],
+    { barmode: "group", bargap: 0.25, xaxis: axis(n > 14 ? "layer, from the input to the output" : "", { type: n > 14 ? "linear" : "category" }),
+      yaxis: axis("share", { tickformat: ".0%", rangemode: "tozero" }), uirevision: state.by });
+  }
+  return again;
+};
+
+kinds.visibility = (host, data) => {
+  const state = { logarithmic: true };
+  check(controls(host), "logarithmic share", true, (on) => { state.logarithmic = on; again(); });
+  const div = place(host, "", "Share of random slices with smaller κ₋");
+  function again() {
+    const c = colour(), n = data.smallest.length, share = range(n).map((k) => (k + 1) / n);
+    const floor = state.logarithmic ? smallest([0.5 / n, ...(data.predicted ? data.predicted.share : [])]) : 0;
+    const clipped = (values) => Array.from(values).map((v) => (state.logarithmic && v < floor ? null : v));
+    const band = { type: "scatter", mode: "lines", x: data.smallest, line: { width: 0, shape: "hv" }, hoverinfo: "skip", showlegend: false };
+    const traces = [
+      { ...band, y: Array.from(data.low).map((v) => Math.max(v, floor || 0)) }, { ...band, y: data.high, fill: "tonexty", fillcolor: "rgba(213,94,0,.22)" },
+      line(`${n} sampled slices, 95 % interval`, data.smallest, share, { color: c.largest, width: 2.5, shape: "hv" }, { hovertemplate: "%{y:.3~g} below %{x:.3~g}<extra></extra>" }),
+      line("Gaussian limit", data.limit.x, clipped(data.limit.share), { color: c.ink, width: 1.5, dash: "dash" }, { hoverinfo: "skip" }),
+    ];
+    if (data.predicted) traces.push(line("from the spectrum", data.predicted.x, data.predicted.share, { color: c.smallest, width: 2 }, { hovertemplate: "%{y:.3~g} below %{x:.3~g}<extra></extra>" }));
+    return draw(div, traces, { xaxis: axis("principal curvature κ₋", { range: [data.limit.x[0], data.limit.x[data.limit.x.length - 1]], zerolinewidth: 2 }),
+      yaxis: axis("share of slices with smaller κ₋", state.logarithmic ? { type: "log", range: [Math.log10(floor), 0.05] } : { range: [0, 1.03] }), uirevision: String(state.logarithmic),
+      annotations: [{ x: 0.98, y: 0.04, xref: "paper", yref: "paper", xanchor: "right", yanchor: "bottom", text: `r = t/f = ${number(data.r)}`, showarrow: false }] });
+  }
+  return again;
+};
+
+// Any curves and points: pictures of which one is chosen, each with its axes, curves, and perhaps a map behind.
+kinds.curves = (host, { pictures }) => {
+  const state = { i: 0, logarithmic: null }, bar = controls(host);
+  menu(bar, "Show", pictures.map((picture, i) => [String(i), picture.label]), "0", (i) => { state.i = Number(i); again(); });
+  const div = place(host, "", "Curves");
+  function again() {
+    const c = colour(), picture = pictures[state.i], logarithmic = picture.logarithmic ?? "";
+    const traces = [];
+    if (picture.map) {
+      traces.push({ type: "contour", ...picture.map, colorscale: "Cividis", contours: { coloring: "fill" }, line: { width: 0.5, color: "rgba(255,255,255,.5)" }, ncontours: 20,
+        colorbar: { title: { text: picture.map.title, side: "right" }, thickness: 12, outlinewidth: 0 }, showscale: !narrow(), hoverinfo: "skip" });
+    }
+    const shown = (axis, values) => Array.from(values).map((v) => (logarithmic.includes(axis) && !(v > 0) ? null : v));
+    picture.curves.forEach((curve, k) => {
+      const tone = picture.map ? "#ffffff" : c[curve.colour] ?? series(k), mode = curve.mode ?? "lines";
+      const x = shown("x", curve.x), y = shown("y", curve.y);
+      const trace = { type: "scatter", mode, name: curve.name, x, y, text: curve.text, line: { color: tone, width: 2, dash: curve.dash },
+        marker: { color: tone, size: 8, opacity: 0.8, symbol: MARKERS[k % MARKERS.length], line: { width: 0.5, color: c.paper } },
+        hovertemplate: `${curve.text ? "%{text}<br>" : ""}%{x:.4~g}: %{y:.4~g}<extra>%{fullData.name}</extra>` };
+      if (curve.x.some((v) => typeof v === "string")) trace.hovertemplate = "%{x}: %{y:.5~g}<extra></extra>";
+      if (curve.low && mode === "markers") {
+        trace.error_y = { type: "data", symmetric: false, thickness: 1.2, width: 2, color: tone,
+          array: curve.y.map((v, i) => Math.max(curve.high[i] - v, 0)), arrayminus: curve.y.map((v, i) => Math.max(v - curve.low[i], 0)) };
+      } else if (curve.low) {
+        const band = { type: "scatter", mode: "lines", x, line: { width: 0 }, hoverinfo: "skip", showlegend: false };
+        traces.push({ ...band, y: shown("y", curve.low) }, { ...band, y: shown("y", curve.high), fill: "tonexty", fillcolor: `${tone}38` });
+      }
+      traces.push(trace);
+    });
+    const is = (name) => (logarithmic.includes(name) ? { type: "log" } : {});
+    div.setAttribute("aria-label", `${picture.label}: ${picture.y} against ${picture.x}`);
+    return draw(div, traces, { xaxis: axis(picture.x, is("x")), yaxis: axis(picture.y, is("y")), uirevision: String(state.i), showlegend: true });
+  }
+  return again;
+};
+
+// Kendall's τ-b of two lists.
+function kendall(a, b) {
+  let agree = 0, tiesA = 0, tiesB = 0, pairs = 0;
+  for (let i = 0; i < a.length; i++) {
+    for (let j = 0; j < i; j++) {
+      const x = Math.sign(a[i] - a[j]), y = Math.sign(b[i] - b[j]);
+      agree += x * y; tiesA += x === 0; tiesB += y === 0; pairs += 1;
+    }
+  }
+  return agree / Math.sqrt((pairs - tiesA) * (pairs - tiesB));
+}
+
+kinds.population = (host, data) => {
+  const measures = Object.keys(data.measures), gaps = Object.keys(data.gaps), factors = Object.keys(data.factors);
+  const state = { measure: measures[0], gap: gaps[0], factor: factors[0], only: "all" };
+  const bar = controls(host);
+  const said = (name) => name.replaceAll("_", " ");
+  menu(bar, "Measure", measures.map((name) => [name, said(name)]), state.measure, (name) => { state.measure = name; again(); });
+  menu(bar, "Gap", gaps.map((name) => [name, name]), state.gap, (name) => { state.gap = name; again(); });
+  menu(bar, "Strata", factors.map((name) => [name, name]), state.factor, (name) => { state.factor = name; state.only = "all"; levels(); again(); });
+  const only = menu(bar, "Only", [["all", "all"], ["", ""]], "all", (level) => { state.only = level; again(); });
+  const of = (factor) => [...new Set(data.factors[factor])].sort((a, b) => a - b);
+  function levels() {
+    only.replaceChildren(...["all", ...of(state.factor).map(String)].map((level) => new Option(level === "all" ? level : number(Number(level), 2), level)));
+  }
+  levels();
+  const div = place(host, "", "Measure of flatness against the generalization gap");
+  const picked = readout(host);
+  picked.textContent = "Pick a point to read what was trained.";
+  function again() {
+    const c = colour(), x = data.measures[state.measure], y = data.gaps[state.gap], factor = data.factors[state.factor];
+    const positive = x.every((v) => v > 0) && largest(x) > 3 * smallest(x);
+    const traces = of(state.factor).filter((level) => state.only === "all" || String(level) === state.only).map((level, k) => {
+      const kept = range(x.length).filter((i) => factor[i] === level), a = kept.map((i) => x[i]), b = kept.map((i) => y[i]);
+      return { type: "scatter", mode: "markers", name: `${state.factor} ${number(level, 2)}: τ = ${number(kendall(a, b), 2)}`, x: a, y: b, customdata: kept,
+        marker: { size: 7, color: series(of(state.factor).indexOf(level)), symbol: MARKERS[of(state.factor).indexOf(level) % MARKERS.length], opacity: 0.75, line: { width: 0.4, color: c.paper } },
+        hovertemplate: "%{x:.4~g}, %{y:.3~g}<extra></extra>" };
+    });
+    return draw(div, traces, { xaxis: axis(said(state.measure), positive ? { type: "log" } : {}), yaxis: axis(state.gap), uirevision: `${state.measure}${state.gap}`, showlegend: true, hovermode: "closest" })
+      .then(() => {
+        div.removeAllListeners("plotly_click");
+        div.on("plotly_click", ({ points: [point] }) => {
+          const i = point.customdata;
+          picked.textContent = `${said(state.measure)} ${number(x[i])}, ${state.gap} ${number(y[i])}; ` +
+            factors.map((name) => `${name} ${number(data.factors[name][i], 2)}`).join(", ");
+        });
+      });
+  }
+  return again;
+};
+
+// Numbers computed here against the archive's: where each lies in its interval, and a table.
+kinds.comparison = (host, { rows }) => {
+  const state = { text: "", misses: false }, bar = controls(host);
+  const search = bar.appendChild(document.createElement("input"));
+  Object.assign(search, { type: "search", placeholder: "filter: trace, resnet8 …", ariaLabel: "Filter the numbers" });
+  search.addEventListener("input", () => { state.text = search.value.toLowerCase(); again(); });
+  check(bar, "misses only", false, (on) => { state.misses = on; again(); });
+  const div = place(host, "low", "Where each number lies in its interval");
+  const count = readout(host);
+  const wide = host.appendChild(document.createElement("div"));
+  wide.className = "wide";
+  const table = wide.appendChild(document.createElement("table"));
+  const MOST = 200;
+  function again() {
+    const c = colour();
+    const kept = rows.filter((row) => (!state.misses || !row.agrees) && `${row.quantity} ${row.row}`.toLowerCase().includes(state.text));
+    const judged = kept.map((row, i) => ({ row, i, at: (2 * (row.computed - (row.low + row.high) / 2)) / (row.high - row.low) })).filter(({ at }) => Number.isFinite(at));
+    const shown = (at) => Math.sign(at) * Math.min(Math.abs(at), 3);
+    const points = (name, agrees, tone, symbol) => {
+      const own = judged.filter(({ row }) => row.agrees === agrees);
+      return { type: "scatter", mode: "markers", name: `${own.length} ${name}`, x: own.map(({ i }) => i), y: own.map(({ at }) => shown(at)), marker: { color: tone, symbol, size: agrees ? 5 : 9 },
+        text: own.map(({ row }) => `${row.quantity}, ${row.row}<br>archive ${number(row.published, 5)}, here ${number(row.computed, 5)}<br>allowed ${number(row.low, 5)} to ${number(row.high, 5)}`), hovertemplate: "%{text}<extra></extra>" };
+    };
+    count.textContent = `${kept.length} of ${rows.length} numbers` + (kept.length > MOST ? `; the table has the first ${MOST}` : "");
+    const heads = ["number", "of", "archive", "here", "allowed from", "to", "by"];
+    const cell = (tag, text) => { const made = document.createElement(tag); made.textContent = text; return made; };
+    const head = document.createElement("tr");
+    head.append(...heads.map((text) => cell("th", text)));
+    const body = kept.slice(0, MOST).map((row) => {
+      const tr = document.createElement("tr");
+      tr.className = row.agrees ? "" : "miss";
+      tr.append(...[row.quantity, row.row, number(row.published, 6), number(row.computed, 6), number(row.low, 6), number(row.high, 6), row.within].map((text) => cell("td", text)));
+      return tr;
+    });
+    table.replaceChildren(document.createElement("thead"), document.createElement("tbody"));
+    table.tHead.append(head);
+    table.tBodies[0].append(...body);
+    return draw(div, [points("agree", true, c.smallest, "circle"), points("do not", false, c.largest, "x")], {
+      xaxis: axis("number, in the order of the table", { zeroline: false }), yaxis: axis("place in its interval", { tickvals: [-1, 0, 1], ticktext: ["low end", "middle", "high end"], range: [-3.2, 3.2] }), showlegend: true,
+      shapes: [-1, 1].map((y) => ({ type: "line", xref: "paper", x0: 0, x1: 1, y0: y, y1: y, line: { color: c.grey, width: 1, dash: "dash" } })) });
+  }
+  return again;
+};
+
+// The page itself.
+
+const drawn = new Map(); // place → the function that draws it anew
+
+function show(div) {
+  if (!drawn.has(div)) {
+    const data = decoded(JSON.parse(div.querySelector("script").textContent));
+    div.querySelector("p.note")?.remove();
+    drawn.set(div, kinds[div.dataset.kind](div, data));
+  }
+  return drawn.get(div)();
+}
+
+// Browsers keep few surfaces alive: those of a page that is left are given up.
+function leave(page) {
+  for (const div of page.querySelectorAll(".plot")) {
+    if (!drawn.delete(div)) continue;
+    div.querySelectorAll(".js-plotly-plot").forEach((plot) => Plotly.purge(plot));
+    div.replaceChildren(div.querySelector("script"));
+  }
+}
+
+const seen = new IntersectionObserver((entries) => {
+  for (const { isIntersecting, target } of entries) {
+    if (isIntersecting && !drawn.has(target)) show(target);
+  }
+}, { rootMargin: "300px" });
+
+function open(address) {
+  const pages = [...document.querySelectorAll("article.page")];
+  const target = address ? document.getElementById(decodeURIComponent(address)) : null;
+  const page = target?.closest("article.page") ?? pages[0];
+  for (const other of pages) {
+    if (other !== page && !other.hidden) leave(other);
+    other.hidden = other !== page;
+  }
+  for (const link of document.querySelectorAll("nav a")) {
+    const isHere = link.getAttribute("href") === `#${page.id}`;
+    isHere ? link.setAttribute("aria-current", "page") : link.removeAttribute("aria-current");
+    if (isHere) link.scrollIntoView({ block: "nearest", inline: "nearest" });
+  }
+  document.querySelectorAll(".sought").forEach((panel) => panel.classList.remove("sought"));
+  if (target && target !== page) {
+    target.classList.add("sought");
+    target.scrollIntoView();
+  } else {
+    window.scrollTo(0, 0);
+  }
+}
+
+function sort(table, column, direction) {
+  const body = table.tBodies[0];
+  const key = (row) => { const text = row.cells[column].dataset.key, value = Number(text); return text === "" ? NaN : Number.isNaN(value) ? text : value; };
+  const rows = [...body.rows].map((row) => [key(row), row]);
+  // What is not known comes last, whichever way.
+  const missing = (value) => Number.isNaN(value);
+  rows.sort(([a], [b]) => missing(a) - missing(b) || direction * (typeof a === "string" || typeof b === "string" ? String(a).localeCompare(String(b)) : a - b));
+  body.append(...rows.map(([, row]) => row));
+  [...table.tHead.rows[0].cells].forEach((cell, i) =>
+    cell.setAttribute("aria-sort", i !== column ? "none" : direction > 0 ? "ascending" : "descending"));
+}
+
+for (const table of document.querySelectorAll("table.sortable")) {
+  [...table.tHead.rows[0].cells].forEach((cell, column) =>
+    cell.addEventListener("click", () => sort(table, column, cell.getAttribute("aria-sort") === "ascending" ? -1 : 1)));
+}
+
+const themeButton = document.getElementById("theme");
+
+function setTheme(name) {
+  document.documentElement.dataset.theme = name;
+  themeButton.setAttribute("aria-pressed", String(name === "dark"));
+  for (const again of drawn.values()) again();
+}
+
+themeButton.addEventListener("click", () => setTheme(document.documentElement.dataset.theme === "dark" ? "light" : "dark"));
+const prefersDark = matchMedia("(prefers-color-scheme: dark)");
+prefersDark.addEventListener("change", () => setTheme(prefersDark.matches ? "dark" : "light"));
+setTheme(prefersDark.matches ? "dark" : "light");
+
+// On paper: light, with all pictures of the open page.
+let before = null;
+window.addEventListener("beforeprint", () => {
+  before = document.documentElement.dataset.theme;
+  setTheme("light");
+  document.querySelectorAll("article.page:not([hidden]) .plot").forEach(show);
+  document.querySelectorAll("article.page:not([hidden]) .js-plotly-plot").forEach((div) => Plotly.Plots.resize(div));
+});
+window.addEventListener("afterprint", () => setTheme(before));
+
+window.addEventListener("hashchange", () => open(location.hash.slice(1)));
+open(location.hash.slice(1));
+document.querySelectorAll(".plot").forEach((div) => seen.observe(div));

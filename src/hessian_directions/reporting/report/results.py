@@ -1,0 +1,139 @@
+"""What is known about a network, and what of it has to agree.
+
+Whoever made the numbers, the workflow or `overview.analyze`, hands over data sets; what is missing is
+left out.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import xarray as xr
+
+from hessian_directions.reporting.report.panels import Links
+
+# Exact curvature along a direction differs from its eigenvalue by the square of the residual over a
+# gap, and by rounding, which the noise floor measures.
+ROUNDINGS = 4.0
+
+SPLITS = {"train": "training", "test": "test"}
+
+
+@dataclass(frozen=True)
+class Results:
+    """What is known about one network; every part may be missing.
+
+    Attributes:
+        label: Printed name.
+        scores: Scalars loss, gradient_norm, theta_norm, n_parameters, n_images; train_… and
+            test_loss and _accuracy; attribute self_test.
+        eigenpairs: value, residual, converged, exact_curvature (pair), ascending; attributes
+            n_products, n_check_products, missed_probability, noise_floor.
+        trace: Scalars trace, trace_standard_error; where known n_samples, frobenius_norm,
+            frobenius_standard_error.
+        spectrum: nodes, weights (probe, node), n_parameters.
+        slices: "{plane}_{split}" → loss (alpha, beta), plane random, hessian or filter, split
+            train or test.
+        turning: loss (angle, alpha, beta), half_width (angle, axis), projected_hessian (angle, row,
+            column).
+        lines: loss (direction, distance), slope, curvature (direction).
+        visibility: projected_hessian (sample, row, column), trace, frobenius_norm, r,
+            visibility_direct with _low and _high, visibility_formula; where it was predicted,
+            spectrum_quantile (level), visibility_spectrum.
+        localisation: share (pair, parameter), inverse_participation_ratio (pair).
+        settings: What made these numbers: name → value.
+        failed: Why some of them are missing: a sentence.
+        files: Of each of these parts that was read from files: where they and their figures lie.
+    """
+
+    label: str
+    scores: xr.Dataset | None = None
+    eigenpairs: xr.Dataset | None = None
+    trace: xr.Dataset | None = None
+    spectrum: xr.Dataset | None = None
+    slices: Mapping[str, xr.Dataset] = field(default_factory=dict)
+    turning: xr.Dataset | None = None
+    lines: xr.Dataset | None = None
+    visibility: xr.Dataset | None = None
+    localisation: xr.Dataset | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    failed: str = ""
+    files: Mapping[str, Links] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One comparison of the sanity panel.
+
+    Attributes:
+        what: What is compared.
+        found, expected: Two numbers that should agree.
+        tolerance: The largest difference that rounding and residuals explain.
+    """
+
+    what: str
+    found: float
+    expected: float
+    tolerance: float
+
+    @property
+    def agrees(self) -> bool:
+        return abs(self.found - self.expected) <= self.tolerance
+
+
+def checks(results: Results) -> list[Check]:
+    """What has to agree if the pictures are right.
+
+    The loss at the origin of every training slice is the loss of the network (those of test slices
+    are each other's); the exact curvature along each eigenvector is its eigenvalue.
+    """
+    found = []
+    for split in ("train", "test"):
+        origins = {
+            key.removesuffix(f"_{split}"): float(surface["loss"].sel(alpha=0.0, beta=0.0))
+            for key, surface in results.slices.items()
+            if key.endswith(f"_{split}")
+        }
+        expected, name = None, "the network"
+        if split == "train" and results.scores is not None:
+            expected = float(results.scores["loss"])
+        elif len(origins) > 1:
+            first = next(iter(origins))
+            expected, name = origins.pop(first), f"the {cased(first)} slice"
+        if expected is not None:
+            # Many points at once share their products, so that float32 rounds otherwise.
+            tolerance = 1e-5 * abs(expected) + 1e-7
+            found += [
+                Check(
+                    f"{SPLITS[split]} loss at the origin of the {cased(plane)} slice, against "
+                    f"{name}",
+                    origin,
+                    expected,
+                    tolerance,
+                )
+                for plane, origin in origins.items()
+            ]
+    pairs = results.eigenpairs
+    if pairs is not None and "exact_curvature" in pairs:
+        floor = float(pairs.attrs.get("noise_floor", 0.0))
+        for i in range(pairs.sizes["pair"]):
+            value, residual = float(pairs["value"][i]), float(pairs["residual"][i])
+            found.append(
+                Check(
+                    f"exact curvature v'Hv along eigenvector {i + 1}, against its eigenvalue",
+                    float(pairs["exact_curvature"][i]),
+                    value,
+                    residual + ROUNDINGS * floor,
+                )
+            )
+    return found
+
+
+def cased(plane: str) -> str:
+    """The name of a plane as a sentence has it."""
+    return {"hessian": "Hessian", "filter": "filter-normalised"}.get(plane, plane)
+
+
+def attribute(surface: xr.Dataset, name: str) -> Any:
+    """An attribute of the loss, or of the data set that holds it."""
+    return surface["loss"].attrs.get(name, surface.attrs.get(name))

@@ -1,0 +1,168 @@
+"""The first page: the question, the verdicts, the networks."""
+
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from html import escape
+from pathlib import PurePosixPath
+from typing import Any
+
+from hessian_directions.reporting.report import text
+from hessian_directions.reporting.report.panels import Page, Panel
+from hessian_directions.reporting.report.results import Results
+from hessian_directions.reporting.report.text import number
+
+QUESTION = (
+    "What does the loss of an image classifier look like around its trained weights, and what does a "
+    "two-dimensional picture of it hide?"
+)
+PAPER = (
+    "Böttcher and Wheeler, Visualizing high-dimensional loss landscapes with Hessian directions, "
+    "J. Stat. Mech. (2024) 023401, arXiv:2208.13219"
+)
+CLASSES = {"proved": "good", "reproduced": "good", "not reproduced": "bad"}
+SIDES = {"below": "below", "above": "above", "inside": "within ±"}
+# Panels that show an artifact of another name.
+SHOWN_IN = {"eigenpairs": "spectrum", "saddles": "critical_points"}
+
+Row = Mapping[str, Any]
+
+
+def page(
+    networks: Mapping[str, Results],
+    claims: Sequence[Row] = (),
+    rows: Sequence[Row] = (),
+    known: Collection[str] = (),
+    artifacts: Mapping[str, str] | None = None,
+) -> Page:
+    """The start.
+
+    Args:
+        networks: Results by name.
+        claims: The verdicts, rows of claims.csv; there may be none.
+        rows: All that was judged, rows of claim_rows.csv.
+        known: Addresses in the report that evidence may point to.
+        artifacts: Where the artifacts that rows name lie, relative to the report.
+    """
+    html = f'<p class="question">{QUESTION}</p>'
+    panels = [Panel("start-networks", "Networks", _SEE, html=_networks(networks))]
+    if claims:
+        html += (
+            f'<p class="see">Verdicts on the claims of {escape(PAPER)}. A claim is reproduced where '
+            "all its subjects meet its rule, and not where one fails it: the card shows the one that "
+            "decides. Which rules were changed when results were known is said in the paper.</p>"
+            f'<div class="cards">{"".join(_cards(claims, rows, known, artifacts or {}))}</div>'
+        )
+    return Page("start", "Start", html, panels)
+
+
+_SEE = "A click on a head sorts; a name opens the network's page."
+
+
+def _networks(networks: Mapping[str, Results]) -> str:
+    heads = (
+        *("network", "parameters", "loss", "test accuracy", "‖∇L‖", "λ_min", "λ_max", "trace"),
+        *("r = t/f", "random slices with both signs"),
+    )
+    rows = []
+    for name, results in networks.items():
+        scores, pairs = results.scores, results.eigenpairs
+        sampled = results.visibility
+        values = [
+            _value(scores, "n_parameters"),
+            _value(scores, "loss"),
+            _value(scores, "test_accuracy"),
+            _value(scores, "gradient_norm"),
+            math.nan if pairs is None else float(pairs["value"].min()),
+            math.nan if pairs is None else float(pairs["value"].max()),
+            _value(results.trace, "trace"),
+            _value(sampled, "r"),
+            _value(sampled, "visibility_direct"),
+        ]
+        link = f'<a href="#{escape(name)}">{escape(results.label)}</a>'
+        shown = [
+            f"{value:,.0f}" if i == 0 and value == value else text.raised(number(value, 3))
+            for i, value in enumerate(values)
+        ]
+        keys = ["" if math.isnan(value) else value for value in values]
+        rows.append([(link, results.label), *zip(shown, keys, strict=True)])
+    return text.sortable(heads, rows, [False] + [True] * (len(heads) - 1))
+
+
+def _value(dataset: Any, name: str) -> float:
+    return math.nan if dataset is None or name not in dataset else float(dataset[name])
+
+
+def _cards(
+    claims: Sequence[Row], rows: Sequence[Row], known: Collection[str], artifacts: Mapping[str, str]
+) -> Iterator[str]:
+    for claim in claims:
+        verdict = str(claim["verdict"])
+        parts = [
+            f'<section class="card {CLASSES.get(verdict, "undecided")}" id="{escape(claim["claim"])}">',
+            f'<p><span class="verdict">{escape(verdict)}</span> · {escape(claim["claim"])}</p>',
+            f"<h4>{escape(claim['text'])}</h4>",
+        ]
+        if _is_there(claim["sentence"]):
+            parts.append(
+                f"<blockquote>“{escape(claim['sentence'])}” "
+                f"(abstract of {escape(str(claim['edition']))})</blockquote>"
+            )
+        if _is_there(claim["estimate"]):
+            parts += _measured(claim, rows)
+        else:
+            parts.append(f"<p>{escape(str(claim['subject']))}</p>")
+        if _is_there(claim["artifact"]):
+            parts.append(_evidence(str(claim["artifact"]), known, artifacts))
+        parts.append("</section>")
+        yield "\n".join(parts)
+
+
+def _measured(claim: Row, rows: Sequence[Row]) -> list[str]:
+    estimate, low, high = (
+        text.raised(number(claim[key], 3)) for key in ("estimate", "low", "high")
+    )
+    measured = f"{text.raised(claim['statistic'])} of {text.raised(claim['subject'])}"
+    # What is computed to a residual has no interval.
+    interval = (
+        f" ({low} to {high}, {100 * float(claim['confidence']):.4g} % interval)"
+        if _is_there(claim["low"])
+        else ""
+    )
+    parts = [f"<p>{measured}: <b>{estimate}</b>{interval}</p>"]
+    judged = [
+        row
+        for row in rows
+        if all(row[key] == claim[key] for key in ("claim", "rule", "subject", "statistic"))
+    ]
+    if judged:
+        row = judged[0]
+        side = SIDES.get(str(row["side"]), str(row["side"]))
+        rule = f"Rule: {side} {text.raised(number(row['threshold'], 3))}.".replace("± ", "±")
+        if _is_there(row["power"]):
+            share = 100 * float(row["power"])
+            rule += f" Of worlds where it is false, {share:.3g} % would be found out (power)."
+        parts.append(f"<p>{rule}</p>")
+    counts = [
+        f"{int(claim[f'n_{key}'])} {key.replace('_', ' ')}"
+        for key in ("reproduced", "not_reproduced", "inconclusive")
+        if int(claim[f"n_{key}"])
+    ]
+    if sum(int(claim[f"n_{key}"]) for key in ("reproduced", "not_reproduced", "inconclusive")) > 1:
+        parts.append(f"<p>All subjects: {', '.join(counts)}.</p>")
+    return parts
+
+
+def _evidence(artifact: str, known: Collection[str], artifacts: Mapping[str, str]) -> str:
+    path = PurePosixPath(artifact)
+    network = path.parts[1] if path.parts[0] == "networks" else ""
+    analysis = path.parts[2].removesuffix(".nc") if network else path.stem
+    analysis = SHOWN_IN.get(analysis, analysis)
+    places = (f"{network}-{analysis}", f"beyond-{analysis}", network)
+    links = [f'<a href="#{escape(place)}">Evidence</a>' for place in places if place in known][:1]
+    if artifact in artifacts:
+        links.append(f'<a href="{escape(artifacts[artifact])}">{escape(artifact)}</a>')
+    return f'<p class="evidence links">{" · ".join(links)}</p>' if links else ""
+
+
+def _is_there(value: Any) -> bool:
+    return value is not None and value == value and value != ""

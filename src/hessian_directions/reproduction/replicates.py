@@ -1,0 +1,213 @@
+"""Where a number of another training may lie: prediction intervals from replicates.
+
+A replicate is the whole profile with another seed. The archive's own run and its replicates are
+draws from one population; a run on a processor that rounds otherwise trains other networks and is
+one more draw. On a scale where they are symmetric, n runs with mean m and deviation s predict the
+next within m ± t(n − 1)·s·√(1 + 1/n).
+
+The scale follows from the kind of a number: for shares of n cases Anscombe's arcsine, on which they
+scatter by 1/(2√n) wherever they lie, and logit where n is not known; Fisher's z for correlations; the
+logarithm for sizes (losses, norms, eigenvalues, curvatures, standard errors, ratios) that have one
+sign in all archived runs, and the number itself for differences and for whatever changes sign.
+
+At 99 % one number in a hundred misses its interval though nothing is wrong, and the misses of one
+network go together. How many are allowed is found by leaving out each archived run in turn.
+"""
+
+import math
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.stats
+from numpy.typing import NDArray
+from scipy.special import expit, logit, stdtr, stdtrit
+
+from hessian_directions.reproduction import quantities
+
+Floats = NDArray[np.float64]
+
+# Of an interval; and of the number of misses, and of all intervals together.
+CONFIDENCE = 0.99
+# Seeds beside the archive's own.
+FEWEST = 5
+
+IDENTITY, LOGARITHM, FISHER = "identity", "logarithm", "Fisher's z"
+ARCSINE, LOGIT = "arcsine", "logit"
+_SIZES = {
+    quantities.LOSS,
+    quantities.NORM,
+    quantities.GRADIENT,
+    quantities.EIGENVALUE,
+    quantities.CURVATURE,
+    quantities.ERROR,
+    quantities.RATIO,
+}
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """Where the next run is expected.
+
+    Attributes
+    ----------
+    centre, spread
+        m and s·√(1 + 1/n), on `scale`.
+    degrees
+        n − 1.
+    sign
+        Of a size on the logarithmic scale.
+    n_cases
+        Of a share, if known.
+    slack
+        Of the number itself: what rounding explains in any case.
+    """
+
+    scale: str
+    centre: float
+    spread: float
+    degrees: int
+    sign: float = 1.0
+    n_cases: float | None = None
+    slack: float = 0.0
+
+    def interval(self, missing: float = 1 - CONFIDENCE) -> tuple[float, float]:
+        """Outside which the next run lies with this probability; in the number's own unit."""
+        deviations = -float(stdtrit(self.degrees, missing / 2))
+        half = deviations * self.spread if self.spread else 0.0
+        ends = sorted(self._back(self.centre + end) for end in (-half, half))
+        return ends[0] - self.slack, ends[1] + self.slack
+
+    def probability(self, value: float) -> float:
+        """That of a run at least as far out; 0 on the side of a sign that no archived run has."""
+        if not math.isfinite(value):
+            return 0.0
+        nearest = self._back(self.centre)
+        moved = value + float(np.clip(nearest - value, -self.slack, self.slack))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            distance = abs(_forth(self.scale, self.sign * moved, self.n_cases) - self.centre)
+        if math.isnan(distance):
+            return 0.0
+        if self.spread == 0:
+            return float(distance <= 1e-12 * (1 + abs(self.centre)))
+        return float(2 * stdtr(self.degrees, -distance / self.spread))
+
+    def _back(self, x: float) -> float:
+        if self.scale == LOGARITHM:
+            return self.sign * math.exp(min(x, 700.0))
+        if self.scale == FISHER:
+            return math.tanh(x)
+        if self.scale == LOGIT:
+            return float(expit(x))
+        if self.scale == ARCSINE and self.n_cases is not None:
+            n, angle = self.n_cases, min(max(x, 0.0), math.pi / 2)
+            return min(max((math.sin(angle) ** 2 * (n + 0.75) - 0.375) / n, 0.0), 1.0)
+        return x
+
+
+def predict(
+    kind: str, values: Sequence[float], n_cases: float | None = None, slack: float = 0.0
+) -> Predicted:
+    """From the finite values of archived runs, at least two.
+
+    Args:
+        kind: Of `quantities`.
+        values: One for each run.
+        n_cases: Of a share: it cannot be predicted more closely than it is sampled.
+        slack: By how much rounding alone can move the number.
+    """
+    x = np.asarray(values, dtype=float)
+    scale, sign = _scale(kind, x, n_cases)
+    y = np.array([_forth(scale, sign * value, n_cases) for value in x])
+    variance = y.var(ddof=1)
+    if scale == ARCSINE and n_cases is not None:
+        variance = max(variance, 1 / (4 * n_cases))
+    n = len(x)
+    spread = math.sqrt(variance * (1 + 1 / n))
+    return Predicted(scale, float(y.mean()), spread, n - 1, sign, n_cases, slack)
+
+
+def _scale(kind: str, x: Floats, n_cases: float | None) -> tuple[str, float]:
+    if kind == quantities.SHARE and n_cases is not None:
+        return ARCSINE, 1.0
+    if kind == quantities.SHARE and ((x > 0) & (x < 1)).all():
+        return LOGIT, 1.0
+    if kind == quantities.CORRELATION and (np.abs(x) < 1).all():
+        return FISHER, 1.0
+    if kind in _SIZES and ((x > 0).all() or (x < 0).all()):
+        return LOGARITHM, float(np.sign(x[0]))
+    return IDENTITY, 1.0
+
+
+def _forth(scale: str, value: float, n_cases: float | None) -> float:
+    """A number on its scale; NaN where the scale has none."""
+    if scale == LOGARITHM:
+        return math.log(value) if value > 0 else math.nan
+    if scale == FISHER:
+        return float(np.arctanh(value))
+    if scale == LOGIT:
+        return float(logit(value))
+    if scale == ARCSINE and n_cases is not None:
+        share = (value * n_cases + 0.375) / (n_cases + 0.75)
+        return math.asin(math.sqrt(share)) if 0 <= share <= 1 else math.nan
+    return value
+
+
+@dataclass(frozen=True)
+class Acceptance:
+    """How many numbers may miss their intervals, and how far out one may lie.
+
+    Attributes
+    ----------
+    n_numbers
+        How many were predicted.
+    rate
+        Of misses: 1 %, or the rate among the archive's own runs where that is larger.
+    overdispersion
+        Variance of a network's misses over the binomial one; n_numbers over it is the effective
+        number of independent numbers.
+    most
+        Misses that are allowed: the 99 % quantile of the binomial of the effective number.
+    least_probability
+        A number less probable than this fails alone: 1 % over n_numbers, or the least of the
+        archive's own where that is smaller.
+    """
+
+    n_numbers: int
+    rate: float
+    overdispersion: float
+    most: int
+    least_probability: float
+
+
+def accept(probabilities: Floats, groups: Sequence[Hashable]) -> Acceptance:
+    """What is allowed a new run, from what the archived ones do when each is left out.
+
+    Args:
+        probabilities: (n_runs, n_numbers), of each number of each run given the other runs; NaN
+            where that run has none.
+        groups: Of each number, what it was measured on: misses within a group go together.
+    """
+    n_numbers = probabilities.shape[1]
+    if not n_numbers:
+        return Acceptance(0, 1 - CONFIDENCE, 1.0, 0, 1 - CONFIDENCE)
+    missed = (probabilities < 1 - CONFIDENCE).astype(float)
+    known = np.isfinite(probabilities)
+    rate = max(1 - CONFIDENCE, missed.sum() / known.sum())
+    labels = np.unique([str(group) for group in groups], return_inverse=True)[1]
+    squares, variances = 0.0, 0.0
+    for label in range(labels.max() + 1):
+        own = labels == label
+        sizes = known[:, own].sum(1)
+        squares += float(((missed[:, own].sum(1) - sizes * rate) ** 2).sum())
+        variances += float(sizes.sum() * rate * (1 - rate))
+    overdispersion = max(1.0, squares / variances)
+    effective = max(1, round(n_numbers / overdispersion))
+    quantile = float(scipy.stats.binom.ppf(CONFIDENCE, effective, rate))
+    return Acceptance(
+        n_numbers,
+        float(rate),
+        overdispersion,
+        int(quantile * n_numbers / effective),
+        min((1 - CONFIDENCE) / n_numbers, float(np.nanmin(probabilities))),
+    )

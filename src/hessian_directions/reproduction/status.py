@@ -1,0 +1,83 @@
+"""How far a run is: `python -m hessian_directions.reproduction.status <config>`, or `make progress`.
+
+Run records tell what is done; logs, which a job holds as long as it lives, what runs; and the cost
+model how long the rest will take.
+"""
+
+import argparse
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hessian_directions.errors import as_program
+from hessian_directions.progress import duration
+from hessian_directions.reproduction import artifacts, configuration, cost_model, locks
+from hessian_directions.reproduction.job_logs import Job, job_of, logs_in
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far a run is.
+
+    Attributes:
+        done, total: Jobs that compute.
+        seconds_left: Predicted time of one core of all jobs that are not done.
+        unknown: Those of them for which nothing is predicted.
+        running: Jobs under way.
+    """
+
+    done: int
+    total: int
+    seconds_left: float
+    unknown: int
+    running: tuple[Job, ...]
+
+    def describe(self, cores: int) -> str:
+        """A line, and one more for every job under way."""
+        left = f"about {duration(self.seconds_left / cores)} left on {cores} cores"
+        if self.unknown:
+            left += f" beside {self.unknown} jobs of unknown length"
+        lines = [f"{self.done} of {self.total} jobs done, {len(self.running)} running, {left}"]
+        return "\n".join([*lines, *(f"  {job.name}: {job.said}" for job in self.running)])
+
+
+def status(settings: Mapping[str, Any], results: Path, logs: Path) -> Status:
+    """How far the jobs of a profile are, which computes into a folder and logs into another."""
+    known = cost_model.read(settings)
+    records = [artifacts.read_json(path) for path in sorted(results.rglob("*.run.json"))]
+    done = {_key(record["rule"], record["wildcards"]) for record in records}
+    jobs = list(cost_model.jobs(settings))
+    left = [job for job in jobs if _key(*job) not in done]
+    held = [job_of(path) for path in logs_in(logs) if locks.is_held(path)]
+    predicted = [cost_model.predicted(settings, known, *job) for job in left]
+    return Status(
+        done=len(jobs) - len(left),
+        total=len(jobs),
+        seconds_left=sum(job.seconds for job in predicted if job is not None),
+        unknown=predicted.count(None),
+        running=tuple(job for job in held if not job.ended),
+    )
+
+
+def _key(rule: str, wildcards: Mapping[str, str]) -> tuple[str, frozenset[tuple[str, str]]]:
+    return rule, frozenset(wildcards.items())
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Say how far a run is.")
+    parser.add_argument("config", help="the configuration of a profile")
+    path = parser.parse_args().config
+
+    def work() -> str:
+        settings = configuration.read(path)
+        profile = settings["profile"]
+        now = status(settings, Path("results/computed") / profile, Path("logs") / profile)
+        return now.describe(os.cpu_count() or 1)
+
+    return as_program("status", work)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,61 @@
+# One run at a time, how far it is, and what became of it.
+
+import contextlib
+import threading
+import time
+
+from hessian_directions.reproduction import artifacts, job_logs, locks, status
+
+# Between two lines that say how far a run is [s].
+SAY_EVERY = 60
+# Logs that are younger are of this run.
+BEGUN = time.time()
+
+
+def say(sentence):
+    print(f"hessian-directions: {sentence}", file=sys.stderr, flush=True)
+
+
+def say_how_far():
+    """A line on the terminal and in a log, as long as this process lives."""
+    cores = workflow.resource_settings.cores or 1
+    while True:
+        time.sleep(SAY_EVERY)
+        # A file may go while it is looked at.
+        with contextlib.suppress(HessianDirectionsError, OSError):
+            now = status.status(COMPLETE, Path(ARTIFACTS), Path(LOGS)).describe(cores)
+            say(now)
+            with open(f"{LOGS}/progress.log", "a") as log:
+                print(time.strftime("%Y-%m-%d %H:%M:%S"), now, file=log)
+
+
+onstart:
+    try:
+        # The folder is ours until this process ends.
+        locks.hold_results(DRAWN)
+    except HessianDirectionsError as error:
+        raise SystemExit(f"hessian-directions: {error}")
+    if COMPUTES:
+        threading.Thread(target=say_how_far, daemon=True).start()
+
+
+onsuccess:
+    records = [
+        path
+        for network in (NETWORK_NAMES if COMPUTES else [])
+        for path in Path(ARTIFACTS, "networks", network).rglob("*.run.json")
+    ]
+    if failed := sorted(set(filter(None, map(artifacts.failure, records)))):
+        for sentence in failed:
+            say(f"{sentence}; all that depends on it is left out")
+        raise SystemExit(1)
+
+
+onerror:
+    for path in job_logs.logs_in(Path(LOGS)):
+        job = job_logs.job_of(path)
+        if path.stat().st_mtime >= BEGUN and not job.ended:
+            say(
+                f"{job.name} was killed, most often because the memory is full: lower the network's "
+                "key 'batch_size', or run fewer jobs at once (--cores)"
+            )

@@ -1,0 +1,104 @@
+"""The report: one self-contained page of all that a profile has, to be explored."""
+
+import os
+from pathlib import Path
+
+import artifact_inputs
+import pandas as pd
+from stage import stage
+
+from hessian_directions.analyses import registry
+from hessian_directions.reporting.report import beyond, comparison, document
+from hessian_directions.reporting.report.results import Results
+from hessian_directions.reproduction import artifacts
+
+
+def rows(path: str) -> list[dict]:
+    return pd.read_csv(path).to_dict("records")
+
+
+with stage(snakemake) as job:
+    folder = Path(job.output.report).parent
+
+    def link(path: str, said: str = "") -> tuple[str, str]:
+        return said or Path(path).name, os.path.relpath(path, folder)
+
+    def files(paths: list[str]) -> list[tuple[str, str]]:
+        """Artifacts, and the figures that are drawn from them."""
+        figures = [
+            f"{folder}/figures/{figure}.pdf"
+            for figure, read in job.params.figures.items()
+            if set(read) & set(paths)
+        ]
+        return [*map(link, paths), *map(link, figures)]
+
+    def paths_of(name: str, network: str | None = None) -> list[str]:
+        given = job.input.get(name, [])
+        paths = [given] if isinstance(given, str) else list(given)
+        if network is not None:
+            paths = [path for path in paths if artifact_inputs.network_of(path) == network]
+        return paths
+
+    given = {
+        name: job.input[name]
+        for name in (*registry.OF_NETWORKS, *registry.OF_PROFILES)
+        if job.input.get(name)
+    }
+    read, failed = artifact_inputs.load(given), artifact_inputs.failures(given)
+    networks, labels = {}, {}
+    for name, settings in job.params.networks.items():
+        own = {part: read[part][name] for part in registry.STANDARD if name in read.get(part, {})}
+        labels[name] = settings["label"]
+        networks[name] = Results(
+            label=settings["label"],
+            settings=job.params.settings
+            | {key: value for key, value in settings.items() if value is not None}
+            | {"data": job.params.data[settings["data"]]},
+            failed=failed.get(name, ""),
+            files={part: files(paths_of(part, name)) for part in own},
+            **own,
+        )
+    evidence = beyond.Evidence(
+        {name: read[name] for name in beyond.OF_NETWORKS if read.get(name)},
+        {name: read[name] for name in registry.OF_PROFILES if name in read},
+        labels,
+        {
+            name: files(paths_of(name))
+            for name in (*beyond.OF_NETWORKS, *registry.OF_PROFILES)
+            if name in read
+        },
+    )
+    compared = None
+    if job.input.get("comparison"):
+        compared = comparison.page(
+            rows(job.input.comparison),
+            rows(job.input.comparison_verdicts),
+            Path(job.input.comparison_summary).read_text(),
+            [
+                link(path)
+                for path in (
+                    job.input.comparison,
+                    job.input.comparison_verdicts,
+                    job.input.comparison_summary,
+                )
+            ],
+        )
+    claims = rows(job.input.claims) if job.input.get("claims") else []
+    everything = [
+        path for name in (*registry.OF_NETWORKS, *registry.OF_PROFILES) for path in paths_of(name)
+    ]
+    html = document.render(
+        networks,
+        job.params.title,
+        claims=claims,
+        claim_rows=rows(job.input.claim_rows) if claims else (),
+        artifacts={
+            artifact: link(path)[1]
+            for artifact in {str(row["artifact"]) for row in claims}
+            for path in everything
+            if path.endswith(f"/{artifact}")
+        },
+        after=[page for page in (compared, beyond.page(evidence)) if page is not None],
+    )
+    with artifacts.atomic_path(job.output.report) as path:
+        path.write_text(html, encoding="utf-8")
