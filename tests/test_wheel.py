@@ -16,11 +16,14 @@ pytestmark = pytest.mark.long
 # What the extras bring. (pandas is not among them: xarray itself needs it.)
 EXTRAS = {
     *("matplotlib", "seaborn", "PIL", "torchvision", "timm", "sklearn", "pooch", "snakemake"),
-    *("h5netcdf", "h5py", "jsonschema", "pydantic", "pygments", "yaml", "typst"),
+    *("h5netcdf", "h5py", "jsonschema", "plotly", "pydantic", "pygments", "yaml", "typst"),
 }
 
 # Nothing of this project but what is installed.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+# What torchrun tells the only process of a program: the README shows how several share out the samples.
+ONE_PROCESS = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "0"}
 
 # As if they were not installed: nobody finds them.
 WITHOUT_EXTRAS = f"""
@@ -76,7 +79,7 @@ def run_script(environment: Path, folder: Path) -> subprocess.CompletedProcess:
     return subprocess.run(
         [environment / "bin/python", "readme.py"],
         cwd=folder,
-        env=ENVIRONMENT,
+        env=ENVIRONMENT | ONE_PROCESS,
         capture_output=True,
         text=True,
         check=False,
