@@ -65,23 +65,25 @@ config: $(VENV)/ready
 figures: $(VENV)/ready
 	$(SNAKEMAKE) --config source=archive --quiet rules --report results/redrawn/$(PROFILE)/provenance.html --report-after-run -- figures
 
-# The workflow's tests share one computed clone and use both cores themselves.
+# The workflow's tests share one computed clone; each uses both cores for a part of its time only.
+PYTEST = $(BIN)/python -m pytest -q -n 2 --dist loadgroup --durations 12
+
 test: $(VENV)/ready
-	$(BIN)/python -m pytest -q -n 2 -m "not workflow and not long"
-	$(BIN)/python -m pytest -q --durations=12 -m "workflow and not long"
+	$(PYTEST) -m "not workflow and not long"
+	$(PYTEST) -m "workflow and not long"
 
 test-all: $(VENV)/ready
-	$(BIN)/python -m pytest -q -n 2 -m "not workflow"
-	$(BIN)/python -m pytest -q -m workflow
+	$(PYTEST) -m "not workflow"
+	$(PYTEST) -m workflow
 	$(MAKE) test-avx2
 
 # Most laptops have no AVX-512. Their kernels are other ones and differ in their mistakes: a machine that has it
 # computes as they do, once more with glibc's checks of the heap, which show a fault only where there is one thread.
 test-avx2: $(VENV)/ready
 ifeq ($(HAS_AVX512),1)
-	$(AVX2) $(BIN)/python -m pytest -q -n 2 -m "not long" $(NUMERICAL)
+	$(AVX2) $(PYTEST) -m "not long" $(NUMERICAL)
 	$(if $(CHECKS),$(AVX2) LD_PRELOAD=$(CHECKS) MALLOC_CHECK_=3 MALLOC_PERTURB_=85 OMP_NUM_THREADS=1 \
-		$(BIN)/python -m pytest -q -n 2 -m "not long" $(NUMERICAL),@echo "No glibc that checks the heap: left out.")
+		$(PYTEST) -m "not long" $(NUMERICAL),@echo "No glibc that checks the heap: left out.")
 else
 	@echo "This machine has no AVX-512 to leave out: its other tests are those of such a machine."
 endif

@@ -1,13 +1,20 @@
 """Options, threads, and a fresh clone in which the real workflow has run once."""
 
 import os
+import shutil
 import subprocess
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from project import ROOT, TINY, Project
+
+from hessian_directions.reproduction import locks
+
+# Of a project, at a path that is free.
+Make = Callable[[Path], None]
 
 # Bits and speed depend on the number of threads; jobs and tests run side by side.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -54,22 +61,55 @@ def _one_thread() -> None:
 
 
 @pytest.fixture(scope="session")
-def computed(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A clone in which the tests' configuration was computed from scratch and promoted to the archive."""
-    project = Project.clone(tmp_path_factory.mktemp("computed") / "project")
-    project.snakemake("figures", configfile=TINY, config="source=compute")
-    project.commit("everything computed")
-    project.run("python", "-m", "hessian_directions.reproduction.promotion", "tiny")
-    project.commit("archive")
-    return project
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Make], Project]:
+    """Make a project once for all processes that run tests; who comes second waits."""
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+
+    def get(name: str, make: Make) -> Project:
+        folder = base / f"shared-{name}"
+        folder.mkdir(exist_ok=True)
+        descriptor = locks.hold(folder, wait=True)
+        try:
+            project = Project(folder / "project")
+            if not (folder / "made").exists():
+                # What an interrupted attempt left.
+                shutil.rmtree(project.path, ignore_errors=True)
+                make(project.path)
+                (folder / "made").touch()
+            return project
+        finally:
+            os.close(descriptor)
+
+    return get
 
 
 @pytest.fixture(scope="session")
-def settled(computed: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+def computed(shared: Callable[[str, Make], Project]) -> Project:
+    """A clone in which the tests' configuration was computed from scratch and promoted to the archive.
+
+    Tests read it and run nothing there: another process may be copying it.
+    """
+
+    def make(path: Path) -> None:
+        project = Project.clone(path)
+        project.snakemake("figures", configfile=TINY, config="source=compute")
+        project.commit("everything computed")
+        project.run("python", "-m", "hessian_directions.reproduction.promotion", "tiny")
+        project.commit("archive")
+
+    return shared("computed", make)
+
+
+@pytest.fixture(scope="session")
+def settled(computed: Project, shared: Callable[[str, Make], Project]) -> Project:
     """The same after one more run, whose report has the numbers beside those of the archive."""
-    project = computed.copy(tmp_path_factory.mktemp("settled") / "project")
-    project.snakemake("figures", config="source=compute")
-    return project
+
+    def make(path: Path) -> None:
+        computed.copy(path).snakemake("figures", config="source=compute")
+
+    return shared("settled", make)
 
 
 @pytest.fixture

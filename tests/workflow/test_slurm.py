@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from project import ROOT, TINY, Project
 
-pytestmark = pytest.mark.workflow
+# One process runs them: they share what one cluster made.
+pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("slurm")]
 
 PROFILE = "workflow/profiles/slurm"
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch")

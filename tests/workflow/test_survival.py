@@ -16,7 +16,8 @@ import pytest
 import yaml
 from project import ROOT, TINY, Project
 
-pytestmark = pytest.mark.workflow
+# One process runs them: they share what an undisturbed run made.
+pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("survival")]
 
 SMALLEST = "tests/config/smallest.yaml"
 RESULTS = "results/computed/smallest"

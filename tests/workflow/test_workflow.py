@@ -7,8 +7,10 @@ import subprocess
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 from project import TINY, Project
 
 from hessian_directions.analyses import registry
@@ -24,6 +26,12 @@ COMPUTING = {
     *(f"{name}_shard" for name in ANALYSES if registry.analysis(name).is_sharded),
 }
 RESULTS = "results/computed/tiny"
+# What PyTorch is told on a machine that has AVX-512, so that it computes as most laptops do.
+AVX2 = {
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+}
 ARTIFACTS = (".nc", ".safetensors")
 
 
@@ -44,11 +52,14 @@ def test_nothing_left_to_do(computed: Project, tmp_path: Path) -> None:
     assert project.planned_rules("figures", config="source=compute") == set()
 
 
-def test_archive_is_set_beside_what_became_it(computed: Project, settled: Project) -> None:
+def test_archive_is_set_beside_what_became_it(
+    computed: Project, project: Project, tmp_path: Path
+) -> None:
     """In the report, by one run more; then nothing is left to do."""
-    planned = computed.planned_jobs("figures", config="source=compute")
+    before = computed.copy(tmp_path / "before")
+    planned = before.planned_jobs("figures", config="source=compute")
     assert planned == {"compare_with_archive": 1, "make_report": 1, "figures": 1}
-    assert settled.planned_rules("figures", config="source=compute") == set()
+    assert project.planned_rules("figures", config="source=compute") == set()
 
 
 def test_archive_needs_no_computing(fresh_clone: Project) -> None:
@@ -287,15 +298,31 @@ def test_other_networks_are_judged_by_replicates(project: Project) -> None:
     assert "did NOT reproduce" in ends[1][-1]
 
 
-def test_recompute_trains_nothing_and_notices_a_wrong_number(project: Project) -> None:
-    """From the archive's weights alone: what was computed here before is gone."""
+def test_recompute_trains_nothing_and_notices_a_wrong_number(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From the archive's weights alone, as a processor without AVX-512 does, whether or not this one has it.
+
+    What was computed here before is gone.
+    """
     shutil.rmtree(project.path / "results/computed")
     planned = project.planned_rules("recompute", config="source=recompute")
     assert not planned & {"train_network", "import_checkpoint", "population_shard", "population"}
     assert not planned & {"passes", "draw_figure", "compile_paper"}
-    project.snakemake("recompute", config="source=recompute")
+    project.snakemake("recompute", config="source=recompute", **AVX2)
     recomputed = project.path / "results/recomputed/tiny"
-    assert "This machine recomputed" in (recomputed / "comparison.txt").read_text()
+    text = (recomputed / "comparison.txt").read_text()
+    with capsys.disabled():
+        print(f"\n{text}")
+    assert "This machine recomputed" in text
+    datasets = [path.relative_to(recomputed) for path in sorted(recomputed.rglob("*.nc"))]
+    assert len(datasets) > 20
+    for path in datasets:
+        found = finite_in_one_alone(
+            artifacts.read_dataset(recomputed / path),
+            artifacts.read_dataset(archived(project, str(path))),
+        )
+        assert not found, f"{path}: {found}"
     power = pd.read_csv(recomputed / "comparison_power.csv").set_index(["kind", "change"])
     assert power.loc[("all", "5 %"), "noticed"] > 0.5
     path = archived(project, "tables/networks.csv")
@@ -307,6 +334,24 @@ def test_recompute_trains_nothing_and_notices_a_wrong_number(project: Project) -
     text = (recomputed / "comparison.txt").read_text()
     assert text.splitlines()[1].startswith("  networks.trace approximator: ")
     assert "did NOT recompute" in text
+
+
+def finite_in_one_alone(one: xr.Dataset, other: xr.Dataset) -> list[str]:
+    """The variables that have a number in one dataset where the other has none."""
+    names = [name for name, variable in one.variables.items() if variable.dtype.kind == "f"]
+    return [
+        str(name)
+        for name in names
+        if one[name].shape != other[name].shape
+        or not np.array_equal(np.isfinite(one[name]), np.isfinite(other[name]))
+    ]
+
+
+def test_a_number_that_only_one_machine_has_is_found() -> None:
+    one = xr.Dataset({"a": ("x", [1.0, np.nan]), "b": ("x", [1.0, 2.0]), "n": ("x", [1, 2])})
+    assert finite_in_one_alone(one, one.assign(b=("x", [3.0, 4.0]))) == []
+    assert finite_in_one_alone(one, one.assign(b=("x", [1.0, np.inf]))) == ["b"]
+    assert finite_in_one_alone(one.assign(b=("x", [1.0, np.nan])), one) == ["b"]
 
 
 def test_a_replicate_is_another_seed(project: Project) -> None:
