@@ -82,7 +82,7 @@ def test_statistics_of_the_gathered_members() -> None:
         of = reached["label_noise"].values == level
         within = float(table["level_correlation"].sel(level=level))
         assert within == pytest.approx(kendalltau(x[of], y[of]).statistic, nan_ok=True)
-    within = dataset["correlation"].sel(statistic="within_noise", generalization="gap_loss")
+    within = dataset["correlation"].sel(statistic="within_strata", generalization="gap_loss")
     advantage = dataset["advantage"].sel(invariant="adaptive_trace", generalization="gap_loss")
     difference = within.sel(measure="adaptive_trace") - within.sel(measure="trace")
     assert float(advantage) == pytest.approx(float(difference))

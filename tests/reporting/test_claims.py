@@ -151,7 +151,7 @@ def population(
 ) -> xr.Dataset:
     """Members whose gaps follow the mean curvature with a given strength; one never got there.
 
-    λ_max and |λ_min| are `decades` above the mean curvature, give or take. Label noise moves
+    λ_max and |λ_min| are `decades` above the mean curvature, give or take. The stratum moves
     curvature and gap alike, by `of_stratum`.
     """
     random = np.random.default_rng(0)
@@ -170,7 +170,7 @@ def population(
         "gap_accuracy": 0.1 * gap,
         "reached": reached,
         "seed": seed,
-        "label_noise": stratum,
+        "stratum": stratum,
         "largest": size,
         "smallest": -size,
     }
@@ -717,7 +717,15 @@ def test_one_failure_among_many_may_be_chance() -> None:
     assert failing(30) == INCONCLUSIVE
 
 
-def test_a_row_without_power_decides_nothing() -> None:
+def test_a_row_without_power_still_finds_what_is_false() -> None:
+    """Ten slices, all of which show the saddle, are too few to speak for "rarely", and enough against."""
+    parts = evidence(visibility=slices(10, n=10), eigenpairs=eigenpairs())
+    (row,) = decide("C3b", "single_projection", parts).to_dict("records")
+    assert row["power"] < verdicts.LEAST_POWER
+    assert row["verdict"] == NOT_REPRODUCED
+
+
+def test_a_row_without_power_speaks_for_nothing() -> None:
     """Too few slices would not find the claim false where twice the threshold show the saddle."""
     for n, verdict in [(400, REPRODUCED), (40, INCONCLUSIVE)]:
         parts = evidence(visibility=slices(0, n=n), eigenpairs=eigenpairs())

@@ -35,7 +35,7 @@ def population(relation: float, noise_effect: float = 2.0) -> xr.Dataset:
             "gap_loss": ("member", y + noise_effect * 10 * noise),
             "largest": ("member", 100 * curvature),
             "smallest": ("member", -10 * curvature),
-            "label_noise": ("member", noise),
+            "stratum": ("member", noise),
             "seed": ("member", seed),
             "reached": ("member", np.ones(len(noise), dtype=bool)),
         }
@@ -84,7 +84,7 @@ def decided(tau: float, n_seeds: int, per_stratum: int, n_strata: int = 3) -> li
     members = xr.Dataset(
         {
             "seed": ("member", seed.ravel()),
-            "label_noise": ("member", stratum.ravel()),
+            "stratum": ("member", stratum.ravel()),
             "reached": ("member", np.ones(seed.size, dtype=bool)),
         }
     )

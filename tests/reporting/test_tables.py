@@ -432,7 +432,7 @@ def test_correlations(population: xr.Dataset) -> None:
     assert len(table) == population.sizes["measure"] * 2
     one = population.sel(measure="largest", generalization="gap_accuracy")
     row = table.loc["largest", "gap_accuracy"]
-    for name in ("kendall", "within_noise", "granulated", "information"):
+    for name in ("kendall", "within_strata", "granulated", "information"):
         for end in ("", "_low", "_high"):
             expected = float(one[f"correlation{end}"].sel(statistic=name))
             assert row[f"{name}{end}"] == pytest.approx(expected, nan_ok=True)

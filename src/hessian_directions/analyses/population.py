@@ -33,7 +33,7 @@ TRAINS = True
 GENERALIZATION = ("gap_loss", "gap_accuracy")
 STATISTICS = (
     "kendall",
-    "within_noise",
+    "within_strata",
     "partial_noise",
     "partial_factors",
     "granulated",
@@ -63,7 +63,7 @@ class Settings(typed.Settings):
     factors: dict[str, Levels] = setting(
         ...,
         "every combination is trained: settings of training, `width` and `seed`; `label_noise` and"
-        " `seed` are among them: strata and clusters of the statistics",
+        " `seed` are among them: the statistics' strata (with `width`) and their clusters",
     )
     n_images: Count | None = setting(
         None, "training images, a balanced choice; null: all of them", unit="images"
@@ -170,12 +170,17 @@ def measures(settings: Settings) -> list[str]:
 def gather(shards: Sequence[xr.Dataset], settings: Settings, job: Job) -> xr.Dataset:
     """The members of all shards in order, and how each measure ranks them against each gap.
 
+    A `stratum` holds the members of one label noise and one size of the network: noise moves
+    curvature and gap alike, and measures that are means over the parameters, or are not, compare
+    networks of two sizes each in its own way.
+
     Statistics are those of `rank_correlation`, over the members that reached the target loss:
-    Kendall's τ over all and within the levels of label noise, together and level by level; partial
-    τ given label noise, and given all factors; granulated τ; conditional mutual information.
-    `advantage` is τ within noise of a measure that rescaling leaves as it is, less that of its
-    counterpart. Intervals (95 %) are by the jackknife over seeds.
+    Kendall's τ over all and within strata, of all levels of label noise together and of each;
+    partial τ given label noise, and given all factors; granulated τ; conditional mutual
+    information. `advantage` is τ within strata of a measure that rescaling leaves as it is, less
+    that of its counterpart. Intervals (95 %) are by the jackknife over seeds.
     """
+    from hessian_directions.analyses.members import MODEL_FACTORS
     from hessian_directions.statistics import rank_correlation as rank
 
     # The table alone grows with the members: a shard is let go before the next one is read.
@@ -191,8 +196,11 @@ def gather(shards: Sequence[xr.Dataset], settings: Settings, job: Job) -> xr.Dat
     members = xr.Dataset(
         {name: ("member", np.concatenate(of_shards)[order]) for name, of_shards in parts.items()}
     )
+    of_stratum = [name for name in ("label_noise", *MODEL_FACTORS) if name in settings.factors]
+    labels = np.stack([members[name].values for name in of_stratum])
+    members["stratum"] = "member", np.unique(labels, axis=1, return_inverse=True)[1].ravel()
     reached = members.isel(member=members["reached"].values.astype(bool))
-    seed, noise = reached["seed"].values, reached["label_noise"].values
+    seed, noise, stratum = (reached[name].values for name in ("seed", "label_noise", "stratum"))
     factors = {
         name: reached[name].values for name, values in settings.factors.items() if len(values) > 1
     }
@@ -223,12 +231,12 @@ def gather(shards: Sequence[xr.Dataset], settings: Settings, job: Job) -> xr.Dat
 
     for gap in GENERALIZATION:
         y = reached[gap].values
-        within = {name: rank.kendall(reached[name].values, y, noise) for name in names}
+        within = {name: rank.kendall(reached[name].values, y, stratum) for name in names}
         for name in names:
             x = reached[name].values
             statistics = {
                 "kendall": rank.kendall(x, y),
-                "within_noise": within[name],
+                "within_strata": within[name],
                 "partial_noise": rank.partial(x, y, {"label_noise": noise}),
                 "partial_factors": rank.partial(x, y, known),
                 "granulated": rank.granulated(x, y, factors, held=["seed"]),
@@ -239,7 +247,7 @@ def gather(shards: Sequence[xr.Dataset], settings: Settings, job: Job) -> xr.Dat
                 keep("correlation", rank.jackknife(statistic, seed), statistic=kind, **place)
             for level in levels:
                 of = noise == level
-                interval = rank.jackknife(rank.kendall(x[of], y[of]), seed[of])
+                interval = rank.jackknife(rank.kendall(x[of], y[of], stratum[of]), seed[of])
                 keep("level_correlation", interval, level=level, **place)
         for name, other in COUNTERPARTS.items():
             interval = rank.jackknife(rank.difference(within[name], within[other]), seed)

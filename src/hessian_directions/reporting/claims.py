@@ -380,7 +380,7 @@ def _ends(found: Callable[[float], tuple[float, float, float]]) -> IntervalAt:
 
 
 def _tau(population: xr.Dataset, gap: str, confidence: float) -> tuple[float, float, float]:
-    """τ within strata of label noise and its interval; what is not finite decides nothing."""
+    """τ within strata and its interval; what is not finite decides nothing."""
     reached = population.isel(member=population["reached"].values.astype(bool))
     if not np.isfinite([reached["mean_curvature"], reached[gap]]).all():
         return math.nan, math.nan, math.nan
@@ -652,7 +652,7 @@ RULES: dict[str, dict[str, Declared]] = {
     },
     "C6a": {
         "random_flatness": Declared(
-            "Kendall's τ of t/N and gap within strata of label noise",
+            "Kendall's τ of t/N and gap within strata of label noise and width",
             "inside",
             _random_flatness,
             "τ is twice the threshold",

@@ -12,15 +12,15 @@ from hessian_directions.statistics.rank_correlation import Interval, jackknife, 
 def random_flatness(
     population: xr.Dataset, generalization: str, confidence: float = 0.95
 ) -> Interval:
-    """Kendall's τ of the mean curvature t/N and a gap, over pairs of equal label noise.
+    """Kendall's τ of the mean curvature t/N and a gap, over pairs within strata.
 
     Args:
-        population: mean_curvature, the gap, label_noise, seed, reached (member).
+        population: mean_curvature, the gap, stratum, seed, reached (member).
         generalization: "gap_loss" or "gap_accuracy".
         confidence: Of the interval.
     """
     reached = _reached(population)
-    tau = kendall(reached["mean_curvature"], reached[generalization], reached["label_noise"])
+    tau = kendall(reached["mean_curvature"], reached[generalization], reached["stratum"])
     return jackknife(tau, reached["seed"], confidence)
 
 
@@ -60,7 +60,7 @@ def related(
     Members are Gaussian pairs of correlation sin(πτ/2), whose Kendall's τ is τ.
 
     Args:
-        population: label_noise, seed, reached (member).
+        population: stratum, seed, reached (member).
         tau: Kendall's τ within strata.
         random: Source of the pairs.
         shared: Share of the variance that members of a seed have in common.

@@ -593,7 +593,7 @@ def lowest_losses(lowest_losses: Datasets) -> pd.DataFrame:
 def correlations(population: xr.Dataset) -> pd.DataFrame:
     """Each statistic of each measure with each generalization gap, with intervals over seeds.
 
-    The rows of a level of label noise are Kendall's τ within it.
+    The columns of a level of label noise are Kendall's τ within its strata.
     """
     rows = []
     for measure in population["measure"].values:
@@ -618,7 +618,7 @@ def invariance(population: xr.Dataset) -> pd.DataFrame:
 
     Ratios are of the rescaled network's measure to its own at the scale nearest to 1; a measure is
     invariant where they are 1 to a thousandth at all scales. `advantage` is an invariant measure's
-    τ at equal label noise less that of its counterpart: better or worse where its 95 % interval says.
+    τ within strata less that of its counterpart: better or worse where its 95 % interval says.
     """
     study = population.sortby("scale")
     itself = int(np.abs(np.log(study["scale"].values)).argmin())

@@ -2,8 +2,8 @@
 
 A claim has rules, a rule has subjects (networks, saddles, measures), and each subject gives a row:
 an estimate and its interval. The interval alone decides a row, the rows decide the claim. What is
-not a number decides nothing, and neither does a row without power: one that would rarely notice if
-the claim were false.
+not a number decides nothing. A row without power, one that would rarely notice if the claim were
+false, speaks for no claim; where it finds a claim false all the same, it does so at its confidence.
 """
 
 import math
@@ -142,7 +142,9 @@ def decide_rows(
                         "threshold": rule["threshold"],
                         "power": power,
                         "false": declared[claim][name].false,
-                        "verdict": verdict if power >= LEAST_POWER else INCONCLUSIVE,
+                        "verdict": verdict
+                        if power >= LEAST_POWER or verdict == NOT_REPRODUCED
+                        else INCONCLUSIVE,
                         "artifact": row.artifact,
                     }
                 )

@@ -35,9 +35,8 @@ share of the N parameters. **(b)** Share of random slices that show the saddle, 
 from the whole spectrum, against r = t/f; with synthetic saddles and the Gaussian limit exp(−r²/4)/√2.
 **(c)** That share
 over the Gaussian limit, against \|r\|\ :sup:`3`\ \|Σλ³\|/f³, which has to be small for the limit to
-hold. Line: the next order, exp(−r³Σλ³/(6f³)), which in turn needs Σ\|λ\|³/f³ to be small; filled
-where that is below 0.1. Bars: 95 % intervals; points
-at which no slice showed a saddle have the upper end alone.""",
+hold. Line: the next order, exp(−r³Σλ³/(6f³)), which in turn needs Σ\|λ\|³/f³ to be small. Bars: 95 %
+intervals; points at which no slice showed a saddle have the upper end alone.""",
     },
 }
 
@@ -47,7 +46,6 @@ KINDS = {
     ("embedded", "all"): ("s", GREEN, "embedded, all layers"),
     ("embedded", "first layer"): ("^", BLUE, "embedded, first layer"),
 }
-SMALL_MOMENT = 0.1
 
 
 @styled
@@ -57,7 +55,7 @@ def draw(saddles: xr.Dataset, points: xr.Dataset) -> Figure:
     Args:
         saddles: visibility_sampled, _low, _high, trace, frobenius_norm (saddle).
         points: origin, layers, loss, index, n_parameters, r, condition, visibility_sampled, _low,
-            _high, _formula, third_moment, smallest, largest, zero_tolerance (point).
+            _high, _formula, smallest, largest, zero_tolerance (point).
     """
     figure = Figure(figsize=(DOUBLE, 2.5), layout="constrained")
     left, middle, right = figure.subplots(1, 3, width_ratios=(1, 1.35, 1))
@@ -83,11 +81,8 @@ def draw(saddles: xr.Dataset, points: xr.Dataset) -> Figure:
             continue
         left.plot(chosen["index"] / chosen["n_parameters"], chosen["loss"], ls="", **look)
         draw_shares(middle, chosen["r"].values, chosen, **look)
-        for filled in (True, False):
-            some = chosen.isel(point=((chosen["third_moment"] < SMALL_MOMENT) == filled).values)
-            fill = {} if filled else {"markerfacecolor": "white"}
-            limit = some["visibility_formula"].values
-            draw_shares(right, some["condition"].values, some, limit, **look, **fill)
+        limit = chosen["visibility_formula"].values
+        draw_shares(right, chosen["condition"].values, chosen, limit, **look)
     left.set_xlabel("index$/N$")
     left.set_ylabel(r"loss $L(\theta^{*}\,)$")
     left.margins(0.06)
@@ -96,10 +91,14 @@ def draw(saddles: xr.Dataset, points: xr.Dataset) -> Figure:
     log_axis(middle, "y")
     middle.set_xlabel(r"$r=t/\|H\|_F$")
     middle.set_ylabel(r"$P(\kappa_-<0<\kappa_+)$")
-    condition = np.geomspace(1e-3, 100, 200)
+    saddle = points.isel(point=is_saddle.values)
+    farthest = max(100.0, 2 * float(saddle["condition"].values.max(initial=0.0)))
+    condition = np.geomspace(1e-3, farthest, 200)
     right.plot(condition, np.exp(-condition / 6), color="black", zorder=1)
     right.set_xlim(condition[0], condition[-1])
-    right.set_ylim(1e-3, 3)
+    shares = (saddle["visibility_sampled"] / saddle["visibility_formula"]).values
+    shares = shares[shares > 0]
+    right.set_ylim(min(1e-3, *(shares / 3)), max(3.0, *(3 * shares)))
     log_axis(right, "x")
     log_axis(right, "y")
     right.set_xlabel(r"$|r|^3\,|\sum\lambda^3|\,/\,\|H\|_F^3$")

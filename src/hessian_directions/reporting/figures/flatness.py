@@ -28,7 +28,7 @@ FIGURES = {
         "caption": r"""
 Each point is a network of the population, trained to the same loss; those that did not reach it are
 left out. Colour: share of the training labels that is wrong. Above each panel: Kendall's τ between
-networks of equal label noise. Measures: mean curvature t/N, extreme eigenvalues λ\ :sub:`max` and
+networks of equal label noise and width. Measures: mean curvature t/N, extreme eigenvalues λ\ :sub:`max` and
 \|λ\ :sub:`min`\|, Frobenius norm ‖H‖\ :sub:`F`; with D = diag\|θ\| trace and largest eigenvalue of DHD;
 relative flatness κ of all layers; mean increase of the loss at a distance and its largest increase
 within a ball (radius as index), the same by batches (m-sharpness); distance from the point θ\ :sub:`0` where
@@ -82,7 +82,7 @@ def draw(population: xr.Dataset, generalization: str = "gap_loss") -> Figure:
             log_axis(ax, "y")
         ax.set_xlabel(measure_symbol(name))
     label_left(axes, GENERALIZATIONS.get(generalization, generalization))
-    tau = population["correlation"].sel(statistic="within_noise", generalization=generalization)
+    tau = population["correlation"].sel(statistic="within_strata", generalization=generalization)
     title_panels(axes, [rf"$\tau={float(tau.sel(measure=name)):+.2f}$" for name in names])
     legend_below(
         figure,

@@ -27,7 +27,7 @@ FIGURES = {
         "reads": {"population": "population"},
         "caption": r"""
 Kendall's τ of every measure of flatness with the loss gap and with the accuracy gap: over all
-networks; between networks of equal label noise; between networks that differ in one factor only
+networks; between networks of equal label noise and width; between networks that differ in one factor only
 (granulated); and the conditional mutual information, which has no sign, 0 where two factors explain
 what both have in common. Bars: 95 % intervals by the jackknife over seeds. Symbols as in the
 scatter plots; κ\ :sub:`out` is the relative flatness of the output layer, θ\ :sub:`0` the point
@@ -38,7 +38,7 @@ where training began.
 
 STATISTICS = {
     "kendall": (r"$\tau$, all networks", GREY, "o"),
-    "within_noise": (r"$\tau$ at equal label noise", VERMILION, "s"),
+    "within_strata": (r"$\tau$ at equal noise and width", VERMILION, "s"),
     "granulated": (r"granulated $\tau$", BLUE, "D"),
     "information": ("conditional mutual information", GREEN, "^"),
 }
