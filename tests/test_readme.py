@@ -51,13 +51,13 @@ def test_python_examples(
 
 
 @pytest.mark.workflow
-def test_snakemake_commands(computed: Project) -> None:
+def test_snakemake_commands(project: Project) -> None:
     """Each as it stands, but on the tests' configuration and as a dry run."""
     found = [words for words in commands() if words[0] == "snakemake"]
     assert len(found) >= 3
     for words in found:
         configured = [TINY if word.startswith("config/") else word for word in words]
-        computed.run(*configured, "--dry-run")
+        project.run(*configured, "--dry-run")
 
 
 def test_benchmarks_are_the_archived_ones() -> None:
@@ -90,20 +90,75 @@ def test_speed_of_training_is_the_archived_one() -> None:
         assert int(share) == round(100 * table["share_of_peak"][precision])
 
 
-def test_verdicts_are_the_archived_ones() -> None:
+def table_of_findings() -> list[list[str]]:
     section = README.partition("## What was found")[2].partition("\n## ")[0]
     lines = [line for line in section.splitlines() if line.startswith("| ")]
-    rows = [[cell.strip() for cell in line.strip("| ").split("|")] for line in lines]
-    profiles = [cell.strip("`") for cell in rows[0][2:]]
+    return [[cell.strip() for cell in line.strip("| ").split("|")] for line in lines]
+
+
+def test_verdicts_are_the_archived_ones() -> None:
+    rows = table_of_findings()
+    profiles = [cell.strip("`") for cell in rows[0][3:]]
     assert set(profiles) == {p.parent.name for p in (ROOT / "results/archive").glob("*/claims.csv")}
     archived = {
         profile: pd.read_csv(ROOT / f"results/archive/{profile}/claims.csv", index_col="claim")
         for profile in profiles
     }
     assert [row[0] for row in rows[1:]] == list(CLAIMS)
-    for claim, text, *verdicts in rows[1:]:
+    for claim, text, _, *verdicts in rows[1:]:
         assert text == CLAIMS[claim].text
         assert verdicts == [archived[profile]["verdict"][claim] for profile in profiles]
+
+
+def test_findings_are_the_archived_ones() -> None:
+    """Every number of the sentences, from both archives."""
+    found = {row[0]: row[2] for row in table_of_findings()[1:]}
+    archive = ROOT / "results/archive"
+    demo, main = (
+        pd.read_csv(archive / f"{profile}/claim_rows.csv") for profile in ("demo", "cifar10-subset")
+    )
+
+    def of(claim: str, rows: pd.DataFrame = demo, among: str = "") -> pd.DataFrame:
+        return rows[(rows["claim"] == claim) & rows["subject"].str.contains(among)]
+
+    def says(claim: str, *words: str) -> None:
+        for word in words:
+            assert word in found[claim], (claim, word)
+
+    drawn = 1 + of("C1b")["estimate"]
+    says("C1b", f"{drawn.min():.2g} to {drawn.max():.1f} times")
+    assert (of("C2")["verdict"] == "inconclusive").sum() == 2
+    assert (of("C3a", main)["verdict"] == "inconclusive").sum() == 1
+    seen = of("C3b", main, "^resnet56$")
+    planes = pd.read_csv(archive / "cifar10-subset/tables/visibility.csv", index_col="network")
+    says("C3b", f"{seen['estimate'].item():.0f} of {planes['n_planes']['resnet56']} slices")
+    says("C3b", f"up to {of('C3b')['estimate'].max():.0%}".replace("%", " %"))
+    smooth = pd.concat([of("C4b"), of("C4b", main)])
+    assert smooth[["low", "high"]].abs().to_numpy().max() < 1e-6
+    says("C4b", "10⁻⁶")
+    biased = of("C4c")[of("C4c")["verdict"] == "not reproduced"]["estimate"].sort_values()
+    says("C4c", "{:.0%}, {:.0%} and {:.0%}".format(*biased).replace("%", " %"))
+    corrected = of("C4d")
+    assert corrected[["low", "high"]].abs().to_numpy().max() < 0.05
+    says("C4d", "5 %")
+    verdicts = pd.concat([of("C5"), of("C5", main)])["verdict"]
+    says("C5", f"{(verdicts == 'reproduced').sum()} of {len(verdicts)} networks")
+    assert of("C5", main, "^resnet56$")["verdict"].item() == "reproduced"
+    assert (verdicts == "not reproduced").sum() == 1
+    table = pd.read_csv(archive / "demo/tables/correlations.csv")
+    table = table[table["generalization"] == "gap_loss"].set_index("measure")["within_strata"]
+    says("C6a", f"τ = {table['mean_curvature']:.2f}".replace("-", "−"), f"{table['distance']:.2f}")
+    for end in ("λ_max", "λ_min"):
+        decades = of("C6b", main, f"^(?!population).*{end}")["estimate"]
+        says("C6b", f"{decades.min():.1f} to {decades.max():.1f}", end)
+    (size,) = of("C7", main)["estimate"]
+    assert 0.0004 < size < 0.0005
+    images = pd.read_csv(archive / "cifar10-subset/tables/networks.csv", index_col="network")
+    says("C7", "0.05 %", f"{images['n_images']['densenet121']} images")
+    lower = of("C8")["verdict"]
+    says("C8", f"{(lower == 'reproduced').sum()} of {len(lower)} cases")
+    slopes = pd.read_csv(archive / "demo/tables/lowest_losses.csv")
+    assert (slopes["slope_lowest_loss"] <= slopes["hessian_lowest_loss"]).all()
 
 
 def test_links() -> None:
