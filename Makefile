@@ -65,16 +65,17 @@ config: $(VENV)/ready
 figures: $(VENV)/ready
 	$(SNAKEMAKE) --config source=archive --quiet rules --report results/redrawn/$(PROFILE)/provenance.html --report-after-run -- figures
 
-# The workflow's tests share one computed clone; each uses both cores for a part of its time only.
-PYTEST = $(BIN)/python -m pytest -q -n 2 --dist loadgroup --durations 12
+# The workflow's tests share one computed clone, those of a file what else they need; each uses both cores for a part of
+# its time only.
+PYTEST = $(BIN)/python -m pytest -q -n 2 --durations 12
 
 test: $(VENV)/ready
 	$(PYTEST) -m "not workflow and not long"
-	$(PYTEST) -m "workflow and not long"
+	$(PYTEST) --dist loadfile -m "workflow and not long"
 
 test-all: $(VENV)/ready
 	$(PYTEST) -m "not workflow"
-	$(PYTEST) -m workflow
+	$(PYTEST) --dist loadfile -m workflow
 	$(MAKE) test-avx2
 
 # Most laptops have no AVX-512. Their kernels are other ones and differ in their mistakes: a machine that has it

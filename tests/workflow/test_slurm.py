@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 from project import ROOT, TINY, Project
 
-# One process runs them: they share what one cluster made.
-pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("slurm")]
+pytestmark = pytest.mark.workflow
 
 PROFILE = "workflow/profiles/slurm"
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch")

@@ -16,8 +16,7 @@ import pytest
 import yaml
 from project import ROOT, TINY, Project
 
-# One process runs them: they share what an undisturbed run made.
-pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("survival")]
+pytestmark = pytest.mark.workflow
 
 SMALLEST = "tests/config/smallest.yaml"
 RESULTS = "results/computed/smallest"
