@@ -77,6 +77,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 
 @pytest.mark.workflow
+@pytest.mark.long
 def test_paper_runs_on_a_miniature(project: Project, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     cache.mkdir()
