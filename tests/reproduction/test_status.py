@@ -79,7 +79,13 @@ def test_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
         log.write_text(f"{stamp} scores: started (network={network})\n{rest}\n")
     process = holder(logs / "scores/networks/other.log")
-    now = status.status(SETTINGS, results, logs)
+    archive = tmp_path / "archive"
+    now = status.status(SETTINGS, results, logs, archive)
+    # What the archive took is what its jobs are expected to take.
+    took = {"rule": "eigenpairs", "cpu_seconds": 60.0, "peak_memory_bytes": 1}
+    artifacts.write_json(archive / "e.run.json", took | {"wildcards": {"network": "one"}})
+    told = status.status(SETTINGS, results, logs, archive)
+    assert (told.unknown, told.seconds_left - now.seconds_left) == (10, pytest.approx(60.0))
     process.kill()
     process.wait()
     assert (now.done, now.total) == (1, 14)
@@ -88,6 +94,6 @@ def test_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "1 of 14 jobs done, 1 running, about 2 s left on 2 cores beside 11 jobs of unknown length",
         "  scores (network=other): half of it",
     ]
-    assert status.status(SETTINGS, results, logs).running == ()
+    assert status.status(SETTINGS, results, logs, archive).running == ()
     ended = {job.name: job.ended for job in map(job_logs.job_of, job_logs.logs_in(logs))}
     assert ended == {"scores (network=one)": True, "scores (network=other)": False}

@@ -10,25 +10,12 @@ SMALL = 3600
 # Where nothing tells what a job takes.
 UNKNOWN = cost_model.Estimate(seconds=600, bytes=4_000_000_000)
 
-# What passes predict that were measured here; else what the job of this name took for the archive, where it may have
-# had other settings.
-PASSES = cost_model.read(COMPLETE)
-RECORDED = {
-    (rule_name, frozenset(wildcards.items())): job
-    for rule_name, wildcards, job in cost_model.recorded(
-        Path(ARCHIVE), config["device"]
-    )
-}
+KNOWN = cost_model.expectations(COMPLETE, Path(ARCHIVE))
 
 
 def expected(rule_name, wildcards):
     """What a job takes."""
-    place = {key: str(value) for key, value in wildcards.items()}
-    return (
-        cost_model.predicted(COMPLETE, PASSES, rule_name, place)
-        or RECORDED.get((rule_name, frozenset(place.items())))
-        or UNKNOWN
-    )
+    return KNOWN(rule_name, wildcards) or UNKNOWN
 
 
 def resources_of(rule_name, uses_device=True, processes=1):

@@ -126,7 +126,7 @@ def passes(settings: Settings) -> dict[str, float]:
 def takes(settings: Settings, stage: str) -> tuple[float, float]:
     """To gather, by the number of members."""
     members = math.prod(map(len, settings.factors.values()))
-    return (0.04 * members, 1e4 * members) if stage == "gather" else (0.0, 0.0)
+    return (0.03 * members, 1e4 * members) if stage == "gather" else (0.0, 0.0)
 
 
 def typical(settings: Settings) -> dict[str, Any]:

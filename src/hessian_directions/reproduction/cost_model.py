@@ -81,6 +81,29 @@ def recorded(archive: Path, device: str) -> list[tuple[str, dict[str, str], Esti
     ]
 
 
+def expectations(
+    settings: Mapping[str, Any], archive: Path
+) -> Callable[[str, Mapping[str, Any]], Estimate | None]:
+    """What a job takes, by its rule and wildcards; None where nothing tells.
+
+    Passes that were measured here predict it; else it is what the job of this name took for the
+    profile's archive, where it may have had other settings.
+    """
+    passes = read(settings)
+    records = {
+        (rule, frozenset(wildcards.items())): job
+        for rule, wildcards, job in recorded(archive, settings["device"])
+    }
+
+    def expected(rule: str, wildcards: Mapping[str, Any]) -> Estimate | None:
+        place = {key: str(value) for key, value in wildcards.items()}
+        return predicted(settings, passes, rule, place) or records.get(
+            (rule, frozenset(place.items()))
+        )
+
+    return expected
+
+
 @dataclass(frozen=True)
 class Passes:
     """What passes of one network take.

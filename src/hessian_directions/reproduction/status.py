@@ -1,7 +1,7 @@
 """How far a run is: `python -m hessian_directions.reproduction.status <config>`, or `make progress`.
 
 Run records tell what is done; logs, which a job holds as long as it lives, what runs; and the cost
-model how long the rest will take.
+model, or the archive, how long the rest will take.
 """
 
 import argparse
@@ -43,15 +43,22 @@ class Status:
         return "\n".join([*lines, *(f"  {job.name}: {job.said}" for job in self.running)])
 
 
-def status(settings: Mapping[str, Any], results: Path, logs: Path) -> Status:
-    """How far the jobs of a profile are, which computes into a folder and logs into another."""
-    known = cost_model.read(settings)
+def status(settings: Mapping[str, Any], results: Path, logs: Path, archive: Path) -> Status:
+    """How far the jobs of a profile are.
+
+    Args:
+        settings: A complete configuration.
+        results: The folder that it computes into.
+        logs: The folder of its logs.
+        archive: The profile's archive, which may be missing.
+    """
+    expected = cost_model.expectations(settings, archive)
     records = [artifacts.read_json(path) for path in sorted(results.rglob("*.run.json"))]
     done = {_key(record["rule"], record["wildcards"]) for record in records}
     jobs = list(cost_model.jobs(settings))
     left = [job for job in jobs if _key(*job) not in done]
     held = [job_of(path) for path in logs_in(logs) if locks.is_held(path)]
-    predicted = [cost_model.predicted(settings, known, *job) for job in left]
+    predicted = [expected(*job) for job in left]
     return Status(
         done=len(jobs) - len(left),
         total=len(jobs),
@@ -73,7 +80,10 @@ def main() -> int:
     def work() -> str:
         settings = configuration.read(path)
         profile = settings["profile"]
-        now = status(settings, Path("results/computed") / profile, Path("logs") / profile)
+        folders = (
+            Path(folder) / profile for folder in ("results/computed", "logs", "results/archive")
+        )
+        now = status(settings, *folders)
         return now.describe(os.cpu_count() or 1)
 
     return as_program("status", work)
