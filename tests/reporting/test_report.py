@@ -294,6 +294,15 @@ def test_a_card_without_an_interval_names_none():
     assert "interval" not in seen.text
 
 
+def test_a_card_without_a_subject_judges_nothing():
+    nothing = {key: float("nan") for key in ("statistic", "estimate", "low", "high", "artifact")}
+    claim = {**CLAIM, **nothing, "rule": "none", "subject": "no subject in this profile"}
+    seen = Text(start.page({}, [{**claim, "verdict": "inconclusive"}]).render())
+    assert "not judged here" in seen.text
+    assert "no subject in this profile" in seen.text
+    assert "inconclusive" not in seen.text
+
+
 def test_a_card_says_what_was_measured_and_leads_to_it():
     page = start.page(
         {"mine": fabricate.results()},

@@ -96,7 +96,8 @@ def _cards(
     claims: Sequence[Row], rows: Sequence[Row], known: Collection[str], artifacts: Mapping[str, str]
 ) -> Iterator[str]:
     for claim in claims:
-        verdict = str(claim["verdict"])
+        # Of a profile without a subject nothing was measured that could decide.
+        verdict = "not judged here" if claim["rule"] == "none" else str(claim["verdict"])
         parts = [
             f'<section class="card {CLASSES.get(verdict, "undecided")}" id="{escape(claim["claim"])}">',
             f'<p><span class="verdict">{escape(verdict)}</span> · {escape(claim["claim"])}</p>',
