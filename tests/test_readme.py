@@ -143,11 +143,17 @@ def test_findings_are_the_archived_ones() -> None:
     says("C4d", "5 %")
     verdicts = pd.concat([of("C5"), of("C5", main)])["verdict"]
     says("C5", f"{(verdicts == 'reproduced').sum()} of {len(verdicts)} networks")
-    assert of("C5", main, "^resnet56$")["verdict"].item() == "reproduced"
-    assert (verdicts == "not reproduced").sum() == 1
+    drawings = [
+        pd.read_csv(archive / f"{profile}/tables/rendered_curvatures.csv")
+        for profile in ("demo", "cifar10-subset")
+    ]
+    whole = pd.concat(drawings).query("plane == 'hessian' and region == 1 and saddle")
+    assert list(whole["network"]) == ["resnet56"]
     table = pd.read_csv(archive / "demo/tables/correlations.csv")
-    table = table[table["generalization"] == "gap_loss"].set_index("measure")["within_strata"]
-    says("C6a", f"τ = {table['mean_curvature']:.2f}".replace("-", "−"), f"{table['distance']:.2f}")
+    table = table[table["generalization"] == "gap_loss"].set_index("measure")
+    flat = table.loc["mean_curvature"]
+    says("C6a", *(f"{flat[key]:.2f}".replace("-", "−") for key in ("within_strata", "noise_0")))
+    says("C6a", f"{table['within_strata']['distance']:.2f}")
     for end in ("λ_max", "λ_min"):
         decades = of("C6b", main, f"^(?!population).*{end}")["estimate"]
         says("C6b", f"{decades.min():.1f} to {decades.max():.1f}", end)
