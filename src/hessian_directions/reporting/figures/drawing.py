@@ -223,6 +223,13 @@ def signed(value: float, digits: int = 0) -> str:
     return text if float(text) else f"{0:.{digits}f}"
 
 
+def power_of_ten(value: float, digits: int = 2) -> str:
+    """3×10⁻⁴ as mathtext, without its dollars."""
+    mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+    factor = "" if float(mantissa) == 1 else rf"{float(mantissa):g}\times"
+    return rf"{factor}10^{{{int(exponent)}}}"
+
+
 def attributes(dataset: xr.Dataset, variable: str) -> dict[str, Any]:
     """Attributes of a variable, completed by those of its dataset."""
     return dict(dataset.attrs) | dict(dataset[variable].attrs)

@@ -17,6 +17,7 @@ from hessian_directions.reporting.figures.drawing import (
     label_left,
     legend_below,
     line_handle,
+    power_of_ten,
     require,
     styled,
     title_panels,
@@ -154,17 +155,14 @@ def _draw_jumps(ax: Axes, study: xr.Dataset) -> None:
     counts = study["n_kinks"].sel(step=step).sum("direction")
     total = float(counts.sum())
     share = f"{100 * float(counts.sel(sign=-1)) / total:.0f} % negative" if total else "no kinks"
-    said = f"{_step(step)}\n{share}"
-    ax.text(0.96, 0.95, said, transform=ax.transAxes, va="top", ha="right", fontsize=6.5)
+    ax.set_title(f"{_step(step)}\n{share}", fontsize=7)
     ax.xaxis.set_major_locator(ticker.MaxNLocator(5, integer=True))
     ax.set_xlabel(r"$\log_{10}|J|$")
 
 
 def _step(step: float) -> str:
     """ε = 3×10⁻⁴."""
-    mantissa, exponent = f"{step:.1e}".split("e")
-    factor = "" if float(mantissa) == 1 else rf"{float(mantissa):g}\times"
-    return rf"$\varepsilon={factor}10^{{{int(exponent)}}}$"
+    return rf"$\varepsilon={power_of_ten(step)}$"
 
 
 def _edges(centres: np.ndarray) -> np.ndarray:

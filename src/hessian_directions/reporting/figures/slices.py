@@ -23,6 +23,7 @@ from hessian_directions.reporting.figures.drawing import (
     line_handle,
     lowest_point,
     mark,
+    power_of_ten,
     require,
     styled,
     title_panels,
@@ -219,10 +220,11 @@ def draw_panel(ax: Axes, panel: Panel) -> ContourSet:
     if panel.lowest and np.isfinite(values).any():
         mark(ax, *lowest_point(alpha, beta, values), "o", "#FFD23F", 7)
     mark(ax, 0, 0, "+", size=4.5)
+    bound = f"±{panel.bound:.1g}"
     ax.text(
         0.04,
         0.04,
-        f"±{float(f'{panel.bound:.1g}'):g}",
+        rf"$\pm{power_of_ten(panel.bound, 1)}$" if "e" in bound else bound,
         transform=ax.transAxes,
         fontsize=6,
         bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1.0},
