@@ -282,6 +282,22 @@ def test_constant_surface(value, tmp_path):
     assert saved(module("slices").draw({"mlp": surfaces}, LABELS), tmp_path / "figure.pdf")
 
 
+def test_no_saddle_lies_outside_the_axes(tmp_path):
+    """However far from the limit its visibility is, and where no slice showed any of them."""
+    points = made("critical_points")
+    far, unseen = points.copy(deep=True), points.copy(deep=True)
+    far["visibility_sampled"][:] = 1e4 * points["visibility_formula"]
+    unseen["visibility_sampled"][:] = 0.0
+    for those in (points, far, unseen):
+        figure = module("critical_points").draw(made("saddles"), those)
+        assert saved(figure, tmp_path / "figure.pdf")
+        ax = figure.axes[2]
+        (left, right), (low, high) = ax.get_xlim(), ax.get_ylim()
+        for line in (line for line in ax.lines if line.get_linestyle() == "None"):
+            x, y = np.asarray(line.get_xdata()), np.asarray(line.get_ydata())
+            assert ((left < x) & (x < right) & (low < y) & (y < high)).all()
+
+
 def test_share_of_sampled_slices_rises_by_one_in_n_and_has_an_interval_where_none_lies():
     dataset = made("visibility")
     ax = module("visibility_networks").draw({"mlp": dataset}, LABELS).axes[0]

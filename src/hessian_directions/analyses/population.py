@@ -171,8 +171,7 @@ def gather(shards: Sequence[xr.Dataset], settings: Settings, job: Job) -> xr.Dat
     """The members of all shards in order, and how each measure ranks them against each gap.
 
     A `stratum` holds the members of one label noise and one size of the network: noise moves
-    curvature and gap alike, and measures that are means over the parameters, or are not, compare
-    networks of two sizes each in its own way.
+    curvature and gap alike, and size moves some measures and not others.
 
     Statistics are those of `rank_correlation`, over the members that reached the target loss:
     Kendall's τ over all and within strata, of all levels of label noise together and of each;

@@ -98,7 +98,7 @@ def draw(saddles: xr.Dataset, points: xr.Dataset) -> Figure:
     right.set_xlim(condition[0], condition[-1])
     shares = (saddle["visibility_sampled"] / saddle["visibility_formula"]).values
     shares = shares[shares > 0]
-    right.set_ylim(min(1e-3, *(shares / 3)), max(3.0, *(3 * shares)))
+    right.set_ylim(np.min(shares / 3, initial=1e-3), np.max(3 * shares, initial=3.0))
     log_axis(right, "x")
     log_axis(right, "y")
     right.set_xlabel(r"$|r|^3\,|\sum\lambda^3|\,/\,\|H\|_F^3$")
