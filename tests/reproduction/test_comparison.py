@@ -482,3 +482,19 @@ def test_summary_of_nothing() -> None:
     text = comparison.summary("recomputed", numbers, nothing, acceptance)
     assert text.splitlines()[-1].startswith("This machine recomputed the published numbers: 0 of 0")
     assert isinstance(acceptance, Acceptance)
+
+
+def test_what_names_a_row_is_no_result() -> None:
+    """Another training finds other layers and modes; its rows are still those of the archive."""
+    names = {
+        *("network", "subject", "measure", "generalization", "statistic", "factor", "estimator"),
+        *("plane", "split", "start", "end", "statistics", "kind", "along", "rule"),
+        *("hidden_activation", "layers", "origin"),
+    }
+    root = Path(__file__).parents[2]
+    for path in root.glob("results/archive/*/tables/*.csv"):
+        table = pd.read_csv(path)
+        texts = {name for name in table if table[name].dtype.kind not in "fiub"}
+        # A column without a number is empty, not a text.
+        texts = {name for name in texts if table[name].notna().any()}
+        assert texts <= names | comparison.DESCRIPTIONS, path

@@ -25,8 +25,11 @@ Tables = Mapping[str, pd.DataFrame]
 Weights = Mapping[str, np.ndarray]
 Row = Mapping[str, Any]
 
-# Texts that describe a row; the other texts of a table name it.
-DESCRIPTIONS = {"label", "activation"}
+# Texts that describe a row, or were found; the other texts of a table name it.
+DESCRIPTIONS = {
+    *("label", "activation", "product_mode", "second_derivative_mode", "reason"),
+    *(f"{end}_{where}" for end in ("largest", "smallest") for where in ("kind", "layer")),
+}
 
 ROUNDING, PREDICTION, NOTHING = "rounding", "prediction", "nothing"
 # Kinds that no training changes, or that are bounded whatever the training.
