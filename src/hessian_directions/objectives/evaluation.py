@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial, wraps
 from typing import Any, Concatenate, ParamSpec
@@ -227,31 +227,31 @@ class Evaluation:
     @of_all_processes
     def products(self, parameters: Parameters, vectors: Tensor, mode: str) -> Tensor:
         """∇²L v for K vectors: (N, K) → (N, K)."""
-        self._refuse_branches([parameters])
-        directions = self._unflatten(vectors)
-        total = self._zeros(len(directions))
-        fast = mode == FAST and not self.ways.vectorised
-        with self._unchanged([parameters]):
-            for batch in self.batches():
-                arguments = (parameters, directions, self.ways.vectorised)
-                products = self._folded(PRODUCTS[mode], fast, batch, *arguments)
-                for part, product in zip(total, products):
-                    _add(part, product)
-        self.restore()
-        return _flatten(total)
+        return self._products(parameters, vectors, mode, PRODUCTS, self.share_of_loss)
 
     @of_all_processes
     def gauss_newton_products(self, parameters: Parameters, vectors: Tensor, mode: str) -> Tensor:
         """J'(∇²ℓ)Jv for K vectors, J the Jacobian of the network's outputs: (N, K) → (N, K)."""
+        return self._products(parameters, vectors, mode, GAUSS_NEWTON, self.outputs_and_loss)
+
+    def _products(
+        self,
+        parameters: Parameters,
+        vectors: Tensor,
+        mode: str,
+        modes: Mapping[str, Callable[..., Any]],
+        of_batch: Callable[..., Any],
+    ) -> Tensor:
+        """Sums over this process' batches of what a mode makes of `of_batch` and K vectors."""
         self._refuse_branches([parameters])
         directions = self._unflatten(vectors)
         total = self._zeros(len(directions))
         fast = mode == FAST and not self.ways.vectorised
         with self._unchanged([parameters]):
             for batch in self.batches():
-                split = partial(self.outputs_and_loss, batch=batch, fast=fast)
+                function = partial(of_batch, batch=batch, fast=fast)
                 arguments = (parameters, directions, self.ways.vectorised)
-                products = self._without_folding(GAUSS_NEWTON[mode], split, *arguments)
+                products = self._without_folding(modes[mode], function, *arguments)
                 for part, product in zip(total, products):
                     _add(part, product)
         self.restore()

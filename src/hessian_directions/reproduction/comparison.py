@@ -25,10 +25,12 @@ Tables = Mapping[str, pd.DataFrame]
 Weights = Mapping[str, np.ndarray]
 Row = Mapping[str, Any]
 
-# Texts that describe a row, or were found; the other texts of a table name it.
-DESCRIPTIONS = {
-    *("label", "activation", "product_mode", "second_derivative_mode", "reason"),
-    *(f"{end}_{where}" for end in ("largest", "smallest") for where in ("kind", "layer")),
+# The texts that name a row. What else is said in words describes it or was found, and another training finds
+# other things; rows that are named alike follow each other.
+NAMES = {
+    *("network", "subject", "measure", "generalization", "factor", "estimator", "rule"),
+    *("plane", "start", "end", "statistics", "split", "kind", "along"),
+    *("hidden_activation", "layers", "origin"),
 }
 
 ROUNDING, PREDICTION, NOTHING = "rounding", "prediction", "nothing"
@@ -285,7 +287,7 @@ def _cells(
 ) -> Iterator[dict[str, Any]]:
     """The numbers of a table, each with where rounding and another training may put it."""
     numeric = [str(column) for column in old.select_dtypes(["number", "bool"])]
-    naming = [str(column) for column in old if column not in {*numeric, *DESCRIPTIONS}]
+    naming = [str(column) for column in old if column in NAMES - set(numeric)]
     before, after = _by_name(old, naming), _by_name(new, naming)
     repeats = [_by_name(run[table], naming) for run in runs if table in run]
     names = list(dict.fromkeys([*before, *after]))
