@@ -9,6 +9,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -20,9 +21,11 @@ ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "benchmarks"))
 
 import alternation  # noqa: E402
+import cluster  # noqa: E402
 import goals  # noqa: E402
 import lines  # noqa: E402
 import machine  # noqa: E402
+import population  # noqa: E402
 import scaling  # noqa: E402
 
 NETWORKS = ("ResNet-20", "ResNet-56", "DenseNet-121")
@@ -380,3 +383,27 @@ def test_efficiency_of_processes():
     assert list(table["seconds_fastest"]) == [3.5, 1.5, 3.5, 4.5]
     assert list(table["seconds_slowest"]) == [5.0, 3.0, 5.0, 6.0]
     assert set(table["n_rounds"]) == {3}
+
+
+# Runs
+
+
+def test_slurm_levels_are_the_longest_chain_of_submissions():
+    """Two side by side, one that waits for the first of them alone, and one that waits for all."""
+    times = pd.to_datetime("2026-01-01") + pd.to_timedelta(np.arange(10), unit="s")
+    submitted, ended = [0, 0, 2, 8], [2, 6, 7, 9]
+    table = pd.DataFrame({"submitted": times[submitted], "ended": times[ended]})
+    assert cluster.n_levels(table) == 3
+    assert cluster.n_levels(table.iloc[:2]) == 1
+    assert cluster.n_levels(table.iloc[:0]) == 0
+
+
+def test_population_is_enlarged_by_seeds():
+    given = yaml.safe_load((ROOT / "config/demo.yaml").read_text())
+    enlarged = population.enlarged(given, 1000, 7)["analyses"]["population"]
+    of_seeds = given["analyses"]["population"]["factors"]
+    members = np.prod([len(levels) for levels in enlarged["factors"].values()])
+    per_seed = members // len(enlarged["factors"]["seed"])
+    assert 1000 <= members < 1000 + per_seed
+    assert enlarged["factors"] | {"seed": of_seeds["seed"]} == of_seeds
+    assert population.thousands(40, 4)["analyses"]["population"]["factors"]["seed"] == [*range(10)]

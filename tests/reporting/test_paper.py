@@ -19,7 +19,7 @@ from hessian_directions.reporting import claims
 from hessian_directions.reproduction.source_files import declared
 
 RUNS = {"main": "results/archive/cifar10-subset", "demo": "results/archive/demo"}
-READ = ("paper/*", "results/archive/benchmarks/cpu.csv")
+READ = ("paper/*", "results/archive/benchmarks/*.csv")
 DRAWN = ("figures/*.pdf", "tables/*.csv", "claim*.csv", "configuration.yaml")
 FLOATS = (ROOT / "paper/floats.typ").read_text()
 
@@ -118,6 +118,8 @@ def test_figures_are_listed_and_drawn() -> None:
     modules = (ROOT / "src/hessian_directions/reporting/figures").glob("*.py")
     known = set().union(*(declared(path, "FIGURES") or {} for path in modules))
     assert {*shown["main"], *shown["demo"]} <= known
+    # Letters of seven points stay six points high.
+    assert min(map(int, re.findall(r"size: (\d+)%\)", FLOATS))) >= 86
 
 
 # The script of the rule, without Snakemake.

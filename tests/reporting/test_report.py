@@ -12,7 +12,15 @@ import pytest
 
 from hessian_directions.errors import DependencyError
 from hessian_directions.geometry.principal_curvatures import principal_curvatures
-from hessian_directions.reporting.report import beyond, comparison, document, network, start, text
+from hessian_directions.reporting.report import (
+    beyond,
+    comparison,
+    cost,
+    document,
+    network,
+    start,
+    text,
+)
 from hessian_directions.reporting.report.panels import Panel, encoded
 from hessian_directions.reporting.report.results import Check, Results, checks
 
@@ -400,6 +408,28 @@ def test_misses_come_first():
     seen = Text(page.render()).text
     assert seen.index("C2") < seen.index("C1")
     assert "3 of 4 <numbers>" in seen
+
+
+# Cost.
+
+
+def test_stages_are_added_up_and_the_longest_comes_first():
+    def record(rule, seconds, size, device="cpu", **wildcards):
+        spent = {"cpu_seconds": seconds, "wall_seconds": 4 * seconds, "peak_memory_bytes": size}
+        return {"rule": rule, "wildcards": wildcards, "device": device, **spent}
+
+    records = [
+        record("trace", 5, 2e9, network="mine"),
+        record("slices_shard", 30, 1e9, network="mine", shard="0"),
+        record("slices_shard", 40, 3e9, network="mine", shard="1"),
+        record("population", 15, 4e9, device="cuda"),
+    ]
+    page = cost.page(records, {("mine", "slices_shard"): (120.0, 2.5e9)}, {"mine": "Mine"})
+    seen = Text(page.render()).text
+    # On a GPU it is the time that passed, 60 s of which 15 were the processor's.
+    assert "2 min of one processor" in seen
+    table = "Mine slices_shard 2 70 s 2 min 3.00 GB 2.50 GB – population 1 60 s – 4.00 GB – Mine trace 1 5 s –"
+    assert table in seen
 
 
 def test_missing_numbers_are_said() -> None:

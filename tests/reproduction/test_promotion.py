@@ -286,6 +286,19 @@ def test_replicates_are_taken_in(tree: Path, alone: bool) -> None:
     artifacts.verify_manifest(ARCHIVE)
 
 
+@pytest.mark.parametrize("alone", [True, False])
+def test_replicates_are_added_to_those_of_other_seeds(tree: Path, alone: bool) -> None:
+    with_replicates()
+    promotion.promote("tiny")
+    shutil.rmtree(REPLICATES / "2")
+    (REPLICATES / "3/claims.csv").write_text("computed again")
+    (promotion.promote_replicates if alone else promotion.promote)("tiny")
+    assert files(ARCHIVE) > OF_REPLICATES
+    assert (ARCHIVE / "replicates/2/claims.csv").read_text() == "claims.csv"
+    assert (ARCHIVE / "replicates/3/claims.csv").read_text() == "computed again"
+    artifacts.verify_manifest(ARCHIVE)
+
+
 def test_replicates_and_history_outlive_a_promotion(tree: Path) -> None:
     with_replicates()
     promotion.promote("tiny")

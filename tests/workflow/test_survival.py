@@ -6,6 +6,7 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +15,11 @@ from typing import Any
 import pandas as pd
 import pytest
 import yaml
-from project import ROOT, TINY, Project
+from project import ROOT, Project
+
+sys.path.append(str(ROOT / "benchmarks"))
+
+import kills
 
 pytestmark = pytest.mark.workflow
 
@@ -22,7 +27,7 @@ SMALLEST = "tests/config/smallest.yaml"
 RESULTS = "results/computed/smallest"
 LOGS = "logs/smallest"
 # What is the same to the bit; tables and drawings beside them hold measured seconds.
-EXACT = (".nc", ".safetensors")
+EXACT = kills.EXACT
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts a file system")
 
@@ -70,16 +75,6 @@ def until(condition: Callable[[], Any], seconds: float = 300) -> Any:
     return found
 
 
-def processes_in(folder: Path) -> list[int]:
-    """Those that work in a folder."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if (process / "cwd").readlink() == folder:
-                found.append(int(process.name))
-    return found
-
-
 def left_over(project: Project, results: str) -> list[str]:
     """What no finished run leaves: hidden files, and states of computations."""
     paths = (project.path / results).rglob("*")
@@ -102,52 +97,24 @@ def require_same(project: Project, reference: Project, results: str) -> None:
     assert names[0] == names[1]
 
 
-def kill_at_random(project: Project, longest: float, draw: random.Random, config: str) -> list[str]:
-    """Start a run, kill all of it at a random moment after its first job; what was running then."""
-    logs = project.path / "logs"
-    begun = time.time()
-    run = start(project, "figures", config=config)
-
-    def fresh() -> list[Path]:
-        with contextlib.suppress(OSError):
-            return [path for path in logs.rglob("*.log") if path.stat().st_mtime > begun]
-        return []
-
-    until(lambda: run.poll() is not None or fresh())
-    time.sleep(draw.uniform(0, longest))
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(run.pid, signal.SIGKILL)
-    run.wait()
-    until(lambda: not processes_in(project.path), 30)
-    killed = [path for path in fresh() if not path.read_text().endswith(" done\n")]
-    return sorted(str(path.relative_to(logs)) for path in killed)
-
-
 def test_survival_of_kills(finished: Project, copy: Project) -> None:
     """Three times at random moments, while one network is computed anew and everything is drawn."""
     shutil.rmtree(copy.path / RESULTS / "networks/one")
     draw = random.Random(15)
     for _ in range(3):
-        kill_at_random(copy, 20, draw, SMALLEST)
+        kills.kill_at_random(copy.path, SMALLEST, copy.environment(), 20, draw)
     make(copy)
     require_same(copy, finished, RESULTS)
 
 
 @pytest.mark.long
-def test_survival_of_thirty_kills(computed: Project, tmp_path: Path) -> None:
-    """In every stage from training to the paper."""
+def test_survival_of_thirty_kills(tmp_path: Path) -> None:
+    """In every stage from training to the paper; the program compares with a run that is left alone."""
     project = Project.clone(tmp_path / "project")
-    draw, trials = random.Random(30), 0
-    results = "results/computed/tiny"
-    while trials < 30 or not (project.path / results / "networks/classifier/trace.nc").exists():
-        if (project.path / results / "paper.pdf").exists():
-            # The rest of the trials: from the last stages on, then all of it once more.
-            shutil.rmtree(project.path / results / ("figures" if trials % 2 else "networks"))
-            (project.path / results / "paper.pdf").unlink()
-        print(trials, kill_at_random(project, 40, draw, TINY))
-        trials += 1
-    project.snakemake("figures", configfile=TINY, config="source=compute")
-    require_same(project, computed, results)
+    project.run("python", "benchmarks/kills.py", "--folder", str(tmp_path))
+    trials = pd.read_csv(tmp_path / "kills.csv")
+    assert len(trials) == 30
+    assert len(set(trials["stages"].dropna().str.split(" ").sum())) > 10
 
 
 def test_survival_of_two_runs(finished: Project, copy: Project) -> None:
@@ -168,7 +135,7 @@ def test_survival_of_two_runs(finished: Project, copy: Project) -> None:
     os.kill(first.pid, signal.SIGKILL)  # not its jobs
     first.wait()
     make(copy, target)
-    until(lambda: not processes_in(copy.path))
+    until(lambda: not kills.processes_in(copy.path))
     ours = copy.checksums(f"{RESULTS}/networks/one", suffixes=EXACT)
     reference = finished.checksums(f"{RESULTS}/networks/one", suffixes=EXACT)
     assert ours == {name: reference[name] for name in ours}
@@ -279,7 +246,7 @@ def test_survival_of_a_job_that_is_killed(copy: Project) -> None:
     def holder() -> int | None:
         if not log.exists() or "epochs" not in log.read_text():
             return None
-        return next((pid for pid in processes_in(copy.path) if log in files_of(pid)), None)
+        return next((pid for pid in kills.processes_in(copy.path) if log in files_of(pid)), None)
 
     os.kill(until(holder), signal.SIGKILL)
     said = run.communicate()[0]

@@ -1,6 +1,7 @@
 # The report; the paper about two archives, compiled by typst from the manuscript and what was drawn; the introduction of Snakemake's own report.
 
 from hessian_directions.reporting.report import beyond
+from hessian_directions.reproduction import cost_model
 
 
 report: "../report/workflow.rst"
@@ -37,7 +38,17 @@ if COMPANION:
             figures=expand("<drawn>/figures/{figure}.pdf", figure=FIGURES),
             tables=rules.make_tables.output,
             claims=rules.decide_claims.output,
-            benchmarks="results/archive/benchmarks/cpu.csv",
+            benchmarks=expand(
+                "results/archive/benchmarks/{table}.csv",
+                table=(
+                    "cpu",
+                    "kills",
+                    "population",
+                    "predictions",
+                    "scaling",
+                    "slurm",
+                ),
+            ),
             # The companion's manifest stands for all its files.
             companion="<shared>/manifest.sha256",
             power=[str(POWER)] if POWER.exists() else [],
@@ -60,6 +71,7 @@ if COMPANION:
 
 
 REPORT = "src/hessian_directions/reporting/report"
+PASSES = cost_model.path_of(PROFILE)
 
 
 rule make_report:
@@ -89,6 +101,10 @@ rule make_report:
             if COMPARABLE
             else {}
         ),
+        configuration=rules.record_configuration.output.configuration,
+        records=RECORDS,
+        # Written before a run starts, or not at all.
+        passes=[str(PASSES)] if COMPUTES and PASSES.exists() else [],
         assets=[local(f"{REPORT}/report.css"), local(f"{REPORT}/report.js")],
         code=code("make_report"),
     output:
@@ -97,12 +113,6 @@ rule make_report:
         "<logs>/make_report/report.log",
     localrule: True
     params:
-        networks=COMPLETE["networks"],
-        settings={
-            key: COMPLETE[key] for key in ("seed", "device", "precision", "threads")
-        },
-        data=COMPLETE["data"],
-        title=f"Profile {PROFILE}",
         # Which figures are drawn from an artifact.
         figures={
             figure: sorted(

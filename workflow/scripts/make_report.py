@@ -5,12 +5,13 @@ from pathlib import Path
 
 import artifact_inputs
 import pandas as pd
+import yaml
 from stage import stage
 
 from hessian_directions.analyses import registry
-from hessian_directions.reporting.report import beyond, comparison, document
+from hessian_directions.reporting.report import beyond, comparison, cost, document
 from hessian_directions.reporting.report.results import Results
-from hessian_directions.reproduction import artifacts
+from hessian_directions.reproduction import artifacts, cost_model
 
 
 def rows(path: str) -> list[dict]:
@@ -18,6 +19,8 @@ def rows(path: str) -> list[dict]:
 
 
 with stage(snakemake) as job:
+    configuration = yaml.safe_load(Path(job.input.configuration).read_text())
+    common = {key: configuration[key] for key in ("seed", "device", "precision", "threads")}
     folder = Path(job.output.report).parent
 
     def link(path: str, said: str = "") -> tuple[str, str]:
@@ -46,14 +49,14 @@ with stage(snakemake) as job:
     }
     read, failed = artifact_inputs.load(given), artifact_inputs.failures(given)
     networks, labels = {}, {}
-    for name, settings in job.params.networks.items():
+    for name, settings in configuration["networks"].items():
         own = {part: read[part][name] for part in registry.STANDARD if name in read.get(part, {})}
         labels[name] = settings["label"]
         networks[name] = Results(
             label=settings["label"],
-            settings=job.params.settings
+            settings=common
             | {key: value for key, value in settings.items() if value is not None}
-            | {"data": job.params.data[settings["data"]]},
+            | {"data": configuration["data"][settings["data"]]},
             failed=failed.get(name, ""),
             files={part: files(paths_of(part, name)) for part in own},
             **own,
@@ -83,13 +86,20 @@ with stage(snakemake) as job:
                 )
             ],
         )
+    passes = cost_model.read(configuration) if job.input.passes else {}
+    stages = cost_model.stages(configuration, passes)
+    spent = cost.page(
+        [artifacts.read_json(path) for path in job.input.records],
+        {stage: (of.seconds, of.bytes) for stage, of in stages.items()},
+        labels,
+    )
     claims = rows(job.input.claims) if job.input.get("claims") else []
     everything = [
         path for name in (*registry.OF_NETWORKS, *registry.OF_PROFILES) for path in paths_of(name)
     ]
     html = document.render(
         networks,
-        job.params.title,
+        f"Profile {configuration['profile']}",
         claims=claims,
         claim_rows=rows(job.input.claim_rows) if claims else (),
         artifacts={
@@ -98,7 +108,7 @@ with stage(snakemake) as job:
             for path in everything
             if path.endswith(f"/{artifact}")
         },
-        after=[page for page in (compared, beyond.page(evidence)) if page is not None],
+        after=[page for page in (compared, beyond.page(evidence), spent) if page is not None],
     )
     with artifacts.atomic_path(job.output.report) as path:
         path.write_text(html, encoding="utf-8")

@@ -444,12 +444,13 @@ def _activations(studied: Any) -> int:
     model = studied.model.eval()
     leaves = [module for module in model.modules() if not list(module.children())]
     handles = [module.register_forward_hook(watch) for module in leaves]
-    one = studied.dataset.train.inputs[:1].to(studied.device)
+    # Group normalisation of one value a group refuses a single image.
+    two = studied.dataset.train.inputs[:2].to(studied.device)
     with torch.no_grad():
-        model(one.to(studied.dtype) if one.is_floating_point() else one)
+        model(two.to(studied.dtype) if two.is_floating_point() else two)
     for handle in handles:
         handle.remove()
-    return total
+    return total // len(two)
 
 
 def _training_seconds(studied: Any, training: Any, clock: Clock) -> dict[str, Affine]:

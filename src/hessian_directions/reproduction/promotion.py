@@ -4,8 +4,8 @@ With `--drawings`, replace the archive's figures, tables, verdicts and paper by 
 
 Copies results/computed/<profile> to results/archive/<profile>, with what the archive keeps of the
 replicates in results/replicates/<profile>, and writes its manifest. Refused on a tree with
-uncommitted changes, because the artifacts' code would then be in no commit. With `--replicates`, the
-replicates alone replace those of the archive.
+uncommitted changes, because the artifacts' code would then be in no commit. With `--replicates`,
+replicates alone are added to the archive.
 
 Each artifact names the code that made it. Where an edit re-made some of them and left others, as a
 run does that does not start from scratch, all are taken as they are.
@@ -76,11 +76,9 @@ def promote(profile: str, results: Path = Path("results")) -> int:
     if (archive / HISTORY).is_file():
         shutil.copyfile(archive / HISTORY, fresh / HISTORY)
     replicates = results / "replicates" / profile
-    if replicates.is_dir():
-        _require_same_settings(replicates, fresh)
-        _copy_replicates(replicates, fresh)
-    elif not any(_misfits(archive / "replicates", fresh)):
-        _copy_replicates(archive / "replicates", fresh)
+    _require_same_settings(replicates, fresh)
+    for folder in (archive / "replicates", replicates):
+        _copy_replicates(folder, fresh)
     artifacts.write_manifest(fresh)
     shutil.rmtree(archive, ignore_errors=True)
     fresh.rename(archive)
@@ -109,7 +107,7 @@ def promote_drawings(profile: str, results: Path = Path("results")) -> int:
 
 
 def promote_replicates(profile: str, results: Path = Path("results")) -> int:
-    """Replace the archive's replicates; returns the number of its files.
+    """Add replicates to the archive, in place of those of the same seed; returns the number of its files.
 
     Raises ArtifactError, and changes nothing, if the tree has uncommitted changes outside the
     archives, or there are no replicates, or they have other settings than the archive.
@@ -119,18 +117,21 @@ def promote_replicates(profile: str, results: Path = Path("results")) -> int:
     if not replicates.is_dir():
         raise ArtifactError(f"{replicates} is missing: run make replicates first")
     _require_same_settings(replicates, archive)
-    shutil.rmtree(archive / "replicates", ignore_errors=True)
     _copy_replicates(replicates, archive)
     artifacts.write_manifest(archive)
     return len(artifacts.verify_manifest(archive))
 
 
 def _copy_replicates(replicates: Path, archive: Path) -> None:
-    for pattern in OF_REPLICATES:
-        for path in sorted(replicates.glob(f"*/{pattern}")):
-            target = archive / "replicates" / path.relative_to(replicates)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, target)
+    """Those that are the archive's profile with another seed, in place of those of the same seed."""
+    misfits = set(_misfits(replicates, archive))
+    for folder in sorted({*replicates.glob("*/")} - misfits):
+        target = archive / "replicates" / folder.name
+        shutil.rmtree(target, ignore_errors=True)
+        for path in (path for pattern in OF_REPLICATES for path in folder.glob(pattern)):
+            copy = target / path.relative_to(folder)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
 
 
 def _require_same_settings(replicates: Path, archive: Path) -> None:

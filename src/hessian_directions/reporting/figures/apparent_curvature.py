@@ -49,7 +49,7 @@ def draw(discs: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure:
         labels: Printed names of the networks.
     """
     require(discs)
-    figure = Figure(figsize=(DOUBLE, 3.0), layout="constrained")
+    figure = Figure(figsize=(DOUBLE, 2.5), layout="constrained")
     left, right = figure.subplots(1, 2, sharex=True)
     left.axhspan(1 - SHARE, 1 + SHARE, color="0.92", lw=0)
     left.axhline(1, color="0.5", linewidth=0.7)

@@ -29,8 +29,8 @@ FIGURES = {
 Each point is a network of the population, trained to the same loss; those that did not reach it are
 left out. Colour: share of the training labels that is wrong. Above each panel: Kendall's τ between
 networks of equal label noise and width. Measures: mean curvature t/N, extreme eigenvalues λ\ :sub:`max` and
-\|λ\ :sub:`min`\|, Frobenius norm ‖H‖\ :sub:`F`; with D = diag\|θ\| trace and largest eigenvalue of DHD;
-relative flatness κ of all layers; mean increase of the loss at a distance and its largest increase
+\|λ\ :sub:`min`\|, Frobenius norm ‖H‖\ :sub:`F`; with T = diag\|θ\| trace and largest eigenvalue of THT;
+relative flatness of all layers; mean increase of the loss at a distance and its largest increase
 within a ball (radius as index), the same by batches (m-sharpness); distance from the point θ\ :sub:`0` where
 training began; norm of the weights.
 """,

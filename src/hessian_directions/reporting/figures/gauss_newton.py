@@ -50,7 +50,7 @@ def draw(parts: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure:
         labels: Printed names of the networks.
     """
     require(parts)
-    figure = Figure(figsize=(DOUBLE, 1.1 + 0.36 * len(parts)), layout="constrained")
+    figure = Figure(figsize=(DOUBLE, 1.1 + 0.28 * len(parts)), layout="constrained")
     axes = list(figure.subplots(1, 3, sharey=True))
     for row, dataset in enumerate(parts.values()):
         for matrix, (_, colour, marker, shift) in STYLES.items():

@@ -36,8 +36,8 @@ derivatives at θ alone; a point is a direction, its colour the step, and both a
 mean of v'Hv. On the line they are equal; off it lie truncation, at the largest steps, and what is
 of higher order in ε. Axes that reach beyond ±10 are linear between −1 and 1 and logarithmic
 elsewhere. Below: jumps J_k of the slope of the loss at the kinks crossed with the step written there,
-by size, for each sign: the number of kinks a direction and quarter of a decade, and the share of
-negative ones.""",
+by size, for each sign: the number of kinks a direction and quarter of a decade (jumps below
+10⁻¹⁶ count as that), and the share of negative ones.""",
     },
 }
 COLUMNS = 5

@@ -55,7 +55,7 @@ def draw(discs: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure:
     """
     # A figure without networks has no shares either.
     n_panels = len(discs) + bool(discs)
-    figure, axes = panel_grid(n_panels, 4 if n_panels > 6 else 3, 2.2)
+    figure, axes = panel_grid(n_panels, 4 if n_panels > 6 else 3, 1.85)
     titles = [two_lines(labels.get(name, name)) for name in discs]
     for ax, dataset in zip(axes, discs.values(), strict=False):
         draw_falls(ax, dataset)

@@ -32,7 +32,7 @@ FIGURES = {
 ReLU(sx) = s·ReLU(x) for s > 0, so a layer times s and the next divided by s is the same function at
 the same loss. Each measure of flatness of the rescaled network over that of the network itself:
 most change with s, and so cannot cause generalization by themselves; trace and largest eigenvalue
-of DHD, D = diag|θ|, and the relative flatness κ stay as they are.
+of THT, T = diag|θ|, and the relative flatness stay as they are.
 """,
     },
 }

@@ -49,7 +49,9 @@ def draw(saddles: xr.Dataset) -> Figure:
     surface = saddles["surface"]
     shown = surface["shown"].values
     n = int(attributes(saddles, "surface")["n"])
-    figure = Figure(figsize=(DOUBLE, 0.5 + 12.3 / max(shown.size, 3)), layout="compressed")
+    side = min(1.0, (DOUBLE - 1.2) / shown.size - 0.2)
+    size = (1.2 + (side + 0.2) * shown.size, 0.6 + 2 * (side + 0.4))
+    figure = Figure(figsize=size, layout="compressed")
     axes = figure.subplots(2, shown.size, squeeze=False, sharex=True, sharey=True)
     titles = []
     for row, (plane, name) in enumerate(ROWS.items()):
@@ -80,7 +82,7 @@ def draw(saddles: xr.Dataset) -> Figure:
                 )
             mark(ax, 0, 0, "+")
             titles.append(
-                rf"{name}, $\tilde{{n}}={n_positive}$, $t={signed(2 * (n_positive - n))}$"
+                f"{name}\n" + rf"$\tilde{{n}}={n_positive}$, $t={signed(2 * (n_positive - n))}$"
             )
         axes[row, 0].set_ylabel(r"$\beta\,\|\delta\|$")
         loss_colorbar(figure, filled, list(axes[row]), r"$L-L(\theta^{*}\,)$", aspect=16, pad=0.02)

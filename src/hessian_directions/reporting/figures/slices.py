@@ -63,6 +63,7 @@ PLANES = {"random": "random", "filter": "filter-normalised", "hessian": "Hessian
 SPLITS = {"train": "training", "test": "test"}
 RING = {"mfc": "none", "mec": "#D9A400", "ms": 7, "mew": 1.4}
 
+TALL = 5.4  # inches: the width of a figure of many rows
 # The middle of a Hessian slice: there ½|κ|s² is at most an eighth of the loss (`half_widths`).
 MIDDLE = 0.5
 # Colours are linear in the loss up to this part of a panel's largest change, logarithmic beyond.
@@ -126,8 +127,9 @@ def draw(
     }
     require(rows)
     columns = list(dict.fromkeys(key for row in rows.values() for key in _ordered(row)))
-    side = (DOUBLE - 1.2) / max(len(columns), 3) - 0.42  # what labels and the colour bar leave
-    figure = Figure(figsize=(DOUBLE, 0.65 + (side + 0.4) * len(rows)), layout="compressed")
+    width = DOUBLE if len(rows) < 3 else TALL
+    side = (width - 1.2) / max(len(columns), 3) - 0.42  # what labels and the colour bar leave
+    figure = Figure(figsize=(width, 0.65 + (side + 0.4) * len(rows)), layout="compressed")
     grid = figure.subplots(len(rows), len(columns), squeeze=False)
     drawn, titles = [], []
     for axes, ((name, split), row) in zip(grid, rows.items(), strict=True):
@@ -226,7 +228,7 @@ def draw_panel(ax: Axes, panel: Panel) -> ContourSet:
         0.04,
         rf"$\pm{power_of_ten(panel.bound, 1)}$" if "e" in bound else bound,
         transform=ax.transAxes,
-        fontsize=6,
+        fontsize=7,
         bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1.0},
         zorder=6,
     )

@@ -56,7 +56,7 @@ def draw(
         eigenpairs: Per network, value (pair); its extreme values are marked.
         labels: Printed names of the networks.
     """
-    figure, axes = panel_grid(len(spectra), 2, 1.75)
+    figure, axes = panel_grid(len(spectra), 2, 1.3)
     titles = []
     for ax, (name, spectrum) in zip(axes, spectra.items(), strict=True):
         values = eigenpairs[name]["value"].values if name in eigenpairs else np.array([])

@@ -52,7 +52,7 @@ def draw(studies: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure
     """
     panels = [(name, "step") for name in studies]
     panels += [(name, "sharpness") for name in studies if "softplus" in studies[name]]
-    figure, axes = panel_grid(len(panels), 3, 1.85)
+    figure, axes = panel_grid(len(panels), 3, 1.6)
     for ax, (name, kind) in zip(axes, panels, strict=True):
         ax.axhline(1, color="black", linewidth=0.8)
         ax.set_xscale("log")
@@ -99,7 +99,7 @@ def _draw_differences(ax: Axes, study: xr.Dataset) -> None:
             zorder=3,
             label=f"{count:,} images",
         )
-    ax.legend(loc="best", fontsize=6)
+    ax.legend(loc="best")
     # The noise at tiny steps and the far field at large ones may be thousands of times larger.
     off = np.abs(np.nanmedian(ratio.mean("direction").values, axis=1) - 1).max()
     reach = 3 * max(float(off), 0.35)

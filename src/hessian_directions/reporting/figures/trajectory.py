@@ -149,4 +149,4 @@ def state_residual(ax: Axes, off_plane: Array) -> None:
     known = off_plane[np.isfinite(off_plane)]
     if known.size:
         text = f"off the plane: {known.min():.3f} to {known.max():.3f}"
-        ax.set_title(text, loc="right", fontsize="small")
+        ax.set_title(text, loc="right", fontsize=7)

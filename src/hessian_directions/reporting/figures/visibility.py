@@ -42,7 +42,7 @@ def draw(saddles: xr.Dataset) -> Figure:
         saddles: visibility_sampled, _low, _high, trace, frobenius_norm (saddle); negative_seen,
             _low, _high (dimension_saddle, dimension), critical_dimension, quarter_r_squared.
     """
-    figure = Figure(figsize=(DOUBLE, 2.3), layout="constrained")
+    figure = Figure(figsize=(DOUBLE, 1.75), layout="constrained")
     left, right = figure.subplots(1, 2)
 
     r = (saddles["trace"] / saddles["frobenius_norm"]).values

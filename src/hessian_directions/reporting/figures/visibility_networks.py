@@ -23,6 +23,7 @@ from hessian_directions.reporting.figures.drawing import (
     require,
     styled,
     title_panels,
+    two_lines,
 )
 from hessian_directions.statistics.proportions import wilson
 
@@ -55,11 +56,11 @@ def draw(projections: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Fi
         labels: Printed names of the networks.
     """
     require(projections)
-    figure, axes = panel_grid(len(projections), 3, 1.9)
+    figure, axes = panel_grid(len(projections), 4, 2.0)
     for ax, dataset in zip(axes, projections.values(), strict=True):
         draw_shares(ax, dataset)
     label_left(axes, r"share of slices with smaller $\kappa_-$")
-    title_panels(axes, [labels.get(name, name) for name in projections])
+    title_panels(axes, [two_lines(labels.get(name, name)) for name in projections])
     predicted = any("spectrum_quantile" in dataset for dataset in projections.values())
     legend_below(figure, handles(predicted), 3)
     return figure

@@ -1,0 +1,76 @@
+"""What the stages of a run took, beside what was predicted."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from html import escape
+from typing import Any
+
+from hessian_directions.progress import duration
+from hessian_directions.reporting.report import text
+from hessian_directions.reporting.report.panels import Page, Panel
+
+HEADS = ("network", "stage", "jobs", "time", "predicted", "memory", "predicted")
+NUMERIC = (False, False, True, True, True, True, True)
+# Of a stage: seconds of all its jobs, bytes of the largest.
+Cost = tuple[float, float]
+
+
+def page(
+    records: Iterable[Mapping[str, Any]],
+    predicted: Mapping[tuple[str, str], Cost],
+    labels: Mapping[str, str],
+) -> Page:
+    """A row for every stage of every network, the longest first.
+
+    Args:
+        records: Of the jobs: rule, wildcards, device, cpu_seconds, wall_seconds, peak_memory_bytes.
+        predicted: Seconds and bytes by network ("" for none) and rule, as far as they are known.
+        labels: Printed names of the networks.
+    """
+    stages: dict[tuple[str, str], list[Cost]] = defaultdict(list)
+    for record in records:
+        # What else a machine does makes wall times longer; on a GPU they are all there is.
+        on_cpu = record.get("device", "cpu") == "cpu"
+        seconds = record["cpu_seconds" if on_cpu else "wall_seconds"]
+        stage = record["wildcards"].get("network", ""), record["rule"]
+        stages[stage].append((seconds, record["peak_memory_bytes"]))
+    took = {
+        stage: (sum(seconds for seconds, _ in jobs), max(size for _, size in jobs))
+        for stage, jobs in stages.items()
+    }
+    unknown = (float("nan"), float("nan"))
+    rows = [
+        [
+            (escape(labels.get(network, network) or "–"), network),
+            (escape(rule), rule),
+            (text.count(len(stages[network, rule])), len(stages[network, rule])),
+            _time(took[network, rule][0]),
+            _time(predicted.get((network, rule), unknown)[0]),
+            _memory(took[network, rule][1]),
+            _memory(predicted.get((network, rule), unknown)[1]),
+        ]
+        for network, rule in sorted(took, key=lambda stage: -took[stage][0])
+    ]
+    whole = duration(sum(seconds for seconds, _ in took.values()))
+    return Page(
+        "cost",
+        "Cost",
+        f"<p>All jobs together took {whole} of one processor, or of the GPU where they ran on one.</p>",
+        [
+            Panel(
+                "cost-stages",
+                "Stages",
+                "Time of all jobs of a stage, and memory of the largest; predicted from passes that were "
+                "measured before the run, where they were.",
+                html=text.sortable(HEADS, rows, NUMERIC),
+            )
+        ],
+    )
+
+
+def _time(seconds: float) -> tuple[str, float]:
+    return ("–" if seconds != seconds else duration(seconds)), seconds
+
+
+def _memory(size: float) -> tuple[str, float]:
+    return ("–" if size != size else f"{size / 1e9:.2f} GB"), size
