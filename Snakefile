@@ -89,5 +89,5 @@ rule replicate:
     """What the archive keeps of another seed (source=replicate)."""
     input:
         rules.make_tables.output,
-        rules.decide_claims.output,
+        rules.decide_claims.output if JUDGED else [],
         rules.record_replicate.output,

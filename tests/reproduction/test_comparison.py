@@ -310,6 +310,14 @@ def test_another_training_reproduces() -> None:
     assert "did NOT reproduce" in outcome(run(7))
 
 
+def test_a_profile_without_claims_is_compared() -> None:
+    numbers, acceptance = comparison.compare_tables(ARCHIVE, ARCHIVE, SCALES, (), RUNS)
+    none = comparison.compare_verdicts(comparison.NO_CLAIMS, comparison.NO_CLAIMS)
+    text = comparison.summary("retrained", numbers, none, acceptance, ())
+    assert "verdicts" not in text
+    assert "This machine reproduced the published numbers" in text
+
+
 @pytest.mark.parametrize(
     ("name", "factor"),
     [

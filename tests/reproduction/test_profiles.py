@@ -118,9 +118,9 @@ def test_paper_runs_on_a_miniature(project: Project, tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
 def test_from_scratch_everything_is_planned(project: Project, path: Path) -> None:
     planned = project.planned_rules(
-        "figures", configfile=f"config/{path.name}", config="source=compute"
+        "reproduce", configfile=f"config/{path.name}", config="source=compute"
     )
-    assert planned > {"train_network", "eigenpairs", "visibility_shard"}
+    assert planned > {"train_network", "eigenpairs", "visibility_shard", "compare_with_archive"}
     assert ("import_checkpoint" in planned) == (path.stem in ("cifar10-subset", "paper"))
     assert ("population_shard" in planned) == (path.stem == "demo")
 

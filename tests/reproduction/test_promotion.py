@@ -224,10 +224,10 @@ def test_without_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_nothing_computed(tree: Path) -> None:
-    (COMPUTED / "claims.csv").unlink()
-    with pytest.raises(ArtifactError, match=r"claims.csv is missing: run the profile with"):
+    (COMPUTED / "report.html").unlink()
+    with pytest.raises(ArtifactError, match=r"report.html is missing: run the profile with"):
         promotion.promote("tiny")
-    with pytest.raises(ArtifactError, match=r"computed/other/claims.csv is missing"):
+    with pytest.raises(ArtifactError, match=r"computed/other/report.html is missing"):
         promotion.promote("other")
     assert not Path("results/archive").exists()
 

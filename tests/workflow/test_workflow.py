@@ -257,6 +257,10 @@ def test_reproduce_compares_with_the_archive(project: Project) -> None:
     assert len(comparison) > 100
     summary = (project.path / RESULTS / "comparison.txt").read_text()
     assert "This machine reproduced the published numbers" in summary
+    # With another seed there is nothing to compare with, and no earlier comparison is taken for one.
+    project.snakemake(f"{RESULTS}/comparison.txt", config="source=compute seed=5")
+    summary = (project.path / RESULTS / "comparison.txt").read_text()
+    assert summary == "Nothing was compared: results/archive/tiny does not hold these settings.\n"
     assert project.run("git", "status", "--porcelain").stdout == ""
 
 

@@ -147,9 +147,7 @@ CLAIM_INPUTS = {
 # The claims are about saddles and a population, too.
 JUDGED = {"saddles", "saddle_traces", "population"} <= set(SHOWN)
 # Whether there are numbers of these settings to set this run's beside.
-COMPARABLE = (
-    JUDGED and SOURCE in ("compute", "recompute") and is_archived(COMPLETE, ARCHIVE)
-)
+COMPARABLE = SOURCE in ("compute", "recompute") and is_archived(COMPLETE, ARCHIVE)
 
 
 # Targets in their own right: Snakemake does not re-make a file that is only on the way to one that exists.

@@ -38,49 +38,71 @@ ARCHIVED_VECTORS = sorted(
 )
 
 
-rule compare_with_archive:
-    input:
-        **(
-            {
-                "archived_population": "<archive>/population.nc",
-                "computed_population": artifact("population"),
-            }
-            if "population" in OF_PROFILE
-            else {}
-        ),
-        # How far directions are turned that others were measured along.
-        archived=[f"<archive>/tables/{table}.csv" for table in COMPARED],
-        computed=[f"<drawn>/tables/{table}.csv" for table in COMPARED],
-        replicates=REPLICATES,
-        archived_claims="<archive>/claims.csv",
-        computed_claims=rules.decide_claims.output.claims,
-        # Whether the networks that are trained here are those of the archive.
-        archived_checkpoints=expand(
-            "<archive>/networks/{network}/checkpoint.safetensors", network=TRAINED
-        ),
-        computed_checkpoints=expand(
-            f"{TRAINING}/checkpoint.safetensors", network=TRAINED
-        ),
-        archived_vectors=ARCHIVED_VECTORS,
-        computed_vectors=expand(
-            TENSORS["eigenvectors"], network=OF_NETWORKS.get("eigenpairs", [])
-        ),
-        code=code("compare_with_archive"),
-    output:
-        comparison="<drawn>/comparison.csv",
-        verdicts="<drawn>/comparison_verdicts.csv",
-        power="<drawn>/comparison_power.csv",
-        summary="<drawn>/comparison.txt",
-    log:
-        "<logs>/compare_with_archive/comparison.log",
-    localrule: True
-    params:
-        level="recomputed" if SOURCE == "recompute" else "retrained",
-        configuration={
-            key: COMPLETE[key] for key in ("precision", "networks", "analyses")
-        },
-    run:
-        run_script(rule, input, output, params, wildcards, log)
+if COMPARABLE:
+
+    rule compare_with_archive:
+        input:
+            **(
+                {
+                    "archived_population": "<archive>/population.nc",
+                    "computed_population": artifact("population"),
+                }
+                if "population" in OF_PROFILE
+                else {}
+            ),
+            # How far directions are turned that others were measured along.
+            **(
+                {
+                    "archived_claims": "<archive>/claims.csv",
+                    "computed_claims": rules.decide_claims.output.claims,
+                }
+                if JUDGED
+                else {}
+            ),
+            # Whether the networks that are trained here are those of the archive.
+            archived=[f"<archive>/tables/{table}.csv" for table in COMPARED],
+            computed=[f"<drawn>/tables/{table}.csv" for table in COMPARED],
+            replicates=REPLICATES,
+            archived_checkpoints=expand(
+                "<archive>/networks/{network}/checkpoint.safetensors", network=TRAINED
+            ),
+            computed_checkpoints=expand(
+                f"{TRAINING}/checkpoint.safetensors", network=TRAINED
+            ),
+            archived_vectors=ARCHIVED_VECTORS,
+            computed_vectors=expand(
+                TENSORS["eigenvectors"], network=OF_NETWORKS.get("eigenpairs", [])
+            ),
+            code=code("compare_with_archive"),
+        output:
+            comparison="<drawn>/comparison.csv",
+            verdicts="<drawn>/comparison_verdicts.csv",
+            power="<drawn>/comparison_power.csv",
+            summary="<drawn>/comparison.txt",
+        log:
+            "<logs>/compare_with_archive/comparison.log",
+        localrule: True
+        params:
+            level="recomputed" if SOURCE == "recompute" else "retrained",
+            configuration={
+                key: COMPLETE[key] for key in ("precision", "networks", "analyses")
+            },
+        run:
+            run_script(rule, input, output, params, wildcards, log)
+
+else:
+
+    rule compare_with_archive:
+        """In place of a comparison."""
+        output:
+            summary="<drawn>/comparison.txt",
+        log:
+            "<logs>/compare_with_archive/comparison.log",
+        localrule: True
+        params:
+            sentence=f"Nothing was compared: {ARCHIVE} does not hold these settings.",
+        run:
+            Path(output.summary).write_text(params.sentence + "\n")
 
 
 rule record_replicate:

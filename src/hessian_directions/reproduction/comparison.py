@@ -116,6 +116,9 @@ def compare_tables(
     return pd.DataFrame(cells, columns=COLUMNS), acceptance
 
 
+NO_CLAIMS = pd.DataFrame(columns=["claim", "verdict"], dtype=str)
+
+
 def compare_verdicts(archived: pd.DataFrame, computed: pd.DataFrame) -> pd.DataFrame:
     """Verdicts side by side.
 
@@ -203,7 +206,8 @@ def summary(
         published, here = row["verdict_published"], row["verdict_computed"]
         lines.append(f"Claim {row['claim']}: published {published}, here {here} ({row['result']})")
     results = Counter(verdicts["result"])
-    lines.append(f"{results['same']} of {len(verdicts)} verdicts are the same.")
+    if len(verdicts):
+        lines.append(f"{results['same']} of {len(verdicts)} verdicts are the same.")
     lines += _how(level, numbers, acceptance, others)
     lines += _power_lines(power(numbers))
     n_judged = int((numbers["within"] != NOTHING).sum())

@@ -57,9 +57,9 @@ def promote(profile: str, results: Path = Path("results")) -> int:
     """
     source, archive = results / "computed" / profile, results / "archive" / profile
     _require_committed(results / "archive")
-    if not (source / "claims.csv").is_file():
+    if not (source / "report.html").is_file():  # the last that a run makes
         raise ArtifactError(
-            f"{source / 'claims.csv'} is missing: run the profile with source=compute first"
+            f"{source / 'report.html'} is missing: run the profile with source=compute first"
         )
     fresh = archive.with_name(f".{profile}.new")
     shutil.rmtree(fresh, ignore_errors=True)
@@ -93,8 +93,8 @@ def promote_drawings(profile: str, results: Path = Path("results")) -> int:
     """
     redrawn, archive = results / "redrawn" / profile, results / "archive" / profile
     _require_committed(results / "archive")
-    if not (redrawn / "paper.pdf").is_file():
-        raise ArtifactError(f"{redrawn / 'paper.pdf'} is missing: run make figures first")
+    if not (redrawn / "report.html").is_file():
+        raise ArtifactError(f"{redrawn / 'report.html'} is missing: run make figures first")
     for folder in ("figures", "animations", "tables"):
         shutil.rmtree(archive / folder, ignore_errors=True)
     for path in sorted(redrawn.rglob("*")):

@@ -48,6 +48,6 @@ def page(numbers: Sequence[Row], verdicts: Sequence[Row], summary: str, links: L
                 {"rows": rows},
                 links=links,
             ),
-            Panel("comparison-verdicts", "Verdicts", html=table),
+            *([Panel("comparison-verdicts", "Verdicts", html=table)] if judged else []),
         ],
     )

@@ -39,7 +39,7 @@ def page(
         for stage, jobs in stages.items()
     }
     unknown = (float("nan"), float("nan"))
-    rows = [
+    rows: list[list[tuple[str, float | str]]] = [
         [
             (escape(labels.get(network, network) or "–"), network),
             (escape(rule), rule),
@@ -68,9 +68,9 @@ def page(
     )
 
 
-def _time(seconds: float) -> tuple[str, float]:
+def _time(seconds: float) -> tuple[str, float | str]:
     return ("–" if seconds != seconds else duration(seconds)), seconds
 
 
-def _memory(size: float) -> tuple[str, float]:
+def _memory(size: float) -> tuple[str, float | str]:
     return ("–" if size != size else f"{size / 1e9:.2f} GB"), size
