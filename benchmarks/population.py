@@ -29,16 +29,21 @@ PROFILE = "thousands"
 POPULATION = {
     "data": "digits",
     "model": {"name": "mlp", "options": {"hidden_layers": 2, "activation": "relu"}},
-    "training": {"epochs": 30, "momentum": 0.9, "target_loss": 0.5, "history_every": 1},
+    "training": {"epochs": 30, "momentum": 0.9, "target_loss": 1.5, "history_every": 1},
     "factors": {
         "batch_size": [25],
         "learning_rate": [0.05, 0.1],
         "label_noise": [0.0, 0.1],
         "width": [8],
     },
-    "tolerance": 0.1,
-    "n_samples": 8,
-    "m": 40,
+    # Every measure, as cheaply as it can be had.
+    "n_images": 100,
+    "tolerance": 0.3,
+    "n_samples": 2,
+    "average_radii": [1.0],
+    "worst_radii": [0.1],
+    "n_ascent_steps": 1,
+    "m": 50,
 }
 PER_SEED = 4
 CLUSTER = 100  # cores

@@ -90,6 +90,18 @@ def test_speed_of_training_is_the_archived_one() -> None:
         assert int(share) == round(100 * table["share_of_peak"][precision])
 
 
+def test_runs_are_the_archived_ones() -> None:
+    folder = ROOT / "results/archive/benchmarks"
+    kills = pd.read_csv(folder / "kills.csv")
+    (artifacts,) = set(kills["identical_artifacts"])
+    assert f"after {len(kills)} kills at random moments the\n[{artifacts} artifacts]" in README
+    slurm = pd.read_csv(folder / "slurm.csv", index_col="engine")
+    ratio = slurm["seconds"]["slurm"] / slurm["seconds"]["local"]
+    jobs, submissions, levels = slurm.loc["slurm", ["jobs", "submissions", "levels"]]
+    assert f"the {jobs} jobs of the tests' configuration were {submissions} submissions" in README
+    assert f"at most {levels} of them one after the other, and took\n{ratio:.1f} times" in README
+
+
 def table_of_findings() -> list[list[str]]:
     section = README.partition("## What was found")[2].partition("\n## ")[0]
     lines = [line for line in section.splitlines() if line.startswith("| ")]
