@@ -50,7 +50,6 @@ if COMPARABLE:
                 if "population" in OF_PROFILE
                 else {}
             ),
-            # How far directions are turned that others were measured along.
             **(
                 {
                     "archived_claims": "<archive>/claims.csv",
@@ -59,16 +58,17 @@ if COMPARABLE:
                 if JUDGED
                 else {}
             ),
-            # Whether the networks that are trained here are those of the archive.
             archived=[f"<archive>/tables/{table}.csv" for table in COMPARED],
             computed=[f"<drawn>/tables/{table}.csv" for table in COMPARED],
             replicates=REPLICATES,
+            # Whether the networks that are trained here are those of the archive.
             archived_checkpoints=expand(
                 "<archive>/networks/{network}/checkpoint.safetensors", network=TRAINED
             ),
             computed_checkpoints=expand(
                 f"{TRAINING}/checkpoint.safetensors", network=TRAINED
             ),
+            # How far directions are turned that others were measured along.
             archived_vectors=ARCHIVED_VECTORS,
             computed_vectors=expand(
                 TENSORS["eigenvectors"], network=OF_NETWORKS.get("eigenpairs", [])

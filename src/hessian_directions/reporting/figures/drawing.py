@@ -81,7 +81,7 @@ MEASURES = {
     "adaptive_trace": r"$\mathrm{tr}\,THT$",
     "adaptive_largest": r"$\lambda_{\max}(THT)$",
     "relative_flatness": "relative flatness",
-    "relative_flatness_output": "the same, last layer",
+    "relative_flatness_output": "relative flatness, last layer",
     "m_sharpness": r"$m$-sharpness",
     "distance": r"$\|\theta-\theta_0\|$",
 }
