@@ -63,7 +63,7 @@ PLANES = {"random": "random", "filter": "filter-normalised", "hessian": "Hessian
 SPLITS = {"train": "training", "test": "test"}
 RING = {"mfc": "none", "mec": "#D9A400", "ms": 7, "mew": 1.4}
 
-TALL = 5.4  # inches: the width of a figure of many rows
+TALL = 6.2  # inches: the width of a figure of many rows
 # The middle of a Hessian slice: there ½|κ|s² is at most an eighth of the loss (`half_widths`).
 MIDDLE = 0.5
 # Colours are linear in the loss up to this part of a panel's largest change, logarithmic beyond.
