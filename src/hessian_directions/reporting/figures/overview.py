@@ -28,8 +28,6 @@ from hessian_directions.reporting.report.results import Results
 
 Panel = Callable[[Figure, Axes], None]
 
-SMALL = 5.5  # points, of legends inside panels
-
 
 @styled
 def draw(results: Results) -> Figure:
@@ -101,4 +99,4 @@ def _shares(dataset: xr.Dataset, figure: Figure, ax: Axes) -> None:
 
 
 def _legend(ax: Axes, handles: Sequence[Line2D], place: Any) -> None:
-    ax.legend(handles=handles, loc=place, fontsize=SMALL)
+    ax.legend(handles=handles, loc=place, frameon=True, framealpha=0.85, edgecolor="none")
