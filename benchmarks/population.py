@@ -14,7 +14,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +81,6 @@ def computed(configfile: str, clone: Path, cores: int) -> dict[str, Any]:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = os.environ | {"PATH": path, "PYTHONPATH": str(clone / "src")}
     results = clone / f"results/computed/{PROFILE}"
-    started = time.perf_counter()
     subprocess.run(
         [
             *("snakemake", "--quiet", "--configfile", configfile, "--config", "source=compute"),
@@ -92,13 +90,11 @@ def computed(configfile: str, clone: Path, cores: int) -> dict[str, Any]:
         env=environment,
         check=True,
     )
-    seconds = time.perf_counter() - started
     records = [json.loads(path.read_text()) for path in results.rglob("*.run.json")]
     shards = [record for record in records if record["rule"] == "population_shard"]
     (gather,) = (record for record in records if record["rule"] == "population")
     files = results.glob("shards/population/*.nc")
     return {
-        "seconds": seconds,
         "cpu_seconds": sum(record["cpu_seconds"] for record in (*shards, gather)),
         "job_memory_mb": max(record["peak_memory_bytes"] for record in shards) / 1e6,
         "gather_cpu_seconds": gather["cpu_seconds"],

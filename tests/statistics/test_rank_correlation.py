@@ -278,6 +278,23 @@ def test_jackknife_of_a_mean_is_the_t_interval_of_the_seeds_means():
     assert found.value == pytest.approx(values.mean())
 
 
+def test_many_clusters_are_left_out_in_groups():
+    """300 populations of 90 clusters: the interval of a mean covers it, and is as wide as by clusters."""
+    random = np.random.default_rng(12)
+    cluster = np.repeat(np.arange(90), 3)
+    covered, widths = [], []
+    for _ in range(300):
+        effects = random.normal(size=90)
+        values = effects[cluster] + random.normal(size=len(cluster))
+        found = jackknife(mean(values), cluster)
+        means = values.reshape(90, 3).mean(axis=1)
+        by_clusters = stats.t.interval(0.95, 89, means.mean(), stats.sem(means))
+        covered.append(found.low <= 0 <= found.high)
+        widths.append((found.high - found.low) / np.diff(by_clusters).item())
+    assert 0.92 <= np.mean(covered) <= 0.98
+    assert 0.95 < np.mean(widths) < 1.1
+
+
 def test_one_cluster_has_no_interval():
     x, y = np.random.default_rng(9).normal(size=(2, 10))
     found = jackknife(kendall(x, y), np.zeros(10))
