@@ -104,7 +104,7 @@ rule make_report:
         configuration=rules.record_configuration.output.configuration,
         records=RECORDS,
         # Written before a run starts, or not at all.
-        passes=[str(PASSES)] if COMPUTES and PASSES.exists() else [],
+        measured=[str(PASSES)] if COMPUTES and PASSES.exists() else [],
         assets=[local(f"{REPORT}/report.css"), local(f"{REPORT}/report.js")],
         code=code("make_report"),
     output:

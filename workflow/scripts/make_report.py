@@ -86,7 +86,7 @@ with stage(snakemake) as job:
                 )
             ],
         )
-    passes = cost_model.read(configuration) if job.input.passes else {}
+    passes = cost_model.read(configuration) if job.input.measured else {}
     stages = cost_model.stages(configuration, passes)
     spent = cost.page(
         [artifacts.read_json(path) for path in job.input.records],
