@@ -100,9 +100,9 @@ else:
             "<logs>/compare_with_archive/comparison.log",
         localrule: True
         params:
-            sentence=f"Nothing was compared: {ARCHIVE} does not hold these settings.",
+            sentence=f"Nothing was compared: {ARCHIVE} does not hold these settings.\n",
         run:
-            Path(output.summary).write_text(params.sentence + "\n")
+            Path(output.summary).write_text(params.sentence)
 
 
 rule record_replicate:
