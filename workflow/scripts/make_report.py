@@ -86,13 +86,15 @@ with stage(snakemake) as job:
                 )
             ],
         )
-    passes = cost_model.read(configuration) if job.input.measured else {}
-    stages = cost_model.stages(configuration, passes)
-    spent = cost.page(
-        [artifacts.read_json(path) for path in job.input.records],
-        {stage: (of.seconds, of.bytes) for stage, of in stages.items()},
-        labels,
-    )
+    spent = None
+    if job.input.records:
+        passes = cost_model.read(configuration) if job.input.measured else {}
+        stages = cost_model.stages(configuration, passes)
+        spent = cost.page(
+            [artifacts.read_json(path) for path in job.input.records],
+            {stage: (of.seconds, of.bytes) for stage, of in stages.items()},
+            labels,
+        )
     claims = rows(job.input.claims) if job.input.get("claims") else []
     everything = [
         path for name in (*registry.OF_NETWORKS, *registry.OF_PROFILES) for path in paths_of(name)
