@@ -232,7 +232,7 @@ def test_slurm_gives_the_numbers_of_a_local_run(two: Project, slurm: None) -> No
     assert {"networks/one/interpolation.nc", "networks/one/slices/hessian.nc"} <= set(expected)
     shutil.rmtree(two.path / results / "networks")
     made = two.path / results / "networks/one/checkpoint.safetensors"
-    cancelled, completed = disturbed_run(bare, "cluster.yaml", made)
+    cancelled, completed = disturbed_run(two, "cluster.yaml", made)
     assert two.checksums(results, suffixes=ARTIFACTS) == expected
     assert (two.path / results / "report.html").exists()
     # The jobs of both networks are one submission; what waits for both is another.
