@@ -9,13 +9,12 @@ import argparse
 import os
 import re
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import pandas as pd
-from machine import ROOT, processor
+from machine import ROOT, cloned, processor
 
 from hessian_directions.reproduction import artifacts
 
@@ -24,10 +23,8 @@ PROFILE = "workflow/profiles/slurm"
 OPTIONS = ("--slurm-init-seconds-before-status-checks", "1", "--latency-wait", "10")
 
 
-def run(clone: Path, *command: str) -> str:
+def run(clone: Path, environment: dict[str, str], *command: str) -> str:
     """What a command in a clone says."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = os.environ | {"PATH": path, "PYTHONPATH": str(clone / "src")}
     done = subprocess.run(
         command, cwd=clone, env=environment, check=True, capture_output=True, text=True
     )
@@ -67,16 +64,16 @@ def main() -> None:
     rows = []
     for engine, options in (("local", ()), ("slurm", ("--workflow-profile", PROFILE, *OPTIONS))):
         with tempfile.TemporaryDirectory() as folder:
-            clone = Path(folder) / "project"
-            subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
+            clone, environment = cloned(Path(folder))
             configured = ("--configfile", arguments.configfile)
             # Only what was measured is known to be small.
             announcement = "hessian_directions.reproduction.announcement"
-            run(clone, "python", "-m", announcement, arguments.configfile)
+            run(clone, environment, "python", "-m", announcement, arguments.configfile)
             known = set(submissions()["job"])
             started = time.perf_counter()
             said = run(
                 clone,
+                environment,
                 *("snakemake", *options, *configured, "--config", "source=compute"),
                 *("--cores", arguments.cores, "--", "figures"),
             )

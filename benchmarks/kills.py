@@ -10,13 +10,11 @@ Needs no other tools.
 
 import argparse
 import contextlib
-import hashlib
 import os
 import random
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -24,7 +22,7 @@ from pathlib import Path
 
 import pandas as pd
 import yaml
-from machine import ROOT, processor
+from machine import ROOT, cloned, processor
 
 from hessian_directions.reproduction import artifacts
 
@@ -92,9 +90,7 @@ def kill_at_random(
 def files_of(results: Path) -> dict[str, str]:
     """Every file of a run with its checksum, where that does not depend on the time it took."""
     return {
-        str(path.relative_to(results)): (
-            hashlib.sha256(path.read_bytes()).hexdigest() if path.suffix in EXACT else ""
-        )
+        str(path.relative_to(results)): (artifacts.sha256(path) if path.suffix in EXACT else "")
         for path in sorted(results.rglob("*"))
         if path.is_file()
     }
@@ -112,13 +108,10 @@ def main() -> None:
     draw, rows = random.Random(arguments.seed), []
     with tempfile.TemporaryDirectory() as folder:
         found = {}
-        for clone in (Path(folder) / kind / "project" for kind in ("whole", "killed")):
-            subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
-            path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-            environment = os.environ | {"PATH": path, "PYTHONPATH": str(clone / "src")}
+        for kind, trials in (("whole", 0), ("killed", arguments.trials)):
+            clone, environment = cloned(Path(folder) / kind)
             results = clone / f"results/computed/{name}"
-            trials = range(arguments.trials if clone.parent.name == "killed" else 0)
-            for trial in trials:
+            for trial in range(trials):
                 if (results / "paper.pdf").exists():
                     # All was finished: the last stages once more, then all that networks need.
                     shutil.rmtree(results / ("figures" if trial % 2 else "networks"))
@@ -130,7 +123,7 @@ def main() -> None:
                 rows.append({"trial": trial, "seconds": seconds, "stages": stages})
                 print(trial, f"{seconds:.1f} s", stages or "between jobs", flush=True)
             subprocess.run(command_of(arguments.configfile), cwd=clone, env=environment, check=True)
-            found[clone.parent.name] = files_of(results)
+            found[kind] = files_of(results)
     if found["killed"] != found["whole"]:
         differing = dict(found["killed"].items() ^ found["whole"].items())
         raise SystemExit(f"not what an undisturbed run makes: {', '.join(sorted(differing))}")

@@ -2,6 +2,8 @@
 
 import os
 import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import torch
@@ -33,3 +35,11 @@ def processor(device: str) -> str:
             if line.startswith("model name"):
                 return f"{line.partition(':')[2].strip()}, {os.cpu_count()} cores"
     return platform.processor() or platform.machine()
+
+
+def cloned(folder: Path) -> tuple[Path, dict[str, str]]:
+    """A clone of the last commit in a folder, and the environment of commands that use its sources."""
+    clone = folder / "project"
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return clone, os.environ | {"PATH": path, "PYTHONPATH": str(clone / "src")}

@@ -12,14 +12,13 @@ import json
 import math
 import os
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import yaml
-from machine import ROOT, processor
+from machine import ROOT, cloned, processor
 
 from hessian_directions.reproduction import artifacts, configuration, cost_model
 
@@ -76,10 +75,10 @@ def enlarged(given: dict[str, Any], members: int, shards: int) -> dict[str, Any]
     return given | {"analyses": given["analyses"] | analyses}
 
 
-def computed(configfile: str, clone: Path, cores: int) -> dict[str, Any]:
+def computed(
+    configfile: str, clone: Path, environment: dict[str, str], cores: int
+) -> dict[str, Any]:
     """What the population of a configuration takes in a clone."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = os.environ | {"PATH": path, "PYTHONPATH": str(clone / "src")}
     results = clone / f"results/computed/{PROFILE}"
     subprocess.run(
         [
@@ -126,14 +125,13 @@ def main() -> None:
     parser.add_argument("--cores", type=int, default=os.cpu_count() or 1)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        clone = Path(folder) / "project"
-        subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
+        clone, environment = cloned(Path(folder))
         os.chdir(clone)  # where passes are kept
         given = thousands(arguments.members, arguments.shards)
         Path("thousands.yaml").write_text(yaml.safe_dump(given))
         small = {"population": "small", "members": arguments.members, "jobs": arguments.shards}
         row = small | {"cores": arguments.cores, **predicted(given, arguments.cores)}
-        rows = [row | computed("thousands.yaml", clone, arguments.cores)]
+        rows = [row | computed("thousands.yaml", clone, environment, arguments.cores)]
         demo = yaml.safe_load((ROOT / "config/demo.yaml").read_text())
         for cores in (arguments.cores, CLUSTER):
             given = enlarged(demo, arguments.members, jobs := max(arguments.shards, cores))
