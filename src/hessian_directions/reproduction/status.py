@@ -36,10 +36,15 @@ class Status:
 
     def describe(self, cores: int) -> str:
         """A line, and one more for every job under way."""
-        left = f"about {duration(self.seconds_left / cores)} left on {cores} cores"
+        left = []
+        if self.seconds_left or not self.unknown:
+            left.append(f"about {duration(self.seconds_left / cores)} left on {cores} cores")
         if self.unknown:
-            left += f" beside {self.unknown} jobs of unknown length"
-        lines = [f"{self.done} of {self.total} jobs done, {len(self.running)} running, {left}"]
+            left.append(f"{self.unknown} jobs of unknown length")
+        lines = [
+            f"{self.done} of {self.total} jobs done, {len(self.running)} running, "
+            + " beside ".join(left)
+        ]
         return "\n".join([*lines, *(f"  {job.name}: {job.said}" for job in self.running)])
 
 
