@@ -306,9 +306,11 @@ def _cells(
             scale = scales.get(subject, scales[""])
             here = after.get((name, number), {})
             slack = rounding.tolerance(table, column, quantity, row, here, scale)
-            published = _number(row, column)
+            published = rounding.number(row, column)
             values = [published]
-            values += [_number(repeat.get((name, number), {}), column) for repeat in repeats]
+            values += [
+                rounding.number(repeat.get((name, number), {}), column) for repeat in repeats
+            ]
             n_cases = rounding.cases(quantity, row, scale)
             yield {
                 "quantity": f"{table}.{column}",
@@ -316,7 +318,7 @@ def _cells(
                 "subject": subject,
                 "kind": quantity.kind,
                 "published": published,
-                "computed": _number(here, column),
+                "computed": rounding.number(here, column),
                 "slack": slack,
                 "values": values,
                 "n_cases": n_cases,
@@ -363,21 +365,14 @@ def _judge(cell: dict[str, Any], others: Collection[str], acceptance: Acceptance
         ):
             ends = _predicted(cell).interval(missing)
             cell[f"{name}_low"], cell[f"{name}_high"] = (cell["unit"] * end for end in ends)
-    other = cell["subject"] in others
+    other, fatal = cell["subject"] in others, True
     if other and cell["is_predicted"]:
         cell["within"], low, high = PREDICTION, cell["predicted_low"], cell["predicted_high"]
         fatal = not cell["alone_low"] <= here <= cell["alone_high"]
-    elif other and cell["kind"] not in {
-        quantities.SETTING,
-        quantities.FORMULA,
-        quantities.RESIDUAL,
-    }:
+    elif other and cell["kind"] not in _NOT_PREDICTED - {quantities.FLAG}:
         # Flags, and what too few runs have: it must be like one of them.
         cell["within"], seen = PREDICTION, cell["values"]
         low, high = np.nanmin([*seen, math.inf]), np.nanmax([*seen, -math.inf])
-        fatal = True
-    else:
-        fatal = True
     without = cell["values"] if other else [published]
     agrees = bool(low <= here <= high or (math.isnan(here) and any(map(math.isnan, without))))
     cell |= {"low": low, "high": high, "agrees": agrees, "decisive": not agrees and fatal}
@@ -408,10 +403,3 @@ def _by_name(table: pd.DataFrame, naming: list[str]) -> dict[tuple[str, int], di
         rows[name, seen[name]] = {str(column): value for column, value in row.items()}
         seen[name] += 1
     return rows
-
-
-def _number(row: Row, column: str) -> float:
-    try:
-        return float(row.get(column, math.nan))
-    except (TypeError, ValueError):
-        return math.nan

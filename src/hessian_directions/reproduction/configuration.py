@@ -172,10 +172,11 @@ class Profile(Settings):
         """Names that nothing in the configuration has, and parts that exclude each other."""
         for key, network in self.networks.items():
             place = f"networks.{key}"
-            if network.data is not None:
-                _require_known(f"{place}.data", [network.data], self.data)
-            elif len(self.data) > 1:
-                raise MisfitError(f"key '{place}.data' is missing; known: {', '.join(self.data)}")
+            known = ", ".join(self.data)
+            if network.data is None and len(self.data) > 1:
+                raise MisfitError(f"key '{place}.data' is missing; known: {known}")
+            if network.data is not None and network.data not in self.data:
+                raise MisfitError(f"key '{place}.data' names '{network.data}'; known: {known}")
             if (network.training is None) == (network.checkpoint is None):
                 raise MisfitError(
                     f"key '{place}' needs either 'training' or 'checkpoint', and not both"
@@ -251,7 +252,7 @@ def complete(configuration: Mapping[str, Any], name: str, root: str | Path = "."
     if isinstance(networks, Mapping):  # one that is complete: back to what it was made from
         given["networks"] = {key: _listed(network) for key, network in networks.items()}
     profile = _checked(Profile, given, name)
-    settings = _dumped(profile)
+    settings = profile.model_dump()
     common = _common_settings(profile, name)
     for key, network in profile.networks.items():
         own = settings["networks"][key]
@@ -304,7 +305,7 @@ def _common_settings(profile: Profile, name: str) -> dict[str, dict[str, Any]]:
     ):
         model = registry.analysis(analysis).settings
         own = profile.analyses.get(analysis, {})
-        common[analysis] = _dumped(_checked(model, own, name, ("analyses", analysis)))
+        common[analysis] = _checked(model, own, name, ("analyses", analysis)).model_dump()
     return common
 
 
@@ -327,7 +328,7 @@ def _own_settings(
         own = network.overrides.get(analysis, {})
         place = ("networks", key, "overrides", analysis)
         together = {**profile.analyses.get(analysis, {}), **own}
-        settings[analysis] = _dumped(_checked(model, together, name, place))
+        settings[analysis] = _checked(model, together, name, place).model_dump()
     return settings
 
 
@@ -396,7 +397,7 @@ def complete_claims(
             rules[claim][rule] = {
                 "statistic": declared.statistic,
                 "side": declared.side,
-                **_dumped(_checked(Rule, values, name if given else str(path), place)),
+                **_checked(Rule, values, name if given else str(path), place).model_dump(),
             }
     sources: tuple[tuple[str, Mapping[str, Any]], ...] = ((name, own), (str(path), content))
     for where, source in sources:
@@ -477,10 +478,6 @@ def _shown(value: Any) -> str:
     return "absent" if value is ABSENT else reprlib.repr(value)
 
 
-def _dumped(settings: Settings) -> dict[str, Any]:
-    return settings.model_dump()
-
-
 # One sentence for each mistake.
 
 
@@ -507,7 +504,8 @@ def _sentence(model: type[Settings], mistakes: list[Any], place: tuple[str, ...]
             for mistake in mistakes
             if mistake["type"] == first["type"] and list(mistake["loc"][:-1]) == inside
         ]
-        known = _model_at(model, inside).model_fields
+        _, annotation = _without_branches(model, map(str, inside))
+        known = next(filter(_is_model, _options(annotation))).model_fields
         if first["type"] == "extra_forbidden":
             return f"unknown key {_quoted(alike)}; allowed here: {', '.join(known)}"
         return f"key {_quoted(alike)} is missing; it is {known[str(location[-1])].description}"
@@ -521,40 +519,42 @@ def _sentence(model: type[Settings], mistakes: list[Any], place: tuple[str, ...]
         return f"key '{key}' is {reprlib.repr(value)}; allowed: {first['ctx']['allowed']}"
     name, verb = first["input"], "is"
     if "[key]" in first["loc"]:
-        verb, keys = "names", _without_branches(model, location[:-1])
-        allowed = _allowed_names(model, keys)
+        verb, (keys, annotation) = "names", _without_branches(model, location[:-1])
+        mapping = next(o for o in _options(annotation) if typing.get_origin(o) is dict)
+        annotation = typing.get_args(mapping)[0]
     else:
-        keys = _without_branches(model, location)
-        allowed = _allowed(model, keys)
+        keys, annotation = _without_branches(model, location)
     key = ".".join((*place, *keys))
     subject = f"key '{key}'" if key else "the configuration"
-    return f"{subject} {verb} {reprlib.repr(name)}; allowed: {allowed}"
+    return f"{subject} {verb} {reprlib.repr(name)}; allowed: {describe(annotation)}"
 
 
-def _without_branches(model: type[Settings], location: list[Any]) -> list[Any]:
-    """A place without what pydantic adds to it: the branch of a union that did not fit."""
-    kept, annotation = [], model
+def _without_branches(model: type[Settings], location: Iterable[Any]) -> tuple[list[Any], Any]:
+    """A place without what pydantic adds to it (the branch of a union that did not fit, the number
+    of an item), and the annotation of what lies there.
+    """
+    kept: list[Any] = []
+    annotation: Any = model
     for part in location:
-        if isinstance(part, int):
-            continue
-        inner = _inner(annotation, part)
-        if inner is None:
-            continue
-        kept.append(part)
-        annotation = inner
-    return kept
+        inner = None if isinstance(part, int) else _inner(annotation, part)
+        if inner is not None:
+            kept.append(part)
+            annotation = inner
+    return kept, annotation
 
 
 def _inner(annotation: Any, key: str) -> Any:
     """The annotation of what lies at a key; None where there is no such key."""
     for option in _options(annotation):
-        if isinstance(option, type) and issubclass(option, BaseModel):
-            field = option.model_fields.get(key)
-            if field is not None:
-                return _annotated(field)
+        if _is_model(option) and key in option.model_fields:
+            return _annotated(option.model_fields[key])
         if typing.get_origin(option) is dict:
             return typing.get_args(option)[1]
     return None
+
+
+def _is_model(option: Any) -> bool:
+    return isinstance(option, type) and issubclass(option, BaseModel)
 
 
 def _annotated(field: Any) -> Any:
@@ -574,35 +574,6 @@ def _options(annotation: Any) -> Iterator[Any]:
         yield annotation
 
 
-def _model_at(model: type[Settings], location: Iterable[Any]) -> Any:
-    annotation: Any = model
-    for part in location:
-        inner = _inner(annotation, str(part))
-        annotation = annotation if inner is None else inner
-    return next(
-        option
-        for option in _options(annotation)
-        if isinstance(option, type) and issubclass(option, BaseModel)
-    )
-
-
-def _allowed_names(model: type[Settings], keys: list[str]) -> str:
-    """What the keys of a mapping can be."""
-    annotation: Any = model
-    for key in keys:
-        annotation = _inner(annotation, key)
-    mapping = next(o for o in _options(annotation) if typing.get_origin(o) is dict)
-    return describe(typing.get_args(mapping)[0])
-
-
-def _allowed(model: type[Settings], keys: list[str]) -> str:
-    """What a value can be at a place."""
-    annotation: Any = model
-    for key in keys:
-        annotation = _inner(annotation, key)
-    return describe(annotation)
-
-
 def describe(annotation: Any) -> str:
     """What a value of this type can be, in words."""
     if typing.get_origin(annotation) is Annotated:
@@ -617,18 +588,10 @@ def describe(annotation: Any) -> str:
         return ", ".join(map(str, typing.get_args(annotation)))
     if annotation in (type(None), str):
         return "a text" if annotation is str else "null"
-    if typing.get_origin(annotation) is dict or annotation is dict:
-        return "a mapping of keys"
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+    if typing.get_origin(annotation) is dict or annotation is dict or _is_model(annotation):
         return "a mapping of keys"
     return "another value"
 
 
 def _quoted(names: Iterable[str]) -> str:
     return ", ".join(f"'{name}'" for name in names)
-
-
-def _require_known(place: str, names: Iterable[str], known: Iterable[str]) -> None:
-    for name in names:
-        if name not in known:
-            raise MisfitError(f"key '{place}' names '{name}'; known: {', '.join(known)}")

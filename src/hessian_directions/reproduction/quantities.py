@@ -5,7 +5,6 @@ other trainings are symmetric (`replicates`). It follows from what a column is, 
 anything is compared.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -54,15 +53,11 @@ NOT_COMPARED = "not compared"
 class Quantity:
     """A column of a table.
 
-    Attributes
-    ----------
-    kind
-        One of the names above.
-    of
-        A share's number of cases: a column of the same row, or `analysis.setting`; empty where it
-        is not known.
-    counted
-        Whether a share is published as the number of cases.
+    Attributes:
+        kind: One of the names above.
+        of: A share's number of cases: a column of the same row, or `analysis.setting`; empty where
+            it is not known.
+        counted: Whether a share is published as the number of cases.
     """
 
     kind: str
@@ -70,37 +65,23 @@ class Quantity:
     counted: bool = False
 
 
-# `table.column` by pattern; the first that fits decides.
+# Patterns of `table.column`; the first that fits decides.
 QUANTITIES: list[tuple[str, Quantity]] = [
     # Another search may find other points; what they say is compared by the verdicts.
-    ("critical_points.*", Quantity(NOT_COMPARED)),
-    ("*.seconds", Quantity(NOT_COMPARED)),
-    ("*.noise", Quantity(NOT_COMPARED)),
-    ("*.rounding", Quantity(NOT_COMPARED)),
-    ("*.departure_radius*", Quantity(NOT_COMPARED)),
-    ("*.nearest_kink", Quantity(NOT_COMPARED)),
-    ("*.barrier_x", Quantity(NOT_COMPARED)),
-    ("*.n_products", Quantity(NOT_COMPARED)),
-    ("*.n_check_products", Quantity(NOT_COMPARED)),
-    ("*.passes", Quantity(NOT_COMPARED)),
-    ("*.training_epochs", Quantity(NOT_COMPARED)),
-    ("*.bends_down_to", Quantity(NOT_COMPARED)),
-    ("*.lowest_distance", Quantity(NOT_COMPARED)),
-    ("*.planes_far", Quantity(NOT_COMPARED)),
-    ("shallow_sides.nearest", Quantity(NOT_COMPARED)),
-    ("shallow_sides.edge", Quantity(NOT_COMPARED)),
-    ("*.converged", Quantity(FLAG)),
-    ("*.below_noise", Quantity(FLAG)),
-    ("levels.n_reached", Quantity(SHARE, "n_members", counted=True)),
-    ("population.n_reached", Quantity(SHARE, "n_members", counted=True)),
+    (
+        "critical_points.* *.seconds *.noise *.rounding *.departure_radius* *.nearest_kink "
+        "*.barrier_x *.n_products *.n_check_products *.passes *.training_epochs "
+        "*.bends_down_to *.lowest_distance *.planes_far shallow_sides.nearest "
+        "shallow_sides.edge",
+        Quantity(NOT_COMPARED),
+    ),
+    ("*.converged *.below_noise", Quantity(FLAG)),
+    ("levels.n_reached population.n_reached", Quantity(SHARE, "n_members", counted=True)),
     ("*.planes_as_low", Quantity(SHARE, "n_planes", counted=True)),
-    ("*.n_*", Quantity(SETTING)),
-    ("*.training_images", Quantity(SETTING)),
-    ("*.sharpness", Quantity(SETTING)),
-    ("*.radius", Quantity(SETTING)),
-    ("*.pair", Quantity(SETTING)),
-    ("levels.level", Quantity(SETTING)),
-    ("step_sizes.step", Quantity(SETTING)),
+    (
+        "*.n_* *.training_images *.sharpness *.radius *.pair levels.level step_sizes.step",
+        Quantity(SETTING),
+    ),
     ("traces.step", Quantity(NORM)),
     ("rendered_curvatures.region", Quantity(SETTING)),
     ("rendered_curvatures.half_width*", Quantity(NORM)),
@@ -115,17 +96,13 @@ QUANTITIES: list[tuple[str, Quantity]] = [
     ("lowest_losses.*_ties", Quantity(SHARE, "n_planes", counted=True)),
     ("lowest_losses.as_low*", Quantity(SHARE, "n_planes")),
     ("kinks.step", Quantity(SETTING)),
-    ("kinks.n_kinks", Quantity(SHARE)),
-    ("kinks.negative_share", Quantity(SHARE)),
+    ("kinks.n_kinks kinks.negative_share", Quantity(SHARE)),
     ("kinks.exact", Quantity(CURVATURE)),
-    ("kinks.*_ratio", Quantity(RATIO)),
-    ("kinks.correlation", Quantity(RATIO)),
-    ("kinks.slope", Quantity(RATIO)),
+    ("kinks.*_ratio kinks.correlation kinks.slope", Quantity(RATIO)),
     ("kinks.rest_standard_error", Quantity(ERROR)),
     ("kinks.*", Quantity(DIFFERENCE)),
     ("architectures.visibility*", Quantity(SHARE, "visibility.n_planes")),
-    ("architectures.*_share", Quantity(RATIO)),
-    ("gauss_newton.*_share", Quantity(RATIO)),
+    ("architectures.*_share gauss_newton.*_share", Quantity(RATIO)),
     ("gauss_newton.*_residual_*", Quantity(RESIDUAL)),
     ("gauss_newton.*standard_error*", Quantity(ERROR)),
     ("gauss_newton.frobenius_norm_*", Quantity(CURVATURE)),
@@ -135,68 +112,51 @@ QUANTITIES: list[tuple[str, Quantity]] = [
     ("invariance.advantage*", Quantity(CORRELATION)),
     ("invariance.ratio*", Quantity(RATIO)),
     ("invariance.*", Quantity(FLAG)),
-    ("correlations.*", Quantity(CORRELATION)),
-    ("levels.gap_*", Quantity(CORRELATION)),
-    ("dimensions.*", Quantity(FORMULA)),
-    ("saddles.trace", Quantity(FORMULA)),
-    ("saddles.r", Quantity(FORMULA)),
-    ("saddles.*_theory", Quantity(FORMULA)),
-    ("saddles.visibility_formula", Quantity(FORMULA)),
-    ("saddles.visibility_corrected", Quantity(FORMULA)),
+    ("correlations.* levels.gap_*", Quantity(CORRELATION)),
+    (
+        "dimensions.* saddles.trace saddles.r saddles.*_theory saddles.visibility_formula "
+        "saddles.visibility_corrected",
+        Quantity(FORMULA),
+    ),
     ("saddles.visibility*", Quantity(SHARE, "saddles.n_visibility_samples")),
     ("saddles.*_standard_error", Quantity(ERROR)),
-    ("saddles.smallest", Quantity(CURVATURE)),
-    ("saddles.largest", Quantity(CURVATURE)),
+    ("saddles.smallest saddles.largest", Quantity(CURVATURE)),
     ("visibility.visibility_direct*", Quantity(SHARE, "n_planes")),
     ("visibility.visibility_spectrum*", Quantity(SHARE, "visibility.n_spectrum_samples")),
     ("visibility.lowest_twentieth*", Quantity(SHARE, "n_planes")),
-    ("visibility.visibility_formula", Quantity(RATIO)),
-    ("visibility.visibility_corrected", Quantity(RATIO)),
-    ("visibility.condition", Quantity(RATIO)),
-    ("visibility.dimensions_needed", Quantity(RATIO)),
-    ("visibility.third_moment", Quantity(RATIO)),
-    ("visibility.tail", Quantity(RATIO)),
+    (
+        "visibility.visibility_formula visibility.visibility_corrected visibility.condition "
+        "visibility.dimensions_needed visibility.third_moment visibility.tail",
+        Quantity(RATIO),
+    ),
     ("population.gap_*", Quantity(DIFFERENCE)),
     ("population.*_accuracy_*", Quantity(SHARE)),
     ("*.*_accuracy", Quantity(SHARE, "n_images")),
-    ("*.*_residual", Quantity(RESIDUAL)),
-    ("*.residual", Quantity(RESIDUAL)),
-    ("*.*_standard_error", Quantity(ERROR)),
-    ("*.standard_error", Quantity(ERROR)),
+    ("*.*_residual *.residual", Quantity(RESIDUAL)),
+    ("*.*_standard_error *.standard_error", Quantity(ERROR)),
     ("*.theta_norm", Quantity(NORM)),
     ("*.gradient_norm", Quantity(GRADIENT)),
-    ("*.surface_*", Quantity(DIFFERENCE)),
-    ("*.*difference", Quantity(DIFFERENCE)),
-    ("*.gap", Quantity(DIFFERENCE)),
-    ("*.exact_curvature", Quantity(EIGENVALUE)),
-    ("*.*_exact_curvature", Quantity(EIGENVALUE)),
-    ("shallow_sides.curvature", Quantity(EIGENVALUE)),
-    ("surface_checks.value", Quantity(EIGENVALUE)),
-    ("*.mean_curvature", Quantity(RATIO)),
-    ("*.ratio", Quantity(RATIO)),
-    ("*.r", Quantity(RATIO)),
+    ("*.surface_* *.*difference *.gap", Quantity(DIFFERENCE)),
+    (
+        "*.exact_curvature *.*_exact_curvature shallow_sides.curvature surface_checks.value",
+        Quantity(EIGENVALUE),
+    ),
+    ("*.mean_curvature *.ratio *.r", Quantity(RATIO)),
     ("*.*loss*", Quantity(LOSS)),
-    ("*.*smallest*", Quantity(EIGENVALUE)),
-    ("*.*largest*", Quantity(EIGENVALUE)),
-    ("*.*trace*", Quantity(CURVATURE)),
-    ("*.frobenius_norm", Quantity(CURVATURE)),
-    ("softplus.*", Quantity(CURVATURE)),
-    ("traces.mean", Quantity(CURVATURE)),
-    ("traces.reference", Quantity(CURVATURE)),
-    ("step_sizes.exact", Quantity(CURVATURE)),
+    ("*.*smallest* *.*largest*", Quantity(EIGENVALUE)),
+    (
+        "*.*trace* *.frobenius_norm softplus.* traces.mean traces.reference step_sizes.exact",
+        Quantity(CURVATURE),
+    ),
 ]
 
 
 def quantity(table: str, column: str) -> Quantity:
     """What a column holds; ConfigurationError where nothing is said of it."""
     name = f"{table}.{column}"
-    found = next(_matching(name), None)
-    if found is None:
-        raise ConfigurationError(
-            f"{name} has no kind: say in reproduction/quantities.py how closely it must be met"
-        )
-    return found
-
-
-def _matching(name: str) -> Iterator[Quantity]:
-    return (kind for pattern, kind in QUANTITIES if fnmatchcase(name, pattern))
+    for patterns, found in QUANTITIES:
+        if any(fnmatchcase(name, pattern) for pattern in patterns.split()):
+            return found
+    raise ConfigurationError(
+        f"{name} has no kind: say in reproduction/quantities.py how closely it must be met"
+    )

@@ -49,18 +49,12 @@ _SIZES = {
 class Predicted:
     """Where the next run is expected.
 
-    Attributes
-    ----------
-    centre, spread
-        m and s·√(1 + 1/n), on `scale`.
-    degrees
-        n − 1.
-    sign
-        Of a size on the logarithmic scale.
-    n_cases
-        Of a share, if known.
-    slack
-        Of the number itself: what rounding explains in any case.
+    Attributes:
+        centre, spread: m and s·√(1 + 1/n), on `scale`.
+        degrees: n − 1.
+        sign: Of a size on the logarithmic scale.
+        n_cases: Of a share, if known.
+        slack: Of the number itself: what rounding explains in any case.
     """
 
     scale: str
@@ -157,20 +151,14 @@ def _forth(scale: str, value: float, n_cases: float | None) -> float:
 class Acceptance:
     """How many numbers may miss their intervals, and how far out one may lie.
 
-    Attributes
-    ----------
-    n_numbers
-        How many were predicted.
-    rate
-        Of misses: 1 %, or the rate among the archive's own runs where that is larger.
-    overdispersion
-        Variance of a network's misses over the binomial one; n_numbers over it is the effective
-        number of independent numbers.
-    most
-        Misses that are allowed: the 99 % quantile of the binomial of the effective number.
-    least_probability
-        A number less probable than this fails alone: 1 % over n_numbers, or the least of the
-        archive's own where that is smaller.
+    Attributes:
+        n_numbers: How many were predicted.
+        rate: Of misses: 1 %, or the rate among the archive's own runs where that is larger.
+        overdispersion: Variance of a network's misses over the binomial one; n_numbers over it is
+            the effective number of independent numbers.
+        most: Misses that are allowed: the 99 % quantile of the binomial of the effective number.
+        least_probability: A number less probable than this fails alone: 1 % over n_numbers, or the
+            least of the archive's own where that is smaller.
     """
 
     n_numbers: int

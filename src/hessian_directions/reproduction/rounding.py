@@ -75,21 +75,15 @@ SEARCHES = {"networks": "eigenpairs", "surface_checks": "eigenpairs", "shallow_s
 class Scale:
     """How large the numbers are that a subject's results are added up from.
 
-    Attributes
-    ----------
-    n_parameters
-        N.
-    precision
-        Of its passes; differences of losses are taken in float64.
-    norm, frobenius, trace, loss, gradient
-        ‖H‖, f, t, L and ‖∇L‖, where a row does not state its own.
-    turned
-        sin φ between the archive's eigenvectors and those found here, in ascending order of the
-        eigenvalues.
-    eigenvalues
-        Theirs.
-    settings
-        Of its analyses, by analysis.
+    Attributes:
+        n_parameters: N.
+        precision: Of its passes; differences of losses are taken in float64.
+        norm, frobenius, trace, loss, gradient: ‖H‖, f, t, L and ‖∇L‖, where a row does not state its
+            own.
+        turned: sin φ between the archive's eigenvectors and those found here, in ascending order of
+            the eigenvalues.
+        eigenvalues: Theirs.
+        settings: Of its analyses, by analysis.
     """
 
     n_parameters: int = 1
@@ -150,19 +144,19 @@ def tolerance(
         old, new: The rows of the archive and of this run.
         scale: Of the subject that they are about.
     """
-    published = _of(old, column)
+    published = number(old, column)
     if not math.isfinite(published):
         return 0.0
     return PRINTED * abs(published) + _bound(table, column, quantity, old, new, scale)
 
 
 def _bound(table: str, column: str, quantity: Quantity, old: Row, new: Row, scale: Scale) -> float:
-    value = abs(_of(old, column))
+    value = abs(number(old, column))
     own = _own(old, scale)
     match quantity.kind:
         case quantities.LOSS:
             turn = scale.turn(0) if _is_along(table, column) else 0.0
-            distance = _finite(_of(old, "radius"), _finite(_of(old, "edge")))
+            distance = _finite(number(old, "radius"), _finite(number(old, "edge")))
             slope = own.gradient + own.norm * distance
             return scale.unit * (1 + value) + turn * math.sqrt(2) * distance * slope
         case quantities.NORM:
@@ -170,12 +164,14 @@ def _bound(table: str, column: str, quantity: Quantity, old: Row, new: Row, scal
         case quantities.GRADIENT:
             return scale.unit * (value + math.sqrt(2 * own.norm * own.loss))
         case quantities.EIGENVALUE:
-            residuals = [_of(row, _residual_column(row, column)) for row in (old, new)]
+            residuals = [number(row, _residual_column(row, column)) for row in (old, new)]
             if not all(map(math.isfinite, residuals)):
                 residuals = 2 * [_asked(table, scale) * value]
             return sum(residuals) + scale.unit * max(own.norm, value)
         case quantities.RESIDUAL:
-            eigenvalue = abs(_of(old, column.replace("_residual", "").replace("residual", "value")))
+            eigenvalue = abs(
+                number(old, column.replace("_residual", "").replace("residual", "value"))
+            )
             floor = 50 * 2 * UNITS[scale.precision] * max(own.norm, eigenvalue)
             # One that is larger than the archive's and than what was asked for disagrees.
             return max(_asked(table, scale) * eigenvalue, floor)
@@ -185,7 +181,7 @@ def _bound(table: str, column: str, quantity: Quantity, old: Row, new: Row, scal
             bound = _of_curvature(old, own)
             if _is_along(table, column):
                 step = _step(old, column)
-                pair = int(_finite(_of(old, "pair")))
+                pair = int(_finite(number(old, "pair")))
                 bound += _noise(own, step) + 2 * scale.turn(pair) * (own.norm + value)
             return bound
         case quantities.RATIO:
@@ -197,24 +193,26 @@ def _bound(table: str, column: str, quantity: Quantity, old: Row, new: Row, scal
 
 def _own(row: Row, scale: Scale) -> Scale:
     """A subject's scale, as a row's own numbers say it where it has them."""
-    sizes = [abs(_finite(_of(row, name))) for name in ("mean", "reference", "trace", "exact")]
-    n_samples = _finite(_of(row, "n_samples"))
-    sizes.append(_finite(_of(row, "standard_error")) * math.sqrt(n_samples))
-    ends = [abs(_finite(_of(row, name))) for name in ("smallest", "largest", "value")]
+    sizes = [abs(_finite(number(row, name))) for name in ("mean", "reference", "trace", "exact")]
+    n_samples = _finite(number(row, "n_samples"))
+    sizes.append(_finite(number(row, "standard_error")) * math.sqrt(n_samples))
+    ends = [abs(_finite(number(row, name))) for name in ("smallest", "largest", "value")]
     return replace(
         scale,
-        loss=_finite(_of(row, "loss"), _finite(_of(row, "loss_at_origin"), scale.loss)),
-        gradient=_finite(_of(row, "gradient_norm"), scale.gradient),
+        loss=_finite(number(row, "loss"), _finite(number(row, "loss_at_origin"), scale.loss)),
+        gradient=_finite(number(row, "gradient_norm"), scale.gradient),
         norm=max(scale.norm, *ends),
         frobenius=max(scale.frobenius, *sizes, *ends),
-        trace=_finite(_of(row, "trace"), scale.trace),
+        trace=_finite(number(row, "trace"), scale.trace),
     )
 
 
 def _of_curvature(row: Row, own: Scale) -> float:
     bound = own.unit * own.frobenius + own.deflation
     # The length over which losses differ: a step, or how far a picture or a disc reaches.
-    lengths = (_of(row, name) for name in ("step", "half_width_alpha", "half_width_beta", "radius"))
+    lengths = (
+        number(row, name) for name in ("step", "half_width_alpha", "half_width_beta", "radius")
+    )
     step = min(filter(math.isfinite, lengths), default=math.inf)
     return bound + _noise(own, step)
 
@@ -229,9 +227,9 @@ def _of_ratio(column: str, value: float, row: Row, own: Scale) -> float:
     bound = _of_curvature(row, own)
     if column.startswith("ratio"):
         # To the reference that the row states, or to the trace, beside the rounding of a fit.
-        stated = abs(_of(row, "reference"))
+        stated = abs(number(row, "reference"))
         reference = stated if math.isfinite(stated) else abs(own.trace)
-        fitted = DEVIATIONS * _finite(_of(row, "rounding"))
+        fitted = DEVIATIONS * _finite(number(row, "rounding"))
         return (1 + value) * bound / reference + fitted if reference else 0.0
     if column == "mean_curvature":
         return bound / own.n_parameters
@@ -257,7 +255,7 @@ def cases(quantity: Quantity, row: Row, scale: Scale) -> float | None:
     analysis, _, setting = quantity.of.rpartition(".")
     if analysis:
         return scale.settings.get(analysis, {}).get(setting)
-    n = _of(row, quantity.of)
+    n = number(row, quantity.of)
     return n if math.isfinite(n) and n > 0 else None
 
 
@@ -270,7 +268,7 @@ def _is_along(table: str, column: str) -> bool:
 def _step(row: Row, column: str) -> float:
     """The step of a difference along an eigenvector: surface_<step>, or nearest and edge."""
     kind, _, step = column.partition("_")
-    return float(step) if kind == "surface" else _finite(_of(row, kind), 1.0)
+    return float(step) if kind == "surface" else _finite(number(row, kind), 1.0)
 
 
 def _residual_column(row: Row, column: str) -> str:
@@ -283,7 +281,7 @@ def _asked(table: str, scale: Scale) -> float:
     return float(scale.settings.get(SEARCHES.get(table, table), {}).get("tolerance", 0.0))
 
 
-def _of(row: Row, column: str) -> float:
+def number(row: Row, column: str) -> float:
     """A number of a row; NaN where there is none."""
     try:
         return float(row.get(column, math.nan))
