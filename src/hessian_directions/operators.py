@@ -29,6 +29,13 @@ class HasHessian(Protocol):
     def hessian(self) -> Operator: ...
 
 
+class WithVectors(Protocol):
+    """Eigenpairs, ascending, or whatever else has `vectors` (N, k)."""
+
+    @property
+    def vectors(self) -> Tensor: ...
+
+
 def as_operator(source: Operator | HasHessian) -> Operator:
     """The Hessian of an objective, or the operator itself."""
     return source.hessian() if isinstance(source, HasHessian) else source
@@ -61,28 +68,29 @@ class DiagonalOperator:
 
 
 @dataclass(frozen=True)
-class DifferenceOperator:
-    """A − B as an operator: a product with each, subtracted.
+class DerivedOperator:
+    """An operator that has shape, precision and device of the one that it is made of, H."""
 
-    Attributes:
-        A: Symmetric operator.
-        B: Another one, of the same shape, precision and device.
-    """
-
-    A: Operator
-    B: Operator
+    H: Operator
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self.A.shape
+        return self.H.shape
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.A.dtype
+        return self.H.dtype
 
     @property
     def device(self) -> torch.device:
-        return self.A.device
+        return self.H.device
+
+
+@dataclass(frozen=True)
+class DifferenceOperator(DerivedOperator):
+    """H − G as an operator, G another one like H: a product with each, subtracted."""
+
+    G: Operator
 
     def __matmul__(self, v: Tensor) -> Tensor:
-        return self.A @ v - self.B @ v
+        return self.H @ v - self.G @ v

@@ -381,8 +381,7 @@ def test_kinks_that_are_not_known_leave_out_the_corrected_differences() -> None:
     said: list[str] = []
     studied = posed(nn.Sequential(nn.Linear(4, 4), nn.Threshold(0.0, 0.0)), 20, 4)
     job = Job(0, announce=said.append)
-    numbers = registry.analysis("trace_estimators").settings(n_samples=4, n_paired=4)
-    dataset, _ = estimates.compare(studied.objective(), None, numbers, 0, job)
+    dataset, _ = estimates.compare(studied.objective(), None, 4, 4, 5, 0, job)
     assert "finite_difference" in dataset["estimator"].values
     assert "finite_difference_corrected" not in dataset["estimator"].values
     assert any("Threshold" in line for line in said)

@@ -60,7 +60,7 @@ def test_it_turns_from_the_random_slice_s_plane_to_the_eigenvectors(
     problem, H = quadratic
     values = np.linalg.eigvalsh(H)
     objective = problem.objective()
-    random, _ = slices.plane(objective, "random", None, seeds.derive(3, "surface"), problem)
+    random, _ = slices.plane(objective, "random", None, seeds.derive(3, "surface"))
     Q = np.linalg.qr(random.numpy())[0]
     matrices = turned["projected_hessian"].values
     np.testing.assert_allclose(

@@ -65,15 +65,11 @@ def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
     t/N of `trace`, or the mean of exact_curvature where the images are not those of `trace`, with
     reference_standard_error; loss L(θ*), and noise, the standard deviation of its rounding errors.
     """
-    import dataclasses
-
     from hessian_directions import seeds
     from hessian_directions.geometry import discs, quadratic_fit
     from hessian_directions.traces.finite_differences import loss_noise
 
-    if settings.n_images is not None:
-        problem = dataclasses.replace(problem, n_images=settings.n_images)
-    objective = problem.objective("train")
+    objective = problem.over(settings.n_images).objective("train")
     generator = seeds.generator(seeds.derive(job.seed, "apparent_curvature"), "planes")
     radii = np.geomspace(settings.smallest_radius, settings.largest_radius, settings.n_radii)
     loss = float(objective.value())

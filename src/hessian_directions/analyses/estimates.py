@@ -2,7 +2,6 @@
 
 import warnings
 from dataclasses import replace
-from typing import Protocol
 
 import numpy as np
 import xarray as xr
@@ -28,19 +27,14 @@ FORWARDS = {
 }
 
 
-class Numbers(Protocol):
-    """How many samples are taken."""
-
-    @property
-    def n_samples(self) -> int: ...
-    @property
-    def n_paired(self) -> int: ...
-    @property
-    def fit_points(self) -> int: ...
-
-
 def compare(
-    objective: Objective, vectors: Tensor | None, numbers: Numbers, seed: int, job: Job
+    objective: Objective,
+    vectors: Tensor | None,
+    n_samples: int,
+    n_paired: int,
+    fit_points: int,
+    seed: int,
+    job: Job,
 ) -> tuple[xr.Dataset, dict[str, float]]:
     """Samples, means and standard errors of every estimator, and their seconds.
 
@@ -50,11 +44,10 @@ def compare(
     too, since kinks make the others' long. Differences and exact derivatives go on to `n_paired`
     directions: what kinks add to a difference varies much from one to the next.
     """
-    n_samples = numbers.n_samples
     H = objective.hessian()
     paired = gaussian(
         objective.n_parameters,
-        max(numbers.n_paired, n_samples),
+        max(n_paired, n_samples),
         seeds.generator(seed, "shared directions"),
         objective.dtype,
         objective.device,
@@ -75,7 +68,7 @@ def compare(
             precise,
             directions=shared,
             step=step,
-            n_points=numbers.fit_points,
+            n_points=fit_points,
             progress=job.counted("quadratic fits"),
         )
     estimates = {

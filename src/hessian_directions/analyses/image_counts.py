@@ -45,20 +45,16 @@ def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
 
     The choices are nested, and every count draws the same directions: what differs is the images.
     """
-    import dataclasses
-
     from hessian_directions import seeds
     from hessian_directions.analyses.curvature import summarize
 
-    objective = dataclasses.replace(problem, n_images=int(job.part)).objective("train")
+    objective = problem.over(int(job.part)).objective("train")
     summary = summarize(
         objective,
         settings.tolerance,
         settings.n_samples,
         seeds.derive(job.seed, "image counts"),
-        # The check would double the cost; the count of `eigenpairs` has it.
-        missed_probability=1.0,
-        job=job,
+        job,
     )
     summary |= {"n_images": objective.n_samples, "loss": float(objective.value())}
     return xr.Dataset({name: ((), value) for name, value in summary.items()})

@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
-from pydantic import model_validator
 
-from hessian_directions import settings as typed
-from hessian_directions.settings import Count, Positive, Several, setting
+from hessian_directions.analyses import apparent_curvature
+from hessian_directions.settings import Positive, Several, setting
 
 if TYPE_CHECKING:
     from hessian_directions.analyses.job import Job
@@ -18,23 +17,13 @@ if TYPE_CHECKING:
 READS = ("eigenvectors",)
 
 
-class Settings(typed.Settings):
+class Settings(apparent_curvature.Settings):
     n_planes: Several = setting(100, "planes of two random directions")
-    smallest_radius: Positive = setting(0.01, "of the discs", unit="length in parameter space")
     largest_radius: Positive = setting(1.0, "of the discs", unit="length in parameter space")
     n_radii: Several = setting(9, "discs, their radii in geometric progression")
     n_angles: Several = setting(
         16, "points of a ring, the same in every plane; at best a multiple of 4"
     )
-    n_images: Count | None = setting(
-        None, "balanced choice of the training images; null: those of the network's curvature"
-    )
-
-    @model_validator(mode="after")
-    def _fit(self) -> Settings:
-        ascending = self.smallest_radius < self.largest_radius
-        typed.require(ascending, "largest_radius", "above smallest_radius")
-        return self
 
 
 def passes(settings: Settings) -> dict[str, float]:
@@ -62,8 +51,6 @@ def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
 
     Scalars: loss L(θ*), noise, the standard deviation of its rounding errors, gradient_norm ‖∇L‖.
     """
-    import dataclasses
-
     import torch
 
     from hessian_directions import seeds
@@ -71,9 +58,7 @@ def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
     from hessian_directions.geometry.directions import gaussian, orthonormalise
     from hessian_directions.traces.finite_differences import loss_noise
 
-    if settings.n_images is not None:
-        problem = dataclasses.replace(problem, n_images=settings.n_images)
-    objective = problem.objective("train")
+    objective = problem.over(settings.n_images).objective("train")
     radii = np.geomspace(settings.smallest_radius, settings.largest_radius, settings.n_radii)
     loss, gradient = float(objective.value()), objective.gradient()
     generator = seeds.generator(seeds.derive(job.seed, "planes"), "planes")

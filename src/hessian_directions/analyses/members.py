@@ -139,9 +139,7 @@ def measure(
     images, targets = member.images.inputs.to(device), member.images.targets.to(device)
     objective = Objective(model, LOSSES[settings.loss], images, targets)
     theta, n_samples = objective.theta, settings.n_samples
-    # The second search for lost members of a cluster would double the products: λ is wanted here
-    # to the tolerance, whatever its multiplicity.
-    row = summarize(objective, settings.tolerance, n_samples, seed, missed_probability=1.0)
+    row = summarize(objective, settings.tolerance, n_samples, seed)
     del row["n_products"]
     row["loss"] = float(objective.value())
     row["smallest_magnitude"] = abs(row["smallest"])

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import statistics
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
 from hessian_directions import settings as typed
+from hessian_directions.progress import seconds_of
 from hessian_directions.settings import Count, Counts, setting
 
 if TYPE_CHECKING:
@@ -59,13 +59,7 @@ def run(problem: Problem, settings: Settings, job: Job) -> None:
         }
         for kind, compute in kinds.items():
             compute()
-            spent = [_seconds(compute) for _ in range(settings.n_repeats)]
+            spent = [seconds_of(compute) for _ in range(settings.n_repeats)]
             seconds.setdefault(kind, {})[str(n)] = statistics.median(spent)
             job.announce(f"{kind}, {n} images")
     job.record.update(n_parameters=objective.n_parameters, seconds=seconds)
-
-
-def _seconds(compute: Callable[[], Tensor]) -> float:
-    started = time.perf_counter()
-    compute().sum().item()  # a GPU is waited for
-    return time.perf_counter() - started

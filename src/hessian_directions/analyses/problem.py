@@ -1,7 +1,7 @@
 """A problem: one network, its loss and its data, put together from configuration."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,10 @@ class Problem:
         if name == "test":  # a class may have fewer of them than n asks for
             n = min(n, split.n_balanced)
         return split.balanced(n)
+
+    def over(self, n_images: int | None) -> "Problem":
+        """The same, its curvature over another choice of images; None: over the same ones."""
+        return self if n_images is None else replace(self, n_images=n_images)
 
     def objective(self, split: str = "train") -> Objective:
         """L(θ) over the images of a split, in the precision of the curvature analyses.

@@ -139,15 +139,11 @@ class Analysis:
 
     def parts(self, settings: dict[str, Any]) -> Sequence[str]:
         """The names of its artifacts under these settings; one without a name where it has one."""
-        if not self.has_parts:
-            return ("",)
-        return self.module.parts(self.settings.model_validate(settings))
+        return self._said("parts", ("",), settings)
 
     def other_networks(self, settings: dict[str, Any]) -> list[str]:
         """The networks beside the own one whose checkpoints it reads."""
-        if not hasattr(self.module, "other_networks"):
-            return []
-        return self.module.other_networks(self.settings.model_validate(settings))
+        return self._said("other_networks", [], settings)
 
     def passes(self, settings: dict[str, Any]) -> dict[str, float]:
         """About how many passes a job takes, by kind; none where it does not say."""

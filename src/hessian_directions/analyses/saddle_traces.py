@@ -22,11 +22,6 @@ class Settings(typed.Settings):
     n_samples: Several = setting(400, "directions")
     fit_points: Odd = setting(5, "points of the quadratic fit along a direction")
 
-    @property
-    def n_paired(self) -> int:
-        """As many directions for differences as for the others."""
-        return self.n_samples
-
     @model_validator(mode="after")
     def _fit(self) -> Settings:
         """The saddle has 2n eigenvalues of either sign."""
@@ -51,8 +46,10 @@ def run(settings: Settings, job: Job) -> xr.Dataset:
         dataset, spent = compare(
             objective_of(settings.n, n_positive),
             None,
-            settings,
-            int(seeds.derive(seed, n_positive)),
+            settings.n_samples,
+            settings.n_samples,
+            settings.fit_points,
+            seeds.derive(seed, n_positive),
             job,
         )
         datasets.append(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import xarray as xr
 from pydantic import AfterValidator, Field
@@ -71,9 +71,7 @@ def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
     objectives = {split: problem.objective(split) for split in ("train", "test")}
     train = objectives["train"]
     vectors = problem.vectors(job.read["eigenvectors"]["vectors"])
-    directions, normalisation = plane(
-        train, job.part, vectors, seeds.derive(job.seed, "surface"), problem
-    )
+    directions, normalisation = plane(train, job.part, vectors, seeds.derive(job.seed, "surface"))
     length = directions.double().norm(dim=0)
     half_width = (
         settings.hessian_half_width if job.part == "hessian" else settings.random_half_width
@@ -114,9 +112,7 @@ def gather(shards: Sequence[xr.Dataset], settings: Settings, job: Job) -> xr.Dat
     return xr.Dataset(surfaces).reset_coords(accuracies)
 
 
-def plane(
-    objective: Objective, kind: str, vectors: Tensor, seed: int, problem: Problem
-) -> tuple[Tensor, str]:
+def plane(objective: Objective, kind: Any, vectors: Tensor, seed: int) -> tuple[Tensor, str]:
     """The two directions of a plane (N, 2) and their normalisation.
 
     `random`: two Gaussian directions, of length about √N. `hessian`: η the direction of the
@@ -125,13 +121,10 @@ def plane(
     """
     import torch
 
-    from hessian_directions import seeds
-    from hessian_directions.geometry.directions import filter_normalised, gaussian
+    from hessian_directions.geometry import slices
 
     if kind == "hessian":
-        return torch.stack([vectors[:, -1], vectors[:, 0]], dim=1), "unit"
-    n, generator = objective.n_parameters, seeds.generator(seed, "plane")
-    random = gaussian(n, 2, generator, objective.dtype, objective.device)
-    if kind == "random":
-        return random, "gaussian"
-    return filter_normalised(random, problem.model), "filter"
+        directions = torch.stack([vectors[:, -1], vectors[:, 0]], dim=1)
+    else:
+        directions = slices.plane_directions(objective, kind, seed)
+    return directions, slices.NORMALISATIONS[kind]

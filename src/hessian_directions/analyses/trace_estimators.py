@@ -55,19 +55,16 @@ def vectors(settings: Settings) -> float:
 
 def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
     """Every estimator beside the trace that does not depend on their samples."""
-    import dataclasses
-
     from hessian_directions import seeds
     from hessian_directions.analyses.estimates import compare
     from hessian_directions.traces import estimators
 
-    if settings.n_images is not None:
-        problem = dataclasses.replace(problem, n_images=settings.n_images)
-    objective = problem.objective("train")
+    objective = problem.over(settings.n_images).objective("train")
     objective.self_test()
     vectors = problem.vectors(job.read["eigenvectors"]["vectors"])
     seed = seeds.derive(job.seed, "traces")
-    dataset, job.record["seconds"] = compare(objective, vectors, settings, seed, job)
+    numbers = settings.n_samples, settings.n_paired, settings.fit_points
+    dataset, job.record["seconds"] = compare(objective, vectors, *numbers, seed, job)
     if settings.n_images is None:
         known = job.read["trace"]
         reference, error = known["trace"], known["trace_standard_error"]

@@ -159,7 +159,11 @@ class Referee:
         self.values += 1
         with self._at(theta), _Watch(self._foreign) as watch:
             loss = self._forward()
-        self._refuse_foreign(watch.reads_foreign)
+        if watch.reads_foreign:
+            raise ModelError(
+                "The loss reads the network's own parameters by another way than its outputs: it "
+                "would not follow them; return what it needs from the network."
+            )
         return FirstPass(
             value=float(loss.detach()),
             changes_its_parameters=not self.stands_at(theta),
@@ -224,13 +228,6 @@ class Referee:
                 native.enter_context(torch.backends.mkldnn.flags(enabled=False))
             yield
 
-    def _refuse_foreign(self, read: bool) -> None:
-        if read:
-            raise ModelError(
-                "The loss reads the network's own parameters by another way than its outputs: it "
-                "would not follow them; return what it needs from the network."
-            )
-
 
 _READING = {torch.ops.aten._local_scalar_dense.default, torch.ops.aten.is_nonzero.default}
 
@@ -247,7 +244,8 @@ class _Watch(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         read = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         if func is not torch.ops.aten.detach.default:  # how tensors are copied, too
-            storages = {leaf.untyped_storage()._cdata for leaf in read if is_strided(leaf)}
+            strided = (leaf for leaf in read if leaf.layout == torch.strided)
+            storages = {leaf.untyped_storage()._cdata for leaf in strided}
             self.reads_foreign |= bool(storages & self._foreign)
         self.reads_numbers |= func in _READING
         result = func(*args, **(kwargs or {}))
@@ -260,10 +258,6 @@ class _Watch(TorchDispatchMode):
             ):
                 self.lowest = result.dtype
         return result
-
-
-def is_strided(tensor: Tensor) -> bool:
-    return tensor.layout == torch.strided
 
 
 class _HardSigmoid(TorchFunctionMode):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from hessian_directions.errors import DataError, ModelError
 from hessian_directions.objectives.objective import Objective
-from hessian_directions.operators import Operator
+from hessian_directions.operators import DerivedOperator
 from hessian_directions.random_vectors import gaussian, rademacher, unit
 from hessian_directions.seeds import as_generator
 
@@ -55,7 +55,7 @@ def normalised_measures(
 
 
 @dataclass(frozen=True)
-class ScaledOperator:
+class ScaledOperator(DerivedOperator):
     """D H D with D = diag(d): the Hessian in coordinates u in which θ = θ* + d ⊙ u.
 
     With d = |θ*| it is the adaptive Hessian: its trace Σ θ_i² H_ii and its largest eigenvalue are
@@ -69,20 +69,7 @@ class ScaledOperator:
         scale: d, (N,).
     """
 
-    H: Operator
     scale: Tensor
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.H.shape
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.H.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self.H.device
 
     def __matmul__(self, v: Tensor) -> Tensor:
         d = self.scale if v.ndim == 1 else self.scale[:, None]

@@ -10,7 +10,7 @@ no grid is given the spectrum chooses it (`half_widths`).
 """
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from hessian_directions.arrays import Floats, as_floats, as_tensor
 from hessian_directions.errors import ArtifactError, ConfigurationError, NonFiniteError
 from hessian_directions.geometry.directions import filter_normalised, gaussian, lengths, unit
 from hessian_directions.objectives.objective import Objective
-from hessian_directions.operators import HasHessian, Operator, as_operator
+from hessian_directions.operators import HasHessian, Operator, WithVectors, as_operator
 from hessian_directions.progress import Clock, Progress
 from hessian_directions.seeds import as_generator
 from hessian_directions.spectral.eigenpairs import extreme_eigenpairs
@@ -39,13 +39,6 @@ Array = ArrayLike | Tensor
 # Gaussian ones, of length about √N; "filter": these with every filter as long as the network's.
 Plane = Literal["hessian", "random", "filter"]
 NORMALISATIONS: dict[Plane, str] = {"hessian": "unit", "random": "gaussian", "filter": "filter"}
-
-
-class WithVectors(Protocol):
-    """Eigenpairs, ascending, or whatever else has `vectors` (N, k)."""
-
-    @property
-    def vectors(self) -> Tensor: ...
 
 
 def grid(radius: float, n_points: int) -> Floats:
@@ -170,11 +163,8 @@ def surface(
         ]
         alphas = along[0] if alphas is None else alphas
         betas = along[1] if betas is None else betas
-    directions = V
     rows = range(len(as_floats(alphas).reshape(-1)))
-    return gather(
-        [surface_rows(objective, directions, alphas, betas, rows, normalisation, progress)]
-    )
+    return gather([surface_rows(objective, V, alphas, betas, rows, normalisation, progress)])
 
 
 def surface_rows(

@@ -221,7 +221,8 @@ class Evaluation:
         fast = self.ways.fast_gradients and not self.ways.vectorised
         with self._unchanged([parameters]):
             for batch in self.batches():
-                _add(total[0], self._folded(gradient, fast, batch, parameters))
+                loss = partial(self.share_of_loss, batch=batch, fast=fast)
+                _add(total[0], self._without_folding(gradient, loss, parameters))
         return _flatten(total)[:, 0]
 
     @of_all_processes
@@ -318,12 +319,9 @@ class Evaluation:
                     yield k, *found
         self.restore()
 
-    def value_in_batches(self, size: int) -> float:
-        """The loss of all samples at the network's own parameters, at most half of them at once."""
-        return float(self._value_in_batches(size))
-
     @of_all_processes
-    def _value_in_batches(self, size: int) -> Tensor:
+    def value_in_batches(self, size: int) -> Tensor:
+        """The loss of all samples at the network's own parameters, at most half of them at once."""
         parameters, total = self.parameters_at(self.theta), self.theta.new_zeros(()).double()
         for batch in self.batches(max(1, min(size, self.samples.count // 2))):
             total += self.share_of_loss(parameters, batch).detach()
@@ -425,11 +423,6 @@ class Evaluation:
 
         share = self.share_of_loss(parameters, batch, watch=count)
         return torch.cat([share.double()[None], counts])
-
-    def _folded(self, mode: Callable[..., Any], fast: bool, batch: Batch, *arguments: Any) -> Any:
-        """A mode of the batch's loss."""
-        loss = partial(self.share_of_loss, batch=batch, fast=fast)
-        return self._without_folding(mode, loss, *arguments)
 
     def _without_folding(
         self, mode: Callable[..., Any], function: Callable[..., Any], *arguments: Any

@@ -282,7 +282,7 @@ class Proof:
         if whole.loss.is_known or whole.samples.count <= self._samples.count:
             return
         largest = max(n_rows(batch) for batch in whole.batches())
-        values = [whole.value_in_batches(size) for size in (largest, largest * 2 // 3)]
+        values = [float(whole.value_in_batches(n)) for n in (largest, largest * 2 // 3)]
         if not all(map(math.isfinite, values)):
             return
         deviation = abs(values[0] - values[1]) / (max(map(abs, values)) or 1.0)

@@ -20,7 +20,7 @@ from typing import Any
 from hessian_directions.analyses import registry
 from hessian_directions.files import to_json
 from hessian_directions.learning.settings import TrainingSettings
-from hessian_directions.progress import duration
+from hessian_directions.progress import duration, seconds_of
 from hessian_directions.reproduction import artifacts
 
 # Seconds and bytes of a process that has imported what it needs, measured.
@@ -409,16 +409,10 @@ def _pass_seconds(objective: Any, V: Any, kinds: Sequence[str], clock: Clock) ->
 
 def _shortest(compute: Callable[[], Any], clock: Clock) -> float:
     """The shortest of some passes: what else the machine does only makes them longer."""
-
-    def once() -> float:
-        started = clock()
-        compute().sum().item()  # a GPU is waited for
-        return clock() - started
-
-    first = once()  # warms up, which does not count in a long one
+    first = seconds_of(compute, clock)  # warms up, which does not count in a long one
     taken = [first] if first > 10 * LONG_ENOUGH else []
     while sum(taken) < LONG_ENOUGH:
-        taken.append(once())
+        taken.append(seconds_of(compute, clock))
     return min(taken)
 
 

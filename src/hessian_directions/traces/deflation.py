@@ -80,20 +80,13 @@ def sketch_beside(
 
 
 def deflated_rest(
-    H: Operator,
-    vectors: Tensor,
-    n_samples: int,
-    generator: torch.Generator,
-    progress: Progress | None = None,
-    chunk: int = CHUNK,
+    H: Operator, vectors: Tensor, n_samples: int, generator: torch.Generator
 ) -> Moments:
     """Trace and Frobenius norm of PHP, P the projection off the vectors, with standard errors.
 
     Arguments as for `deflated_samples`.
     """
-    return moments_of_samples(
-        *deflated_samples(H, vectors, n_samples, generator, progress, chunk)[1:]
-    )
+    return moments_of_samples(*deflated_samples(H, vectors, n_samples, generator)[1:])
 
 
 def deflated_samples(
@@ -175,7 +168,6 @@ def paired_moments(
     n_samples: int,
     generator: torch.Generator,
     progress: Progress | None = None,
-    chunk: int = CHUNK,
 ) -> PairedMoments:
     """Traces and squared norms of A, B and A − B, so that differences are precise.
 
@@ -191,14 +183,13 @@ def paired_moments(
         n_samples: Directions; each costs a product with A and one with B, as each vector does.
         generator: CPU generator.
         progress: Called with the samples so far.
-        chunk: Directions held at once.
     """
     U, sizes, _ = torch.linalg.svd(vectors.double(), full_matrices=False)
     Q = U[:, sizes > 1e-6 * sizes[:1]].to(A.dtype)
     exact_traces, exact_squares = (part.sum(1, keepdim=True) for part in _moments(A, B, Q))
     traces, squares, clock = [], [], Clock(n_samples, "samples", progress)
-    for start in range(0, n_samples, chunk):
-        k = min(chunk, n_samples - start)
+    for start in range(0, n_samples, CHUNK):
+        k = min(CHUNK, n_samples - start)
         V = off(Q, rademacher(A.shape[0], k, generator, A.dtype, A.device))
         of_trace, of_square = _moments(A, B, V)
         traces.append(exact_traces + of_trace)

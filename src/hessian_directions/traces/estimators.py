@@ -39,7 +39,7 @@ from hessian_directions.cost import Cost
 from hessian_directions.errors import ConfigurationError, NonFiniteError
 from hessian_directions.geometry.directions import Distribution, draw, orthonormalise
 from hessian_directions.objectives.objective import Objective
-from hessian_directions.operators import HasHessian, Operator, as_operator
+from hessian_directions.operators import HasHessian, Operator, WithVectors, as_operator
 from hessian_directions.progress import Clock, Progress
 from hessian_directions.seeds import as_generator, recorded
 from hessian_directions.traces.deflation import off
@@ -126,13 +126,6 @@ class SamplingOptions(TypedDict, total=False):
     chunk: int
 
 
-class WithVectors(Protocol):
-    """Eigenpairs, or whatever else has `vectors` (N, k)."""
-
-    @property
-    def vectors(self) -> Tensor: ...
-
-
 # --- Where v'Hv comes from ------------------------------------------------------------------------
 
 
@@ -158,20 +151,10 @@ class ProductCurvature:
     step = math.nan
 
     def __init__(self, H: Operator) -> None:
-        self._H = H
-        self._counted = Cost()
-
-    @property
-    def n_parameters(self) -> int:
-        return self._H.shape[0]
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self._H.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self._H.device
+        self._H, self._counted = H, Cost()
+        self.n_parameters = H.shape[0]
+        self.dtype = H.dtype
+        self.device = H.device
 
     @property
     def cost(self) -> Cost:
@@ -207,16 +190,6 @@ class DirectionalCurvature:
 
     def __call__(self, V: Tensor) -> Tensor:
         return self._objective.second_directional_derivative(V)
-
-
-class _Complement:
-    """(Pv)'H(Pv) with P = I − QQ'."""
-
-    def __init__(self, curvature: Curvature, Q: Tensor) -> None:
-        self._curvature, self._Q = curvature, Q
-
-    def __call__(self, V: Tensor) -> Tensor:
-        return self._curvature(off(self._Q, V))
 
 
 # --- Estimators -----------------------------------------------------------------------------------
@@ -301,8 +274,7 @@ def directional(
     Arguments as for `finite_difference`. Memory: chunk·N·itemsize bytes and what the objective
     needs for chunk derivatives at once.
     """
-    curvature = DirectionalCurvature(objective)
-    return _estimate(curvature, n_samples, seed, distribution, **options)
+    return _estimate(DirectionalCurvature(objective), n_samples, seed, distribution, **options)
 
 
 def hutchinson(
@@ -366,8 +338,8 @@ def deflated(
         return _without_sampling(exact_part, cost)
     before = sampled.cost
     chunks, total = _chunks(sampled, n_samples, seed, distribution, options)
-    rest = _Complement(sampled, Q.to(sampled.device, sampled.dtype))
-    samples = _collect(rest, chunks, total, options, exact_part)
+    Q = Q.to(sampled.device, sampled.dtype)
+    samples = _collect(lambda V: sampled(off(Q, V)), chunks, total, options, exact_part)
     cost += sampled.cost - before
     return estimate_from_samples(samples, cost, sampled.step, _seed_of(seed, options))
 
@@ -405,11 +377,8 @@ def hutch_plus_plus(
         raise ValueError(f"Hutch++ needs at least 4 products, not {n_products}.")
     curvature = ProductCurvature(as_operator(H))
     generator = as_generator(seed, "trace")
-    n, before, clock = (
-        curvature.n_parameters,
-        curvature.cost,
-        Clock(n_products, "products", progress),
-    )
+    n, before = curvature.n_parameters, curvature.cost
+    clock = Clock(n_products, "products", progress)
     k = min(n_products // 3, n)
     S = draw(distribution, n, k, generator, curvature.dtype, curvature.device)
     # Householder QR: the basis is orthonormal even where HS has not full rank.
@@ -419,12 +388,9 @@ def hutch_plus_plus(
     clock(2 * k)
     if k == n:
         return _without_sampling(exact_part, curvature.cost - before)
-    options: SamplingOptions = {
-        "chunk": chunk,
-        "progress": lambda now: clock(2 * k + now.done),
-    }
+    options: SamplingOptions = {"chunk": chunk, "progress": lambda now: clock(2 * k + now.done)}
     chunks, total = _chunks(curvature, n_products - 2 * k, generator, distribution, options)
-    samples = _collect(_Complement(curvature, Q), chunks, total, options, exact_part)
+    samples = _collect(lambda V: curvature(off(Q, V)), chunks, total, options, exact_part)
     cost = curvature.cost - before
     return estimate_from_samples(samples, cost, seed=recorded(seed))
 
