@@ -9,17 +9,10 @@ from hessian_directions.errors import ModelError
 from hessian_directions.models.activations import activation as make_activation
 
 
-def densenet(
-    *,
-    input_shape: tuple[int, ...],
-    n_outputs: int,
-    growth_rate: int = 32,
-    blocks: Sequence[int] = (6, 12, 24, 16),
-    compression: float = 0.5,
-    bottleneck: int = 4,
-    activation: str = "relu",
-) -> nn.Module:
+class DenseNet(nn.Module):
     """A DenseNet-BC: dense blocks, in which layers see all earlier maps, halved between blocks.
+
+    Stem, dense blocks with transitions between them, mean over the map, linear classifier.
 
     The defaults are DenseNet-121 as it is commonly used on CIFAR-10, with a 3×3 stem of 2·growth_rate
     maps without normalisation or pooling in place of ImageNet's 7×7 stem: 6,956,298 parameters for
@@ -34,42 +27,36 @@ def densenet(
         bottleneck: Maps of a layer's 1×1 convolution, in units of growth_rate.
         activation: Name of the activation (see `activations`).
     """
-    if len(input_shape) != 3:
-        raise ModelError(
-            f"densenet needs images (channels, height, width), not inputs {input_shape}"
-        )
-    if growth_rate < 1 or bottleneck < 1:
-        raise ModelError("options growth_rate and bottleneck of a densenet are at least 1")
-    if not blocks or min(blocks) < 1:
-        raise ModelError(f"option blocks: {list(blocks)} is not a list of numbers of layers")
-    if not 0 < compression <= 1:
-        raise ModelError(f"option compression: {compression} is not between 0 and 1")
-    if min(input_shape[1:]) < 2 ** (len(blocks) - 1):
-        raise ModelError(
-            f"option blocks: {len(blocks)} blocks halve images of "
-            f"{input_shape[1]}×{input_shape[2]} pixels below one pixel"
-        )
-    return DenseNet(
-        input_shape[0], n_outputs, growth_rate, blocks, compression, bottleneck, activation
-    )
-
-
-class DenseNet(nn.Module):
-    """Stem, dense blocks with transitions between them, mean over the map, linear classifier."""
 
     def __init__(
         self,
-        n_channels: int,
+        *,
+        input_shape: tuple[int, ...],
         n_outputs: int,
-        growth_rate: int,
-        blocks: Sequence[int],
-        compression: float,
-        bottleneck: int,
-        activation: str,
+        growth_rate: int = 32,
+        blocks: Sequence[int] = (6, 12, 24, 16),
+        compression: float = 0.5,
+        bottleneck: int = 4,
+        activation: str = "relu",
     ) -> None:
         super().__init__()
+        if len(input_shape) != 3:
+            raise ModelError(
+                f"densenet needs images (channels, height, width), not inputs {input_shape}"
+            )
+        if growth_rate < 1 or bottleneck < 1:
+            raise ModelError("options growth_rate and bottleneck of a densenet are at least 1")
+        if not blocks or min(blocks) < 1:
+            raise ModelError(f"option blocks: {list(blocks)} is not a list of numbers of layers")
+        if not 0 < compression <= 1:
+            raise ModelError(f"option compression: {compression} is not between 0 and 1")
+        if min(input_shape[1:]) < 2 ** (len(blocks) - 1):
+            raise ModelError(
+                f"option blocks: {len(blocks)} blocks halve images of "
+                f"{input_shape[1]}×{input_shape[2]} pixels below one pixel"
+            )
         n_maps = 2 * growth_rate
-        self.stem = nn.Conv2d(n_channels, n_maps, 3, padding=1, bias=False)
+        self.stem = nn.Conv2d(input_shape[0], n_maps, 3, padding=1, bias=False)
         self.body = nn.Sequential()
         for block, n_layers in enumerate(blocks):
             if block > 0:

@@ -12,11 +12,11 @@ from torch import nn
 from hessian_directions import references
 from hessian_directions.errors import ConfigurationError, ModelError
 from hessian_directions.models import vision
-from hessian_directions.models.densenet import densenet
+from hessian_directions.models.densenet import DenseNet
 from hessian_directions.models.mlp import mlp
-from hessian_directions.models.resnet import resnet
+from hessian_directions.models.resnet import ResNet
 
-MODELS: dict[str, Callable[..., nn.Module]] = {"resnet": resnet, "densenet": densenet, "mlp": mlp}
+MODELS: dict[str, Callable[..., nn.Module]] = {"resnet": ResNet, "densenet": DenseNet, "mlp": mlp}
 LIBRARIES = {"timm": vision.timm_model, "torchvision": vision.torchvision_model}
 
 

@@ -11,17 +11,10 @@ from hessian_directions.models.activations import activation as make_activation
 SHORTCUTS = ("projection", "padding", "none")
 
 
-def resnet(
-    *,
-    input_shape: tuple[int, ...],
-    n_outputs: int,
-    depth: int = 56,
-    width: int = 16,
-    shortcut: str = "projection",
-    strides: Sequence[int] = (1, 2, 2),
-    activation: str = "relu",
-) -> nn.Module:
+class ResNet(nn.Module):
     """A residual network of three stages of n basic blocks each, depth 6n + 2 (He et al. 2016).
+
+    Stem, stages, mean over the map, linear classifier.
 
     Args:
         input_shape: (channels, height, width) of one image.
@@ -37,45 +30,43 @@ def resnet(
             8×8 images work.
         activation: Name of the activation (see `activations`).
     """
-    if len(input_shape) != 3:
-        raise ModelError(f"resnet needs images (channels, height, width), not inputs {input_shape}")
-    if depth < 8 or depth % 6 != 2:
-        raise ModelError(
-            f"option depth: a resnet has depth 6n + 2 (8, 14, 20 … 56, 110), not {depth}"
-        )
-    if width < 1:
-        raise ModelError(f"option width: {width} is not a number of channels")
-    if shortcut not in SHORTCUTS:
-        raise ModelError(
-            f"option shortcut: {shortcut!r} is unknown, it can be {', '.join(SHORTCUTS)}"
-        )
-    if len(strides) != 3:
-        raise ModelError(f"option strides: a resnet has three stages, not {len(strides)}")
-    return ResNet(input_shape[0], n_outputs, (depth - 2) // 6, width, shortcut, strides, activation)
-
-
-class ResNet(nn.Module):
-    """Stem, three stages of blocks, mean over the map, linear classifier."""
 
     def __init__(
         self,
-        n_channels: int,
+        *,
+        input_shape: tuple[int, ...],
         n_outputs: int,
-        n_blocks: int,
-        width: int,
-        shortcut: str,
-        strides: Sequence[int],
-        activation: str,
+        depth: int = 56,
+        width: int = 16,
+        shortcut: str = "projection",
+        strides: Sequence[int] = (1, 2, 2),
+        activation: str = "relu",
     ) -> None:
         super().__init__()
-        self.stem = nn.Conv2d(n_channels, width, 3, padding=1, bias=False)
+        if len(input_shape) != 3:
+            raise ModelError(
+                f"resnet needs images (channels, height, width), not inputs {input_shape}"
+            )
+        if depth < 8 or depth % 6 != 2:
+            raise ModelError(
+                f"option depth: a resnet has depth 6n + 2 (8, 14, 20 … 56, 110), not {depth}"
+            )
+        if width < 1:
+            raise ModelError(f"option width: {width} is not a number of channels")
+        if shortcut not in SHORTCUTS:
+            raise ModelError(
+                f"option shortcut: {shortcut!r} is unknown, it can be {', '.join(SHORTCUTS)}"
+            )
+        if len(strides) != 3:
+            raise ModelError(f"option strides: a resnet has three stages, not {len(strides)}")
+        self.stem = nn.Conv2d(input_shape[0], width, 3, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(width)
         self.activation = make_activation(activation)
         self.stages = nn.Sequential()
         n_inputs = width
         for stage, stride in enumerate(strides):
             blocks = nn.Sequential()
-            for block in range(n_blocks):
+            for block in range((depth - 2) // 6):
                 n_maps = width * 2**stage
                 blocks.append(
                     Block(n_inputs, n_maps, stride if block == 0 else 1, shortcut, activation)
