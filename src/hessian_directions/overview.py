@@ -368,10 +368,8 @@ class Report:
             "visibility_direct_high": share.high,
         }
         scalars["visibility_formula"] = float(gaussian_limit(scalars["r"]))
-        return xr.Dataset(
-            {"projected_hessian": (("sample", "row", "column"), matrices)}
-            | {name: ((), value) for name, value in scalars.items()}
-        )
+        projected = {"projected_hessian": (("sample", "row", "column"), matrices)}
+        return xr.Dataset(projected | scalars)
 
     # --- what becomes of them ---------------------------------------------------------------------
 
@@ -447,10 +445,9 @@ class Report:
         path.write_text(page, encoding="utf-8")
 
     def _scores_dataset(self) -> xr.Dataset:
-        scores = dict(self.scores)
         names = {"accuracy": "train_accuracy", "n_samples": "n_images"}
         return xr.Dataset(
-            {names.get(name, name): ((), value) for name, value in scores.items()},
+            {names.get(name, name): value for name, value in self.scores.items()},
             attrs={"self_test": self.objective.self_test().describe()},
         )
 
@@ -465,9 +462,9 @@ class Report:
         estimate = self.trace
         return xr.Dataset(
             {
-                "trace": ((), estimate.mean),
-                "trace_standard_error": ((), estimate.standard_error),
-                "n_samples": ((), estimate.n_samples),
+                "trace": estimate.mean,
+                "trace_standard_error": estimate.standard_error,
+                "n_samples": estimate.n_samples,
             }
         )
 

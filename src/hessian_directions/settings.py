@@ -6,10 +6,12 @@ settings of all analyses each time it starts.
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
+
+T = TypeVar("T")
 
 
 class Settings(BaseModel):
@@ -81,24 +83,11 @@ Positive = Annotated[
 Share = Annotated[float, Field(gt=0, lt=1), Allowed("a number between 0 and 1")]
 Text = Annotated[str, Allowed("a text")]
 Flag = Annotated[bool, Allowed("true or false")]
-Counts = Annotated[
-    list[Count],
-    Field(min_length=1),
-    AfterValidator(all_different),
-    Allowed("a list of different whole numbers, at least 1"),
-]
-Naturals = Annotated[
-    list[Natural],
-    Field(min_length=1),
-    AfterValidator(all_different),
-    Allowed("a list of different whole numbers"),
-]
-Positives = Annotated[
-    list[Positive],
-    Field(min_length=1),
-    AfterValidator(all_different),
-    Allowed("a list of different numbers above 0"),
-]
+# One value or more, no two of them alike.
+Different = Annotated[list[T], Field(min_length=1), AfterValidator(all_different)]
+Counts = Annotated[Different[Count], Allowed("a list of different whole numbers, at least 1")]
+Naturals = Annotated[Different[Natural], Allowed("a list of different whole numbers")]
+Positives = Annotated[Different[Positive], Allowed("a list of different numbers above 0")]
 
 
 def require(holds: bool, key: str, allowed: str) -> None:

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import xarray as xr
-from pydantic import AfterValidator, Field
 
 from hessian_directions import settings as typed
 from hessian_directions.settings import (
     Allowed,
     Count,
     Counts,
+    Different,
     Natural,
     NotNegative,
     Odd,
@@ -51,21 +51,11 @@ IDLE = 1e-4
 # Points whose losses agree to this are one point, its units permuted or their signs changed.
 SAME_LOSS = 1e-7
 
-Scatters = Annotated[
-    list[NotNegative],
-    Field(min_length=1),
-    AfterValidator(typed.all_different),
-    Allowed("a list of different numbers, at least 0"),
-]
-
 
 class Settings(typed.Settings):
     n_data: Several = setting(50, "points x drawn uniformly from [−1, 1) at which f is learned")
     activations: Annotated[
-        list[Literal["tanh", "gelu"]],
-        Field(min_length=1),
-        AfterValidator(typed.all_different),
-        Allowed("a list of tanh and gelu"),
+        Different[Literal["tanh", "gelu"]], Allowed("a list of tanh and gelu")
     ] = setting(["tanh", "gelu"], "of the hidden units")
     widths: Counts = setting([1, 2, 3], "hidden units of the networks that are searched")
     n_starts: Count = setting(40, "starts of the search in each of them")
@@ -78,7 +68,9 @@ class Settings(typed.Settings):
     tolerance: Positive = setting(1e-8, "largest norm of the gradient at a critical point")
     n_embedded: Natural = setting(5, "points of each activation that are embedded in wide networks")
     wide: Counts = setting([50, 200], "hidden units of the wide networks")
-    scatters: Scatters = setting(
+    scatters: Annotated[
+        Different[NotNegative], Allowed("a list of different numbers, at least 0")
+    ] = setting(
         [0.0, 1.0], "deviation of the shares among the copies of a unit", unit="of their mean"
     )
     n_planes: Several = setting(400, "random planes whose projected Hessians are kept")
@@ -163,7 +155,7 @@ def run(settings: Settings, job: Job) -> xr.Dataset:
                 {name: ("point", [row[name] for row in rows]) for name in rows[0]}
                 | {
                     "outcomes": (("activation", "width", "outcome"), outcomes),
-                    "shown": ((), shown),
+                    "shown": shown,
                 }
             ),
             _projections(settings, seed, points),

@@ -107,8 +107,8 @@ def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
     }
     return xr.Dataset(
         {name: ("matrix", values) for name, values in columns.items()}
-        | {name: ((), value) for name, (value, _) in shares.items()}
-        | {f"{name}_standard_error": ((), error) for name, (_, error) in shares.items()},
+        | {name: value for name, (value, _) in shares.items()}
+        | {f"{name}_standard_error": error for name, (_, error) in shares.items()},
         coords={"matrix": list(MATRICES)},
         attrs={
             "n_products": largest.n_products + rest.n_products,

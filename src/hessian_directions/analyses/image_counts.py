@@ -57,4 +57,4 @@ def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
         job,
     )
     summary |= {"n_images": objective.n_samples, "loss": float(objective.value())}
-    return xr.Dataset({name: ((), value) for name, value in summary.items()})
+    return xr.Dataset(summary)

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import xarray as xr
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import model_validator
 
 from hessian_directions import settings as typed
 from hessian_directions.learning.settings import TrainingSettings
 from hessian_directions.settings import (
     Allowed,
     Count,
+    Different,
     Model,
     Number,
     Positive,
@@ -47,12 +48,7 @@ COUNTERPARTS = {
     "relative_flatness_output": "trace",
 }
 
-Levels = Annotated[
-    list[Number],
-    Field(min_length=1),
-    AfterValidator(typed.all_different),
-    Allowed("a list of different numbers"),
-]
+Levels = Annotated[Different[Number], Allowed("a list of different numbers")]
 
 
 class Settings(typed.Settings):

@@ -53,7 +53,7 @@ def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
         )
         scores[f"{name}_accuracy"] = float(correct)
     dataset = xr.Dataset(
-        {name: ((), value) for name, value in scores.items()},
+        scores,
         attrs={
             "self_test": self_test.describe(),
             "product_mode": self_test.product_mode,

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import xarray as xr
-from pydantic import AfterValidator, Field
 
 from hessian_directions import settings as typed
-from hessian_directions.settings import Allowed, Count, Odd, Positive, setting
+from hessian_directions.settings import Allowed, Count, Different, Odd, Positive, setting
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,9 +25,7 @@ PLANES = ("random", "hessian", "filter")
 
 class Settings(typed.Settings):
     planes: Annotated[
-        list[Literal["random", "hessian", "filter"]],
-        Field(min_length=1),
-        AfterValidator(typed.all_different),
+        Different[Literal["random", "hessian", "filter"]],
         Allowed(f"a list of different planes: {', '.join(PLANES)}"),
     ] = setting(
         ["random", "hessian"],

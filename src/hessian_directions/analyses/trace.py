@@ -139,7 +139,6 @@ def gather(shards: Sequence[xr.Dataset], settings: Settings, job: Job) -> xr.Dat
         "rest_frobenius_norm": float(rest_frobenius),
     }
     return xr.Dataset(
-        {name: ((), value) for name, value in scalars.items()}
-        | {name: ("ritz", sketch[name].values) for name in ("ritz_value", "ritz_residual")},
+        scalars | {name: ("ritz", sketch[name].values) for name in ("ritz_value", "ritz_residual")},
         attrs={"reference_kind": "exact" if settings.exact else "deflated Rademacher"},
     )

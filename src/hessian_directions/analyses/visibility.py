@@ -103,5 +103,5 @@ def gather(shards: Sequence[xr.Dataset], settings: Settings, job: Job) -> xr.Dat
             "projected_hessian": (("sample", "row", "column"), matrices),
             "spectrum_quantile": ("level", np.quantile(predicted, LEVELS)),
         }
-        | {name: ((), value) for name, value in scalars.items()}
+        | scalars
     ).assign_coords(level=LEVELS)

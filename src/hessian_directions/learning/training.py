@@ -391,13 +391,9 @@ class _Run:
 
     def take_snapshot(self, last: bool = False) -> None:
         if self.epoch in self.snapshot_epochs or (last and self.snapshot_epochs):
+            parts = [p.detach().reshape(-1) for p in _trainable(self.model)]
             self.snapshots[self.epoch] = {
-                "theta": torch.cat(
-                    [
-                        p.detach().reshape(-1).to("cpu", torch.float32)
-                        for p in _trainable(self.model)
-                    ]
-                ),
+                "theta": torch.cat(parts).to("cpu", torch.float32),
                 "buffers": {name: copy.cpu() for name, copy in self._copy_of_buffers().items()},
             }
 

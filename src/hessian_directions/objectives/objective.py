@@ -428,13 +428,11 @@ class Objective:
             DifferentiationError: The gradient is not the slope of the loss, or no mode of
                 Hessian-vector products is right.
         """
-        self._prove(Proof.of_products)
-        assert self._proof.report is not None
-        return self._proof.report
+        return self._prove(Proof.of_products)
 
-    def _prove(self, stage: Callable[[Proof], Any]) -> None:
+    def _prove(self, stage: Callable[[Proof], Any]) -> Any:
         with surroundings(self.device):
-            stage(self._proof)
+            return stage(self._proof)
 
     def kinks(self) -> list[str]:
         """The operations of network and loss whose slope jumps ("Relu", "MaxPool", …), by name.

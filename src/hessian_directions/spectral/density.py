@@ -40,10 +40,7 @@ def broaden(nodes: ArrayLike, weights: ArrayLike, grid: ArrayLike, width: float)
     edges = cell_edges(grid)
     if not width > 0:
         raise ValueError(f"the width is {width}, but must be positive.")
-    flat_nodes, flat_weights = (
-        nodes.reshape(-1, nodes.shape[-1]),
-        weights.reshape(-1, nodes.shape[-1]),
-    )
+    flat_nodes, flat_weights = (part.reshape(-1, nodes.shape[-1]) for part in (nodes, weights))
     density = np.empty((len(flat_nodes), len(edges) - 1))
     for i, (theta, w) in enumerate(zip(flat_nodes, flat_weights)):
         below = ndtr((edges - theta[:, None]) / width)  # (m, G + 1)

@@ -273,10 +273,8 @@ class Lanczos:
     def _eigh(self, indices: tuple[int, int] | None = None) -> tuple[Floats, Floats]:
         """Eigenvalues of T ascending and its eigenvectors (m, ·), all or from first to last."""
         diagonal, beside = np.array(self.alphas), np.array(self.betas[: self.n_steps - 1])
-        if indices is None:
-            values, S = eigh_tridiagonal(diagonal, beside)
-        else:
-            values, S = eigh_tridiagonal(diagonal, beside, select="i", select_range=indices)
+        select = "a" if indices is None else "i"
+        values, S = eigh_tridiagonal(diagonal, beside, select=select, select_range=indices)
         return np.asarray(values, dtype=np.float64), np.asarray(S, dtype=np.float64)
 
     def state(self) -> dict[str, Any]:

@@ -50,9 +50,9 @@ class SpectralDensity:
             {
                 "nodes": (("probe", "node"), self.nodes),
                 "weights": (("probe", "node"), self.weights),
-                "n_parameters": ((), self.n_parameters),
+                "n_parameters": self.n_parameters,
             }
-            | {name: ((), value) for name, value in asdict(self.moments()).items()}
+            | asdict(self.moments())
         )
 
 
