@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,11 @@ def aligned(x: Tensor) -> Tensor:
     Views into a flat vector do, and cuDNN's batch normalisation then stops with "misaligned address".
     """
     return x.clone() if x.is_cuda and x.data_ptr() % ALIGNMENT else x
+
+
+def memory() -> int:
+    """Bytes that this machine has."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def as_tensor(

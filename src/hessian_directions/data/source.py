@@ -1,6 +1,5 @@
 """What can be read sample by sample: which samples are chosen, and only those are read and kept."""
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ from torch import Tensor
 from torch.utils import data as torch_data
 
 from hessian_directions import references
+from hessian_directions.arrays import memory
 from hessian_directions.data import images
 from hessian_directions.data.dataset import Stored, balanced_positions, named_by_seed, stratified
 from hessian_directions.errors import ConfigurationError, DataError
@@ -211,7 +211,7 @@ def stack(read: Callable[[int], np.ndarray], places: np.ndarray, name: str) -> n
     first = read(int(places[0]))
     # Twice: as they are stored, and normalised as float32.
     n_bytes = len(places) * first.size * (first.itemsize + 4)
-    if n_bytes > _memory():
+    if n_bytes > memory():
         raise DataError(
             f"{name}: {len(places)} samples of shape {first.shape} need {n_bytes / 1e9:.0f} GB of "
             "memory: state data.n_train and data.n_test"
@@ -234,10 +234,6 @@ def stack(read: Callable[[int], np.ndarray], places: np.ndarray, name: str) -> n
                 "augmentation makes it: transforms have to be those of evaluation"
             )
     return inputs
-
-
-def _memory() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def from_torch(

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -42,9 +41,20 @@ def reestimate_statistics(network: nn.Module, inputs: Tensor, batch_size: int) -
         inputs: (n, …) on its device, in its precision.
         batch_size: The most inputs of a batch.
     """
-    with _measuring(network), torch.no_grad():
-        for batch in inputs.tensor_split(-(-len(inputs) // batch_size)):
-            network(batch)
+    normalisations = _normalisations(network)
+    momenta = [module.momentum for module in normalisations]
+    for module in normalisations:
+        module.reset_running_stats()
+        module.momentum = None  # the mean over all batches
+        module.train()
+    try:
+        with torch.no_grad():
+            for batch in inputs.tensor_split(-(-len(inputs) // batch_size)):
+                network(batch)
+    finally:
+        for module, momentum in zip(normalisations, momenta, strict=True):
+            module.momentum = momentum
+            module.eval()
 
 
 def has_statistics(network: nn.Module) -> bool:
@@ -58,19 +68,3 @@ def _normalisations(network: nn.Module) -> list[_BatchNorm]:
         for module in network.modules()
         if isinstance(module, _BatchNorm) and module.running_mean is not None
     ]
-
-
-@contextmanager
-def _measuring(network: nn.Module) -> Iterator[None]:
-    normalisations = _normalisations(network)
-    momenta = [module.momentum for module in normalisations]
-    for module in normalisations:
-        module.reset_running_stats()
-        module.momentum = None  # the mean over all batches
-        module.train()
-    try:
-        yield
-    finally:
-        for module, momentum in zip(normalisations, momenta, strict=True):
-            module.momentum = momentum
-            module.eval()

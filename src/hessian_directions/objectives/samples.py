@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import array
 import hashlib
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
-from hessian_directions.arrays import as_tensor
+from hessian_directions.arrays import as_tensor, memory
 from hessian_directions.errors import DataError, ModelError
 from hessian_directions.objectives.losses import BatchLoss
 from hessian_directions.objectives.processes import ALONE, Processes
@@ -259,7 +258,7 @@ def collect(
         if once:
             raise DataError("The data can be read only once, so that they must be in memory.")
         return Streamed(data, loss)
-    kept, size, limit = [], 0, _memory() // 4
+    kept, size, limit = [], 0, memory() // 4
     for batch in data:
         # A copy, unless they are there all at once: a loader may fill the same memory again.
         read = _read(batch, of_pairs)
@@ -375,8 +374,3 @@ def _checksums(batch: Batch) -> list[int]:
 def _refuse_strangers(indices: Sequence[int], count: int) -> None:
     if len(indices) and not -count <= min(indices) <= max(indices) < count:
         raise DataError(f"A subset names samples that are not among the {count}.")
-
-
-def _memory() -> int:
-    """Bytes that this machine has."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

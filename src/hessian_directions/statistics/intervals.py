@@ -67,11 +67,9 @@ def quotient(numerator: Interval, denominator: Interval) -> Interval:
 
 def relative(interval: IntervalAt, reference: float, error: float) -> IntervalAt:
     """Bounds of a quantity over |reference|, which is estimated with a standard error."""
-    return partial(_relative, interval, reference, error)
-
-
-def _relative(interval: IntervalAt, reference: float, error: float, confidence: float) -> Interval:
-    return quotient(interval(confidence), magnitude(reference, error, confidence))
+    return lambda confidence: quotient(
+        interval(confidence), magnitude(reference, error, confidence)
+    )
 
 
 def moved(values: Floats, centre: float, random: np.random.Generator) -> Floats:
