@@ -354,7 +354,7 @@ def test_wrong_settings_of_torchvision_are_refused(tmp_path, monkeypatch, more, 
     settings = {"kind": "torchvision", "name": "FakeData", "options": {"size": 60}} | more
     if message is None:
         message = "need .* GB of memory: state data.n_train and data.n_test"
-        monkeypatch.setattr("hessian_directions.data.source._memory", lambda: 10**6)
+        monkeypatch.setattr("hessian_directions.data.source.memory", lambda: 10**6)
         settings["options"]["size"] = 40
     refused(settings, tmp_path, message)
 
