@@ -43,6 +43,16 @@ def curves(x: str, y: str, drawn: list[dict[str, Any]], label: str = "", **more:
     return {"label": label, "x": x, "y": y, "curves": drawn, **more}
 
 
+def _curve(name: str, x: Any, y: Any, **look: Any) -> dict[str, Any]:
+    """One curve of such a picture."""
+    return {"name": name, "x": x, "y": y, **look}
+
+
+def _band(value: xr.DataArray, error: xr.DataArray) -> dict[str, Any]:
+    """The ends low and high of value ± error."""
+    return {"low": (value - abs(error)).values, "high": (value + abs(error)).values}
+
+
 # Of networks.
 
 Draw = Callable[[xr.Dataset], list[Any]]
@@ -69,60 +79,46 @@ def _of_networks(evidence: Evidence) -> Iterator[Panel]:
 
 def _kinks(study: xr.Dataset) -> list[Any]:
     scale = abs(float(study["exact"].mean())) or 1.0
-    drawn: list[dict[str, Any]] = []
+    drawn = []
     ends = [0.0]
     for step in study["step"].values:
         one = study.sel(step=step)
         predicted = one["predicted"].values / scale
         measured = (one["difference"] - one["exact"]).values / scale
         ends += [float(predicted.min()), float(predicted.max())]
-        drawn.append(
-            {"name": f"ε = {number(step, 2)}", "x": predicted, "y": measured, "mode": "markers"}
-        )
+        drawn.append(_curve(f"ε = {number(step, 2)}", predicted, measured, mode="markers"))
     equal = np.array([min(ends), max(ends)])
-    drawn.append({"name": "equal", "x": equal, "y": equal, "colour": "ink"})
+    drawn.append(_curve("equal", equal, equal, colour="ink"))
     return [curves("predicted excess", "measured excess", drawn)]
 
 
 def _trajectory(run: xr.Dataset) -> list[Any]:
     epoch = run["epoch"].values
     losses = [
-        {"name": "training loss", "x": epoch, "y": run["loss"].values, "colour": "smallest"},
-        {"name": "‖∇L‖", "x": epoch, "y": run["gradient_norm"].values, "colour": "grey"},
+        _curve(said, epoch, run[name].values, colour=colour)
+        for name, said, colour in (
+            ("loss", "training loss", "smallest"),
+            ("test_loss", "test loss", "orange"),
+            ("gradient_norm", "‖∇L‖", "grey"),
+        )
+        if name in run
     ]
-    if "test_loss" in run:
-        test = {"name": "test loss", "x": epoch, "y": run["test_loss"].values, "colour": "orange"}
-        losses.insert(1, test)
     ends = [
-        {
-            "name": said,
-            "x": epoch,
-            "y": run[name].values,
-            "low": (run[name] - abs(run[f"{name}_residual"])).values,
-            "high": (run[name] + abs(run[f"{name}_residual"])).values,
-            "colour": name,
-        }
+        _curve(
+            said, epoch, run[name].values, **_band(run[name], run[f"{name}_residual"]), colour=name
+        )
         for name, said in (("largest", "λₘₐₓ"), ("smallest", "λₘᵢₙ"))
     ]
-    trace, error = run["trace"], run["trace_standard_error"]
-    traces = [
-        {
-            "name": "trace",
-            "x": epoch,
-            "y": trace.values,
-            "low": (trace - error).values,
-            "high": (trace + error).values,
-            "colour": "purple",
-        }
-    ]
-    path = {
-        "name": "path of the weights",
-        "x": run["alpha"].values,
-        "y": run["beta"].values,
-        "mode": "lines+markers",
-        "colour": "ink",
-        "text": [f"epoch {number(value, 4)}" for value in epoch],
-    }
+    spread = _band(run["trace"], run["trace_standard_error"])
+    traces = [_curve("trace", epoch, run["trace"].values, **spread, colour="purple")]
+    path = _curve(
+        "path of the weights",
+        run["alpha"].values,
+        run["beta"].values,
+        mode="lines+markers",
+        colour="ink",
+        text=[f"epoch {number(value, 4)}" for value in epoch],
+    )
     surface = run["loss_surface"].transpose("alpha_grid", "beta_grid")
     plane = {
         "x": run["alpha_grid"].values,
@@ -141,20 +137,25 @@ def _trajectory(run: xr.Dataset) -> list[Any]:
 
 
 def _apparent_curvature(found: xr.Dataset) -> list[Any]:
-    reference = float(found["reference"])
-    ratio = found["mean_curvature"].transpose("plane", "radius").values / reference
+    ratio = found["mean_curvature"] / float(found["reference"])
     radius = found["radius"].values
-    low, middle, high = np.nanquantile(ratio, (0.1, 0.5, 0.9), axis=0)
     drawn = [
-        {"name": "median of the planes, and 80 % of them", "x": radius, "y": middle}
-        | {"low": low, "high": high, "colour": "largest"},
-        {"name": "t/N", "x": radius[[0, -1]], "y": np.ones(2), "colour": "ink", "dash": "dash"},
+        _of_planes("median of the planes, and 80 % of them", ratio, "largest"),
+        _curve("t/N", radius[[0, -1]], np.ones(2), colour="ink", dash="dash"),
     ]
     return [curves("radius of the disc", "curvature over t/N", drawn, logarithmic="xy")]
 
 
+def _of_planes(name: str, values: xr.DataArray, colour: str) -> dict[str, Any]:
+    """The median of values (plane, radius) over the planes, and the middle 80 % of them."""
+    values = values.transpose("plane", "radius")
+    low, middle, high = np.nanquantile(values, (0.1, 0.5, 0.9), axis=0)
+    return _curve(name, values["radius"].values, middle, low=low, high=high, colour=colour)
+
+
 def _gauss_newton(parts: xr.Dataset) -> list[Any]:
     names = {"hessian": "H", "gauss_newton": "G", "rest": "H − G"}
+    matrices = [names[str(matrix)] for matrix in parts["matrix"].values]
     pictures = []
     for quantity, error, said in (
         ("trace", "trace_standard_error", "trace"),
@@ -162,54 +163,33 @@ def _gauss_newton(parts: xr.Dataset) -> list[Any]:
         ("largest", "largest_residual", "λₘₐₓ"),
         ("smallest", "smallest_residual", "λₘᵢₙ"),
     ):
-        value, spread = parts[quantity], parts[error]
-        drawn = {
-            "name": said,
-            "x": [names[str(matrix)] for matrix in parts["matrix"].values],
-            "y": value.values,
-            "low": (value - abs(spread)).values,
-            "high": (value + abs(spread)).values,
-            "mode": "markers",
-        }
+        spread = _band(parts[quantity], parts[error])
+        drawn = _curve(said, matrices, parts[quantity].values, **spread, mode="markers")
         pictures.append(curves("", said, [drawn], said))
     return pictures
 
 
 def _trace_estimators(found: xr.Dataset) -> list[Any]:
-    mean, error = found["mean"], found["standard_error"]
+    mean = found["mean"]
     names = [str(name).replace("_", " ") for name in found["estimator"].values]
-    reference = float(found["reference"])
-    drawn: list[dict[str, Any]] = [
-        {"name": "mean ± standard error", "x": names, "y": mean.values, "mode": "markers"}
-        | {"low": (mean - error).values, "high": (mean + error).values, "colour": "largest"},
-        {"name": "reference", "x": [names[0], names[-1]], "y": [reference] * 2, "colour": "ink"}
-        | {"dash": "dash"},
+    ends, reference = [names[0], names[-1]], [float(found["reference"])] * 2
+    look = {"mode": "markers", **_band(mean, found["standard_error"]), "colour": "largest"}
+    drawn = [
+        _curve("mean ± standard error", names, mean.values, **look),
+        _curve("reference", ends, reference, colour="ink", dash="dash"),
     ]
     return [curves("", "trace", drawn)]
 
 
 def _lowest_losses(found: xr.Dataset) -> list[Any]:
     radius, loss = found["radius"].values, float(found["loss"])
-    change = found["lowest_loss"].transpose("plane", "radius").values - loss
-    low, middle, high = np.nanquantile(change, (0.1, 0.5, 0.9), axis=0)
-    drawn = [
-        {"name": "random planes, and 80 % of them", "x": radius, "y": middle}
-        | {"low": low, "high": high, "colour": "grey"},
-        {
-            "name": "Hessian plane",
-            "x": radius,
-            "y": found["hessian_lowest_loss"].values - loss,
-            "mode": "lines+markers",
-            "colour": "largest",
-        },
-        {
-            "name": "plane along the slope",
-            "x": radius,
-            "y": found["slope_lowest_loss"].values - loss,
-            "mode": "lines+markers",
-            "colour": "green",
-        },
-    ]
+    drawn = [_of_planes("random planes, and 80 % of them", found["lowest_loss"] - loss, "grey")]
+    for plane, said, colour in (
+        ("hessian", "Hessian plane", "largest"),
+        ("slope", "plane along the slope", "green"),
+    ):
+        change = found[f"{plane}_lowest_loss"].values - loss
+        drawn.append(_curve(said, radius, change, mode="lines+markers", colour=colour))
     return [curves("radius of the disc", "lowest loss − L(θ*)", drawn, logarithmic="x")]
 
 
@@ -218,12 +198,12 @@ def _interpolation(found: xr.Dataset) -> list[Any]:
     for split, said in (("train", "training"), ("test", "test")):
         loss = found["loss"].sel(split=split).transpose("line", "statistics", "x")
         drawn = [
-            {
-                "name": f"{found['start'].values[i]} to {found['end'].values[i]}, {how}",
-                "x": found["x"].values,
-                "y": loss.values[i, k],
-                "dash": "solid" if k == 0 else "dot",
-            }
+            _curve(
+                f"{found['start'].values[i]} to {found['end'].values[i]}, {how}",
+                found["x"].values,
+                loss.values[i, k],
+                dash="solid" if k == 0 else "dot",
+            )
             for i in range(loss.sizes["line"])
             for k, how in enumerate(found["statistics"].values)
         ]
@@ -281,11 +261,9 @@ OF_NETWORKS: dict[str, tuple[str, str, Draw]] = {
 
 
 def _of_profile(evidence: Evidence) -> Iterator[Panel]:
-    points, population = (
-        evidence.of_profile.get("critical_points"),
-        evidence.of_profile.get("population"),
+    points, saddles, population = map(
+        evidence.of_profile.get, ("critical_points", "saddles", "population")
     )
-    saddles = evidence.of_profile.get("saddles")
     if points is not None:
         yield _true_saddle(points, evidence.files.get("critical_points", ()))
     if points is not None or saddles is not None:
@@ -336,22 +314,16 @@ def _critical_points(points: xr.Dataset | None, saddles: xr.Dataset | None, of: 
             one = points.isel(point=chosen.values)
             if not one.sizes["point"]:
                 continue
-            layers_said = "all layers" if layers == "all" else layers
-            name = f"{origin}, {layers_said}"
+            name = f"{origin}, {'all layers' if layers == 'all' else layers}"
             shares.append(_shares(name, one["r"].values, one, ""))
-            losses.append(
-                {
-                    "name": name,
-                    "x": (one["index"] / one["n_parameters"]).values,
-                    "y": one["loss"].values,
-                    "mode": "markers",
-                }
-            )
+            share = (one["index"] / one["n_parameters"]).values
+            losses.append(_curve(name, share, one["loss"].values, mode="markers"))
             ends += [float(one["r"].min()), float(one["r"].max())]
     span = np.linspace(min(ends), max(ends), 200)
     limit = visibility(span)
-    limit = np.where(limit > LOWEST, limit, np.nan)
-    shares.append({"name": "exp(−r²/4)/√2", "x": span, "y": limit, "colour": "ink"})
+    # Rarer than this no slice was drawn.
+    limit = np.where(limit > 1e-6, limit, np.nan)
+    shares.append(_curve("exp(−r²/4)/√2", span, limit, colour="ink"))
     pictures = [
         curves(
             "r = t/f", "share of random slices that show it", shares, "visibility", logarithmic="y"
@@ -374,19 +346,16 @@ def _critical_points(points: xr.Dataset | None, saddles: xr.Dataset | None, of: 
 def _shares(name: str, r: Any, dataset: xr.Dataset, colour: str) -> dict[str, Any]:
     sampled, low, high = (dataset[f"visibility_{end}"].values for end in ("sampled", "low", "high"))
     unseen = sampled == 0
-    return {
-        "name": name,
-        "x": r,
-        "y": np.where(unseen, high, sampled),
-        "low": np.where(unseen, high / 3, low),
-        "high": np.where(unseen, high, high),
-        "mode": "markers",
-        "colour": colour,
-    }
+    return _curve(
+        name,
+        r,
+        np.where(unseen, high, sampled),
+        low=np.where(unseen, high / 3, low),
+        high=high,
+        mode="markers",
+        colour=colour,
+    )
 
-
-# Rarer than this no slice was drawn.
-LOWEST = 1e-6
 
 FACTORS = ("label_noise", "batch_size", "learning_rate", "weight_decay", "width", "seed")
 GAPS = {

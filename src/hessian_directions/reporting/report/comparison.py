@@ -23,16 +23,12 @@ def page(numbers: Sequence[Row], verdicts: Sequence[Row], summary: str, links: L
     """
     ordered = sorted(numbers, key=lambda row: bool(row["agrees"]))  # stable
     rows = [{key: row[key] for key in KEYS} for row in ordered]
-    heads = ("claim", "archive", "here", "")
     # Failures first, then warnings.
     ranks = {"failure": 0, "warning": 1}
     judged = sorted(verdicts, key=lambda row: ranks.get(str(row["result"]), 2))
+    columns = ("claim", "verdict_published", "verdict_computed", "result")
     table = text.table(
-        heads,
-        [
-            [str(row[key]) for key in ("claim", "verdict_published", "verdict_computed", "result")]
-            for row in judged
-        ],
+        ("claim", "archive", "here", ""), [[str(row[key]) for key in columns] for row in judged]
     )
     return Page(
         "comparison",

@@ -12,21 +12,17 @@ from hessian_directions.geometry.principal_curvatures import (
     distribution_smallest,
     principal_curvatures,
 )
+from hessian_directions.geometry.quadratic_fit import surface_axes
 from hessian_directions.reporting.report import text
 from hessian_directions.reporting.report.panels import Page, Panel
 from hessian_directions.reporting.report.results import (
     SPLITS,
     Results,
-    attribute,
     checks,
 )
 from hessian_directions.reporting.report.text import count, number, with_error
 from hessian_directions.reporting.shares import added
 from hessian_directions.statistics.proportions import wilson
-
-PLANES = ("random", "filter", "hessian")
-# Points of the curve of the Gaussian limit.
-LIMIT_POINTS = 200
 
 
 def page(name: str, results: Results) -> Page:
@@ -36,15 +32,7 @@ def page(name: str, results: Results) -> Page:
         name: Its key, which the addresses of its panels begin with.
         results: What is known about it.
     """
-    parts = (
-        _slices,
-        _turning,
-        _lines,
-        _spectrum,
-        _localisation,
-        _visibility,
-        _settings,
-    )
+    parts = (_slices, _turning, _lines, _spectrum, _localisation, _visibility, _settings)
     panels = [panel for part in parts for panel in part(name, results)]
     facts = (
         f'<div class="columns"><div>{_scores(results)}</div><div>{_scalars(results)}</div></div>'
@@ -121,10 +109,10 @@ def _scalars(results: Results) -> str:
             break
     if sampled is not None:
         rows.append(("r = t/f", number(sampled["r"])))
-        interval = " to ".join(
-            number(sampled[f"visibility_direct{end}"], 2) for end in ("_low", "_high")
+        share, low, high = (
+            number(sampled[f"visibility_direct{end}"], 2) for end in ("", "_low", "_high")
         )
-        said = f"{number(sampled['visibility_direct'], 2)} ({interval})"
+        said = f"{share} ({low} to {high})"
         rows.append(("share of random slices with curvature of both signs", said))
         for kind, how in (("spectrum", "predicted by the spectrum"), ("formula", "exp(−r²/4)/√2")):
             if f"visibility_{kind}" in sampled:
@@ -134,22 +122,16 @@ def _scalars(results: Results) -> str:
 
 def _slices(name: str, results: Results) -> Iterator[Panel]:
     planes: dict[str, Any] = {}
-    for plane in PLANES:
+    for plane in ("random", "filter", "hessian"):
         for split in SPLITS:
-            surface = results.slices.get(f"{plane}_{split}")
-            if surface is None:
+            if (key := f"{plane}_{split}") not in results.slices:
                 continue
-            loss = surface["loss"].transpose("alpha", "beta")
-            lengths = [float(attribute(surface, f"length_{axis}")) for axis in loss.dims]
+            loss = results.slices[key]["loss"].transpose("alpha", "beta")
+            alpha, beta = surface_axes(loss)
             origin = float(loss.sel(alpha=0.0, beta=0.0))
+            cosine = float(loss.attrs["cosine"])
             shown = planes.setdefault(
-                plane,
-                {
-                    "alpha": loss["alpha"].values * lengths[0],
-                    "beta": loss["beta"].values * lengths[1],
-                    "cosine": float(attribute(surface, "cosine")),
-                    "losses": {},
-                },
+                plane, {"alpha": alpha, "beta": beta, "cosine": cosine, "losses": {}}
             )
             shown["losses"][split] = {"origin": origin, "change": loss.values - origin}
     if planes:
@@ -198,14 +180,12 @@ def _drawn_curvature(results: Results) -> str:
     surface = results.slices.get("hessian_train")
     if surface is None or min(surface["loss"].shape) < 3:
         return ""
-    loss = surface["loss"].transpose("alpha", "beta")
+    loss = surface["loss"]
     found = []
-    for axis in ("alpha", "beta"):
-        along = loss.sel({"beta" if axis == "alpha" else "alpha": 0.0})
-        middle = int(np.flatnonzero(along[axis].values == 0)[0])
-        low, centre, high = (float(along[middle + step]) for step in (-1, 0, 1))
-        step = float(along[axis][middle + 1]) * float(attribute(surface, f"length_{axis}"))
-        found.append((low - 2 * centre + high) / step**2)
+    for across, distances in zip(("beta", "alpha"), surface_axes(loss)):
+        middle = int(np.flatnonzero(distances == 0)[0])
+        low, centre, high = loss.sel({across: 0.0}).values[middle - 1 : middle + 2].tolist()
+        found.append((low - 2 * centre + high) / distances[middle + 1] ** 2)
     return (
         "<p class='note'>Between neighbouring points of the drawn Hessian slice second differences "
         f"of the loss are {text.raised(number(found[0]))} along α and "
@@ -297,17 +277,15 @@ def _eigenpairs(results: Results) -> str:
     if pairs is None:
         return ""
     exact = pairs.get("exact_curvature")
-    rows = []
-    for i in range(pairs.sizes["pair"]):
-        converged = bool(pairs["converged"][i])
-        rows.append(
-            (
-                number(pairs["value"][i], 6),
-                number(pairs["residual"][i], 2),
-                "yes" if converged else "NO",
-                "" if exact is None else number(exact[i], 6),
-            )
+    rows = [
+        (
+            number(pairs["value"][i], 6),
+            number(pairs["residual"][i], 2),
+            "yes" if pairs["converged"][i] else "NO",
+            "" if exact is None else number(exact[i], 6),
         )
+        for i in range(pairs.sizes["pair"])
+    ]
     heads = ("eigenvalue λ", "residual ‖Hv − λv‖", "converged", "exact v'Hv, without products")
     said = [
         f"{int(pairs.attrs['n_products'])} products, and {int(pairs.attrs['n_check_products'])} to "
@@ -335,21 +313,17 @@ def _localisation(name: str, results: Results) -> Iterator[Panel]:
         "bars, the shares of a direction spread evenly, carries the curvature.",
         "localisation",
         groups,
-        _participation(results),
+        _participation(dataset, results.eigenpairs),
         results.files.get("localisation", ()),
     )
 
 
-def _participation(results: Results) -> str:
-    dataset = results.localisation
-    if dataset is None:
-        return ""
-    values = [math.nan] * dataset.sizes["pair"]
-    if results.eigenpairs is not None:
-        values = [float(value) for value in results.eigenpairs["value"]]
+def _participation(dataset: xr.Dataset, pairs: xr.Dataset | None) -> str:
+    ratios = dataset["inverse_participation_ratio"].values
+    values = np.full(len(ratios), np.nan) if pairs is None else pairs["value"].values
     rows = [
         (number(value, 4), number(ratio, 3), number(1 / float(ratio), 3))
-        for value, ratio in zip(values, dataset["inverse_participation_ratio"], strict=True)
+        for value, ratio in zip(values, ratios, strict=True)
     ]
     return text.table(("eigenvalue λ", "Σv⁴/(Σv²)²", "parameters that carry it"), rows)
 
@@ -363,9 +337,11 @@ def _visibility(name: str, results: Results) -> Iterator[Panel]:
     bounds = np.array([wilson(k, n) for k in range(1, n + 1)])
     low, high = min(smallest[0], 0.0), max(np.quantile(smallest, 0.9), 0.0)
     margin = 0.1 * (high - low)
-    x = np.linspace(low - margin, high + margin, LIMIT_POINTS)
+    x = np.linspace(low - margin, high + margin, 200)
     limit = distribution_smallest(x, float(sampled["trace"]), float(sampled["frobenius_norm"]))
-    predicted: xr.Dataset = sampled if "spectrum_quantile" in sampled else xr.Dataset()
+    predicted = None
+    if "spectrum_quantile" in sampled:
+        predicted = {"x": sampled["spectrum_quantile"].values, "share": sampled["level"].values}
     yield Panel(
         f"{name}-visibility",
         "What random slices show",
@@ -377,12 +353,7 @@ def _visibility(name: str, results: Results) -> Iterator[Panel]:
             "low": bounds[:, 0],
             "high": bounds[:, 1],
             "limit": {"x": x, "share": limit},
-            "predicted": {
-                "x": predicted["spectrum_quantile"].values,
-                "share": predicted["level"].values,
-            }
-            if predicted
-            else None,
+            "predicted": predicted,
             "r": float(sampled["r"]),
         },
         links=results.files.get("visibility", ()),

@@ -132,8 +132,3 @@ def checks(results: Results) -> list[Check]:
 def cased(plane: str) -> str:
     """The name of a plane as a sentence has it."""
     return {"hessian": "Hessian", "filter": "filter-normalised"}.get(plane, plane)
-
-
-def attribute(surface: xr.Dataset, name: str) -> Any:
-    """An attribute of the loss, or of the data set that holds it."""
-    return surface["loss"].attrs.get(name, surface.attrs.get(name))

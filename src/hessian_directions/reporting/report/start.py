@@ -20,7 +20,6 @@ PAPER = (
     "J. Stat. Mech. (2024) 023401, arXiv:2208.13219"
 )
 CLASSES = {"proved": "good", "reproduced": "good", "not reproduced": "bad"}
-SIDES = {"below": "below", "above": "above", "inside": "within ±"}
 # Panels that show an artifact of another name.
 SHOWN_IN = {"eigenpairs": "spectrum", "saddles": "critical_points"}
 
@@ -44,7 +43,8 @@ def page(
         artifacts: Where the artifacts that rows name lie, relative to the report.
     """
     html = f'<p class="question">{QUESTION}</p>'
-    panels = [Panel("start-networks", "Networks", _SEE, html=_networks(networks))]
+    see = "A click on a head sorts; a name opens the network's page."
+    panels = [Panel("start-networks", "Networks", see, html=_networks(networks))]
     if claims:
         html += (
             f'<p class="see">Verdicts on the claims of {escape(PAPER)}. A claim is reproduced where '
@@ -55,9 +55,6 @@ def page(
     return Page("start", "Start", html, panels)
 
 
-_SEE = "A click on a head sorts; a name opens the network's page."
-
-
 def _networks(networks: Mapping[str, Results]) -> str:
     heads = (
         *("network", "parameters", "loss", "test accuracy", "‖∇L‖", "λ_min", "λ_max", "trace"),
@@ -65,8 +62,7 @@ def _networks(networks: Mapping[str, Results]) -> str:
     )
     rows = []
     for name, results in networks.items():
-        scores, pairs = results.scores, results.eigenpairs
-        sampled = results.visibility
+        scores, pairs, sampled = results.scores, results.eigenpairs, results.visibility
         values = [
             _value(scores, "n_parameters"),
             _value(scores, "loss"),
@@ -137,19 +133,19 @@ def _measured(claim: Row, rows: Sequence[Row]) -> list[str]:
     ]
     if judged:
         row = judged[0]
-        side = SIDES.get(str(row["side"]), str(row["side"]))
+        side = "within ±" if row["side"] == "inside" else row["side"]
         rule = f"Rule: {side} {text.raised(number(row['threshold'], 3))}.".replace("± ", "±")
         if _is_there(row["power"]):
             share = 100 * float(row["power"])
             rule += f" Of worlds where it is false, {share:.3g} % would be found out (power)."
         parts.append(f"<p>{rule}</p>")
-    counts = [
-        f"{int(claim[f'n_{key}'])} {key.replace('_', ' ')}"
-        for key in ("reproduced", "not_reproduced", "inconclusive")
-        if int(claim[f"n_{key}"])
-    ]
-    if sum(int(claim[f"n_{key}"]) for key in ("reproduced", "not_reproduced", "inconclusive")) > 1:
-        parts.append(f"<p>All subjects: {', '.join(counts)}.</p>")
+    counts = {
+        verdict.replace("_", " "): int(claim[f"n_{verdict}"])
+        for verdict in ("reproduced", "not_reproduced", "inconclusive")
+    }
+    if sum(counts.values()) > 1:
+        said = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
+        parts.append(f"<p>All subjects: {said}.</p>")
     return parts
 
 
