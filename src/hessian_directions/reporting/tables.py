@@ -6,7 +6,7 @@ Every number in the paper is a cell of one of these.
 import inspect
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,9 @@ Datasets = Mapping[str, xr.Dataset]  # by network
 Record = Mapping[str, Any]
 Records = Mapping[str, Record]
 
+# What is added to a column's name for its value and both ends of its interval.
+ENDS = ("", "_low", "_high")
+
 
 def networks(
     labels: Mapping[str, str],
@@ -42,8 +45,7 @@ def networks(
     """
     rows = []
     for network, own in scores.items():
-        row: dict[str, Any] = {"network": network, "label": labels[network]}
-        row |= {str(name): float(value) for name, value in own.items() if value.ndim == 0}
+        row: dict[str, Any] = {"network": network, "label": labels[network]} | _scalars(own)
         row |= _training(own, history.get(network))
         row |= _ends(eigenpairs.get(network)) | _scale(visibility.get(network))
         row["mean_curvature"] = row["trace"] / row["n_parameters"]
@@ -67,11 +69,8 @@ def _ends(pairs: xr.Dataset | None) -> dict[str, Any]:
     """Columns of the extreme eigenpairs."""
     row: dict[str, Any] = {}
     for end, index in (("smallest", 0), ("largest", -1)):
-        for name, column in (
-            ("value", end),
-            ("residual", f"{end}_residual"),
-            ("exact_curvature", f"{end}_exact_curvature"),
-        ):
+        for name in ("value", "residual", "exact_curvature"):
+            column = end if name == "value" else f"{end}_{name}"
             row[column] = math.nan if pairs is None else float(pairs[name][index])
     for name in ("n_products", "n_check_products"):
         row[name] = None if pairs is None else int(pairs.attrs[name])
@@ -81,7 +80,22 @@ def _ends(pairs: xr.Dataset | None) -> dict[str, Any]:
 def _scale(sampled: xr.Dataset | None) -> dict[str, float]:
     """Columns of the trace and the Frobenius norm."""
     names = ("trace", "trace_standard_error", "frobenius_norm", "frobenius_standard_error", "r")
-    return {name: math.nan if sampled is None else float(sampled[name]) for name in names}
+    return _numbers(sampled, names)
+
+
+def _numbers(dataset: xr.Dataset | None, names: Iterable[str]) -> dict[str, float]:
+    """Scalars of a dataset by name; NaN without a dataset."""
+    return {name: math.nan if dataset is None else float(dataset[name]) for name in names}
+
+
+def _known(dataset: xr.Dataset, names: Iterable[str]) -> dict[str, float]:
+    """Scalars of a dataset by name; NaN for those that it was made without."""
+    return {name: float(dataset.get(name, math.nan)) for name in names}
+
+
+def _scalars(dataset: xr.Dataset) -> dict[str, float]:
+    """All scalars of a dataset by name."""
+    return _numbers(dataset, (str(name) for name, value in dataset.items() if value.ndim == 0))
 
 
 def visibility(visibility: Datasets, spectrum: Datasets) -> pd.DataFrame:
@@ -91,29 +105,17 @@ def visibility(visibility: Datasets, spectrum: Datasets) -> pd.DataFrame:
     quantities that an archive was made without are empty.
     """
     columns = [
-        *(
-            f"visibility_{kind}{end}"
-            for kind in ("direct", "spectrum")
-            for end in ("", "_low", "_high")
-        ),
-        "visibility_formula",
-        "third_moment",
-        "tail",
-        "lowest_twentieth",
-        "lowest_twentieth_low",
-        "lowest_twentieth_high",
-        "visibility_corrected",
-        "condition",
+        *(f"visibility_{kind}{end}" for kind in ("direct", "spectrum") for end in ENDS),
+        *("visibility_formula", "third_moment", "tail"),
+        *(f"lowest_twentieth{end}" for end in ENDS),
+        *("visibility_corrected", "condition"),
     ]
     needed = ["dimensions_needed", "dimensions_needed_standard_error"]
     return _table(
         [
             {"network": network, "n_planes": dataset.sizes["sample"]}
-            | {column: float(dataset.get(column, math.nan)) for column in columns}
-            | {
-                column: float(spectrum.get(network, xr.Dataset()).get(column, math.nan))
-                for column in needed
-            }
+            | _known(dataset, columns)
+            | _known(spectrum.get(network, xr.Dataset()), needed)
             for network, dataset in visibility.items()
         ]
     )
@@ -141,17 +143,15 @@ def architectures(
             "n_parameters": int(own["n_parameters"]),
             "product_mode": own.attrs.get("product_mode", ""),
             "second_derivative_mode": own.attrs.get("second_derivative_mode", ""),
-            "test_accuracy": float(own["test_accuracy"]),
-            "gradient_norm": float(own["gradient_norm"]),
         }
+        row |= _numbers(own, ("test_accuracy", "gradient_norm"))
         ends = _ends(eigenpairs.get(network))
         row |= {name: ends[name] for name in ("smallest", "largest")}
         sampled = visibility.get(network)
         row |= _scale(sampled)
         row["mean_curvature"] = row["trace"] / row["n_parameters"]
-        for end in ("", "_low", "_high"):
-            name = f"visibility_spectrum{end}"
-            row[f"visibility{end}"] = math.nan if sampled is None else float(sampled[name])
+        shares = _numbers(sampled, (f"visibility_spectrum{end}" for end in ENDS))
+        row |= {name.replace("_spectrum", ""): share for name, share in shares.items()}
         for end, pair in (("largest", -1), ("smallest", 0)):
             share = place["share"].isel(pair=pair)
             for group in ("kind", "layer"):
@@ -168,28 +168,24 @@ def saddles(saddles: xr.Dataset) -> pd.DataFrame:
     for index, n_positive in enumerate(saddles["saddle"].values):
         saddle = saddles.isel(saddle=index)
         trace, frobenius = float(saddle["trace"]), float(saddle["frobenius_norm"])
-        smallest, largest = principal_curvatures(saddle["projected_hessian"].values)
+        sampled = principal_curvatures(saddle["projected_hessian"].values)
         theory = expected_principal_curvatures(trace, frobenius)
-        root = np.sqrt(len(smallest))
-        rows.append(
-            {
-                "n_positive": int(n_positive),
-                "trace": trace,
-                "r": trace / frobenius,
-                "smallest": smallest.mean(),
-                "smallest_standard_error": smallest.std(ddof=1) / root,
-                "smallest_theory": theory[0],
-                "largest": largest.mean(),
-                "largest_standard_error": largest.std(ddof=1) / root,
-                "largest_theory": theory[1],
-                "visibility": float(saddle["visibility_sampled"]),
-                "visibility_low": float(saddle["visibility_low"]),
-                "visibility_high": float(saddle["visibility_high"]),
-                "visibility_formula": float(saddle["visibility_formula"]),
-                "visibility_corrected": float(saddle.get("visibility_corrected", math.nan)),
+        row = {"n_positive": int(n_positive), "trace": trace, "r": trace / frobenius}
+        for end, values, expected in zip(("smallest", "largest"), sampled, theory):
+            row |= {
+                end: values.mean(),
+                f"{end}_standard_error": _standard_error(values),
+                f"{end}_theory": expected,
             }
-        )
+        row["visibility"] = float(saddle["visibility_sampled"])
+        row |= _numbers(saddle, (f"visibility_{kind}" for kind in ("low", "high", "formula")))
+        rows.append(row | _known(saddle, ["visibility_corrected"]))
     return pd.DataFrame(rows)
+
+
+def _standard_error(values: np.ndarray) -> float:
+    """Of the mean of independent values (n,)."""
+    return values.std(ddof=1) / np.sqrt(len(values))
 
 
 def dimensions(saddles: xr.Dataset) -> pd.DataFrame:
@@ -199,14 +195,8 @@ def dimensions(saddles: xr.Dataset) -> pd.DataFrame:
         saddle = saddles.isel(dimension_saddle=index)
         seen, grid = saddle["negative_seen"].values, saddles["dimension"].values
         half = float(np.interp(0.5, seen, grid)) if seen[0] < 0.5 <= seen[-1] else float("nan")
-        rows.append(
-            {
-                "n_positive": int(n_positive),
-                "half_dimension": half,
-                "critical_dimension": float(saddle["critical_dimension"]),
-                "quarter_r_squared": float(saddle["quarter_r_squared"]),
-            }
-        )
+        row = {"n_positive": int(n_positive), "half_dimension": half}
+        rows.append(row | _numbers(saddle, ("critical_dimension", "quarter_r_squared")))
     return pd.DataFrame(rows)
 
 
@@ -260,23 +250,19 @@ def traces(
     for subject, dataset in subjects.items():
         for estimator in dataset["estimator"].values:
             one = dataset.sel(estimator=estimator)
-            reference = float(one["reference"])
-            rows.append(
-                {
-                    "subject": subject,
-                    "estimator": str(estimator),
-                    "activation": dataset.attrs.get("activation", "smooth"),
-                    "n_samples": int(one["n_samples"]),
-                    "mean": float(one["mean"]),
-                    "standard_error": float(one["standard_error"]),
-                    "reference": reference,
-                    "reference_standard_error": float(one["reference_standard_error"]),
-                    "ratio": float(one["mean"]) / reference if reference else float("nan"),
-                    "passes": float(one["passes"]),
-                    "step": float(one["step"]),
-                    "seconds": seconds.get(subject, {}).get(str(estimator), float("nan")),
-                }
+            row: dict[str, Any] = {
+                "subject": subject,
+                "estimator": str(estimator),
+                "activation": dataset.attrs.get("activation", "smooth"),
+                "n_samples": int(one["n_samples"]),
+            }
+            row |= _numbers(
+                one, ("mean", "standard_error", "reference", "reference_standard_error")
             )
+            row["ratio"] = row["mean"] / row["reference"] if row["reference"] else math.nan
+            row |= _numbers(one, ("passes", "step"))
+            row["seconds"] = seconds.get(subject, {}).get(str(estimator), math.nan)
+            rows.append(row)
     return pd.DataFrame(rows)
 
 
@@ -298,7 +284,7 @@ def step_sizes(step_sizes: Datasets) -> pd.DataFrame:
                         "difference": float(difference.mean()),
                         "exact": float(exact.mean()),
                         "gap": float(gap.mean()),
-                        "gap_standard_error": float(gap.std(ddof=1) / np.sqrt(len(gap))),
+                        "gap_standard_error": _standard_error(gap),
                     }
                 )
     return _table(rows)
@@ -319,7 +305,7 @@ def softplus(step_sizes: Datasets) -> pd.DataFrame:
                     "sharpness": float(sharpness),
                     "curvature": float(values.mean()),
                     "relu": float(relu.mean()),
-                    "gap_standard_error": float((values - relu).std(ddof=1) / np.sqrt(len(relu))),
+                    "gap_standard_error": _standard_error(values - relu),
                 }
             )
     return _table(rows)
@@ -355,7 +341,7 @@ def kinks(kinks: Datasets) -> pd.DataFrame:
                     "measured": measured.mean(),
                     "predicted": predicted.mean(),
                     "rest": rest.mean(),
-                    "rest_standard_error": rest.std(ddof=1) / np.sqrt(len(rest)),
+                    "rest_standard_error": _standard_error(rest),
                     "measured_ratio": measured.mean() / exact,
                     "predicted_ratio": predicted.mean() / exact,
                     "correlation": np.corrcoef(measured, predicted)[0, 1] if varies else np.nan,
@@ -374,17 +360,12 @@ def surface_checks(eigenpairs: Datasets) -> pd.DataFrame:
     for network, dataset in eigenpairs.items():
         for pair in range(dataset.sizes["pair"]):
             one = dataset.isel(pair=pair)
-            row: dict[str, Any] = {
-                "network": network,
-                "pair": pair,
-                "value": float(one["value"]),
-                "residual": float(one["residual"]),
-                "converged": bool(one["converged"]),
-                "below_noise": bool(one["below_noise"]),
-                "exact_curvature": float(one["exact_curvature"]),
-            }
-            for step in dataset["step"].values:
-                row[f"surface_{step:g}"] = float(one["surface_curvature"].sel(step=step))
+            row: dict[str, Any] = {"network": network, "pair": pair}
+            row |= _numbers(one, ("value", "residual"))
+            row |= {name: bool(one[name]) for name in ("converged", "below_noise")}
+            row["exact_curvature"] = float(one["exact_curvature"])
+            for step, curvature in zip(one["step"].values, one["surface_curvature"].values):
+                row[f"surface_{step:g}"] = float(curvature)
             rows.append(row)
     return _table(rows)
 
@@ -457,8 +438,7 @@ def rendered_curvatures(slices: Mapping[str, Mapping[str, xr.Dataset]]) -> pd.Da
         for plane in ("random", "filter", "hessian"):
             if f"{plane}_train" not in own:
                 continue
-            surface = own[f"{plane}_train"]
-            loss = surface["loss"].assign_attrs(dict(surface.attrs) | surface["loss"].attrs)
+            loss = own[f"{plane}_train"]["loss"]
             half_widths = np.array([axis[-1] for axis in surface_axes(loss)])
             for region in (0.25, 0.5, 1.0):
                 fit = fit_surface(loss, region)
@@ -581,11 +561,8 @@ def lowest_losses(lowest_losses: Datasets) -> pd.DataFrame:
             for column, other in (("as_low", "hessian"), ("as_low_as_slope", "slope")):
                 low = float(disc[f"{other}_lowest_loss"])
                 row[f"{column}_ties"] = int((np.abs(planes - low) <= tie).sum())
-                ends = ("", "_low", "_high")
-                row |= {
-                    column + end: value
-                    for end, value in zip(ends, as_low(planes, low, tie), strict=True)
-                }
+                for end, share in zip(ENDS, as_low(planes, low, tie), strict=True):
+                    row[f"{column}{end}"] = share
             rows.append(row)
     return _table(rows)
 
@@ -600,15 +577,12 @@ def correlations(population: xr.Dataset) -> pd.DataFrame:
         for gap in population["generalization"].values:
             one = population.sel(measure=measure, generalization=gap)
             row: dict[str, Any] = {"measure": str(measure), "generalization": str(gap)}
-            for end in ("", "_low", "_high"):
+            for end in ENDS:
+                of_statistics, of_levels = one[f"correlation{end}"], one[f"level_correlation{end}"]
                 for statistic in population["statistic"].values:
-                    row[f"{statistic}{end}"] = float(
-                        one[f"correlation{end}"].sel(statistic=statistic)
-                    )
+                    row[f"{statistic}{end}"] = float(of_statistics.sel(statistic=statistic))
                 for level in population["level"].values:
-                    row[f"noise_{level:g}{end}"] = float(
-                        one[f"level_correlation{end}"].sel(level=level)
-                    )
+                    row[f"noise_{level:g}{end}"] = float(of_levels.sel(level=level))
             rows.append(row)
     return pd.DataFrame(rows)
 
@@ -633,7 +607,7 @@ def invariance(population: xr.Dataset) -> pd.DataFrame:
             "invariant": bool(np.abs(ratios - 1).max() < 1e-3),
         }
         for gap in population["generalization"].values:
-            ends = {"": math.nan, "_low": math.nan, "_high": math.nan}
+            ends = dict.fromkeys(ENDS, math.nan)
             if measure in population["invariant"].values:
                 one = population.sel(invariant=measure, generalization=gap)
                 ends = {end: float(one[f"advantage{end}"]) for end in ends}
@@ -693,8 +667,7 @@ def gauss_newton(gauss_newton: Datasets) -> pd.DataFrame:
     """The Hessian, its Gauss–Newton part and the rest of each network, by the suffixes of columns."""
     rows = []
     for network, dataset in gauss_newton.items():
-        row: dict[str, Any] = {"network": network}
-        row |= {str(name): float(value) for name, value in dataset.items() if value.ndim == 0}
+        row: dict[str, Any] = {"network": network} | _scalars(dataset)
         for matrix in dataset["matrix"].values:
             one = dataset.sel(matrix=matrix)
             row |= {
@@ -725,45 +698,33 @@ def barriers(interpolation: Datasets) -> pd.DataFrame:
                     for name in ("loss", "accuracy"):
                         row[f"{name}_start"] = float(one[name][0])
                         row[f"{name}_end"] = float(one[name][-1])
-                    columns = ("barrier", "barrier_x", "accuracy_drop")
-                    rows.append(row | {column: float(one[column]) for column in columns})
+                    rows.append(row | _numbers(one, ("barrier", "barrier_x", "accuracy_drop")))
     return _table(rows)
 
 
 def cost(records: Records) -> pd.DataFrame:
     """What each kind of job took: wall time, processor time and memory, from the run records."""
-    rows = [
-        {
-            "rule": record["rule"],
-            "wall_seconds": record["wall_seconds"],
-            "cpu_seconds": record["cpu_seconds"],
-            "peak_memory_mb": record["peak_memory_bytes"] / 1e6,
-        }
-        for record in records.values()
-    ]
-    table = pd.DataFrame(rows).groupby("rule", sort=True)
-    return table.agg(
-        jobs=("wall_seconds", "size"),
-        wall_seconds=("wall_seconds", "sum"),
-        cpu_seconds=("cpu_seconds", "sum"),
-        peak_memory_mb=("peak_memory_mb", "max"),
-    ).reset_index()
+    table = (
+        pd.DataFrame(records.values())
+        .groupby("rule")
+        .agg(
+            jobs=("wall_seconds", "size"),
+            wall_seconds=("wall_seconds", "sum"),
+            cpu_seconds=("cpu_seconds", "sum"),
+            peak_memory_mb=("peak_memory_bytes", "max"),
+        )
+    )
+    return table.assign(peak_memory_mb=table["peak_memory_mb"] / 1e6).reset_index()
 
 
 def failures(records: Records) -> pd.DataFrame:
     """Jobs whose numbers are not finite, or would be computed from such, and why."""
-    return pd.DataFrame(
-        [
-            {
-                "network": record["wildcards"]["network"],
-                "rule": record["rule"],
-                "reason": record["failed"],
-            }
-            for record in records.values()
-            if "failed" in record
-        ],
-        columns=["network", "rule", "reason"],
-    ).drop_duplicates()
+    rows = [
+        (record["wildcards"]["network"], record["rule"], record["failed"])
+        for record in records.values()
+        if "failed" in record
+    ]
+    return pd.DataFrame(rows, columns=["network", "rule", "reason"]).drop_duplicates()
 
 
 def cost_scaling(passes_record: Records) -> pd.DataFrame:
