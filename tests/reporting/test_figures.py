@@ -508,9 +508,8 @@ def saddle(slope: float = 0.0, fall: float = 0.01) -> xr.Dataset:
     x = np.linspace(-1, 1, 21)
     loss = 1 + (x[:, None] ** 2 - fall * x**2) / 2 + slope * (x[:, None] + x)
     return xr.Dataset(
-        {"loss": (("alpha", "beta"), loss)},
+        {"loss": (("alpha", "beta"), loss, {"length_alpha": 2.0, "length_beta": 5.0})},
         coords={"alpha": x / 2, "beta": x / 5},
-        attrs={"length_alpha": 2.0, "length_beta": 5.0},
     )
 
 

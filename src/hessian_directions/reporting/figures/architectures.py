@@ -79,9 +79,7 @@ def draw(
     names = list(localisations)
     rows = np.arange(len(names))
     figure = Figure(figsize=(DOUBLE, 1.1 + 0.3 * len(names)), layout="constrained")
-    axes = list(
-        figure.subplots(1, 5, sharey=True, gridspec_kw={"width_ratios": [1.3, 1, 0.8, 1, 1.2]})
-    )
+    axes = list(figure.subplots(1, 5, sharey=True, width_ratios=[1.3, 1, 0.8, 1, 1.2]))
     draw_ends(axes[0], rows, [eigenpairs[name] for name in names], [scores[name] for name in names])
     sampled = [visibility[name] for name in names]
     sizes = np.array([int(scores[name]["n_parameters"]) for name in names])
@@ -106,8 +104,8 @@ def draw(
 
 def handles(localisations: Mapping[str, xr.Dataset]) -> list[Line2D]:
     """Legend entries of the dots and of those kinds of parameters that occur."""
-    square: dict[str, Any] = {"ls": "", "marker": "s", "ms": 5}
     present = {str(kind) for one in localisations.values() for kind in one["kind"].values}
+    square: dict[str, Any] = {"ls": "", "marker": "s", "ms": 5}
     return [
         line_handle(r"$\lambda_{\max}$", color=LARGEST, marker="o", ls=""),
         line_handle(r"$|\lambda_{\min}|$", color=SMALLEST, marker="o", ls=""),

@@ -11,7 +11,6 @@ from typing import Any, ParamSpec, TypeVar
 
 import matplotlib.style
 import numpy as np
-import xarray as xr
 from matplotlib import ticker
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -230,11 +229,6 @@ def power_of_ten(value: float, digits: int = 2) -> str:
     return rf"{factor}10^{{{int(exponent)}}}"
 
 
-def attributes(dataset: xr.Dataset, variable: str) -> dict[str, Any]:
-    """Attributes of a variable, completed by those of its dataset."""
-    return dict(dataset.attrs) | dict(dataset[variable].attrs)
-
-
 # Slices
 
 
@@ -305,6 +299,41 @@ def contour_slice(
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(ticker.MaxNLocator(4, steps=[1, 2, 5, 10], symmetric=True))
     return filled
+
+
+def signed_slice(
+    ax: Axes, alpha: Any, beta: Any, change: Array, norm: Normalize, levels: Array
+) -> ContourSet:
+    """Contours of L − L(θ*), red above zero and blue below, with a black line at zero."""
+    filled = contour_slice(
+        ax, alpha, beta, change, norm, levels, diverging_map(), line_colour="0.3"
+    )
+    if np.nanmin(change, initial=0.0) < 0 < np.nanmax(change, initial=0.0):
+        ax.contour(alpha, beta, change.T, levels=[0.0], colors="black", linewidths=0.9)
+    return filled
+
+
+def plot_surface(
+    ax: Any, alpha: Array, beta: Array, height: Array, colours: Array, **look: Any
+) -> None:
+    """A surface (alpha, beta) in colours of its own, from the side, on axes without panes."""
+    ax.plot_surface(
+        alpha,
+        beta,
+        height,
+        facecolors=colours,
+        rcount=60,
+        ccount=60,
+        linewidth=0.15,
+        shade=False,
+        rasterized=True,
+        **look,
+    )
+    ax.view_init(elev=24, azim=-58)
+    ax.tick_params(pad=-2)
+    for axis in (ax.xaxis, ax.yaxis, ax.zaxis):
+        axis.set_major_locator(ticker.MaxNLocator(4))
+        axis.set_pane_color((1.0, 1.0, 1.0, 0.0))
 
 
 def mark(ax: Axes, x: float, y: float, marker: str, colour: str = "white", size: float = 5) -> None:

@@ -1,5 +1,7 @@
 """Measures of flatness against generalization over a population of trained networks."""
 
+from itertools import cycle
+
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
@@ -64,16 +66,13 @@ def draw(population: xr.Dataset, generalization: str = "gap_loss") -> Figure:
     figure, axes = panel_grid(len(names), 4, 1.55, sharey=True)
     reached = population.isel(member=population["reached"].values.astype(bool))
     noise = reached["label_noise"].values
-    levels = np.unique(noise)
-    styles = list(
-        zip(levels, np.resize(COLOURS, levels.size), np.resize(list(MARKERS), levels.size))
-    )
+    styles = list(zip(np.unique(noise), cycle(COLOURS), cycle(MARKERS)))
     gap = reached[generalization].values
     for ax, name in zip(axes, names, strict=True):
         values = reached[name].values
         for level, colour, marker in styles:
             of = noise == level
-            ax.plot(values[of], gap[of], str(marker), ms=1.8, mew=0, color=str(colour), alpha=0.6)
+            ax.plot(values[of], gap[of], marker, ms=1.8, mew=0, color=colour, alpha=0.6)
         if values.size and values.min() > 0 and values.max() > 3 * values.min():
             log_axis(ax, "x")
         else:
@@ -87,7 +86,7 @@ def draw(population: xr.Dataset, generalization: str = "gap_loss") -> Figure:
     legend_below(
         figure,
         [
-            line_handle(f"label noise {level:g}", marker=str(m), color=str(c), ls="", ms=3.5, mew=0)
+            line_handle(f"label noise {level:g}", marker=m, color=c, ls="", ms=3.5, mew=0)
             for level, c, m in styles
         ],
         5,

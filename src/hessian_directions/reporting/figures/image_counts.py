@@ -69,6 +69,6 @@ def draw(image_counts: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> F
             ax.set_ylabel(label)
     for ax in axes[-1]:
         ax.set_xlabel("images $n$")
-    titles = [[labels.get(network, network), "", ""] for network in image_counts]
-    title_panels(list(axes.flat), [title for row in titles for title in row])
+    titles = [title for name in image_counts for title in (labels.get(name, name), "", "")]
+    title_panels(list(axes.flat), titles)
     return figure

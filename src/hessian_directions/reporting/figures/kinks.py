@@ -68,8 +68,6 @@ def draw(studies: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure
     grid = figure.subplots(
         2 * n_blocks, n_columns, squeeze=False, height_ratios=[1.25, 1.0] * n_blocks
     )
-    for ax in [*grid[-2, :], *grid[-1, :]]:
-        ax.set_visible(False)
     steps = sorted({float(step) for one in studies.values() for step in one["step"].values})
     colours = dict(zip(steps, colormaps["viridis"](np.linspace(0.0, 0.9, len(steps)))))
     above, below = [], []
@@ -79,11 +77,8 @@ def draw(studies: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure
         below.append(grid[2 * row + 1, column])
         _draw_excess(above[-1], study, steps, colours)
         _draw_jumps(below[-1], study)
-    for ax in [*above, *below]:
-        ax.set_visible(True)
-    for ax in grid.flat:
-        if not ax.get_visible():
-            ax.remove()
+    for ax in set(grid.flat) - {*above, *below}:
+        ax.remove()
     label_left(above, "measured excess")
     label_left(below, "kinks a direction")
     title_panels(above, [two_lines(labels.get(name, name)) for name in studies])

@@ -52,9 +52,7 @@ def draw(localisations: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> 
     """
     require(localisations)
     figure = Figure(figsize=(DOUBLE, 0.4 + 1.8 * len(localisations)), layout="constrained")
-    grid = figure.subplots(
-        len(localisations), 2, squeeze=False, gridspec_kw={"width_ratios": [1, 1.6]}
-    )
+    grid = figure.subplots(len(localisations), 2, squeeze=False, width_ratios=[1, 1.6])
     titles = []
     for (left, right), (name, dataset) in zip(grid, localisations.items(), strict=True):
         draw_kinds(left, dataset)

@@ -16,7 +16,6 @@ from hessian_directions.reporting.figures.drawing import (
     GREY,
     SKY,
     VERMILION,
-    Array,
     label_left,
     legend_below,
     line_handle,
@@ -62,14 +61,13 @@ def draw(discs: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure:
     shares = draw_shares(axes[-1], discs, labels)
     label_left(axes[:-1], r"fall of the loss / $L(\theta^{*}\,)$")
     title_panels(axes, [*titles, "planes as low\nas the Hessian"])
-    dotted = line_handle("slope alone, random planes", color="black", lw=0.9, ls=":")
     legend_below(
         figure,
         [
             line_handle("random planes", color=GREY, lw=1.2),
             line_handle("Hessian plane", color=VERMILION, lw=1.4),
             line_handle("plane along the slope", color=GREEN, lw=1.2),
-            dotted,
+            line_handle("slope alone, random planes", color="black", lw=0.9, ls=":"),
             *shares,
         ],
         4,
@@ -87,15 +85,14 @@ def draw_falls(ax: Axes, dataset: xr.Dataset) -> None:
     )
     low, middle, high = np.quantile(random, (0.1, 0.5, 0.9), axis=0)
     predicted = dataset["random_slope"].values / loss
-    curves: dict[str, tuple[Array, dict[str, Any]]] = {
-        "random": (middle, {"color": GREY, "lw": 1.2}),
-        "slope": (slope, {"color": GREEN, "lw": 1.2}),
-        "hessian": (hessian, {"color": VERMILION, "lw": 1.4}),
-    }
     seen = [high[high > smallest]]
-    for values, look in curves.values():
+    for values, colour, width in (
+        (middle, GREY, 1.2),
+        (slope, GREEN, 1.2),
+        (hessian, VERMILION, 1.4),
+    ):
         shown = np.where(values > smallest, values, np.nan)
-        ax.plot(radius, shown, **look)
+        ax.plot(radius, shown, color=colour, lw=width)
         seen.append(shown[np.isfinite(shown)])
     ax.plot(radius, predicted, color="black", lw=0.9, ls=":")
     # The prediction may leave the picture: beyond the loss itself it means nothing.
@@ -119,15 +116,9 @@ def draw_shares(
     looks = zip(cycle((*COLOURS, SKY)), cycle("osD^vP"), strict=False)
     for (name, dataset), (colour, marker) in zip(discs.items(), looks, strict=False):
         radius, tie = dataset["radius"].values, TIE * float(dataset["noise"])
+        lowest, hessian = dataset["lowest_loss"].values.T, dataset["hessian_lowest_loss"].values
         shares, low, high = np.transpose(
-            [
-                as_low(planes, hessian, tie)
-                for planes, hessian in zip(
-                    dataset["lowest_loss"].values.T,
-                    dataset["hessian_lowest_loss"].values,
-                    strict=True,
-                )
-            ]
+            [as_low(planes, loss, tie) for planes, loss in zip(lowest, hessian, strict=True)]
         )
         ax.fill_between(radius, low, high, color=colour, alpha=0.12, lw=0)
         look: dict[str, Any] = {"color": colour, "marker": marker, "ms": 3, "lw": 1.0}

@@ -67,19 +67,11 @@ def draw(population: xr.Dataset) -> Figure:
     figure = Figure(figsize=(SINGLE, 3.3), layout="constrained")
     ax = figure.subplots()
     handles = []
-    for family, dashes, face in ((CHANGING, "-", None), (INVARIANT, "--", "none")):
+    for family, look in ((CHANGING, {"ls": "-"}), (INVARIANT, {"ls": "--", "mfc": "none"})):
         for kind, (colour, marker) in family.items():
             name = worst[len(worst) // 2] if kind == "worst_increase" else kind
             values = study[f"rescaled_{name}"].values
-            style: dict[str, Any] = {
-                "color": colour,
-                "marker": marker,
-                "ls": dashes,
-                "ms": 4,
-                "lw": 0.9,
-            }
-            if face:
-                style["mfc"] = face
+            style: dict[str, Any] = {"color": colour, "marker": marker, "ms": 4, "lw": 0.9} | look
             ax.plot(scale, values / values[itself], **style)
             handles.append(line_handle(measure_symbol(name), **style))
     ax.axvline(1, color="0.6", linewidth=0.7, linestyle=":")

@@ -5,13 +5,11 @@ from matplotlib.figure import Figure
 
 from hessian_directions.reporting.figures.drawing import (
     DOUBLE,
-    attributes,
-    contour_slice,
-    diverging_map,
     loss_colorbar,
     mark,
     signed,
     signed_levels,
+    signed_slice,
     styled,
     title_panels,
 )
@@ -48,7 +46,7 @@ def draw(saddles: xr.Dataset) -> Figure:
     """
     surface = saddles["surface"]
     shown = surface["shown"].values
-    n = int(attributes(saddles, "surface")["n"])
+    n = int(saddles.attrs["n"])
     side = min(1.0, (DOUBLE - 1.2) / shown.size - 0.2)
     size = (1.2 + (side + 0.2) * shown.size, 0.6 + 2 * (side + 0.4))
     figure = Figure(figsize=size, layout="compressed")
@@ -61,25 +59,9 @@ def draw(saddles: xr.Dataset) -> Figure:
         norm, levels = signed_levels([losses])
         for column, n_positive in enumerate(shown):
             ax = axes[row, column]
-            filled = contour_slice(
-                ax,
-                surface["alpha"],
-                surface["beta"],
-                losses[column],
-                norm,
-                levels,
-                diverging_map(),
-                line_colour="0.3",
+            filled = signed_slice(
+                ax, surface["alpha"], surface["beta"], losses[column], norm, levels
             )
-            if losses[column].min() < 0 < losses[column].max():
-                ax.contour(
-                    surface["alpha"],
-                    surface["beta"],
-                    losses[column].T,
-                    levels=[0.0],
-                    colors="black",
-                    linewidths=0.9,
-                )
             mark(ax, 0, 0, "+")
             titles.append(
                 f"{name}\n" + rf"$\tilde{{n}}={n_positive}$, $t={signed(2 * (n_positive - n))}$"

@@ -16,15 +16,13 @@ from hessian_directions.geometry.quadratic_fit import fit_surface, surface_axes
 from hessian_directions.reporting.figures.drawing import (
     DOUBLE,
     Array,
-    attributes,
-    contour_slice,
-    diverging_map,
     legend_below,
     line_handle,
     lowest_point,
     mark,
     power_of_ten,
     require,
+    signed_slice,
     styled,
     title_panels,
     two_lines,
@@ -169,7 +167,6 @@ def panels(slices: Mapping[str, xr.Dataset], split: str = "train") -> dict[str, 
         if (key := f"{plane}_{split}") not in slices:
             continue
         loss = slices[key]["loss"].transpose("alpha", "beta")
-        loss = loss.assign_attrs(attributes(slices[key], "loss"))
         alpha, beta = surface_axes(loss)
         change = (loss - loss.sel(alpha=0.0, beta=0.0)).values
         change = np.where(np.isfinite(change), change, np.nan)
@@ -209,11 +206,7 @@ def handles() -> list[Line2D]:
 def draw_panel(ax: Axes, panel: Panel) -> ContourSet:
     """Draw one slice with its marks, in units of its largest change."""
     alpha, beta, values = panel.alpha, panel.beta, panel.change / panel.bound
-    filled = contour_slice(
-        ax, alpha, beta, values, NORM, LEVELS, diverging_map(), line_colour="0.3"
-    )
-    if np.nanmin(values, initial=0.0) < 0 < np.nanmax(values, initial=0.0):
-        ax.contour(alpha, beta, values.T, levels=[0.0], colors="black", linewidths=0.9)
+    filled = signed_slice(ax, alpha, beta, values, NORM, LEVELS)
     if panel.square is not None:
         a, b = panel.square
         ax.add_patch(

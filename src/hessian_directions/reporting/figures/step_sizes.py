@@ -58,13 +58,8 @@ def draw(studies: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure
         ax.set_xscale("log")
         (_draw_differences if kind == "step" else _draw_softplus)(ax, studies[name])
     label_left(axes, "divided by exact value")
-    title_panels(
-        axes,
-        [
-            labels.get(name, name) + (": Softplus" if kind == "sharpness" else "")
-            for name, kind in panels
-        ],
-    )
+    said = {"step": "", "sharpness": ": Softplus"}
+    title_panels(axes, [labels.get(name, name) + said[kind] for name, kind in panels])
     handles = [
         line_handle("mean over directions", color=VERMILION, marker="o", ms=2.5),
         line_handle("one direction", color=ORANGE, alpha=0.6, lw=0.6),
@@ -109,13 +104,13 @@ def _draw_differences(ax: Axes, study: xr.Dataset) -> None:
 
 def _draw_softplus(ax: Axes, study: xr.Dataset) -> None:
     exact = study.sortby("n_images")["exact"].isel(n_images=-1)
-    ratio = study["softplus"] / exact.mean("direction")
+    mean = (study["softplus"] / exact.mean("direction")).mean("direction")
     error = _standard_error((study["softplus"] - exact) / exact.mean("direction"))
-    ax.errorbar(study["sharpness"], ratio.mean("direction"), error, color=BLUE, marker="s", ms=2.5)
+    ax.errorbar(study["sharpness"], mean, error, color=BLUE, marker="s", ms=2.5)
     # Not the bars: a very soft Softplus makes another network, whose mean may be uncertain by itself.
-    low, high = float(ratio.mean("direction").min()), float(ratio.mean("direction").max())
-    margin = 0.15 * (max(high, 1.2) - min(low, 0.8))
-    ax.set_ylim(min(low, 0.8) - margin, max(high, 1.2) + margin)
+    low, high = min(float(mean.min()), 0.8), max(float(mean.max()), 1.2)
+    margin = 0.15 * (high - low)
+    ax.set_ylim(low - margin, high + margin)
     ax.set_xlabel("sharpness $b$ of the Softplus in place of ReLU")
 
 

@@ -12,6 +12,7 @@ from hessian_directions.reporting.figures.drawing import (
     DOUBLE,
     diverging_map,
     panel_letter,
+    plot_surface,
     require,
     styled,
 )
@@ -66,18 +67,8 @@ def draw_surface(ax: Any, panel: Panel) -> None:
     height = panel.change
     low, high = (float(end(height, initial=0.0)) for end in (np.nanmin, np.nanmax))
     high = high if high > low else low + 1.0
-    ax.plot_surface(
-        alpha,
-        beta,
-        height,
-        facecolors=colours(NORM(height / panel.bound)),
-        rcount=60,
-        ccount=60,
-        linewidth=0.15,
-        edgecolor=(1, 1, 1, 0.35),
-        shade=False,
-        rasterized=True,
-    )
+    face = colours(NORM(height / panel.bound))
+    plot_surface(ax, alpha, beta, height, face, edgecolor=(1, 1, 1, 0.35))
     floor = low - 0.35 * (high - low)
     if np.isfinite(height).any():
         on_floor: dict[str, Any] = {"zdir": "z", "offset": floor}
@@ -88,14 +79,9 @@ def draw_surface(ax: Any, panel: Panel) -> None:
                 alpha, beta, height, levels=[0.0], colors="black", linewidths=0.9, **on_floor
             )
     ax.set_zlim(floor, high)
-    ax.view_init(elev=24, azim=-58)
     ax.set_box_aspect((1, 1, 0.75), zoom=1.03)
     ax.set_xlabel(r"$\alpha\,\|\eta\|$", labelpad=-6)
     ax.set_ylabel(r"$\beta\,\|\delta\|$", labelpad=-6)
     ax.set_zlabel(r"$L-L(\theta^{*}\,)$", labelpad=-4)
-    ax.tick_params(pad=-2)
     ax.zaxis.set_major_formatter(ticker.ScalarFormatter(useMathText=True))
-    for axis in (ax.xaxis, ax.yaxis, ax.zaxis):
-        axis.set_major_locator(ticker.MaxNLocator(4))
-        axis.set_pane_color((1.0, 1.0, 1.0, 0.0))
     ax.ticklabel_format(axis="z", style="sci", scilimits=(-2, 3))

@@ -104,11 +104,9 @@ def draw_ends(ax: Axes, epoch: Array, run: xr.Dataset) -> None:
         ("largest", LARGEST, r"$\lambda_{\max}$"),
         ("smallest", SMALLEST, r"$\lambda_{\min}$"),
     ):
-        residual = np.abs(run[f"{name}_residual"])
-        ax.fill_between(
-            epoch, run[name] - residual, run[name] + residual, color=colour, alpha=0.3, lw=0
-        )
-        ax.plot(epoch, run[name], color=colour, marker="o", ms=2, label=label)
+        value, residual = run[name], np.abs(run[f"{name}_residual"])
+        ax.fill_between(epoch, value - residual, value + residual, color=colour, alpha=0.3, lw=0)
+        ax.plot(epoch, value, color=colour, marker="o", ms=2, label=label)
     ax.legend(loc="best", ncols=2)
     ax.set_ylabel(r"$\lambda_{\max}$, $\lambda_{\min}$")
 
@@ -116,11 +114,9 @@ def draw_ends(ax: Axes, epoch: Array, run: xr.Dataset) -> None:
 def draw_trace(ax: Axes, epoch: Array, run: xr.Dataset) -> None:
     """The trace with its standard error."""
     ax.axhline(0, color="black", linewidth=0.5)
-    error = run["trace_standard_error"]
-    ax.fill_between(
-        epoch, run["trace"] - error, run["trace"] + error, color=PURPLE, alpha=0.35, lw=0
-    )
-    ax.plot(epoch, run["trace"], color=PURPLE, marker="o", ms=2)
+    trace, error = run["trace"], run["trace_standard_error"]
+    ax.fill_between(epoch, trace - error, trace + error, color=PURPLE, alpha=0.35, lw=0)
+    ax.plot(epoch, trace, color=PURPLE, marker="o", ms=2)
     ax.set_ylabel(r"$t=\mathrm{tr}\,H$")
 
 

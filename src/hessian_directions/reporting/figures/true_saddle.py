@@ -12,6 +12,7 @@ from hessian_directions.reporting.figures.drawing import (
     DOUBLE,
     Array,
     diverging_map,
+    plot_surface,
     signed_levels,
     styled,
 )
@@ -84,45 +85,18 @@ def draw_surface(
     bound = float(levels[-1])
     floor = -1.9 * bound
     ax.computed_zorder = False
-    ax.contourf(
-        alpha,
-        beta,
-        height,
-        levels=levels,
-        zdir="z",
-        offset=floor,
-        cmap=colours,
-        norm=norm,
-        zorder=0,
-    )
+    on_floor: dict[str, Any] = {"zdir": "z", "offset": floor}
+    ax.contourf(alpha, beta, height, levels, cmap=colours, norm=norm, zorder=0, **on_floor)
     if height.min() < 0 < height.max():
-        ax.contour(
-            alpha, beta, height, levels=[0.0], zdir="z", offset=floor, colors="black", zorder=1
-        )
-    ax.plot_surface(
-        alpha,
-        beta,
-        height,
-        facecolors=colours(norm(height)),
-        rcount=60,
-        ccount=60,
-        linewidth=0.15,
-        edgecolor=(0, 0, 0, 0.18),
-        shade=False,
-        rasterized=True,
-        zorder=2,
-    )
+        ax.contour(alpha, beta, height, levels=[0.0], colors="black", zorder=1, **on_floor)
+    look: dict[str, Any] = {"edgecolor": (0, 0, 0, 0.18), "zorder": 2}
+    plot_surface(ax, alpha, beta, height, colours(norm(height)), **look)
     if height.min() < 0 < height.max():
         ax.contour(alpha, beta, height, levels=[0.0], colors="black", linewidths=1.0, zorder=3)
     ax.plot([0], [0], [0], "o", color="black", markersize=3, zorder=4)
     ax.set_zlim(floor, bound)
-    ax.view_init(elev=24, azim=-58)
     ax.set_box_aspect((1, 1, 0.8), zoom=1.0)
     ax.set_zlabel(r"$L-L(\theta^{*}\,)$", labelpad=-2)
     ax.xaxis.labelpad = ax.yaxis.labelpad = -5
-    ax.tick_params(pad=-2)
-    for axis in (ax.xaxis, ax.yaxis, ax.zaxis):
-        axis.set_major_locator(ticker.MaxNLocator(4))
-        axis.set_pane_color((1.0, 1.0, 1.0, 0.0))
     ticks = ticker.MaxNLocator(4, symmetric=True).tick_values(-bound, bound)
     ax.zaxis.set_major_locator(ticker.FixedLocator([tick for tick in ticks if abs(tick) <= bound]))
