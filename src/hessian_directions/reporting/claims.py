@@ -16,7 +16,7 @@ import xarray as xr
 from hessian_directions.geometry.quadratic_fit import QuadraticFit, fit_surface, surface_axes
 from hessian_directions.reporting import population_rules
 from hessian_directions.reporting.verdicts import Claim, Declared, Row, Rule
-from hessian_directions.statistics import intervals
+from hessian_directions.statistics import intervals, rank_correlation
 from hessian_directions.statistics.departure import median_interval
 from hessian_directions.statistics.intervals import Interval, IntervalAt
 from hessian_directions.statistics.proportions import TIE, as_low
@@ -367,25 +367,29 @@ def _random_flatness(evidence: Evidence, rule: Rule) -> Iterator[Row]:
         found = partial(_tau, evidence.population, gap)
         yield Row(
             f"t/N and {gap}",
-            found(0.5)[0],
+            found(0.5).value,
             _ends(found),
             "population.nc",
             partial(_related, evidence.population, 2 * rule["threshold"]),
         )
 
 
-def _ends(found: Callable[[float], tuple[float, float, float]]) -> IntervalAt:
+def _ends(found: Callable[[float], rank_correlation.Interval]) -> IntervalAt:
     """The interval of a statistic that comes with its value."""
-    return lambda confidence: found(confidence)[1:]
+
+    def interval(confidence: float) -> Interval:
+        both = found(confidence)
+        return both.low, both.high
+
+    return interval
 
 
-def _tau(population: xr.Dataset, gap: str, confidence: float) -> tuple[float, float, float]:
+def _tau(population: xr.Dataset, gap: str, confidence: float) -> rank_correlation.Interval:
     """τ within strata and its interval; what is not finite decides nothing."""
     reached = population.isel(member=population["reached"].values.astype(bool))
     if not np.isfinite([reached["mean_curvature"], reached[gap]]).all():
-        return math.nan, math.nan, math.nan
-    found = population_rules.random_flatness(population, gap, confidence)
-    return found.value, found.low, found.high
+        return rank_correlation.Interval(math.nan, math.nan, math.nan)
+    return population_rules.random_flatness(population, gap, confidence)
 
 
 def _related(population: xr.Dataset, tau: float, random: np.random.Generator) -> IntervalAt:
@@ -402,48 +406,34 @@ def _hidden_curvature(evidence: Evidence, rule: Rule) -> Iterator[Row]:
             float(evidence.visibility[network][name]) for name in ("trace", "trace_standard_error")
         )
         n_parameters = float(evidence.scores[network]["n_parameters"])
+        over_trace = partial(_log_interval, trace, error)
         for name, pair in zip(("λ_min", "λ_max"), ends):
             # N|λ|: what t would be if every direction were like this one.
             low, high = sorted(n_parameters * abs(bound) for bound in _bounds(pair))
             value = n_parameters * abs(float(pair["value"]))
+            of_every_direction = low / value * abs(trace), high / value * abs(trace)
             yield Row(
                 f"{network}, {name}",
                 _log10_quotient(value, abs(trace)),
-                partial(_log_interval, (low, high), trace, error),
+                partial(over_trace, (low, high)),
                 f"networks/{network}/eigenpairs.nc",
-                # The curvature is that of every direction.
-                _surely(
-                    partial(
-                        _log_interval,
-                        (low / value * abs(trace), high / value * abs(trace)),
-                        trace,
-                        error,
-                    )
-                ),
+                _surely(partial(over_trace, of_every_direction)),
             )
+    mean = partial(population_rules.hidden_curvature, evidence.population)
     for name, end in (("λ_min", "smallest"), ("λ_max", "largest")):
         decades = population_rules.hidden_decades(evidence.population, end)
-        if not decades.size:
-            continue
-        found = partial(_mean_decades, evidence.population)
-        yield Row(
-            f"population, {name}",
-            found(decades, 0.5)[0],
-            _ends(partial(found, decades)),
-            "population.nc",
-            _around(decades, 0.0, lambda values, found=found: _ends(partial(found, values))),  # type: ignore[misc]
-        )
-
-
-def _mean_decades(
-    population: xr.Dataset, decades: np.ndarray, confidence: float
-) -> tuple[float, float, float]:
-    found = population_rules.hidden_curvature(population, decades, confidence)
-    return found.value, found.low, found.high
+        if decades.size:
+            yield Row(
+                f"population, {name}",
+                mean(decades).value,
+                _ends(partial(mean, decades)),
+                "population.nc",
+                _around(decades, 0.0, lambda values: _ends(partial(mean, values))),
+            )
 
 
 def _log_interval(
-    numerator: Interval, trace: float, trace_error: float, confidence: float
+    trace: float, trace_error: float, numerator: Interval, confidence: float
 ) -> Interval:
     least, most = intervals.magnitude(trace, trace_error, confidence)
     return _log10_quotient(numerator[0], most), _log10_quotient(numerator[1], least)
