@@ -115,11 +115,7 @@ rule make_report:
     params:
         # Which figures are drawn from an artifact.
         figures={
-            figure: sorted(
-                resolved(path)
-                for paths in says["inputs"].values()
-                for path in ([paths] if isinstance(paths, str) else paths)
-            )
+            figure: sorted(map(resolved, paths_in(says["inputs"])))
             for figure, says in FIGURES.items()
         },
     run:

@@ -93,8 +93,7 @@ FIGURES = {
 # What each job took; a companion's jobs are not counted again.
 RECORDS = expand(f"{TRAINING}/checkpoint.run.json", network=NETWORK_NAMES)
 for name in (*OF_NETWORKS, *OF_PROFILE):
-    networks = OF_NETWORKS.get(name, [None])
-    for network in networks:
+    for network in OF_NETWORKS.get(name, [None]):
         for pattern in [artifact(name)] + ([shard(name)] if is_sharded(name) else []):
             RECORDS += [
                 record(path)
@@ -115,23 +114,24 @@ TABLES = {
 TABLES = {
     table: reads
     for table, reads in TABLES.items()
-    if all(
-        name in SHOWN
-        for name in (read.removesuffix("_record") for read in reads)
-        if name in registry.OF_PROFILES
-    )
+    if {read.removesuffix("_record") for read in reads} & {*registry.OF_PROFILES}
+    <= {*SHOWN}
 }
+
+
+def is_measured(read):
+    """Whether what a table reads is made in this run."""
+    if read == "history":
+        return TRAINS
+    name = read.removesuffix("_record")
+    return name in (*OF_NETWORKS, *OF_PROFILE) and is_computed(name)
+
+
 # Those whose numbers are set beside the archive's: of what is measured in this run, and no times.
 COMPARED = [
     table
     for table, reads in TABLES.items()
-    if table not in quantities.TIMES
-    and any(
-        TRAINS if read == "history" else name in made and is_computed(name)
-        for made in ({*OF_NETWORKS, *OF_PROFILE},)
-        for read in reads
-        for name in (read.removesuffix("_record"),)
-    )
+    if table not in quantities.TIMES and any(map(is_measured, reads))
 ]
 if SOURCE in ("recompute", "replicate"):
     TABLES = {table: TABLES[table] for table in COMPARED}
@@ -150,23 +150,24 @@ JUDGED = {"saddles", "saddle_traces", "population"} <= set(SHOWN)
 COMPARABLE = SOURCE in ("compute", "recompute") and is_archived(COMPLETE, ARCHIVE)
 
 
-# Targets in their own right: Snakemake does not re-make a file that is only on the way to one that exists.
-READ = [
-    path
-    for inputs in [
-        TABLE_INPUTS,
-        CLAIM_INPUTS,
-        *(says["inputs"] for says in DRAWINGS.values()),
+def paths_in(inputs):
+    """The files of named inputs, of one or of several each."""
+    return [
+        path
+        for paths in inputs.values()
+        for path in ([paths] if isinstance(paths, str) else paths)
     ]
-    for paths in inputs.values()
-    for path in ([paths] if isinstance(paths, str) else paths)
-]
+
+
+# Targets in their own right: Snakemake does not re-make a file that is only on the way to one that exists.
+READ = paths_in(TABLE_INPUTS) + paths_in(CLAIM_INPUTS)
+for says in DRAWINGS.values():
+    READ += paths_in(says["inputs"])
 if COMPUTES:
     READ += expand(f"{TRAINING}/checkpoint.safetensors", network=NETWORK_NAMES)
     for name in OF_NETWORKS:
         if registry.analysis(name).has_dataset:
-            paths = evidence(name)
-            READ += paths
+            READ += evidence(name)
         if tensors := registry.analysis(name).tensors:
             READ += expand(TENSORS[tensors], network=OF_NETWORKS[name])
 READ = sorted(set(READ))

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import typst
 import yaml
@@ -10,9 +9,6 @@ from stage import stage
 
 from hessian_directions.errors import ArtifactError
 from hessian_directions.reproduction import artifacts
-
-if TYPE_CHECKING:
-    from snakemake.script import snakemake
 
 with stage(snakemake) as job:
     folders = {

@@ -23,8 +23,8 @@ with stage(snakemake) as job:
     common = {key: configuration[key] for key in ("seed", "device", "precision", "threads")}
     folder = Path(job.output.report).parent
 
-    def link(path: str, said: str = "") -> tuple[str, str]:
-        return said or Path(path).name, os.path.relpath(path, folder)
+    def link(path: str) -> tuple[str, str]:
+        return Path(path).name, os.path.relpath(path, folder)
 
     def files(paths: list[str]) -> list[tuple[str, str]]:
         """Artifacts, and the figures that are drawn from them."""
@@ -42,11 +42,8 @@ with stage(snakemake) as job:
             paths = [path for path in paths if artifact_inputs.network_of(path) == network]
         return paths
 
-    given = {
-        name: job.input[name]
-        for name in (*registry.OF_NETWORKS, *registry.OF_PROFILES)
-        if job.input.get(name)
-    }
+    analyses = (*registry.OF_NETWORKS, *registry.OF_PROFILES)
+    given = {name: job.input[name] for name in analyses if job.input.get(name)}
     read, failed = artifact_inputs.load(given), artifact_inputs.failures(given)
     networks, labels = {}, {}
     for name, settings in configuration["networks"].items():
@@ -73,18 +70,10 @@ with stage(snakemake) as job:
     )
     compared = None
     if job.input.get("comparison"):
+        names = ("comparison", "comparison_verdicts", "comparison_summary")
+        numbers, verdicts, summary = paths = [job.input[name] for name in names]
         compared = comparison.page(
-            rows(job.input.comparison),
-            rows(job.input.comparison_verdicts),
-            Path(job.input.comparison_summary).read_text(),
-            [
-                link(path)
-                for path in (
-                    job.input.comparison,
-                    job.input.comparison_verdicts,
-                    job.input.comparison_summary,
-                )
-            ],
+            rows(numbers), rows(verdicts), Path(summary).read_text(), list(map(link, paths))
         )
     spent = None
     if job.input.records:
@@ -96,9 +85,7 @@ with stage(snakemake) as job:
             labels,
         )
     claims = rows(job.input.claims) if job.input.get("claims") else []
-    everything = [
-        path for name in (*registry.OF_NETWORKS, *registry.OF_PROFILES) for path in paths_of(name)
-    ]
+    everything = [path for name in analyses for path in paths_of(name)]
     html = document.render(
         networks,
         f"Profile {configuration['profile']}",

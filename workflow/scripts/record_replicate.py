@@ -1,15 +1,11 @@
 """What the archive keeps of a replicate beside its tables: its settings, and what made its weights."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import yaml
 from stage import stage
 
 from hessian_directions.reproduction import artifacts
-
-if TYPE_CHECKING:
-    from snakemake.script import snakemake
 
 with stage(snakemake) as job:
     made = {}

@@ -62,14 +62,9 @@ class Stage:
         """Whether it computes something of one network."""
         return bool(self.output.get("run") and self.wildcards.get("network"))
 
-    @property
-    def configuration(self) -> dict[str, Any]:
-        """The parameters that made the artifact."""
-        return dict(self.params.items())
-
     def provenance(self, data: Mapping[str, Any] | None = None) -> dict[str, Any]:
         return artifacts.provenance(
-            configuration=self.configuration,
+            configuration=dict(self.params.items()),
             seed=self.params.seed,
             threads=self.threads,
             device=self.params.device,
