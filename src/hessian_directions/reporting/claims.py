@@ -310,10 +310,10 @@ def _visible_on_average(entries: np.ndarray) -> False_:
 
 
 def _single_projection(evidence: Evidence, rule: Rule) -> Iterator[Row]:
-    networks = [network for network, *_ in _saddle_networks(evidence)]
     saddles = {one.subject for one in _sampled_saddles(evidence)}
+    saddles |= {network for network, *_ in _saddle_networks(evidence)}
     for one in _sampled(evidence):
-        if one.subject in saddles or one.subject in networks:
+        if one.subject in saddles:
             # 1 where κ₋κ₊ < 0; NaN stays NaN.
             hits = np.heaviside(-np.linalg.det(one.matrices), 0.0)
             yield Row(

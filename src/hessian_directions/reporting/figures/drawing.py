@@ -11,6 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import matplotlib.style
 import numpy as np
+import xarray as xr
 from matplotlib import ticker
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -231,8 +232,11 @@ def power_of_ten(value: float, digits: int = 2) -> str:
 
 # Slices
 
+# Bands of colour of a loss.
+N_LEVELS = 20
 
-def loss_levels(losses: Iterable[Any], n_levels: int = 14) -> tuple[Normalize, Array]:
+
+def loss_levels(losses: Iterable[Any]) -> tuple[Normalize, Array]:
     """Colour norm and contour levels that all the given losses share.
 
     Logarithmic where the finite losses are positive and span more than a factor of 30, else linear.
@@ -241,21 +245,21 @@ def loss_levels(losses: Iterable[Any], n_levels: int = 14) -> tuple[Normalize, A
     finite = finite[np.isfinite(finite)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
     if low > 0 and high > 30 * low:
-        levels = np.geomspace(low * (1 - 1e-9), high * (1 + 1e-9), n_levels + 1)
+        levels = np.geomspace(low * (1 - 1e-9), high * (1 + 1e-9), N_LEVELS + 1)
         return LogNorm(levels[0], levels[-1]), levels
     margin = 1e-9 * max(high - low, abs(high), 1e-300)
     if high - low <= margin:  # a constant: any range around it will do
         margin = 0.5 * abs(high) or 1.0
-    levels = np.linspace(low - margin, high + margin, n_levels + 1)
+    levels = np.linspace(low - margin, high + margin, N_LEVELS + 1)
     return Normalize(levels[0], levels[-1]), levels
 
 
-def signed_levels(values: Iterable[Any], n_levels: int = 16) -> tuple[Normalize, Array]:
+def signed_levels(values: Iterable[Any]) -> tuple[Normalize, Array]:
     """Colour norm and levels symmetric about zero, for losses relative to the origin's."""
     finite = np.concatenate([np.ravel(value) for value in values])
     finite = finite[np.isfinite(finite)]
     bound = float(np.abs(finite).max(initial=0.0)) * (1 + 1e-9) or 1.0
-    levels = np.linspace(-bound, bound, n_levels + 1)
+    levels = np.linspace(-bound, bound, 17)  # one of them zero
     return Normalize(-bound, bound), levels
 
 
@@ -299,6 +303,13 @@ def contour_slice(
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(ticker.MaxNLocator(4, steps=[1, 2, 5, 10], symmetric=True))
     return filled
+
+
+def loss_slice(ax: Axes, loss: xr.DataArray) -> ContourSet:
+    """Contours of a loss over its two coordinates, with levels of its own."""
+    norm, levels = loss_levels([loss.values])
+    alpha, beta = (loss[name].values for name in loss.dims)
+    return contour_slice(ax, alpha, beta, loss, norm, levels)
 
 
 def signed_slice(
@@ -404,25 +415,19 @@ def save(figure: Figure, *paths: str | Path) -> None:
 
 
 def save_animation(
-    path: str | Path,
-    figure: Figure,
-    draw_frame: Callable[[int], None],
-    n_frames: int,
-    seconds: float = 5.0,
-    n_colours: int = 64,
-    dpi: int = 110,
+    path: str | Path, figure: Figure, draw_frame: Callable[[int], None], n_frames: int
 ) -> None:
-    """Write a GIF of `n_frames` pictures that `draw_frame(i)` makes of the figure.
+    """Write a GIF of `n_frames` pictures that `draw_frame(i)` makes of the figure, in five seconds.
 
-    All frames share one palette, taken from the last one; the last frame stays for two seconds.
+    All frames share one palette of 64 colours, taken from the last one, which stays for two seconds more.
     """
     canvas = FigureCanvasAgg(figure)
-    figure.set_dpi(dpi)
+    figure.set_dpi(110)
     draw_frame(n_frames - 1)
     canvas.draw()
     figure.set_layout_engine("none")  # what was laid out once does not move
     last = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-    palette = last.quantize(n_colours)
+    palette = last.quantize(64)
     # Nothing below the lines moves (ticks and their labels above all): it is drawn once. The lines and
     # what lies above them, spines and titles, are drawn for each frame in the order that axes keep.
     redrawn = []
@@ -443,7 +448,7 @@ def save_animation(
                 ax.draw_artist(artist)
         picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
         frames.append(picture.quantize(palette=palette, dither=Image.Dither.NONE))
-    durations = [max(20, round(1000 * seconds / n_frames))] * n_frames  # ms
+    durations = [max(20, round(5000 / n_frames))] * n_frames  # ms
     durations[-1] += 2000
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -52,22 +52,21 @@ LEFT_OUT = (
 
 
 @styled
-def draw(population: xr.Dataset, generalization: str = "gap_loss") -> Figure:
-    """One panel a measure; colour and marker tell the label noise.
+def draw(population: xr.Dataset) -> Figure:
+    """The loss gap against each measure, a panel each; colour and marker tell the label noise.
 
     An axis is logarithmic where its values are positive and span more than a factor of three.
 
     Args:
-        population: The coordinate measure names variables (member), beside `generalization`,
-            label_noise, reached (member), and correlation (statistic, measure, generalization).
-        generalization: "gap_loss" or "gap_accuracy".
+        population: The coordinate measure names variables (member), beside gap_loss, label_noise,
+            reached (member), and correlation (statistic, measure, generalization).
     """
     names = _shown([str(name) for name in population["measure"].values])
     figure, axes = panel_grid(len(names), 4, 1.55, sharey=True)
     reached = population.isel(member=population["reached"].values.astype(bool))
     noise = reached["label_noise"].values
     styles = list(zip(np.unique(noise), cycle(COLOURS), cycle(MARKERS)))
-    gap = reached[generalization].values
+    gap = reached["gap_loss"].values
     for ax, name in zip(axes, names, strict=True):
         values = reached[name].values
         for level, colour, marker in styles:
@@ -80,8 +79,8 @@ def draw(population: xr.Dataset, generalization: str = "gap_loss") -> Figure:
         if gap.size and gap.min() > 0 and gap.max() > 3 * gap.min():
             log_axis(ax, "y")
         ax.set_xlabel(measure_symbol(name))
-    label_left(axes, GENERALIZATIONS.get(generalization, generalization))
-    tau = population["correlation"].sel(statistic="within_strata", generalization=generalization)
+    label_left(axes, GENERALIZATIONS["gap_loss"])
+    tau = population["correlation"].sel(statistic="within_strata", generalization="gap_loss")
     title_panels(axes, [rf"$\tau={float(tau.sel(measure=name)):+.2f}$" for name in names])
     legend_below(
         figure,

@@ -12,11 +12,10 @@ from hessian_directions.reporting.figures.drawing import (
     BLUE,
     DOUBLE,
     VERMILION,
-    contour_slice,
     legend_below,
     line_handle,
     loss_colorbar,
-    loss_levels,
+    loss_slice,
     mark,
     require,
     styled,
@@ -92,11 +91,7 @@ def _lines(ax: Axes, dataset: xr.Dataset, score: str) -> None:
 
 
 def _plane(block: SubFigure, ax: Axes, dataset: xr.Dataset) -> None:
-    surface = dataset["plane_loss"].sel(split="train").transpose("alpha", "beta")
-    norm, levels = loss_levels([surface.values], 20)
-    filled = contour_slice(
-        ax, surface["alpha"].values, surface["beta"].values, surface, norm, levels
-    )
+    filled = loss_slice(ax, dataset["plane_loss"].sel(split="train").transpose("alpha", "beta"))
     places = zip(dataset["network_alpha"].values[:3], dataset["network_beta"].values[:3])
     for number, (alpha, beta) in enumerate(places):
         mark(ax, float(alpha), float(beta), "s" if number else "+", "#FFD23F", 5.0)

@@ -17,7 +17,6 @@ from hessian_directions.reporting.figures.drawing import (
     styled,
     title_panels,
 )
-from hessian_directions.reporting.figures.trace_convergence import split_saddles
 
 FIGURES = {
     "trace_cost": {
@@ -40,7 +39,6 @@ def draw(
     traces: Mapping[str, xr.Dataset],
     labels: Mapping[str, str],
     seconds: Mapping[str, Mapping[str, Any]],
-    synthetic: xr.Dataset | None = None,
 ) -> Figure:
     """Relative root-mean-square error against passes (first) and, where known, against seconds.
 
@@ -57,12 +55,9 @@ def draw(
         labels: Printed names of the networks.
         seconds: Per network, a record with the seconds that each estimator took for all its
             samples.
-        synthetic: The same as one of `traces`, with a dimension `saddle` in front.
     """
-    panels: list[tuple[str, xr.Dataset, Mapping[str, float] | None]] = [
-        (name, dataset, None) for name, dataset in split_saddles(synthetic).items()
-    ]
-    panels += [(labels.get(name, name), traces[name], None) for name in traces]
+    panels: list[tuple[str, xr.Dataset, Mapping[str, float] | None]]
+    panels = [(labels.get(name, name), traces[name], None) for name in traces]
     panels += [(labels.get(name, name), traces[name], seconds[name]["seconds"]) for name in seconds]
     figure, axes = panel_grid(len(panels), 3, 1.9)
     present: set[str] = set()

@@ -17,9 +17,8 @@ from hessian_directions.reporting.figures.drawing import (
     PURPLE,
     SMALLEST,
     Array,
-    contour_slice,
     loss_colorbar,
-    loss_levels,
+    loss_slice,
     mark,
     require,
     styled,
@@ -122,11 +121,7 @@ def draw_trace(ax: Axes, epoch: Array, run: xr.Dataset) -> None:
 
 def draw_plane(ax: Axes, run: xr.Dataset) -> ContourSet:
     """Loss over the Hessian plane of the final weights."""
-    surface = run["loss_surface"].transpose("alpha_grid", "beta_grid")
-    norm, levels = loss_levels([surface.values], 20)
-    filled = contour_slice(
-        ax, surface["alpha_grid"].values, surface["beta_grid"].values, surface, norm, levels
-    )
+    filled = loss_slice(ax, run["loss_surface"].transpose("alpha_grid", "beta_grid"))
     ax.set_xlabel(r"$\alpha\,\|\eta\|$")
     ax.set_ylabel(r"$\beta\,\|\delta\|$")
     return filled
