@@ -704,15 +704,12 @@ def barriers(interpolation: Datasets) -> pd.DataFrame:
 
 def cost(records: Records) -> pd.DataFrame:
     """What each kind of job took: wall time, processor time and memory, from the run records."""
-    table = (
-        pd.DataFrame(records.values())
-        .groupby("rule")
-        .agg(
-            jobs=("wall_seconds", "size"),
-            wall_seconds=("wall_seconds", "sum"),
-            cpu_seconds=("cpu_seconds", "sum"),
-            peak_memory_mb=("peak_memory_bytes", "max"),
-        )
+    of_rules = pd.DataFrame(list(records.values())).groupby("rule")
+    table = of_rules.agg(
+        jobs=("wall_seconds", "size"),
+        wall_seconds=("wall_seconds", "sum"),
+        cpu_seconds=("cpu_seconds", "sum"),
+        peak_memory_mb=("peak_memory_bytes", "max"),
     )
     return table.assign(peak_memory_mb=table["peak_memory_mb"] / 1e6).reset_index()
 
