@@ -2,6 +2,8 @@
 
 import sys
 from collections.abc import Callable
+from numbers import Integral
+from typing import Any
 
 
 class HessianDirectionsError(Exception):
@@ -10,6 +12,10 @@ class HessianDirectionsError(Exception):
 
 class ConfigurationError(HessianDirectionsError):
     """A configuration key is unknown, missing or has a value that is not allowed."""
+
+
+class ArgumentError(ConfigurationError, ValueError):
+    """An argument of a function has a value that is not allowed."""
 
 
 class ModelError(HessianDirectionsError):
@@ -54,6 +60,12 @@ class LostProcessError(ProcessesError):
 
 class DependencyError(HessianDirectionsError):
     """A package is not installed that one of the extras brings."""
+
+
+def require_count(name: str, value: Any, least: int = 1) -> None:
+    """Refuse an argument that is no whole number, or too small a one."""
+    if not isinstance(value, Integral) or value < least:
+        raise ArgumentError(f"{name} must be a whole number, at least {least}, not {value!r}.")
 
 
 def as_program(name: str, work: Callable[[], str]) -> int:

@@ -6,6 +6,8 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from hessian_directions.errors import ArgumentError
+
 
 class Operator(Protocol):
     """A symmetric (N, N) matrix: the Hessian of an objective, a dense tensor, a diagonal.
@@ -37,8 +39,18 @@ class WithVectors(Protocol):
 
 
 def as_operator(source: Operator | HasHessian) -> Operator:
-    """The Hessian of an objective, or the operator itself."""
-    return source.hessian() if isinstance(source, HasHessian) else source
+    """The Hessian of an objective, or the operator itself.
+
+    Raises:
+        ArgumentError: It is neither.
+    """
+    H = source.hessian() if isinstance(source, HasHessian) else source
+    if not all(hasattr(H, name) for name in ("shape", "dtype", "device", "__matmul__")):
+        raise ArgumentError(
+            f"A {type(source).__name__} has no Hessian: give an Objective, or a matrix or operator "
+            "with shape, dtype, device and @."
+        )
+    return H
 
 
 @dataclass(frozen=True)

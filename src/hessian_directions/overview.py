@@ -24,7 +24,12 @@ import torch
 import xarray as xr
 from torch import nn
 
-from hessian_directions.errors import ConfigurationError, DependencyError
+from hessian_directions.errors import (
+    ArgumentError,
+    ConfigurationError,
+    DependencyError,
+    require_count,
+)
 from hessian_directions.geometry import slices, visibility
 from hessian_directions.geometry.directions import gaussian, unit
 from hessian_directions.geometry.localisation import localise
@@ -112,10 +117,8 @@ def analyze(
         ConfigurationError: A part is unknown, or the test data are no pair.
         HessianDirectionsError: What the objective and the parts raise.
     """
-    wanted = tuple(parts)
-    for part in wanted:
-        if part not in PARTS:
-            raise ConfigurationError(f"The part is {part!r}, not one of {', '.join(PARTS)}.")
+    wanted = _parts(parts)
+    _require_odd("n_points", n_points)
     objective = Objective(model, loss, data, targets, **options)
     other = None
     if test is not None:
@@ -139,6 +142,23 @@ def analyze(
     )
     report.compute(wanted)
     return report
+
+
+def _parts(parts: Iterable[str]) -> tuple[str, ...]:
+    """Parts of a report, or the name of one."""
+    wanted = (parts,) if isinstance(parts, str) else tuple(parts)
+    for part in wanted:
+        if part not in PARTS:
+            raise ConfigurationError(f"The part is {part!r}, not one of {', '.join(PARTS)}.")
+    return wanted
+
+
+def _require_odd(name: str, number: Any) -> None:
+    require_count(name, number, least=3)
+    if number % 2 == 0:
+        raise ArgumentError(
+            f"{name} must be odd, not {number}: a slice has its centre at the weights."
+        )
 
 
 @dataclass(frozen=True)
@@ -193,13 +213,14 @@ class Report:
         progress: bool = False,
     ) -> None:
         self.objective, self.test_objective = objective, test_objective
-        self.label, self.seed = label, seed
+        _require_odd("n_points", n_points)
+        self.label, self.seed = str(label), seed
         self._n_points, self._relative_error = n_points, relative_error
         self._line = _ProgressLine(progress)
 
     def compute(self, parts: Iterable[str] = PARTS) -> None:
         """Compute these parts, as far as that was not done, and what they need."""
-        missing = [part for part in parts if part not in self.__dict__]
+        missing = [part for part in _parts(parts) if part not in self.__dict__]
         if missing:
             self._line.write(self._prediction(missing))
             for part in missing:
@@ -453,9 +474,13 @@ class Report:
 
     @cached_property
     def _pairs_checked(self) -> xr.Dataset:
-        """The eigenpairs with the exact curvature along each, in float64 and without a product."""
-        pairs, precise = self.eigenpairs, in_float64(self.objective)
-        exact = precise.second_directional_derivative(pairs.vectors.double())
+        """The eigenpairs with the exact curvature along each, without a product, in float64 where the
+        network has it.
+        """
+        pairs, precise = self.eigenpairs, self.objective
+        if precise.self_test().precision == "float64":
+            precise = in_float64(precise)
+        exact = precise.second_directional_derivative(pairs.vectors.to(precise.dtype))
         return pairs.dataset().assign(exact_curvature=("pair", exact.cpu()))
 
     def _trace_dataset(self) -> xr.Dataset:

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from hessian_directions.arrays import as_tensor
+from hessian_directions.errors import ArgumentError
 from hessian_directions.seeds import as_generator
 
 Distribution = Literal["gaussian", "rademacher"]
@@ -67,10 +68,12 @@ def draw(
     """Draw K directions of N entries with mean 0 and variance 1 from a named distribution.
 
     Raises:
-        ValueError: The distribution is neither "gaussian" nor "rademacher".
+        ArgumentError: The distribution is neither "gaussian" nor "rademacher".
     """
     if distribution not in ("gaussian", "rademacher"):
-        raise ValueError(f'the distribution is {distribution!r}, not "gaussian" or "rademacher".')
+        raise ArgumentError(
+            f'the distribution is {distribution!r}, not "gaussian" or "rademacher".'
+        )
     generator = as_generator(seed, "directions")
     rows = torch.empty(k, n, dtype=dtype, device=device)
     for row in rows:
@@ -88,12 +91,14 @@ def unit(v: ArrayLike | Tensor) -> Tensor:
         v: (N,) or (N, K).
 
     Raises:
-        ValueError: A direction has length zero or is not finite.
+        ArgumentError: A direction has length zero or is not finite.
     """
     v = as_tensor(v)
     length = lengths(v)
     if not bool(((length > 0) & length.isfinite()).all()):
-        raise ValueError("a direction of length zero, or one that is not finite, has no unit form.")
+        raise ArgumentError(
+            "a direction of length zero, or one that is not finite, has no unit form."
+        )
     return v / length.to(v.dtype)
 
 

@@ -35,7 +35,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import WeakIdKeyDictionary
 
 from hessian_directions.autodiff.normalisation import over_channels
-from hessian_directions.autodiff.referee import kinks, nodes
+from hessian_directions.autodiff.referee import JUMPS, kinks, nodes, plain_name, requires_grad
 from hessian_directions.autodiff.substitutes import Substitutes
 from hessian_directions.errors import KinkError
 
@@ -147,12 +147,12 @@ class _Calls(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         kwargs = dict(kwargs or {})
-        name = _name(func)
+        name = plain_name(func)
         if name in _ELEMENTWISE or name in _LARGEST:
             if "input" in kwargs:
                 args = (kwargs.pop("input"), *args)
             return self.kinked(name, func, args, kwargs)
-        if name in _BRANCHES and _requires_grad((args, kwargs)):
+        if name in _BRANCHES and requires_grad((args, kwargs)):
             raise KinkError(_refusal(name))
         return func(*args, **kwargs)
 
@@ -171,7 +171,7 @@ class _Offsets(_Calls):
         self.nodes: set[Any] = set()
 
     def kinked(self, name: str, func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        if not _requires_grad((args, kwargs)):
+        if not requires_grad((args, kwargs)):
             self.offsets.append(None)
             return func(*args, **kwargs)
         # Copies tell what works in place, and where in the graph the operation begins.
@@ -229,18 +229,8 @@ class _Crossings(_Calls):
         return _of_largest(name, args, kwargs, delta, self._reach, self.recall(name, args))
 
 
-def _name(func: Callable[..., Any]) -> str:
-    """The plain name of a function or method, without the mark of those in place."""
-    name: str = func.__name__
-    return name[:-1] if name.endswith("_") and not name.startswith("__") else name
-
-
 def _refusal(name: str) -> str:
     return f"Where the slope of {name} jumps is not known: what kinks add cannot be corrected."
-
-
-def _requires_grad(value: Any) -> bool:
-    return any(isinstance(leaf, Tensor) and leaf.requires_grad for leaf in tree_leaves(value))
 
 
 def _primal(value: Any) -> Any:
@@ -459,11 +449,5 @@ def _slope(value: Any) -> Any:
 # --- what branches --------------------------------------------------------------------------------
 
 # Functions of numbers whose results jump, or may decide what is computed.
-_JUMPING = """
-    gt ge lt le greater greater_equal less less_equal sign sgn signbit heaviside copysign
-    round floor ceil trunc fix frac fmod remainder __mod__ floor_divide __floordiv__
-    argmax argmin argsort sort msort topk kthvalue median nanmedian mode quantile nanquantile
-    cummax cummin nonzero bucketize searchsorted aminmax
-    item tolist numpy __bool__ __float__ __int__ __index__
-"""
-_BRANCHES = frozenset(_JUMPING.split())
+_READING = "item tolist numpy __bool__ __float__ __int__ __index__"
+_BRANCHES = JUMPS.union(_READING.split())

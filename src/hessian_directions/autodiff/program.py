@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from functools import partial
-from types import CodeType, FunctionType, MethodType
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import torch
@@ -133,6 +134,7 @@ def private_copy(model: nn.Module) -> nn.Module:
             )
     if any(nn.parameter.is_lazy(parameter) for parameter in model.parameters()):
         raise ModelError("The network has parameters that have no shape yet: call it once.")
+    _refuse_overlaps(model)
     _refuse_references(model)
     twin = _deep_copy(model)
     for module in twin.modules():
@@ -157,19 +159,27 @@ def misleading_option(model: nn.Module) -> str | None:
 
 
 def references(function: Any, owned: set[int]) -> bool:
-    """Whether a function reaches any of these objects through its closure, defaults or globals."""
+    """Whether a function reaches any of these objects: through its closure, defaults or globals, or,
+    one level deep, through what these hold under a name that the function uses.
+    """
     if isinstance(function, partial):
         held = [function.func, *function.args, *function.keywords.values()]
         return any(_is_or_reaches(value, owned) for value in held)
+    if isinstance(function, nn.Module):
+        return _is_or_reaches(function, owned) or references(function.forward, owned)
     if isinstance(function, MethodType):
-        return id(function.__self__) in owned or references(function.__func__, owned)
+        names = _names(function.__func__)
+        return _is_or_reaches(function.__self__, owned, names) or references(
+            function.__func__, owned
+        )
     if not isinstance(function, FunctionType):
-        return False
+        call = vars(type(function)).get("__call__")
+        return isinstance(call, FunctionType) and references(MethodType(call, function), owned)
     cells = [cell.cell_contents for cell in function.__closure__ or () if _is_filled(cell)]
-    names = {name for code in _codes(function.__code__) for name in code.co_names}
+    names = _names(function)
     read = [function.__globals__[name] for name in names if name in function.__globals__]
     held = [*cells, *read, *(function.__defaults__ or ())]
-    return any(_is_or_reaches(value, owned) for value in held)
+    return any(_is_or_reaches(value, owned, names) for value in held)
 
 
 def owned_by(model: nn.Module) -> set[int]:
@@ -178,18 +188,54 @@ def owned_by(model: nn.Module) -> set[int]:
     return modules | {id(p) for p in model.parameters()}
 
 
-def _is_or_reaches(value: Any, owned: set[int]) -> bool:
+def keepers(model: nn.Module) -> set[int]:
+    """Identities of what else may keep something of a pass: a user's modules without parameters, and
+    objects whose methods are hooks.
+    """
+    modules = list(model.modules())
+    own = {id(m) for m in modules if not type(m).__module__.startswith("torch.")}
+    hooks = [
+        hook
+        for m in modules
+        for kind in (m._forward_hooks, m._forward_pre_hooks)
+        for hook in kind.values()
+    ]
+    return own | {id(hook.__self__) for hook in hooks if isinstance(hook, MethodType)}
+
+
+def _names(function: Any) -> set[str]:
+    """All names that a function of Python uses, of attributes too."""
+    if not isinstance(function, FunctionType):
+        return set()
+    return {name for code in _codes(function.__code__) for name in code.co_names}
+
+
+def _is_or_reaches(value: Any, owned: set[int], names: Set[str] = frozenset()) -> bool:
     if id(value) in owned:
         return True
     if isinstance(value, nn.Module):
-        return any(id(p) in owned for p in value.parameters())
+        parts = [*value.modules(), *value.parameters()]
+        return any(id(part) in owned for part in parts)
+    if isinstance(value, Mapping | list | tuple | set):
+        held = value.values() if isinstance(value, Mapping) else value
+        return any(id(part) in owned for part in held)
     if isinstance(value, FunctionType | MethodType | partial):
         # A function that closures refer to, one level deep: what is global is not searched on.
         inner = value.__closure__ if isinstance(value, FunctionType) else ()
         cells = [cell.cell_contents for cell in inner or () if _is_filled(cell)]
         bound = [value.__self__] if isinstance(value, MethodType) else []
         return any(id(part) in owned for part in cells + bound)
-    return False
+    if isinstance(value, type | ModuleType):
+        return False
+    return any(id(part) in owned for name, part in _attributes_of(value) if name in names)
+
+
+def _attributes_of(value: Any) -> Iterable[tuple[str, Any]]:
+    """What an object holds, and what the parts of it that are dictionaries do, under its name."""
+    for name, part in getattr(value, "__dict__", {}).items():
+        yield name, part
+        for inner in part.values() if isinstance(part, dict) else ():
+            yield name, inner
 
 
 def _is_filled(cell: Any) -> bool:
@@ -205,6 +251,34 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             yield from _codes(constant)
+
+
+def _refuse_overlaps(model: nn.Module) -> None:
+    """Two parameters in the same memory are one number that would be counted twice."""
+    places: dict[Any, list[tuple[str, Tensor]]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and parameter.layout == torch.strided:
+            memory = parameter.untyped_storage()
+            places.setdefault(memory._cdata, []).append((name, parameter))
+    for shared in places.values():
+        if len(shared) < 2:
+            continue
+        numbers = [_addresses(parameter) for _, parameter in shared]
+        for (a, first), (b, second) in itertools.combinations(zip(shared, numbers), 2):
+            if bool(torch.isin(first, second).any()):
+                raise ModelError(
+                    f"The parameters {a[0]!r} and {b[0]!r} share memory without being one parameter: "
+                    "tie them by assigning the one to the other."
+                )
+
+
+def _addresses(parameter: Tensor) -> Tensor:
+    """Where in its memory each of its numbers begins [bytes]."""
+    size, start = parameter.element_size(), int(parameter.storage_offset())
+    strides = zip(parameter.shape, parameter.stride(), strict=True)
+    end = sum((int(n) - 1) * int(step) for n, step in strides)
+    numbers = torch.arange(start * size, (start + end + 1) * size, size)
+    return numbers.as_strided(parameter.shape, parameter.stride()).reshape(-1)
 
 
 def _refuse_references(model: nn.Module) -> None:

@@ -22,6 +22,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from hessian_directions.arrays import of_kind
 from hessian_directions.cost import Cost
 from hessian_directions.errors import ModelError
 
@@ -29,8 +30,16 @@ from hessian_directions.errors import ModelError
 KINKS = (
     *("abs", "max", "min", "amax", "amin", "clamp", "threshold", "adaptivemaxpool", "multimargin"),
     *("relu", "leakyrelu", "prelu", "rrelu", "hardtanh", "hardsigmoid", "hardswish"),
-    *("hardshrink", "softshrink", "multilabelmargin"),
+    *("hardshrink", "softshrink", "multilabelmargin", "fmax", "fmin"),
 )
+# Functions of numbers whose results jump, so that what is computed with them may have a kink.
+_JUMPING = """
+    gt ge lt le greater greater_equal less less_equal sign sgn signbit heaviside copysign
+    round floor ceil trunc fix frac fmod remainder __mod__ floor_divide __floordiv__
+    argmax argmin argsort sort msort topk kthvalue median nanmedian mode quantile nanquantile
+    cummax cummin nonzero bucketize searchsorted aminmax
+"""
+JUMPS = frozenset(_JUMPING.split())
 
 
 class FirstPass(NamedTuple):
@@ -40,7 +49,8 @@ class FirstPass(NamedTuple):
         value: L(θ).
         changes_its_parameters: Whether it leaves other parameters than it found.
         rounds_to: The lowest precision that numbers are cast to on their way through it.
-        kinks: The operations between parameters and loss whose slope jumps, by name.
+        kinks: The operations between parameters and loss whose slope jumps, by name, and those of
+            `JUMPS` whose arguments depend on the parameters.
         reads_numbers: Whether it turns tensors into numbers, which it may branch on.
     """
 
@@ -157,9 +167,12 @@ class Referee:
     def first_pass(self, theta: Tensor) -> FirstPass:
         """L(θ), and what the network is seen to do on the way."""
         self.values += 1
-        with self._at(theta), _Watch(self._foreign) as watch:
+        with self._at(theta), _Jumps() as jumps, _Watch(self._foreign) as watch:
             loss = self._forward()
-        if watch.reads_foreign:
+        steps = list(nodes(loss))
+        # What an earlier pass of the network left has a graph that ends at the user's parameters.
+        left = {id(getattr(step, "variable", None)) for step in steps} & set(map(id, self._foreign))
+        if watch.reads_foreign or left:
             raise ModelError(
                 "The loss reads the network's own parameters by another way than its outputs: it "
                 "would not follow them; return what it needs from the network."
@@ -168,7 +181,7 @@ class Referee:
             value=float(loss.detach()),
             changes_its_parameters=not self.stands_at(theta),
             rounds_to=watch.lowest or theta.dtype,
-            kinks=kinks(nodes(loss)),
+            kinks=sorted({*kinks(steps), *jumps.met}),
             reads_numbers=watch.reads_numbers,
         )
 
@@ -215,8 +228,10 @@ class Referee:
         self._loss = self._make_loss(model)
         parts = theta.split([parameter.numel() for parameter in self._parameters])
         with torch.no_grad():
+            model.train()
             for parameter, part in zip(self._parameters, parts):
                 parameter.copy_(part.view_as(parameter))
+            model.eval()  # what it computes of its weights there is that of these weights
         with torch.enable_grad(), self._without_onednn():
             yield
 
@@ -260,6 +275,31 @@ class _Watch(TorchDispatchMode):
         return result
 
 
+class _Jumps(TorchFunctionMode):
+    """Notes which functions of `JUMPS` are called with numbers that depend on the parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.met: set[str] = set()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = plain_name(func)
+        if name in JUMPS and requires_grad((args, kwargs)):
+            self.met.add(name)
+        return func(*args, **(kwargs or {}))
+
+
+def plain_name(func: Callable[..., Any]) -> str:
+    """The name of a function or method, without the mark of those in place."""
+    name: str = func.__name__
+    return name[:-1] if name.endswith("_") and not name.startswith("__") else name
+
+
+def requires_grad(value: Any) -> bool:
+    """Whether a tensor in a tree does."""
+    return any(isinstance(leaf, Tensor) and leaf.requires_grad for leaf in tree_leaves(value))
+
+
 class _HardSigmoid(TorchFunctionMode):
     """Written out: PyTorch's has no second backward pass."""
 
@@ -273,8 +313,8 @@ class _HardSigmoid(TorchFunctionMode):
 
 
 def cast(batch: Any, dtype: torch.dtype, device: torch.device) -> Any:
-    """A tree of tensors on a device, its real numbers in a precision; integers stay integers."""
-    return tree_map(lambda t: t.to(device, dtype if t.is_floating_point() else None), batch)
+    """A tree of tensors on a device, in a precision; integers stay integers."""
+    return tree_map(lambda t: t.to(device=device, dtype=of_kind(t, dtype)), batch)
 
 
 def nodes(result: Tensor, before: Iterable[Any] = ()) -> Iterator[Any]:

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from hessian_directions.arrays import as_tensor
+from hessian_directions.errors import ArgumentError
 from hessian_directions.random_vectors import (
     Distribution,
     draw,
@@ -51,7 +52,7 @@ def filter_normalised(
         Tensor of the same shape, dtype and device.
 
     Raises:
-        ValueError: The direction has not as many entries as the network has parameters.
+        ArgumentError: The direction has not as many entries as the network has parameters.
     """
     direction = as_tensor(direction)
     if isinstance(network, nn.Module):
@@ -59,7 +60,7 @@ def filter_normalised(
     parameters = [p.detach() for p in network]
     n_parameters = sum(p.numel() for p in parameters)
     if direction.shape[0] != n_parameters:
-        raise ValueError(
+        raise ArgumentError(
             f"the direction has {direction.shape[0]} entries, the network {n_parameters} parameters."
         )
     columns = direction.reshape(n_parameters, -1)
@@ -92,7 +93,7 @@ def orthonormalise(V: ArrayLike | Tensor) -> Tensor:
         (N, K), same dtype and device.
 
     Raises:
-        ValueError: The columns are linearly dependent to rounding.
+        ArgumentError: The columns are linearly dependent to rounding.
     """
     V = as_tensor(V)
     n, k = V.shape
@@ -102,6 +103,6 @@ def orthonormalise(V: ArrayLike | Tensor) -> Tensor:
     diagonal = R.diagonal()
     floor = max(n, k) * torch.finfo(V.dtype).eps * lengths(V)
     if k > n or bool((diagonal.abs() <= floor).any()):
-        raise ValueError("the directions are linearly dependent.")
+        raise ArgumentError("the directions are linearly dependent.")
     turned: Tensor = Q * diagonal.sign()
     return turned

@@ -215,12 +215,14 @@ def rescale(model: nn.Module, scale: float) -> nn.Module:
         A rescaled copy.
 
     Raises:
-        ModelError: s is not positive, or the model has no two such layers.
+        ModelError: s is not positive, the model has no two such layers, or they are not plain.
     """
     if not 0 < scale < float("inf"):
         raise ModelError(f"The scale is {scale}, but must be positive and finite.")
     rescaled = copy.deepcopy(model)
     first, second = _layers_around_relu(rescaled)
+    for layer in (first, second):
+        _require_plain(layer, rescaled)
     with torch.no_grad():
         for parameter in first.parameters():
             parameter.mul_(scale)
@@ -236,6 +238,16 @@ def rescaling_factors(model: nn.Module, scale: float) -> Tensor:
             parameter.fill_(1)
     trainable = [p for p in rescale(ones, scale).parameters() if p.requires_grad]
     return torch.cat([p.detach().reshape(-1) for p in trainable])
+
+
+def _require_plain(layer: nn.Linear, model: nn.Module) -> None:
+    """Refuse a layer whose results its weights and biases alone do not tell, or that is used twice."""
+    hooked = layer._forward_hooks or layer._forward_pre_hooks
+    used = sum(part is layer for part in _in_sequence(model))
+    if hooked or type(layer) is not nn.Linear or used > 1:
+        raise ModelError(
+            "The layers to be rescaled must be plain: no hooks, no parametrization, used once."
+        )
 
 
 def _layers_around_relu(model: nn.Module) -> tuple[nn.Linear, nn.Linear]:

@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, special
 
+from hessian_directions.errors import ArgumentError
+
 Floats = NDArray[np.float64]
 
 
@@ -30,11 +32,11 @@ def principal_curvatures(M: ArrayLike) -> tuple[Floats, Floats]:
         κ₋ and κ₊, each of shape (…), float64.
 
     Raises:
-        ValueError: The last two axes are not 2×2.
+        ArgumentError: The last two axes are not 2×2.
     """
     matrices = np.asarray(M, dtype=np.float64)
     if matrices.shape[-2:] != (2, 2):
-        raise ValueError(f"the matrices have the shape {matrices.shape}, not (…, 2, 2).")
+        raise ArgumentError(f"the matrices have the shape {matrices.shape}, not (…, 2, 2).")
     A, B, C = matrices[..., 0, 0], matrices[..., 0, 1], matrices[..., 1, 1]
     centre, radius = (A + C) / 2, np.hypot((A - C) / 2, B)
     return centre - radius, centre + radius
@@ -174,12 +176,12 @@ def critical_dimension_of_density(
         (NaN).
 
     Raises:
-        ValueError: Fewer than two probes, which have no standard error.
+        ArgumentError: Fewer than two probes, which have no standard error.
     """
     values, counts = np.asarray(nodes, np.float64), n_parameters * np.asarray(weights, np.float64)
     n_probes = len(values)
     if n_probes < 2:
-        raise ValueError("a standard error needs at least two probes.")
+        raise ArgumentError("a standard error needs at least two probes.")
     pooled = critical_dimension(values.ravel(), counts.ravel() / n_probes)
     if pooled in (0.0, math.inf):
         return CriticalDimension(pooled, math.nan)

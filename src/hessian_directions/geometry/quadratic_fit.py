@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
+from hessian_directions.errors import ArgumentError
 from hessian_directions.geometry.principal_curvatures import principal_curvatures
 
 Floats = NDArray[np.float64]
@@ -75,7 +76,7 @@ def fit_quadratic(x: ArrayLike, y: ArrayLike, values: ArrayLike) -> QuadraticFit
         The fit of each surface, in float64.
 
     Raises:
-        ValueError: The points do not determine a quadratic: fewer than six, or on one conic.
+        ArgumentError: The points do not determine a quadratic: fewer than six, or on one conic.
     """
     x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     values = np.asarray(values, dtype=np.float64)
@@ -84,7 +85,7 @@ def fit_quadratic(x: ArrayLike, y: ArrayLike, values: ArrayLike) -> QuadraticFit
     X, Y = x / across, y / along
     design = np.stack([np.ones_like(X), X, Y, X**2 / 2, X * Y, Y**2 / 2], axis=1)
     if np.linalg.matrix_rank(design) < N_COEFFICIENTS:
-        raise ValueError(f"{len(x)} points do not determine a quadratic of two variables.")
+        raise ArgumentError(f"{len(x)} points do not determine a quadratic of two variables.")
     # Differences from a value of the surface keep the digits that a large constant would take.
     reference = values[..., :1]
     with np.errstate(invalid="ignore"):
@@ -161,7 +162,7 @@ def fit_discs(radii: Sequence[float] | Floats, rings: ArrayLike, centre: ArrayLi
         Fits of shape (…, R); NaN where a loss in the disc is not finite.
 
     Raises:
-        ValueError: A ring has fewer than five points, so that the first disc has no fit.
+        ArgumentError: A ring has fewer than five points, so that the first disc has no fit.
     """
     rings = np.asarray(rings, dtype=np.float64)
     radii = np.asarray(radii, dtype=np.float64)

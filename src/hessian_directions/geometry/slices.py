@@ -19,7 +19,12 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from hessian_directions.arrays import Floats, as_floats, as_tensor
-from hessian_directions.errors import ArtifactError, ConfigurationError, NonFiniteError
+from hessian_directions.errors import (
+    ArgumentError,
+    ArtifactError,
+    ConfigurationError,
+    NonFiniteError,
+)
 from hessian_directions.geometry.directions import filter_normalised, gaussian, lengths, unit
 from hessian_directions.objectives.objective import Objective
 from hessian_directions.operators import HasHessian, Operator, WithVectors, as_operator
@@ -147,7 +152,7 @@ def surface(
 
     Raises:
         ConfigurationError: The coordinates do not ascend or do not contain 0.
-        ValueError: The directions are not two vectors of N entries.
+        ArgumentError: The directions are not two vectors of N entries.
     """
     if directions is None:
         directions, normalisation = plane_directions(objective, plane, seed), NORMALISATIONS[plane]
@@ -337,7 +342,7 @@ def both_ends(vectors: Tensor) -> Tensor:
 def _require_shape(directions: Tensor, objective: Objective, k: int | None) -> None:
     n = objective.n_parameters
     if directions.ndim != 2 or directions.shape[0] != n or k not in (None, directions.shape[1]):
-        raise ValueError(
+        raise ArgumentError(
             f"the directions have the shape {tuple(directions.shape)}, not ({n}, {k or 'K'})."
         )
 

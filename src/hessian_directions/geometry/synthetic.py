@@ -13,6 +13,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from hessian_directions.errors import ArgumentError
 from hessian_directions.operators import DiagonalOperator
 
 
@@ -47,7 +48,7 @@ class SaddleModel(nn.Module):
         n_positive: ñ, the number of positive ones, 0 ≤ ñ ≤ 2n.
 
     Raises:
-        ValueError: n < 1, or ñ is not between 0 and 2n.
+        ArgumentError: n < 1, or ñ is not between 0 and 2n.
     """
 
     signs: Tensor
@@ -77,7 +78,9 @@ def mean_of_outputs(outputs: Tensor, targets: Tensor) -> Tensor:
 
 def _signs(n: int, n_positive: int) -> Tensor:
     if n < 1 or not 0 <= n_positive <= 2 * n:
-        raise ValueError(f"a saddle needs n ≥ 1 and 0 ≤ ñ ≤ 2n, not n = {n} and ñ = {n_positive}.")
+        raise ArgumentError(
+            f"a saddle needs n ≥ 1 and 0 ≤ ñ ≤ 2n, not n = {n} and ñ = {n_positive}."
+        )
     signs = torch.full((2 * n,), -1.0, dtype=torch.float64)
     signs[:n_positive] = 1.0
     return signs

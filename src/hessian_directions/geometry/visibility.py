@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from hessian_directions.errors import ArgumentError, require_count
 from hessian_directions.geometry.directions import gaussian
 from hessian_directions.geometry.principal_curvatures import principal_curvatures, visibility
 from hessian_directions.operators import HasHessian, Operator, as_operator
@@ -59,13 +60,13 @@ def formula(
         the known ones.
 
     Raises:
-        ValueError: The spectrum is zero, so that r is not defined.
+        ArgumentError: The spectrum is zero, so that r is not defined.
     """
     values = np.asarray(eigenvalues, dtype=np.float64)
     trace = float(values.sum()) + rest_trace
     frobenius = math.hypot(float(np.linalg.norm(values)), rest_frobenius)
     if frobenius == 0:
-        raise ValueError("a Hessian that is zero has no visibility.")
+        raise ArgumentError("a Hessian that is zero has no visibility.")
     r, scaled = trace / frobenius, np.abs(values) / frobenius
     cubes = float(((values / frobenius) ** 3).sum())
     return Formula(
@@ -161,6 +162,8 @@ def sample_projections(
         (S, 2, 2), float64. Cost: 2S products with H. Memory: 4·chunk·N·itemsize bytes and what H
         needs for 2·chunk products.
     """
+    require_count("n_samples", n_samples)
+    require_count("chunk", chunk)
     H, generator = as_operator(H), as_generator(seed, "projections")
     n, clock = H.shape[0], Clock(n_samples, "planes", progress)
     M = np.empty((n_samples, 2, 2))
@@ -203,12 +206,14 @@ def first_negative_dimension(
         2·max_dimension·N·itemsize bytes.
 
     Raises:
-        ValueError: max_dimension is not between 1 and N.
+        ArgumentError: max_dimension is not between 1 and N.
     """
     H, generator = as_operator(H), as_generator(seed, "subspaces")
     n, clock = H.shape[0], Clock(n_samples, "samples", progress)
     if not 1 <= max_dimension <= n:
-        raise ValueError(f"the largest dimension must lie between 1 and {n}, not {max_dimension}.")
+        raise ArgumentError(
+            f"the largest dimension must lie between 1 and {n}, not {max_dimension}."
+        )
     eps = torch.finfo(H.dtype).eps
     first = np.empty(n_samples, dtype=np.int64)
     for i in range(n_samples):

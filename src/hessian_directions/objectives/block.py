@@ -24,6 +24,8 @@ def freeze_others(model: nn.Module, block: Block) -> None:
         ModelError: A name or pattern matches no trainable parameter, or the function chooses none.
     """
     named = [(n, p) for n, p in model.named_parameters(remove_duplicate=False) if p.requires_grad]
+    if not isinstance(block, str | Iterable) and not callable(block):
+        raise ModelError(f"parameters: {block!r} is no name, list of names or function.")
     if callable(block):
         kept = [parameter for name, parameter in named if block(name, parameter)]
         if not kept:
@@ -31,13 +33,19 @@ def freeze_others(model: nn.Module, block: Block) -> None:
     else:
         kept = []
         for pattern in [block] if isinstance(block, str) else list(block):
-            found = [parameter for name, parameter in named if fnmatchcase(name, pattern)]
+            # Names that were taken from a wrapper of the network, which is off here.
+            plain = pattern.removeprefix("module.").replace("_orig_mod.", "")
+            found = _matching(named, pattern) or _matching(named, plain)
             if not found:
                 raise _nothing(repr(pattern), named)
             kept += found
     in_block = {id(parameter) for parameter in kept}
     for _, parameter in named:
         parameter.requires_grad_(id(parameter) in in_block)
+
+
+def _matching(named: list[tuple[str, nn.Parameter]], pattern: str) -> list[nn.Parameter]:
+    return [parameter for name, parameter in named if fnmatchcase(name, pattern)]
 
 
 def _nothing(what: str, named: list[tuple[str, nn.Parameter]]) -> ModelError:

@@ -7,7 +7,6 @@ Nothing here is checked against anything or counted: `self_test` decides which w
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial, wraps
@@ -19,7 +18,7 @@ from torch.func import vmap
 from torch.nn.modules.conv import _ConvNd
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
-from hessian_directions.arrays import aligned
+from hessian_directions.arrays import aligned, moved
 from hessian_directions.autodiff import kinks
 from hessian_directions.autodiff.double_backward import DoubleBackward, FoldingError
 from hessian_directions.autodiff.folding import Folding, foldings
@@ -119,6 +118,7 @@ class Evaluation:
         self.dtype, self.device = kinds.pop()
         if self.dtype not in (torch.float32, torch.float64):
             raise ModelError(f"Parameters are {self.dtype}, but must be float32 or float64.")
+        _refuse_coarse_parameters(model, self.dtype)
         # Not run itself: what a network keeps of a pass is in no copy of it.
         self.model = model
         self.loss = loss.to(self.dtype, self.device)
@@ -161,7 +161,7 @@ class Evaluation:
         """In another precision, on another device, over other samples; by the same ways."""
         model = self.model
         if dtype is not None or device is not None:
-            model = copy.deepcopy(model).to(dtype=dtype, device=device)
+            model = moved(model, dtype, device)
         return Evaluation(
             model,
             list(self.shapes),
@@ -542,6 +542,16 @@ def depends_on_batches(is_sum: bool) -> ModelError:
 def n_rows(batch: Batch) -> int:
     """The number of samples in a batch."""
     return len(tree_leaves(batch)[0])
+
+
+def _refuse_coarse_parameters(model: nn.Module, dtype: torch.dtype) -> None:
+    """Frozen ones of less precision make the network compute in theirs, beside the trainable ones."""
+    for name, parameter in model.named_parameters():
+        if parameter.is_floating_point() and parameter.dtype.itemsize < dtype.itemsize:
+            raise ModelError(
+                f"The frozen parameter {name!r} is {parameter.dtype}, the trainable ones are {dtype}: "
+                "give the network all of its parameters in one precision."
+            )
 
 
 def _is_real(leaf: Any) -> bool:

@@ -8,8 +8,9 @@ sum by adding. A loss that is none of these is found out by the self-test.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from functools import partial
+from types import MethodType
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils._pytree import tree_leaves
 
+from hessian_directions.arrays import moved, of_kind
 from hessian_directions.autodiff.program import convention
 from hessian_directions.errors import ModelError
 
@@ -43,7 +45,12 @@ class ModelLoss:
 
 # Their mean over classes given as numbers is weighted, and leaves out the targets to be ignored.
 _CLASSIFYING = {nn.CrossEntropyLoss, nn.NLLLoss, functional.cross_entropy, functional.nll_loss}
-KNOWN = {"torch.nn.functional", "torch.nn.modules.loss"}
+_OF_PYTORCH = {
+    value
+    for part in (functional, nn.modules.loss)
+    for value in vars(part).values()
+    if callable(value)
+}
 _SQUARED = {nn.MSELoss, functional.mse_loss}
 
 
@@ -84,39 +91,28 @@ class BatchLoss:
         self.takes_model = isinstance(loss, ModelLoss)
         if isinstance(loss, ModelLoss):
             loss = loss.function
-        self.original = copy.deepcopy(loss) if isinstance(loss, nn.Module) else loss
-        kind, options = _kind_and_options(loss)
+        self.original = _copied(loss, None, None)
+        kind, options = _kind_and_options(self.original)
+        known = _OF_PYTORCH | {mean_squared_error}
+        self.is_known = isinstance(kind, Hashable) and kind in known
         reduction = options.get("reduction", "mean")
-        if reduction not in ("mean", "sum", "batchmean") or options.keys() & {
-            "size_average",
-            "reduce",
-        }:
+        obsolete = options.keys() & {"size_average", "reduce"}
+        if self.is_known and (reduction not in ("mean", "sum", "batchmean") or obsolete):
             raise ModelError(
                 f"The loss has reduction {reduction!r}, but 'mean' or 'sum' is needed."
             )
         self.total = reduction == "sum"
-        self.is_known = getattr(kind, "__module__", "") in KNOWN or kind is mean_squared_error
         self._weight: Tensor | None = None
         self._ignored: int | None = None
-        if kind in _CLASSIFYING:
+        if self.is_known and kind in _CLASSIFYING:
             self._weight = options.get("weight")
             self._ignored = options.get("ignore_index", -100)
-        self._squared = kind in _SQUARED and not options.keys() - {"reduction"}
+        self._squared = self.is_known and kind in _SQUARED and not options.keys() - {"reduction"}
 
     def to(self, dtype: torch.dtype | None, device: torch.device | str | None) -> BatchLoss:
         """With its tensors in another precision or on another device."""
-
-        def move(value: Any) -> Any:
-            if not isinstance(value, Tensor):
-                return value
-            return value.to(device, dtype if value.is_floating_point() else None)
-
         other = copy.copy(self)
-        if isinstance(self.original, nn.Module):
-            other.original = copy.deepcopy(self.original).to(dtype=dtype, device=device)
-        elif isinstance(self.original, partial):
-            given = {key: move(value) for key, value in self.original.keywords.items()}
-            other.original = partial(self.original.func, *self.original.args, **given)
+        other.original = _copied(self.original, dtype, device)
         return other
 
     @property
@@ -167,12 +163,36 @@ class BatchLoss:
         return float(weight[targets[valid]].sum()) / per_sample
 
 
-def _kind_and_options(loss: Loss) -> tuple[Any, Mapping[str, Any]]:
-    """The plain loss and what it is given."""
+def _copied(loss: Any, dtype: torch.dtype | None, device: torch.device | str | None) -> Any:
+    """A loss with copies of the tensors that it holds, in a precision, on a device."""
+    if isinstance(loss, nn.Module):
+        return moved(loss, dtype, device)
+    if _is_of_module(loss):
+        return getattr(moved(loss.__self__, dtype, device), loss.__name__)
     if isinstance(loss, partial):
-        return loss.func, loss.keywords
+        given = {key: _copied(value, dtype, device) for key, value in loss.keywords.items()}
+        return partial(_copied(loss.func, dtype, device), *loss.args, **given)
+    if isinstance(loss, Tensor):
+        return loss.detach().to(device=device, dtype=of_kind(loss, dtype), copy=True)
+    return loss
+
+
+def _is_of_module(loss: Any) -> bool:
+    return isinstance(loss, MethodType) and isinstance(loss.__self__, nn.Module)
+
+
+def _kind_and_options(loss: Any) -> tuple[Any, Mapping[str, Any]]:
+    """The plain loss and what it is given.
+
+    Of a module the class whose `forward` it has: one that adds nothing to PyTorch's is PyTorch's.
+    """
+    if isinstance(loss, partial):
+        kind, options = _kind_and_options(loss.func)
+        return kind, {**options, **loss.keywords}
+    if _is_of_module(loss) and loss.__name__ == "forward":
+        return _kind_and_options(loss.__self__)
     if isinstance(loss, nn.Module):
         names = ("reduction", "weight", "ignore_index")
         options = {name: getattr(loss, name) for name in names if hasattr(loss, name)}
-        return type(loss), options
+        return next(kind for kind in type(loss).__mro__ if "forward" in vars(kind)), options
     return loss, {"reduction": getattr(loss, "reduction", "mean")}

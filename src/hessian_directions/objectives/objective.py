@@ -23,9 +23,15 @@ from torch import Tensor, nn
 
 from hessian_directions.arrays import as_tensor
 from hessian_directions.autodiff.modes import Parameters
-from hessian_directions.autodiff.program import owned_by, private_copy, references
+from hessian_directions.autodiff.program import keepers, owned_by, private_copy, references
 from hessian_directions.cost import Cost
-from hessian_directions.errors import DataError, HessianDirectionsError, ModelError, NonFiniteError
+from hessian_directions.errors import (
+    DataError,
+    HessianDirectionsError,
+    ModelError,
+    NonFiniteError,
+    require_count,
+)
 from hessian_directions.objectives.block import Block, freeze_others
 from hessian_directions.objectives.evaluation import Evaluation
 from hessian_directions.objectives.gauss_newton import GaussNewtonTest, prove_gauss_newton
@@ -144,8 +150,12 @@ class Objective:
         parameters: Block | None = None,
         group: torch.distributed.ProcessGroup | None = None,
     ) -> None:
-        if batch_size < 1 or vectors_at_once < 1:
-            raise ModelError("batch_size and vectors_at_once must be at least 1.")
+        if not isinstance(model, nn.Module):
+            raise ModelError(
+                f"The network is a {type(model).__name__}, but a torch.nn.Module is needed."
+            )
+        require_count("batch_size", batch_size)
+        require_count("vectors_at_once", vectors_at_once)
         self.vectors_at_once = vectors_at_once
         self.cost = Cost()
         processes = Processes(group, next((p.device for p in model.parameters()), "cpu"))
@@ -156,7 +166,8 @@ class Objective:
                     freeze_others(twin, parameters)
                 names = [name for name, p in twin.named_parameters() if p.requires_grad]
                 batch_loss = BatchLoss(loss)
-                if references(batch_loss.original, owned_by(model)):
+                given = loss.function if isinstance(loss, ModelLoss) else loss
+                if references(given, owned_by(model) | keepers(model)):
                     raise ModelError(
                         "The loss refers to the network itself, of which a copy is studied: return "
                         "what it needs from the network, or use the one that a ModelLoss is given."

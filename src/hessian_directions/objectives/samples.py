@@ -9,6 +9,7 @@ sample: a pair (inputs, targets), or whatever a loss of the network and a batch 
 from __future__ import annotations
 
 import array
+import copy
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
@@ -75,6 +76,11 @@ class InMemory(Samples):
     def __init__(self, batch: Batch) -> None:
         self.batch, self.count = batch, _count(batch)
         self._versions = self._present_versions()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> InMemory:
+        """What is copied was changed by nobody yet."""
+        self._refuse_changes()
+        return InMemory(copy.deepcopy(self.batch, memo))
 
     def batches(self, size: int, smallest: int = 1) -> Iterator[Batch]:
         self._refuse_changes()
@@ -250,7 +256,7 @@ def collect(
     if isinstance(data, Tensor | np.ndarray):
         raise DataError("The inputs come without targets.")
     if isinstance(data, torch.utils.data.Dataset):
-        data = torch.utils.data.DataLoader(data, batch_size)
+        data = _OfDataset(data, batch_size)
     if not isinstance(data, Iterable):
         raise DataError(f"{type(data).__name__} is neither arrays nor batches of samples.")
     once = iter(data) is data
@@ -258,17 +264,36 @@ def collect(
         if once:
             raise DataError("The data can be read only once, so that they must be in memory.")
         return Streamed(data, loss)
-    kept, size, limit = [], 0, memory() // 4
+    kept, size, limit = [], 0, (memory() // 2 if once else memory() // 4)
     for batch in data:
         # A copy, unless they are there all at once: a loader may fill the same memory again.
         read = _read(batch, of_pairs)
         kept.append(read if isinstance(data, list | tuple) else tree_map(torch.clone, read))
         size += sum(leaf.numel() * leaf.element_size() for leaf in tree_leaves(kept[-1]))
-        if size > limit and in_memory is None and not once:
+        if size > limit and once:
+            raise DataError(
+                f"The data can be read only once and did not end after {size / 1e9:.0f} GB, half of "
+                "this machine's memory: give a loader that can be read again."
+            )
+        if size > limit and in_memory is None:
             return Streamed(data, loss)
     if not kept:
         raise DataError("The data hold no samples.")
     return InMemory(_joined(kept))
+
+
+class _OfDataset:
+    """The samples of a Dataset in batches."""
+
+    def __init__(self, data: Any, batch_size: int) -> None:
+        self._loader = torch.utils.data.DataLoader(data, batch_size)
+
+    def __iter__(self) -> Iterator[Any]:
+        try:
+            yield from self._loader
+        except (TypeError, RuntimeError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise DataError(f"The samples of the Dataset make no batch: {reason}") from error
 
 
 def representatives(samples: Samples, count: int = 12) -> list[int]:

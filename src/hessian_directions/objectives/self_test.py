@@ -12,7 +12,6 @@ batch, keep weights elsewhere than in its parameters.
 
 from __future__ import annotations
 
-import copy
 import itertools
 import math
 import time
@@ -25,6 +24,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from hessian_directions.arrays import moved
 from hessian_directions.autodiff.folding import Folding
 from hessian_directions.autodiff.modes import FAST, PRODUCTS, SECOND_DERIVATIVES
 from hessian_directions.autodiff.program import misleading_option
@@ -189,7 +189,7 @@ class Proof:
     def _make_referee(self, dtype: torch.dtype) -> Referee:
         whole = self._evaluation
         (batch,) = self._samples.batches(self._samples.count)
-        model = copy.deepcopy(whole.model).to(dtype)
+        model = moved(whole.model, dtype, None)
         loss = whole.loss.to(dtype, whole.device).of_original
         batch = cast(batch, dtype, whole.device)
         return Referee(model, list(whole.shapes), loss, batch, self._foreign)
@@ -493,7 +493,7 @@ class Proof:
             rounding = self._tolerances.epsilon * max(abs(ahead), abs(behind)) / step
             smallest = min(smallest, deviation / (size or 1e-300))
             if deviation <= allowed * size + 4 * rounding and rounding <= 0.01 * size:
-                self.deviations["differences of losses"] = deviation / size
+                self.deviations["differences of losses"] = deviation / (size or 1.0)
                 if deviation > self._tolerances.closely * size + 4 * rounding:
                     self._look_closely(smallest, weights)
                 return

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr
 
+from hessian_directions.errors import ArgumentError
+
 Floats = NDArray[np.float64]
 
 
@@ -34,12 +36,12 @@ def broaden(nodes: ArrayLike, weights: ArrayLike, grid: ArrayLike, width: float)
         uncertainty. Memory: (m·G) float64 numbers at a time.
 
     Raises:
-        ValueError: The width is not positive, or the grid does not increase.
+        ArgumentError: The width is not positive, or the grid does not increase.
     """
     nodes, weights = np.broadcast_arrays(np.asarray(nodes, float), np.asarray(weights, float))
     edges = cell_edges(grid)
     if not width > 0:
-        raise ValueError(f"the width is {width}, but must be positive.")
+        raise ArgumentError(f"the width is {width}, but must be positive.")
     flat_nodes, flat_weights = (part.reshape(-1, nodes.shape[-1]) for part in (nodes, weights))
     density = np.empty((len(flat_nodes), len(edges) - 1))
     for i, (theta, w) in enumerate(zip(flat_nodes, flat_weights)):
@@ -52,7 +54,7 @@ def cell_edges(grid: ArrayLike) -> Floats:
     """Edges (G + 1,) of the cells around increasing points (G,): midpoints, and as far outside."""
     points = np.asarray(grid, dtype=np.float64)
     if points.ndim != 1 or len(points) < 2 or not (np.diff(points) > 0).all():
-        raise ValueError("the grid must consist of two or more increasing points.")
+        raise ArgumentError("the grid must consist of two or more increasing points.")
     middle = (points[1:] + points[:-1]) / 2
     return np.concatenate([[2 * points[0] - middle[0]], middle, [2 * points[-1] - middle[-1]]])
 
@@ -78,12 +80,12 @@ def moments(nodes: ArrayLike, weights: ArrayLike, n_parameters: int) -> Moments:
         n_parameters: N.
 
     Raises:
-        ValueError: Fewer than two probes, which have no standard error.
+        ArgumentError: Fewer than two probes, which have no standard error.
     """
     nodes, weights = np.asarray(nodes, float), np.asarray(weights, float)
     n_probes = len(nodes)
     if n_probes < 2:
-        raise ValueError("a standard error needs at least two probes.")
+        raise ArgumentError("a standard error needs at least two probes.")
     traces = n_parameters * (weights * nodes).sum(axis=1)
     norms = norm_samples(n_parameters * (weights * nodes**2).sum(axis=1))
     return Moments(

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy.linalg import eigh
 from torch import Tensor
 
-from hessian_directions.errors import ConfigurationError, DifferentiationError
+from hessian_directions.errors import ConfigurationError, DifferentiationError, require_count
 from hessian_directions.operators import HasHessian, Operator, as_operator
 from hessian_directions.progress import Clock, Progress
 from hessian_directions.saved_run import SavedRun
@@ -209,6 +209,9 @@ def extreme_eigenpairs(
     """
     H, generator = as_operator(H), as_generator(seed, "eigenpairs")
     n = H.shape[0]
+    require_count("k_smallest", k_smallest, least=0)
+    require_count("k_largest", k_largest, least=0)
+    require_count("max_products", max_products, least=0)
     wanted = _Wanted(n, H.dtype, k_smallest, k_largest, tolerance, max_products, missed_probability)
     run = _Run(H, wanted, generator, progress)
     if state_path is not None:

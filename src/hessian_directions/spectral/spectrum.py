@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from hessian_directions.errors import require_count
 from hessian_directions.operators import HasHessian, Operator, as_operator
 from hessian_directions.progress import Clock, Progress
 from hessian_directions.random_vectors import Distribution, draw, unit
@@ -90,11 +91,12 @@ def spectral_density(
         Memory: probes_at_once·(m + 16)·N·itemsize bytes, beside what the products need.
 
     Raises:
-        ValueError: n_probes or n_steps is less than 1.
+        ArgumentError: A number is less than 1.
         NonFiniteError: A product is not finite.
     """
-    if n_probes < 1 or n_steps < 1:
-        raise ValueError(f"{n_probes} probes with {n_steps} steps: at least 1 of each is needed.")
+    for name, number in (("n_probes", n_probes), ("n_steps", n_steps)):
+        require_count(name, number)
+    require_count("probes_at_once", probes_at_once)
     H, generator = as_operator(H), as_generator(seed, "spectrum probes")
     n = H.shape[0]
     n_steps = min(n_steps, n)

@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
+from hessian_directions.errors import ArgumentError
+
 # Losses that differ by less than this many standard deviations of their rounding errors are a tie:
 # each is the lowest of a hundred or so, and so up to three deviations too low.
 TIE = 6.0
@@ -32,7 +34,7 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, flo
         Lower and upper end.
 
     Raises:
-        ValueError: The numbers do not fit together.
+        ArgumentError: The numbers do not fit together.
     """
     _check(successes, n, confidence)
     if n == 0:
@@ -89,6 +91,6 @@ def as_low(
 
 def _check(successes: int, n: int, confidence: float) -> None:
     if not 0 <= successes <= n:
-        raise ValueError(f"{successes} successes in {n} trials are not possible.")
+        raise ArgumentError(f"{successes} successes in {n} trials are not possible.")
     if not 0 < confidence < 1:
-        raise ValueError(f"the confidence is {confidence}, but must lie between 0 and 1.")
+        raise ArgumentError(f"the confidence is {confidence}, but must lie between 0 and 1.")

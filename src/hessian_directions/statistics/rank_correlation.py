@@ -17,6 +17,8 @@ import numpy as np
 import scipy.stats
 from numpy.typing import ArrayLike, NDArray
 
+from hessian_directions.errors import ArgumentError
+
 Floats = NDArray[np.float64]
 
 # Pairs that are looked at side by side: memory does not grow with their number.
@@ -57,7 +59,7 @@ def kendall(x: ArrayLike, y: ArrayLike, strata: ArrayLike | None = None) -> Stat
         The statistic, NaN where no pair is ranked.
 
     Raises:
-        ValueError: The shapes differ, or a value is not finite.
+        ArgumentError: The shapes differ, or a value is not finite.
     """
     x, y = _checked(x, y)
     if strata is None:
@@ -241,7 +243,7 @@ def jackknife(statistic: Statistic, clusters: ArrayLike, confidence: float = 0.9
         statistic without one of them is not defined.
     """
     if not 0 < confidence < 1:
-        raise ValueError(f"the confidence is {confidence}, but must lie between 0 and 1.")
+        raise ArgumentError(f"the confidence is {confidence}, but must lie between 0 and 1.")
     labels, members = np.unique(np.asarray(clusters), return_inverse=True)
     n_clusters = min(len(labels), MOST_GROUPS)
     members %= n_clusters
@@ -376,7 +378,7 @@ def _levels(factors: Mapping[str, ArrayLike], n: int) -> dict[str, NDArray[np.in
     columns = {}
     for name, values in factors.items():
         if np.shape(values) != (n,):
-            raise ValueError(f"factor {name} has {np.size(values)} values for {n} members.")
+            raise ArgumentError(f"factor {name} has {np.size(values)} values for {n} members.")
         columns[name] = np.unique(np.asarray(values), return_inverse=True)[1].astype(np.int64)
     return columns
 
@@ -384,7 +386,7 @@ def _levels(factors: Mapping[str, ArrayLike], n: int) -> dict[str, NDArray[np.in
 def _checked(x: ArrayLike, y: ArrayLike) -> tuple[Floats, Floats]:
     x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     if x.ndim != 1 or x.shape != y.shape:
-        raise ValueError(f"x and y have the shapes {x.shape} and {y.shape}, not (n,) both.")
+        raise ArgumentError(f"x and y have the shapes {x.shape} and {y.shape}, not (n,) both.")
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
-        raise ValueError("a value that is not finite has no rank.")
+        raise ArgumentError("a value that is not finite has no rank.")
     return x, y

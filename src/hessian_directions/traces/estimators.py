@@ -36,7 +36,12 @@ from torch import Tensor
 
 from hessian_directions.arrays import as_tensor
 from hessian_directions.cost import Cost
-from hessian_directions.errors import ConfigurationError, NonFiniteError
+from hessian_directions.errors import (
+    ArgumentError,
+    ConfigurationError,
+    NonFiniteError,
+    require_count,
+)
 from hessian_directions.geometry.directions import Distribution, draw, orthonormalise
 from hessian_directions.objectives.objective import Objective
 from hessian_directions.operators import HasHessian, Operator, WithVectors, as_operator
@@ -99,11 +104,11 @@ def estimate_from_samples(
         seed: Of the directions.
 
     Raises:
-        ValueError: Fewer than two samples, which have no standard error.
+        ArgumentError: Fewer than two samples, which have no standard error.
     """
     samples = as_tensor(samples, torch.float64, "cpu")
     if samples.numel() < 2:
-        raise ValueError("a standard error needs at least two samples.")
+        raise ArgumentError("a standard error needs at least two samples.")
     mean, standard_error = _mean_and_standard_error(samples)
     return Estimate(mean, standard_error, samples, cost, step, seed)
 
@@ -322,7 +327,7 @@ def deflated(
         sampling.
 
     Raises:
-        ValueError: The vectors are linearly dependent.
+        ArgumentError: The vectors are linearly dependent.
     """
     computed = _curvature_of(source)
     sampled = computed if sampling is None else sampling
@@ -371,10 +376,10 @@ def hutch_plus_plus(
         error given Q is honest. Memory: N·n_products entries.
 
     Raises:
-        ValueError: Fewer than 4 products.
+        ArgumentError: Fewer than 4 products.
     """
     if n_products < 4:
-        raise ValueError(f"Hutch++ needs at least 4 products, not {n_products}.")
+        raise ArgumentError(f"Hutch++ needs at least 4 products, not {n_products}.")
     curvature = ProductCurvature(as_operator(H))
     generator = as_generator(seed, "trace")
     n, before = curvature.n_parameters, curvature.cost
@@ -411,6 +416,7 @@ def exact(
         Estimate with a single sample. Memory: 2·batch·N·itemsize bytes and what `source` needs for
         a batch.
     """
+    require_count("batch", batch)
     curvature = _curvature_of(source)
     n, before, total = curvature.n_parameters, curvature.cost, 0.0
     clock = Clock(n, "entries", progress)
@@ -452,7 +458,12 @@ def _chunks(
 
     Without a number and without a wanted error the default one is put into the options.
     """
+    unknown = options.keys() - SamplingOptions.__annotations__.keys()
+    if unknown:
+        known = ", ".join(SamplingOptions.__annotations__)
+        raise ArgumentError(f"There is no option {min(unknown)!r} here; there are {known}.")
     n, chunk, given = curvature.n_parameters, options.get("chunk", 16), options.get("directions")
+    require_count("chunk", chunk)
     if given is not None:
         if n_samples is not None:
             raise ConfigurationError("Give either directions or n_samples, not both.")
@@ -464,7 +475,9 @@ def _chunks(
         total = given.shape[1]
         moved = (V.to(curvature.device, curvature.dtype) for V in given.split(chunk, 1))
         return moved, total
-    if n_samples is None:
+    if n_samples is not None:
+        require_count("n_samples", n_samples, least=2)
+    else:
         n_samples = MAX_SAMPLES
         if not _wants_error(options):
             options["relative_error"] = RELATIVE_ERROR

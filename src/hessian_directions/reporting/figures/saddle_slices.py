@@ -20,9 +20,9 @@ FIGURES = {
         "category": "3. Synthetic saddles",
         "reads": {"saddles": "saddles"},
         "caption": r"""
-Loss of the synthetic saddle L = ½ θ\ :sub:`2n+1` (Σ\ :sub:`i≤ñ` θ\ :sub:`i`\ ² − Σ\ :sub:`ñ<i≤2n`
+Loss of the synthetic saddle L = ½ θ\ :sub:`N` (Σ\ :sub:`i≤ñ` θ\ :sub:`i`\ ² − Σ\ :sub:`ñ<i<N`
 θ\ :sub:`i`\ ²) around θ* = (0, …, 0, 1), relative to its value there. Its Hessian has ñ eigenvalues
-+1, 2n − ñ eigenvalues −1 and one 0, so the trace is t = 2(ñ − n). **Above:** slices along two
++1, N − 1 − ñ eigenvalues −1 and one 0, so the trace is t = 2ñ − N + 1. **Above:** slices along two
 random directions η, δ scaled to unit length: for negative, zero and positive t the same kind of
 point looks like a maximum, almost flat, a minimum. **Below:** slices along two eigenvectors, one of
 either sign: each of them is a saddle. Cross: θ*; black line: level of the saddle itself; axes:
