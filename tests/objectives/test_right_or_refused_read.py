@@ -121,7 +121,6 @@ KINKED = {
     "times a comparison": lambda z: z * (z > 0),
     "where": lambda z: torch.where(z > 0, z, 0 * z),
     "masked_fill": lambda z: z.masked_fill(z < 0, 0.0),
-    "fmax": lambda z: torch.fmax(z, 0 * z),
     "sort": lambda z: z.sort(1).values * torch.arange(1.0, z.shape[1] + 1, dtype=z.dtype),
     "top-k mask": lambda z: z * (z >= z.topk(3, 1).values[:, -1:]),
     "cummax": lambda z: z.cummax(1).values,
@@ -152,6 +151,18 @@ def test_every_kink_is_warned_of_and_none_is_corrected_wrongly(name: str) -> Non
         hd.trace.finite_difference(objective, 4)
     with pytest.raises(hd.errors.KinkError):
         hd.trace.finite_difference(objective, 4, kinks="correct")
+
+
+def test_the_larger_of_two_is_corrected_by_whatever_name() -> None:
+    (x, y), act = data(200), Apply(lambda z: torch.fmax(z, 0 * z))
+    model = nn.Sequential(nn.Linear(5, 6), act, nn.Linear(6, 3)).double()
+    objective = hd.Objective(model, functional.cross_entropy, x, y)
+    V = hd.directions.gaussian(objective.n_parameters, 8, 0)
+    with pytest.warns(hd.trace.KinkWarning):
+        plain = hd.trace.finite_difference(objective, directions=V, step=0.02).mean
+    corrected = hd.trace.finite_difference(objective, directions=V, step=1e-3, kinks="correct").mean
+    exact = hd.trace.directional(objective, directions=V).mean
+    assert abs(corrected - exact) < 0.05 * abs(plain - exact)
 
 
 def test_comparisons_of_data_are_no_kinks() -> None:
@@ -351,7 +362,9 @@ def test_the_reduction_of_a_loss_of_one_s_own_is_what_it_returns() -> None:
 
 def test_weights_changed_afterwards_are_no_longer_the_loss_s() -> None:
     model, (x, y), weight = network(), data(), torch.ones(3, dtype=torch.float64)
-    objective = hd.Objective(model, functools.partial(functional.cross_entropy, weight=weight), x, y)
+    objective = hd.Objective(
+        model, functools.partial(functional.cross_entropy, weight=weight), x, y
+    )
     before = float(objective.value())
     weight[0] = 100.0
     assert float(objective.value()) == before
@@ -448,7 +461,9 @@ def test_only_plain_layers_are_rescaled(layer: Callable[[], nn.Module]) -> None:
 def test_a_layer_that_is_used_again_or_watched_is_not_rescaled() -> None:
     shared = nn.Linear(4, 4)
     with pytest.raises(ModelError, match="must be plain"):
-        hd.flatness.rescale(nn.Sequential(nn.Linear(5, 4), nn.ReLU(), shared, nn.Tanh(), shared), 4.0)
+        hd.flatness.rescale(
+            nn.Sequential(nn.Linear(5, 4), nn.ReLU(), shared, nn.Tanh(), shared), 4.0
+        )
     watched = nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3))
     watched[0].register_forward_hook(lambda module, inputs, output: output + 1)
     with pytest.raises(ModelError, match="must be plain"):

@@ -95,7 +95,9 @@ def test_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "  scores (network=other): half of it",
     ]
     # Nothing is known of what is left: no time, rather than none left.
-    assert status.Status(1, 3, 0.0, 2, ()).describe(2).endswith("0 running, 2 jobs of unknown length")
+    assert (
+        status.Status(1, 3, 0.0, 2, ()).describe(2).endswith("0 running, 2 jobs of unknown length")
+    )
     assert status.Status(3, 3, 0.0, 0, ()).describe(2).endswith("about 0 s left on 2 cores")
     assert status.status(SETTINGS, results, logs, archive).running == ()
     ended = {job.name: job.ended for job in map(job_logs.job_of, job_logs.logs_in(logs))}

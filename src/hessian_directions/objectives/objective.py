@@ -161,17 +161,17 @@ class Objective:
         processes = Processes(group, next((p.device for p in model.parameters()), "cpu"))
         with torch.inference_mode(False), torch.no_grad():
             with processes.agreed("objective", *model.parameters()):
-                twin = private_copy(model)
-                if parameters is not None:
-                    freeze_others(twin, parameters)
-                names = [name for name, p in twin.named_parameters() if p.requires_grad]
-                batch_loss = BatchLoss(loss)
                 given = loss.function if isinstance(loss, ModelLoss) else loss
                 if references(given, owned_by(model) | keepers(model)):
                     raise ModelError(
                         "The loss refers to the network itself, of which a copy is studied: return "
                         "what it needs from the network, or use the one that a ModelLoss is given."
                     )
+                twin = private_copy(model)
+                if parameters is not None:
+                    freeze_others(twin, parameters)
+                names = [name for name, p in twin.named_parameters() if p.requires_grad]
+                batch_loss = BatchLoss(loss)
                 samples = collect(data, targets, batch_loss, batch_size, in_memory)
             if group is not None:
                 samples = Distributed(samples, processes, batch_loss)

@@ -578,7 +578,7 @@ class Proof:
                 fallbacks[mode] = reason
                 continue
             cross = vectors.T @ products
-            asymmetry = abs(float(cross[0, 1] - cross[1, 0])) / self._size(cross)
+            asymmetry = abs(float(cross[0, 1] - cross[1, 0])) / (self._size(cross) or 1.0)
             self.deviations[f"symmetry of {mode}"] = asymmetry
             if not asymmetry <= self._tolerances.exact:
                 fallbacks[mode] = f"is not symmetric by {asymmetry:.1e}"
@@ -616,7 +616,7 @@ class Proof:
             if curvatures is None:
                 fallbacks[mode] = reason
                 continue
-            deviation = float((curvatures - expected).norm()) / self._size(cross)
+            deviation = float((curvatures - expected).norm()) / (self._size(cross) or 1.0)
             self.deviations[f"{mode} and {product_mode}"] = deviation
             if deviation <= self._tolerances.exact:
                 return mode
@@ -633,14 +633,14 @@ class Proof:
             distance = float(((product - difference) * self._scale).norm())
             told = noise <= 0.01 * size
             if told and distance <= self._tolerances.closely * size + noise:
-                self.deviations[name] = distance / size
+                self.deviations[name] = distance / (size or 1.0)
                 return ""
             if distance > 4 * noise:
                 if tried and self._is_settled(tried[-1], (difference, distance)):
-                    return f"deviates from differences of gradients by {distance / (size or 1):.1e}"
+                    return f"deviates from differences of gradients by {distance / (size or 1.0):.1e}"
                 tried.append((difference, distance))
             if told and distance <= self._tolerances.differences * size and len(tried) > 1:
-                self.deviations[name] = distance / size
+                self.deviations[name] = distance / (size or 1.0)
                 return ""
         # Kinks too dense, or a gradient too small, for differences to tell anything.
         u = self._random(seed=2)
@@ -698,7 +698,8 @@ class Proof:
         """
         a, b = a * self._scale, b * self._scale
         larger = torch.maximum(a.abs(), b.abs())
-        return float((a - b).norm()) / (self._size(larger) if rounded else _size(larger))
+        size = self._size(larger) if rounded else _size(larger)
+        return float((a - b).norm()) / (size or 1.0)
 
     def _size(self, a: Tensor) -> float:
         """‖a‖ of numbers in units of the parameters, not less than rounding leaves exact.
