@@ -7,7 +7,7 @@ PEERS := .benchmarks-venv
 BIN := $(VENV)/bin
 # As many jobs at once as there are GPUs, where jobs use one; each claims its own.
 GPUS ?= $(or $(patsubst 0,,$(words $(wildcard /dev/nvidia[0-9]*))),1)
-SNAKEMAKE = $(BIN)/snakemake --configfile $(CONFIG) --resources gpu=$(GPUS)
+SNAKEMAKE = $(BIN)/snakemake --configfile "$(CONFIG)" --resources gpu=$(GPUS)
 # One thread a process unless the workflow says otherwise: two jobs on two cores must not fight.
 export OMP_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
@@ -30,7 +30,7 @@ SEEDS ?= 2 3 4 5 6
 
 # Everything from scratch, then this machine's numbers beside the published ones.
 reproduce: $(VENV)/ready
-	$(BIN)/python -m hessian_directions.reproduction.announcement $(CONFIG)
+	$(BIN)/python -m hessian_directions.reproduction.announcement "$(CONFIG)"
 	$(SNAKEMAKE) --config source=compute --quiet rules -- reproduce
 	$(SNAKEMAKE) --config source=compute --quiet all --report results/computed/$(PROFILE)/provenance.html -- reproduce
 	@cat results/computed/$(PROFILE)/comparison.txt
@@ -50,12 +50,12 @@ replicates: $(VENV)/ready
 
 # The report about the networks of a configuration, your own for instance: make report CONFIG=path/to/mine.yaml
 report: $(VENV)/ready
-	$(BIN)/python -m hessian_directions.reproduction.announcement $(CONFIG)
+	$(BIN)/python -m hessian_directions.reproduction.announcement "$(CONFIG)"
 	$(SNAKEMAKE) --quiet rules progress -- page
 
 # How far a run is that computes: what is done, what runs, how long it will still take.
 progress: $(VENV)/ready
-	@$(BIN)/python -m hessian_directions.reproduction.status $(CONFIG)
+	@$(BIN)/python -m hessian_directions.reproduction.status "$(CONFIG)"
 
 # Every key of a configuration with its default, unit and meaning.
 config: $(VENV)/ready

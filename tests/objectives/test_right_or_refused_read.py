@@ -427,7 +427,7 @@ def test_parameters_that_share_memory_are_one_or_refused() -> None:
     encoder, decoder = nn.Linear(5, 3, bias=False).double(), nn.Linear(3, 5, bias=False).double()
     decoder.weight.data = encoder.weight.data.T
     model, (x, _) = nn.Sequential(encoder, decoder), data()
-    with pytest.raises(ModelError, match="'0.weight' and '1.weight' share memory"):
+    with pytest.raises(ModelError, match=r"'0\.weight' and '1\.weight' share memory"):
         hd.Objective(model, functional.mse_loss, x, x)
 
 

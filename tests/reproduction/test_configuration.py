@@ -219,7 +219,7 @@ OVERRIDES = "networks.classifier.overrides"
 @pytest.mark.parametrize(
     ("key", "value", "allowed"),
     [
-        ("profile", "My profile", "small letters, digits, _ and -"),
+        ("profile", "My profile", "small letters, digits, _ and -, at most 64 of them"),
         ("source", "cache", "auto, archive, compute"),
         *(("seed", value, "a whole number, at least 0") for value in ("one", -1, 1.5, True)),
         ("device", "gpu", "cpu, cuda"),
@@ -299,7 +299,10 @@ def test_no_mapping_at_all(given: Any) -> None:
 @pytest.mark.parametrize("name", ["my-net", "a.b", "", 8, True])
 def test_name_of_a_network(tiny: dict[str, Any], name: Any) -> None:
     tiny["networks"][name] = tiny["networks"]["classifier"]
-    assert refused(tiny) == f"key 'networks' names {name!r}; allowed: letters, digits and _"
+    assert (
+        refused(tiny)
+        == f"key 'networks' names {name!r}; allowed: letters, digits and _, at most 64 of them"
+    )
 
 
 @pytest.mark.parametrize(

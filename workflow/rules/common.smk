@@ -18,6 +18,7 @@ from hessian_directions.reproduction.artifacts import verify_manifest
 from hessian_directions.reproduction.configuration import (
     complete,
     is_archived,
+    read_yaml,
     require_archived,
 )
 
@@ -43,6 +44,7 @@ sys.executable = shlex.quote(PYTHON)
 CONFIGFILE = str((workflow.overwrite_configfiles or ["config/demo.yaml"])[0])
 
 try:
+    read_yaml(CONFIGFILE)  # Snakemake takes the last of two keys that are the same
     config = complete(config, CONFIGFILE, ROOT)
     PROFILE = config["profile"]
     ARCHIVE = f"results/archive/{PROFILE}"

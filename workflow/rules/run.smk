@@ -54,9 +54,15 @@ onsuccess:
 
 
 onerror:
-    for path in job_logs.logs_in(Path(LOGS)):
-        job = job_logs.job_of(path)
-        if path.stat().st_mtime >= BEGUN and not job.ended:
+    ours = [
+        job_logs.job_of(path)
+        for path in job_logs.logs_in(Path(LOGS))
+        if path.stat().st_mtime >= BEGUN
+    ]
+    if any(job.said.endswith(job_logs.INTERRUPTED) for job in ours):
+        say("interrupted; the same command goes on with what is left")
+    for job in ours:
+        if not job.ended:
             say(
                 f"{job.name} was killed, most often because the memory is full: lower the network's "
                 "key 'batch_size', or run fewer jobs at once (--cores)"

@@ -5,6 +5,7 @@ import logging
 import os
 import platform
 import resource
+import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -13,7 +14,7 @@ from typing import Any, NoReturn
 
 from hessian_directions.errors import HessianDirectionsError, LostProcessError, NonFiniteError
 from hessian_directions.reproduction import artifacts, devices, locks
-from hessian_directions.reproduction.job_logs import DONE, FAILED, FORMAT, STARTED
+from hessian_directions.reproduction.job_logs import DONE, FAILED, FORMAT, INTERRUPTED, STARTED
 
 LESS_MEMORY = "lower the network's key 'batch_size', or run fewer jobs at once (--cores)"
 
@@ -112,6 +113,8 @@ class Stage:
 def stage(snakemake: Any) -> Iterator[Stage]:
     """Run a job's body; write its run record on success, end a user's error in one sentence."""
     job = Stage(snakemake)
+    if FOLDER not in os.environ:  # of several processes their launcher hears it
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     if job.rank == 0:
         start_log(snakemake)
         job.log.info(f"{STARTED} {job.where}")
@@ -143,6 +146,9 @@ def stage(snakemake: Any) -> Iterator[Stage]:
         fail(job, f"{error.filename or 'a file'}: {error.strerror or error}")
     except MemoryError:
         fail(job, f"the memory is full: {LESS_MEMORY}")
+    except KeyboardInterrupt:
+        job.log.info(f"{FAILED}: {INTERRUPTED}")
+        raise SystemExit(1) from None
     except BaseException as error:
         if torch is not None and isinstance(error, torch.OutOfMemoryError):
             fail(job, "the GPU's memory is full: lower the network's key 'batch_size'")

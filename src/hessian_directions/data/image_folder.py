@@ -264,7 +264,10 @@ def _class_order(
     """Number of each class that `classes` names, filled up to `n_classes`."""
     if classes is None:
         if n_classes is not None:
-            raise ConfigurationError("data.n_classes needs data.classes, the number of each class")
+            raise ConfigurationError(
+                "data.n_classes needs data.classes, which names them all; without either the classes "
+                "are the folders"
+            )
         return None
     if isinstance(classes, str):
         file = cache_folder.find(classes, folder, cache)

@@ -134,7 +134,7 @@ def _count(sources: Mapping[str, Source], stated: int | None) -> int:
         if stated is None and not counts.all():
             raise DataError(
                 f"{source.name}: class {int(counts.argmin())} of 0 … {n_classes - 1} has no {split} "
-                "sample; state data.n_classes if that is meant"
+                "sample: classes are numbered from 0; state data.n_classes if that is meant"
             )
     if n_classes < 2:
         raise DataError(f"{sources['train'].name} holds one class alone")

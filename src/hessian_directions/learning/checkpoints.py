@@ -340,7 +340,7 @@ def _read_torch(path: Path) -> Mapping[str, Any]:
         elif found:
             what = f"it holds a {found[1]}, and restoring that would run code"
         else:
-            what = f"torch.load refuses it, {type(error).__name__}"
+            what = f"torch.load refuses it, {type(error).__name__}: damaged or not complete?"
         raise CheckpointError(
             f"{path} is not a checkpoint of tensors, numbers and names alone ({what}): save the "
             "weights by torch.save(model.state_dict(), file) where the network was made"

@@ -637,7 +637,9 @@ class Proof:
                 return ""
             if distance > 4 * noise:
                 if tried and self._is_settled(tried[-1], (difference, distance)):
-                    return f"deviates from differences of gradients by {distance / (size or 1.0):.1e}"
+                    return (
+                        f"deviates from differences of gradients by {distance / (size or 1.0):.1e}"
+                    )
                 tried.append((difference, distance))
             if told and distance <= self._tolerances.differences * size and len(tried) > 1:
                 self.deviations[name] = distance / (size or 1.0)

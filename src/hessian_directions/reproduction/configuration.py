@@ -39,9 +39,13 @@ CLAIMS = "config/claims.yaml"
 FREE = {"source", "cache", "claims", "comparison", "device", "processes"}
 FREE_OF_A_NETWORK = {"batch_size"}
 
-Name = Annotated[str, Field(pattern="^[A-Za-z0-9_]+$"), Allowed("letters, digits and _")]
+Name = Annotated[
+    str, Field(pattern="^[A-Za-z0-9_]{1,64}$"), Allowed("letters, digits and _, at most 64 of them")
+]
 ProfileName = Annotated[
-    str, Field(pattern="^[a-z0-9_-]+$"), Allowed("small letters, digits, _ and -")
+    str,
+    Field(pattern="^[a-z0-9_-]{1,64}$"),
+    Allowed("small letters, digits, _ and -, at most 64 of them"),
 ]
 AnalysisNames = Annotated[
     list[str],
@@ -223,12 +227,29 @@ def read(path: str | Path, root: str | Path = ".") -> Configuration:
 def read_yaml(path: str | Path) -> Any:
     """The content of a YAML file; ConfigurationError where it cannot be read or parsed."""
     try:
-        return yaml.safe_load(Path(path).read_text())
+        return yaml.load(Path(path).read_text(encoding="utf-8-sig"), _Unambiguous)
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{path} is not UTF-8: save it in this encoding") from error
     except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise ConfigurationError(f"{path} is not YAML: {reason}") from error
+        mark = getattr(error, "problem_mark", None)
+        where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        reason = getattr(error, "problem", None) or " ".join(str(error).split())
+        raise ConfigurationError(f"{path} is not YAML: {reason}{where}") from error
+
+
+class _Unambiguous(yaml.SafeLoader):
+    """YAML without keys that are there twice, of which PyYAML silently takes the last."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for place, (key, _) in enumerate(node.value):
+            if key.value in names[:place] and key.tag != "tag:yaml.org,2002:merge":
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key.value!r} is there twice", key.start_mark
+                )
+        return super().construct_mapping(node, deep)
 
 
 def complete(configuration: Mapping[str, Any], name: str, root: str | Path = ".") -> Configuration:

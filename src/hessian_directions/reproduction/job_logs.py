@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-# The first line, with wildcards, and the last.
+# The first line, with wildcards, and the last; why a job failed that was told to end.
 STARTED, DONE, FAILED = "started", "done", "failed"
+INTERRUPTED = "interrupted"
 # What stands before all of them: date, time, rule.
 FORMAT = "%(asctime)s %(name)s: %(message)s"
 STAMP = re.compile(r"^\S+ \S+ (\w+): ")
