@@ -566,6 +566,35 @@ def test_one_part_may_be_named_alone() -> None:
         report.compute("bogus")
 
 
+def test_precisions_and_devices_are_there_or_refused() -> None:
+    for dtype in ("float32", torch.int64, torch.bfloat16):
+        with pytest.raises(ArgumentError, match="dtype is"):
+            plain().to(dtype)
+    for device in ("bogus", *([] if torch.cuda.is_available() else ["cuda"])):
+        with pytest.raises(hd.errors.DeviceError, match=f"device '{device}' is not there"):
+            plain().to(device=device)
+
+
+def test_geometry_that_means_nothing_is_refused() -> None:
+    o = plain()
+    calls: list[Callable[[], Any]] = [
+        lambda: hd.flatness.average_increase(o, -1.0, 4),
+        lambda: hd.flatness.average_increase(o, 1.0, 1),
+        lambda: hd.flatness.worst_increase(o, 0.0, 1),
+        lambda: hd.flatness.worst_increase(o, 1.0, 0),
+        lambda: hd.flatness.m_sharpness(o, 1.0, 0),
+        lambda: hd.flatness.m_sharpness(o, float("nan"), 4),
+        lambda: hd.flatness.relative_flatness(o, 1),
+        lambda: hd.slices.surface(o, hd.extreme_eigenpairs(o, 0, 1)),
+        lambda: hd.slices.surface(o, torch.eye(o.n_parameters, 2).double(), [0, np.nan], [0, 1]),
+        lambda: hd.slices.surface(o, torch.eye(o.n_parameters, 2).double(), [0, np.inf], [0, 1]),
+        lambda: hd.visibility.share_of_saddles(np.full((4, 2, 2), np.nan)),
+    ]
+    for call in calls:
+        with pytest.raises(ConfigurationError):
+            call()
+
+
 # --- surroundings ----------------------------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from hessian_directions.errors import DataError, ModelError
+from hessian_directions.errors import ArgumentError, DataError, ModelError, require_count
 from hessian_directions.objectives.objective import Objective
 from hessian_directions.operators import DerivedOperator
 from hessian_directions.random_vectors import gaussian, rademacher, unit
@@ -98,6 +98,7 @@ def relative_flatness(
     Returns:
         Mean and standard error of κ by the parameter's name.
     """
+    require_count("n_samples", n_samples, least=2)
     generator = as_generator(seed, "relative flatness")
     parameters = objective.parameters
     sizes = [parameter.numel() for parameter in parameters.values()]
@@ -129,6 +130,8 @@ def average_increase(
         n_samples: Pairs of directions, at least 2.
         seed: Of the directions: an integer or a CPU generator.
     """
+    _require_radius(radius)
+    require_count("n_samples", n_samples, least=2)
     u = unit(gaussian(objective.n_parameters, n_samples, seed, objective.dtype, objective.device))
     theta = objective.theta[:, None]
     ends = objective.values(torch.cat([theta + radius * u, theta - radius * u], dim=1))
@@ -149,6 +152,8 @@ def worst_increase(objective: Objective, radius: float, n_steps: int) -> float:
         radius: ρ > 0, in parameter-space length.
         n_steps: Gradients, at least 1.
     """
+    _require_radius(radius)
+    require_count("n_steps", n_steps)
     theta = objective.theta
     delta, found = torch.zeros_like(theta), [float(objective.value())]
     for _ in range(n_steps):
@@ -179,6 +184,7 @@ def m_sharpness(
     Raises:
         DataError: There are fewer than two batches.
     """
+    require_count("m", m)
     n_batches = objective.n_samples // m
     if n_batches < 2:
         raise DataError(
@@ -188,6 +194,11 @@ def m_sharpness(
     batches = order[: n_batches * m].reshape(n_batches, m)
     increases = [worst_increase(objective.subset(batch), radius, 1) for batch in batches]
     return _sampled(torch.tensor(increases, dtype=torch.float64))
+
+
+def _require_radius(radius: float) -> None:
+    if not 0 < radius < float("inf"):
+        raise ArgumentError(f"The radius is {radius}, but must be positive and finite.")
 
 
 def _sampled(values: Tensor) -> Sampled:

@@ -157,6 +157,10 @@ def surface(
     if directions is None:
         directions, normalisation = plane_directions(objective, plane, seed), NORMALISATIONS[plane]
     elif (vectors := getattr(directions, "vectors", None)) is not None:
+        if vectors.shape[1] < 2 <= objective.n_parameters:
+            raise ArgumentError(
+                "A plane needs two eigenvectors: extreme_eigenpairs(objective, 1, 1)."
+            )
         directions, normalisation = both_ends(vectors), "unit"
     V = as_tensor(directions)
     if alphas is None or betas is None:
@@ -349,7 +353,8 @@ def _require_shape(directions: Tensor, objective: Objective, k: int | None) -> N
 
 def _coordinates(points: Array, name: str) -> Floats:
     coordinates = as_floats(points)
-    if coordinates.ndim != 1 or (np.diff(coordinates) <= 0).any():
+    ascending = coordinates.ndim == 1 and bool((np.diff(coordinates) > 0).all())
+    if not ascending or not np.isfinite(coordinates).all():
         raise ConfigurationError(f"The {name} of a slice must ascend.")
     if not (coordinates == 0).any():
         raise ConfigurationError(

@@ -95,6 +95,8 @@ def share_of_saddles(M: ArrayLike, confidence: float = 0.95) -> Share:
         confidence: Of the interval.
     """
     smallest, largest = principal_curvatures(M)
+    if not (np.isfinite(smallest).all() and np.isfinite(largest).all()):
+        raise ArgumentError("A projected Hessian is not finite, so that no share of them is known.")
     return _share((smallest < 0) & (largest > 0), confidence)
 
 

@@ -26,7 +26,9 @@ from hessian_directions.autodiff.modes import Parameters
 from hessian_directions.autodiff.program import keepers, owned_by, private_copy, references
 from hessian_directions.cost import Cost
 from hessian_directions.errors import (
+    ArgumentError,
     DataError,
+    DeviceError,
     HessianDirectionsError,
     ModelError,
     NonFiniteError,
@@ -224,7 +226,19 @@ class Objective:
     def to(
         self, dtype: torch.dtype | None = None, device: torch.device | str | None = None
     ) -> Objective:
-        """A copy in another precision or on another device, with a cost of its own."""
+        """A copy in another precision or on another device, with a cost of its own.
+
+        Raises:
+            ArgumentError: The precision is neither float32 nor float64.
+            DeviceError: There is no such device.
+        """
+        if dtype not in (None, torch.float32, torch.float64):
+            raise ArgumentError(f"dtype is {dtype!r}, not torch.float32 or torch.float64.")
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise DeviceError(f"The device {str(device)!r} is not there: {reason}") from error
         return self._with(self._evaluation.to(dtype, device))
 
     def subset(self, indices: ArrayLike | Tensor) -> Objective:
