@@ -83,7 +83,7 @@ def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
     rows = range(job.shard, settings.n_points, settings.n_shards)
     surfaces = {
         split: slices.surface_rows(
-            objective, directions, alphas, betas, rows, normalisation, job.counted("points")
+            objective, directions, alphas, betas, rows, normalisation, job.counted(f"{split} loss")
         )
         for split, objective in objectives.items()
     }

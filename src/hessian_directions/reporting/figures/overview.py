@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -78,7 +77,7 @@ def _slices(results: Results) -> dict[str, Panel]:
 def _lines(dataset: xr.Dataset, figure: Figure, ax: Axes) -> None:
     lines.draw_lines(ax, dataset)
     ax.set_ylabel(r"loss $L$")
-    _legend(ax, lines.handles(), "upper center")
+    _legend(ax, lines.handles())
 
 
 def _spectrum(dataset: xr.Dataset, values: Array, figure: Figure, ax: Axes) -> None:
@@ -89,14 +88,14 @@ def _spectrum(dataset: xr.Dataset, values: Array, figure: Figure, ax: Axes) -> N
 
 def _kinds(dataset: xr.Dataset, figure: Figure, ax: Axes) -> None:
     localisation.draw_kinds(ax, dataset)
-    _legend(ax, localisation.handles(), "lower right")
+    _legend(ax, localisation.handles())
 
 
 def _shares(dataset: xr.Dataset, figure: Figure, ax: Axes) -> None:
     visibility_networks.draw_shares(ax, dataset)
     ax.set_ylabel(r"share of slices with smaller $\kappa_-$")
-    _legend(ax, visibility_networks.handles("spectrum_quantile" in dataset), "lower left")
+    _legend(ax, visibility_networks.handles("spectrum_quantile" in dataset))
 
 
-def _legend(ax: Axes, handles: Sequence[Line2D], place: Any) -> None:
-    ax.legend(handles=handles, loc=place, frameon=True, framealpha=0.85, edgecolor="none")
+def _legend(ax: Axes, handles: Sequence[Line2D]) -> None:
+    ax.legend(handles=handles, loc="best", frameon=True, framealpha=0.85, edgecolor="none")
