@@ -342,9 +342,8 @@ def test_rendered_curvatures() -> None:
     def surface(slope: float) -> xr.Dataset:
         loss = (3 * x[:, None] ** 2 - 0.01 * y**2) / 2 + slope * y
         return xr.Dataset(
-            {"loss": (("alpha", "beta"), loss)},
+            {"loss": (("alpha", "beta"), loss, {"length_alpha": 2.0, "length_beta": 1.0})},
             coords={"alpha": x / 2, "beta": y},
-            attrs={"length_alpha": 2.0, "length_beta": 1.0},
         )
 
     slices = {"mlp": {"random_train": surface(0.002), "hessian_train": surface(0.02)}}
