@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -77,7 +78,11 @@ def _slices(results: Results) -> dict[str, Panel]:
 def _lines(dataset: xr.Dataset, figure: Figure, ax: Axes) -> None:
     lines.draw_lines(ax, dataset)
     ax.set_ylabel(r"loss $L$")
-    _legend(ax, lines.handles())
+    bottom, top = ax.get_ylim()
+    ax.set_ylim(bottom, top + 0.6 * (top - bottom))
+    handles = lines.handles()
+    handles[-1].set_label("exact parabola")  # the panel is narrow
+    _legend(ax, handles, "upper center")
 
 
 def _spectrum(dataset: xr.Dataset, values: Array, figure: Figure, ax: Axes) -> None:
@@ -88,14 +93,16 @@ def _spectrum(dataset: xr.Dataset, values: Array, figure: Figure, ax: Axes) -> N
 
 def _kinds(dataset: xr.Dataset, figure: Figure, ax: Axes) -> None:
     localisation.draw_kinds(ax, dataset)
-    _legend(ax, localisation.handles())
+    ax.set_xlim(right=2.2 * ax.get_xlim()[1])
+    _legend(ax, localisation.handles(), "center right")
 
 
 def _shares(dataset: xr.Dataset, figure: Figure, ax: Axes) -> None:
     visibility_networks.draw_shares(ax, dataset)
     ax.set_ylabel(r"share of slices with smaller $\kappa_-$")
-    _legend(ax, visibility_networks.handles("spectrum_quantile" in dataset))
+    _legend(ax, visibility_networks.handles("spectrum_quantile" in dataset), (0.02, 0.12))
 
 
-def _legend(ax: Axes, handles: Sequence[Line2D]) -> None:
-    ax.legend(handles=handles, loc="best", frameon=True, framealpha=0.85, edgecolor="none")
+def _legend(ax: Axes, handles: Sequence[Line2D], place: Any) -> None:
+    """In room that was made for it: nothing drawn lies behind."""
+    ax.legend(handles=handles, loc=place, frameon=True, framealpha=0.85, edgecolor="none")
