@@ -193,7 +193,12 @@ def spoiled(values, place, value):
 @pytest.mark.parametrize(
     ("inputs", "targets", "more", "message"),
     [
-        (PIXELS, LABELS + 1, {}, r"d.npz: class 0 of 0 … 4 has no train sample; .*data.n_classes"),
+        (
+            PIXELS,
+            LABELS + 1,
+            {},
+            r"d.npz: class 0 of 0 … 4 has no train sample: classes are numbered from 0; .*data.n_classes",
+        ),
         (PIXELS, LABELS - 1, {}, r"d.npz: y_train: class -1 of sample 0 is negative"),
         (PIXELS, LABELS, {"n_classes": 3}, r"target 3 is outside the 3 classes \(data.n_classes\)"),
         (PIXELS, LABELS, {"normalisation": "no"}, "keys mean and deviation, or is none or train"),

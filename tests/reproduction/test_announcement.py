@@ -1,5 +1,6 @@
 """What a run is going to compute is said before it starts."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -53,7 +54,7 @@ def test_prediction(monkeypatch: pytest.MonkeyPatch) -> None:
     given = GIVEN | {"networks": {"classifier": classifier}, "analyses": {}}
     lines = announced(configuration.complete(given, "tiny", ROOT), Path("nowhere"), cores=2)
     assert lines[0] == (
-        "Profile tiny: 1 networks (1 trained here), 1 analyses, beside the archive of "
+        "Profile tiny: 1 network (1 trained here), 1 analyses, beside the archive of "
         "cifar10-subset."
     )
     # 4 · 41 values, a gradient, 4 derivatives and the start; 3 epochs and 4 records; both processes.
@@ -140,3 +141,43 @@ def test_corrupt_record_is_named(tmp_path: Path) -> None:
     (tmp_path / "configuration.yaml").write_text(yaml.safe_dump(SETTINGS))
     with pytest.raises(artifacts.ArtifactError, match=r"a.run.json is corrupt"):
         announced(SETTINGS, tmp_path, cores=2)
+
+
+MINE = """
+profile: mine
+data: {marks: {kind: digits}}
+networks:
+  own: {model: {name: resnet, options: {depth: 8, width: 4}}, checkpoint: {file: weights.pt}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("", "", r"mine\.yaml: own: the checkpoint .*weights\.pt is missing, or is no file"),
+        (
+            "kind: digits}",
+            "kind: digits, paht: 3}",
+            r"mine\.yaml: own \(data marks\): data of kind digits has no key paht",
+        ),
+        (
+            "name: resnet",
+            "name: 'timm:lcnet_35'",
+            r"mine\.yaml: own \(data marks\): timm has no model",
+        ),
+        ("profile: mine", "profile: mine\nprofile: other", "'profile' is there twice in line 3"),
+    ],
+)
+def test_what_is_wrong_is_said_with_file_network_and_data(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], old: str, new: str, sentence: str
+) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(MINE.replace(old, new, 1) if old else MINE)
+    if old and "twice" not in sentence:
+        (tmp_path / "weights.pt").touch()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["announcement", str(path)])
+        assert announcement.main() == 1
+    said = capsys.readouterr().err
+    assert re.search(sentence, said)
+    assert len(said.splitlines()) == 1

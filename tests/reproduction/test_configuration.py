@@ -411,6 +411,7 @@ def test_missing_threshold(tiny: dict[str, Any], tmp_path: Path) -> None:
     [
         (None, "mine.yaml cannot be read: No such file"),
         ("profile: [tiny\nseed: 1\n", "mine.yaml is not YAML: .*line 2"),
+        ("seed: 1\nseed: 2\n", "mine.yaml is not YAML: the key 'seed' is there twice in line 2"),
         ("# nothing\n", "mine.yaml: the configuration is no mapping"),
     ],
 )

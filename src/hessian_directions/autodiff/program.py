@@ -216,7 +216,7 @@ def _is_or_reaches(value: Any, owned: set[int], names: Set[str] = frozenset()) -
     if isinstance(value, nn.Module):
         parts = [*value.modules(), *value.parameters()]
         return any(id(part) in owned for part in parts)
-    if isinstance(value, Mapping | list | tuple | set):
+    if isinstance(value, Mapping | list | tuple | set) and not hasattr(value, "_fields"):
         held = value.values() if isinstance(value, Mapping) else value
         return any(id(part) in owned for part in held)
     if isinstance(value, FunctionType | MethodType | partial):
@@ -231,8 +231,9 @@ def _is_or_reaches(value: Any, owned: set[int], names: Set[str] = frozenset()) -
 
 
 def _attributes_of(value: Any) -> Iterable[tuple[str, Any]]:
-    """What an object holds, and what the parts of it that are dictionaries do, under its name."""
-    for name, part in getattr(value, "__dict__", {}).items():
+    """What an object or a named tuple holds, and what dictionaries in it do, under their name."""
+    held = value._asdict() if hasattr(value, "_fields") else getattr(value, "__dict__", {})
+    for name, part in held.items():
         yield name, part
         for inner in part.values() if isinstance(part, dict) else ():
             yield name, inner

@@ -11,7 +11,8 @@ import os
 from pathlib import Path
 
 from hessian_directions.analyses import registry
-from hessian_directions.errors import as_program
+from hessian_directions.data import cache
+from hessian_directions.errors import CheckpointError, HessianDirectionsError, as_program
 from hessian_directions.progress import duration
 from hessian_directions.reproduction import configuration, cost_model
 from hessian_directions.reproduction.cost_model import Estimate
@@ -30,7 +31,8 @@ def announce(settings: configuration.Configuration, archive: Path, cores: int, f
     trained = sum(network["training"] is not None for network in networks.values())
     shown = [name for name in registry.OF_PROFILES if name in settings["analyses"]]
     lines = [
-        f"Profile {settings['profile']}: {len(networks)} networks ({trained} trained here), "
+        f"Profile {settings['profile']}: {len(networks)} network{'s' * (len(networks) > 1)} "
+        f"({trained} trained here), "
         f"{len(settings['analyses'])} analyses"
         + (f" ({', '.join(shown)} among them)" if shown else "")
         + (f", beside the archive of {settings['companion']}" if settings["companion"] else "")
@@ -44,6 +46,7 @@ def announce(settings: configuration.Configuration, archive: Path, cores: int, f
             stages[stage] = cost_model.together(stages.get(stage, Estimate(0.0, 0)), job)
         told = "Where the archive was made this took"
     else:
+        _require_checkpoints(settings, folder)
         stages = cost_model.stages(settings, cost_model.measure(settings, folder))
         told = "Predicted from a few passes:"
     whole = functools.reduce(cost_model.together, stages.values(), Estimate(0.0, 0))
@@ -55,6 +58,17 @@ def announce(settings: configuration.Configuration, archive: Path, cores: int, f
     return "\n".join(lines + cost_model.describe(stages))
 
 
+def _require_checkpoints(settings: configuration.Configuration, folder: Path) -> None:
+    """Before anything is timed: files that no job could read."""
+    for name, network in settings["networks"].items():
+        wanted = network["checkpoint"] or {}
+        if not wanted.get("file") or wanted.get("url"):
+            continue
+        path = cache.find(wanted["file"], folder, cache.folder(settings["cache"]))
+        if not path.is_file():
+            raise CheckpointError(f"{name}: the checkpoint {path} is missing, or is no file")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Say what a run will compute.")
     parser.add_argument("config", help="the configuration of a profile")
@@ -63,7 +77,10 @@ def main() -> int:
     def work() -> str:
         settings = configuration.read(path)
         archive = Path("results/archive") / settings["profile"]
-        return announce(settings, archive, os.cpu_count() or 1, Path(path).parent)
+        try:
+            return announce(settings, archive, os.cpu_count() or 1, Path(path).parent)
+        except HessianDirectionsError as error:
+            raise type(error)(f"{path}: {error}") from error
 
     return as_program("announce", work)
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from hessian_directions.analyses import registry
+from hessian_directions.errors import HessianDirectionsError
 from hessian_directions.files import to_json
 from hessian_directions.learning.settings import TrainingSettings
 from hessian_directions.progress import duration, seconds_of
@@ -301,7 +302,10 @@ def measure(settings: Mapping[str, Any], folder: Path) -> dict[str, Passes]:
         if name in known:
             continue
         if key not in alike:
-            alike[key] = _measured(settings, subject, folder, key)
+            try:
+                alike[key] = _measured(settings, subject, folder, key)
+            except HessianDirectionsError as error:
+                raise type(error)(f"{name} (data {subject['data']}): {error}") from error
         known[name] = alike[key]
         content = {name: asdict(passes) for name, passes in known.items()}
         artifacts.write_json(path_of(settings["profile"]), content)
