@@ -472,10 +472,10 @@ def test_a_penalty_that_reads_the_network_beside_its_outputs() -> None:
 
     class Penalised:
         def __init__(self) -> None:
-            self.networks = {"mine": model}
+            self.networks = {"mine": [model]}  # deeper than is searched
 
         def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
-            weights = sum(p.square().sum() for p in self.networks["mine"].parameters())
+            weights = sum(p.square().sum() for p in self.networks["mine"][0].parameters())
             return functional.cross_entropy(outputs, targets) + 1e-3 * weights
 
     assert_refused("by another way", model, Penalised(), inputs, targets)
