@@ -4,7 +4,8 @@ Writes <folder>/predictions.csv, a row for every stage of every network that was
 Passes of the demo (passes/demo.json) were measured by `cost_model.measure` on a busy machine of the same
 kind, the shortest of three measurements. Those of cifar10-subset are the archive's own
 (passes.run.json, as far as they had the processor), with the ratios that the archive's estimators and
-benchmarks give to passes that are made together or in float64. Archives were computed while other
+benchmarks give to passes that are made together or in float64, and the images of a pass that the
+library takes now. Archives were computed while other
 programs ran: what is compared is the time that jobs had the processor for, not the time that passed.
 Computes nothing, and needs no other tools.
 """

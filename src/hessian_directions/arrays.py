@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from hessian_directions.errors import DataError
 
@@ -25,22 +24,6 @@ def aligned(x: Tensor) -> Tensor:
     Views into a flat vector do, and cuDNN's batch normalisation then stops with "misaligned address".
     """
     return x.clone() if x.is_cuda and x.data_ptr() % ALIGNMENT else x
-
-
-def of_kind(x: Tensor, dtype: torch.dtype | None) -> torch.dtype | None:
-    """The type that a tensor has in the precision of a real type; None where it stays as it is."""
-    if dtype is None or not (x.is_floating_point() or x.is_complex()):
-        return None
-    return dtype.to_complex() if x.is_complex() else dtype
-
-
-def moved(
-    module: nn.Module, dtype: torch.dtype | None, device: torch.device | str | None
-) -> nn.Module:
-    """A copy of a module in another precision or on another device; what is complex stays complex."""
-    twin = copy.deepcopy(module)
-    twin._apply(lambda x: x.to(device=device, dtype=of_kind(x, dtype)))
-    return twin
 
 
 def memory() -> int:

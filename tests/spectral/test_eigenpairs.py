@@ -325,7 +325,7 @@ def test_matrix_that_is_not_symmetric():
     ("arguments", "message"),
     [
         ({"k_largest": 6}, "k_largest is 6, but H has 5 eigenpairs"),
-        ({"k_smallest": -1}, "k_smallest is -1"),
+        ({"k_smallest": -1}, "k_smallest must be a whole number, at least 0, not -1"),
         ({"k_smallest": 0, "k_largest": 0}, "no pair is wanted"),
         ({"tolerance": -1.0}, "tolerance"),
         ({"max_products": 3}, "4 are needed"),

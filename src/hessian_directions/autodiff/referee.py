@@ -22,7 +22,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from hessian_directions.arrays import of_kind
+from hessian_directions.autodiff.precision import of_kind
 from hessian_directions.cost import Cost
 from hessian_directions.errors import ModelError
 

@@ -18,7 +18,7 @@ from torch.func import vmap
 from torch.nn.modules.conv import _ConvNd
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
-from hessian_directions.arrays import aligned, moved
+from hessian_directions.arrays import aligned
 from hessian_directions.autodiff import kinks
 from hessian_directions.autodiff.double_backward import DoubleBackward, FoldingError
 from hessian_directions.autodiff.folding import Folding, foldings
@@ -31,6 +31,7 @@ from hessian_directions.autodiff.modes import (
     gradient,
     stack,
 )
+from hessian_directions.autodiff.precision import moved
 from hessian_directions.autodiff.program import Program, convention
 from hessian_directions.autodiff.referee import cast
 from hessian_directions.errors import DataError, DifferentiationError, ModelError

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils._pytree import tree_leaves
 
-from hessian_directions.arrays import moved, of_kind
+from hessian_directions.autodiff.precision import moved, of_kind
 from hessian_directions.autodiff.program import convention
 from hessian_directions.errors import ModelError
 

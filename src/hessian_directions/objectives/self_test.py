@@ -24,9 +24,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from hessian_directions.arrays import moved
 from hessian_directions.autodiff.folding import Folding
 from hessian_directions.autodiff.modes import FAST, PRODUCTS, SECOND_DERIVATIVES
+from hessian_directions.autodiff.precision import moved
 from hessian_directions.autodiff.program import misleading_option
 from hessian_directions.autodiff.referee import Referee, cast
 from hessian_directions.cost import Cost
