@@ -403,7 +403,7 @@ def test_what_is_asked_for_must_be_clear():
         estimators.hutchinson(H, 5, generator(), directions=torch.ones(3, 2))
     with pytest.raises(ConfigurationError, match=r"\(3, S\)"):
         estimators.hutchinson(H, directions=torch.ones(4, 2))
-    with pytest.raises(ValueError, match="two samples"):
+    with pytest.raises(ValueError, match="n_samples must be a whole number, at least 2"):
         estimators.hutchinson(H, 1, generator())
 
 
