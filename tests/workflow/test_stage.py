@@ -2,6 +2,7 @@
 
 import importlib.util
 import logging
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from hessian_directions.errors import ArtifactError, NonFiniteError
-from hessian_directions.reproduction import artifacts
+from hessian_directions.reproduction import artifacts, job_logs
 
 PATH = Path(__file__).parents[2] / "workflow/scripts/stage.py"
 
@@ -84,6 +85,31 @@ def test_survival_of_full_memory(
         "eigenpairs (network=classifier): the memory is full: lower the network's key"
         in caplog.text
     )
+    assert [path.name for path in tmp_path.iterdir()] == ["pairs.nc.state"]
+
+
+def told_to_end(module: ModuleType, folder: Path, number: signal.Signals) -> None:
+    with module.stage(job(folder)) as running:
+        Path(running.state_path(running.output.pairs)).touch()
+        signal.raise_signal(number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_survival_of_an_interruption(
+    stage_module: ModuleType,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    number: signal.Signals,
+) -> None:
+    """It is no lack of memory: the log says what it was, and the state stays for the next run."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as ended, caplog.at_level(logging.INFO):
+            told_to_end(stage_module, tmp_path, number)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert ended.value.code == 1
+    assert caplog.messages[-1] == f"{job_logs.FAILED}: {job_logs.INTERRUPTED}"
     assert [path.name for path in tmp_path.iterdir()] == ["pairs.nc.state"]
 
 
