@@ -293,6 +293,24 @@ def test_what_an_earlier_pass_left_is_seen_by_its_graph() -> None:
         hd.Objective(model, lambda z, y: functional.cross_entropy(z, y) + left[0][0], x, y).value()
 
 
+class WithCriterion(nn.Module):
+    """Holds its own loss, as networks of training frameworks do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.criterion = network(), Focal()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x)
+
+
+def test_a_loss_that_is_a_part_of_the_network_is_a_loss() -> None:
+    model, (x, y) = WithCriterion(), data()
+    criterion = model.criterion
+    for loss in (criterion, criterion.forward, lambda z, y: criterion(z, y)):
+        require_right(hd.Objective(model, loss, x, y), model, criterion, x, y)
+
+
 def test_a_trainer_s_method_that_leaves_the_network_alone_is_a_loss() -> None:
     model, (x, y) = network(), data()
     trainer = Trainer(model)

@@ -165,8 +165,10 @@ def references(function: Any, owned: set[int]) -> bool:
     if isinstance(function, partial):
         held = [function.func, *function.args, *function.keywords.values()]
         return any(_is_or_reaches(value, owned) for value in held)
-    if isinstance(function, nn.Module):
-        return _is_or_reaches(function, owned) or references(function.forward, owned)
+    if isinstance(function, nn.Module):  # itself, it may well be a part of the network
+        parts = [*function.children(), *function.parameters()]
+        parts += [part for _, part in _attributes_of(function)]
+        return any(id(part) in owned for part in parts) or references(type(function).forward, owned)
     if isinstance(function, MethodType):
         names = _names(function.__func__)
         return _is_or_reaches(function.__self__, owned, names) or references(
@@ -189,11 +191,11 @@ def owned_by(model: nn.Module) -> set[int]:
 
 
 def keepers(model: nn.Module) -> set[int]:
-    """Identities of what else may keep something of a pass: a user's modules without parameters, and
-    objects whose methods are hooks.
+    """Identities of what else keeps something of a pass: modules that hold tensors, and objects whose
+    methods are hooks.
     """
     modules = list(model.modules())
-    own = {id(m) for m in modules if not type(m).__module__.startswith("torch.")}
+    own = {id(m) for m in modules if next(_held(_kept(m)), None) is not None}
     hooks = [
         hook
         for m in modules
@@ -201,6 +203,11 @@ def keepers(model: nn.Module) -> set[int]:
         for hook in kind.values()
     ]
     return own | {id(hook.__self__) for hook in hooks if isinstance(hook, MethodType)}
+
+
+def _kept(module: nn.Module) -> list[Any]:
+    """The values of its attributes that are neither parameters, buffers, modules nor hooks."""
+    return [v for name, v in vars(module).items() if name not in _OF_MODULES | {"_buffers"}]
 
 
 def _names(function: Any) -> set[str]:
