@@ -62,6 +62,12 @@ class DependencyError(HessianDirectionsError):
     """A package is not installed that one of the extras brings."""
 
 
+def first_line(error: Exception) -> str:
+    """What an error of somebody else's says, as the end of a sentence."""
+    lines = str(error).splitlines()
+    return (lines[0] if lines else type(error).__name__)[:160].rstrip(".")
+
+
 def require_count(name: str, value: Any, least: int = 1) -> None:
     """Refuse an argument that is no whole number, or too small a one."""
     if not isinstance(value, Integral) or value < least:

@@ -118,7 +118,6 @@ def analyze(
         HessianDirectionsError: What the objective and the parts raise.
     """
     wanted = _parts(parts)
-    _require_odd("n_points", n_points)
     objective = Objective(model, loss, data, targets, **options)
     other = None
     if test is not None:
@@ -151,14 +150,6 @@ def _parts(parts: Iterable[str]) -> tuple[str, ...]:
         if part not in PARTS:
             raise ConfigurationError(f"The part is {part!r}, not one of {', '.join(PARTS)}.")
     return wanted
-
-
-def _require_odd(name: str, number: Any) -> None:
-    require_count(name, number, least=3)
-    if number % 2 == 0:
-        raise ArgumentError(
-            f"{name} must be odd, not {number}: a slice has its centre at the weights."
-        )
 
 
 @dataclass(frozen=True)
@@ -213,7 +204,11 @@ class Report:
         progress: bool = False,
     ) -> None:
         self.objective, self.test_objective = objective, test_objective
-        _require_odd("n_points", n_points)
+        require_count("n_points", n_points, least=3)
+        if n_points % 2 == 0:
+            raise ArgumentError(
+                f"n_points must be odd, not {n_points}: a slice has its centre at the weights."
+            )
         self.label, self.seed = str(label), seed
         self._n_points, self._relative_error = n_points, relative_error
         self._line = _ProgressLine(progress)

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hessian_directions.errors import ModelError
+from hessian_directions.errors import ModelError, first_line
 
 Place = tuple[str, str]
 
@@ -269,23 +269,29 @@ def _refuse_overlaps(model: nn.Module) -> None:
             memory = parameter.untyped_storage()
             places.setdefault(memory._cdata, []).append((name, parameter))
     for shared in places.values():
-        if len(shared) < 2:
+        # In the order of memory; flat vectors of which parameters are parts are the common case.
+        ordered = sorted(shared, key=lambda named: named[1].data_ptr())
+        spans = [(p.data_ptr(), p.data_ptr() + _span(p) * p.element_size()) for _, p in ordered]
+        if all(before[1] <= after[0] for before, after in itertools.pairwise(spans)):
             continue
-        numbers = [_addresses(parameter) for _, parameter in shared]
-        for (a, first), (b, second) in itertools.combinations(zip(shared, numbers), 2):
-            if bool(torch.isin(first, second).any()):
+        for (a, first), (b, second) in itertools.combinations(ordered, 2):
+            if bool(torch.isin(_addresses(first), _addresses(second)).any()):
                 raise ModelError(
-                    f"The parameters {a[0]!r} and {b[0]!r} share memory without being one parameter: "
+                    f"The parameters {a!r} and {b!r} share memory without being one parameter: "
                     "tie them by assigning the one to the other."
                 )
 
 
+def _span(parameter: Tensor) -> int:
+    """How many numbers lie between its first and its last, both included."""
+    steps = zip(parameter.shape, parameter.stride(), strict=True)
+    return 1 + sum((int(n) - 1) * int(step) for n, step in steps)
+
+
 def _addresses(parameter: Tensor) -> Tensor:
     """Where in its memory each of its numbers begins [bytes]."""
-    size, start = parameter.element_size(), int(parameter.storage_offset())
-    strides = zip(parameter.shape, parameter.stride(), strict=True)
-    end = sum((int(n) - 1) * int(step) for n, step in strides)
-    numbers = torch.arange(start * size, (start + end + 1) * size, size)
+    size, start = parameter.element_size(), parameter.data_ptr()
+    numbers = torch.arange(start, start + _span(parameter) * size, size)
     return numbers.as_strided(parameter.shape, parameter.stride()).reshape(-1)
 
 
@@ -328,7 +334,7 @@ def _deep_copy(model: nn.Module) -> nn.Module:
     except (torch.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:  # whatever a part of a network raises when it is copied or pickled
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise ModelError(f"The network cannot be copied: {reason}") from error
 
 

@@ -15,10 +15,15 @@ from torch import Tensor
 
 from hessian_directions.autodiff.gauss_newton import GAUSS_NEWTON
 from hessian_directions.autodiff.referee import Referee, cast
-from hessian_directions.errors import DifferentiationError, HessianDirectionsError, ModelError
+from hessian_directions.errors import (
+    DifferentiationError,
+    HessianDirectionsError,
+    ModelError,
+    first_line,
+)
 from hessian_directions.objectives.evaluation import Evaluation
 from hessian_directions.objectives.samples import representatives
-from hessian_directions.objectives.self_test import NEAR, TOLERANCES, entry_scale, first_line
+from hessian_directions.objectives.self_test import NEAR, TOLERANCES, entry_scale
 
 # How far from the network lies the point at which its loss is not small: relative to the parameters.
 FAR = 0.5

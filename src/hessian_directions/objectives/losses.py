@@ -93,8 +93,9 @@ class BatchLoss:
             loss = loss.function
         self.original = _copied(loss, None, None)
         kind, options = _kind_and_options(self.original)
-        known = _OF_PYTORCH | {mean_squared_error}
-        self.is_known = isinstance(kind, Hashable) and kind in known
+        self.is_known = kind is mean_squared_error or (
+            isinstance(kind, Hashable) and kind in _OF_PYTORCH
+        )
         reduction = options.get("reduction", "mean")
         obsolete = options.keys() & {"size_average", "reduce"}
         if self.is_known and (reduction not in ("mean", "sum", "batchmean") or obsolete):

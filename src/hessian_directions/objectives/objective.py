@@ -32,6 +32,7 @@ from hessian_directions.errors import (
     HessianDirectionsError,
     ModelError,
     NonFiniteError,
+    first_line,
     require_count,
 )
 from hessian_directions.objectives.block import Block, freeze_others
@@ -237,8 +238,8 @@ class Objective:
         try:
             torch.empty(0, device=device)
         except (RuntimeError, AssertionError) as error:
-            reason = str(error).splitlines()[0]
-            raise DeviceError(f"The device {str(device)!r} is not there: {reason}") from error
+            said = first_line(error)
+            raise DeviceError(f"The device {str(device)!r} is not there: {said}.") from error
         return self._with(self._evaluation.to(dtype, device))
 
     def subset(self, indices: ArrayLike | Tensor) -> Objective:
@@ -541,7 +542,7 @@ class Objective:
         except (HessianDirectionsError, torch.OutOfMemoryError, MemoryError):
             raise
         except Exception as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            reason = first_line(error)
             raise ModelError(
                 f"The {kind.replace('_', ' ')} over {self.n_samples} samples failed: {reason}"
             ) from error

@@ -20,7 +20,12 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from hessian_directions.errors import HessianDirectionsError, LostProcessError, ProcessesError
+from hessian_directions.errors import (
+    HessianDirectionsError,
+    LostProcessError,
+    ProcessesError,
+    first_line,
+)
 
 
 class Processes:
@@ -139,7 +144,7 @@ class Processes:
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0][:160].rstrip(".")
+            reason = first_line(error)
             raise LostProcessError(
                 f"Another process of the group has ended or does not answer: {reason}."
             ) from error

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 from hessian_directions.arrays import as_tensor, memory
-from hessian_directions.errors import DataError, ModelError
+from hessian_directions.errors import DataError, ModelError, first_line
 from hessian_directions.objectives.losses import BatchLoss
 from hessian_directions.objectives.processes import ALONE, Processes
 
@@ -292,8 +292,9 @@ class _OfDataset:
         try:
             yield from self._loader
         except (TypeError, RuntimeError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise DataError(f"The samples of the Dataset make no batch: {reason}") from error
+            raise DataError(
+                f"The samples of the Dataset make no batch: {first_line(error)}."
+            ) from error
 
 
 def representatives(samples: Samples, count: int = 12) -> list[int]:

@@ -35,6 +35,7 @@ from hessian_directions.errors import (
     HessianDirectionsError,
     ModelError,
     NonFiniteError,
+    first_line,
 )
 from hessian_directions.objectives.evaluation import Evaluation, depends_on_batches, n_rows
 from hessian_directions.objectives.samples import InMemory, representatives
@@ -578,7 +579,7 @@ class Proof:
                 fallbacks[mode] = reason
                 continue
             cross = vectors.T @ products
-            asymmetry = abs(float(cross[0, 1] - cross[1, 0])) / (self._size(cross) or 1.0)
+            asymmetry = abs(float(cross[0, 1] - cross[1, 0])) / self._size(cross)
             self.deviations[f"symmetry of {mode}"] = asymmetry
             if not asymmetry <= self._tolerances.exact:
                 fallbacks[mode] = f"is not symmetric by {asymmetry:.1e}"
@@ -616,7 +617,7 @@ class Proof:
             if curvatures is None:
                 fallbacks[mode] = reason
                 continue
-            deviation = float((curvatures - expected).norm()) / (self._size(cross) or 1.0)
+            deviation = float((curvatures - expected).norm()) / self._size(cross)
             self.deviations[f"{mode} and {product_mode}"] = deviation
             if deviation <= self._tolerances.exact:
                 return mode
@@ -700,8 +701,7 @@ class Proof:
         """
         a, b = a * self._scale, b * self._scale
         larger = torch.maximum(a.abs(), b.abs())
-        size = self._size(larger) if rounded else _size(larger)
-        return float((a - b).norm()) / (size or 1.0)
+        return float((a - b).norm()) / (self._size(larger) if rounded else _size(larger))
 
     def _size(self, a: Tensor) -> float:
         """‖a‖ of numbers in units of the parameters, not less than rounding leaves exact.
@@ -745,11 +745,6 @@ def _not_the_slope(amount: str) -> DifferentiationError:
         "(no_grad, detach, .data, NumPy, checkpointing with use_reentrant=True), or a custom "
         "backward pass or a hook gives no derivative."
     )
-
-
-def first_line(error: Exception) -> str:
-    lines = str(error).splitlines()
-    return (lines[0] if lines else type(error).__name__)[:160].rstrip(".")
 
 
 def _size(a: Tensor) -> float:
