@@ -86,6 +86,14 @@ def test_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     artifacts.write_json(archive / "e.run.json", took | {"wildcards": {"network": "one"}})
     told = status.status(SETTINGS, results, logs, archive)
     assert (told.unknown, told.seconds_left - now.seconds_left) == (10, pytest.approx(60.0))
+    # At the pace of what is done: thrice as long as predicted, and a minute as predicted beside it.
+    trained = artifacts.read_json(results / "networks/one/checkpoint.run.json")
+    artifacts.write_json(archive / "t.run.json", took | trained)
+    artifacts.write_json(
+        results / "networks/one/checkpoint.run.json", trained | {"wall_seconds": 180.0}
+    )
+    slow = status.status(SETTINGS, results, logs, archive)
+    assert slow.seconds_left == pytest.approx(told.seconds_left * (60 + 180) / (60 + 60))
     process.kill()
     process.wait()
     assert (now.done, now.total) == (1, 14)

@@ -80,6 +80,13 @@ def test_distributed_artifacts_are_those_of_one_process(small: Project) -> None:
     assert not list(small.path.rglob("*.state"))
 
 
+def test_gathered_artifact_says_how_its_shards_were_computed(small: Project) -> None:
+    small.snakemake(
+        f"{RESULTS}/trace.nc", configfile="pair.yaml", config="source=compute precision=float32"
+    )
+    assert artifacts.read_provenance(small.path / RESULTS / "trace.nc")["precision"] == "float32"
+
+
 SCRIPT = """
 import os, signal
 import torch

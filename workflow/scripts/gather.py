@@ -28,7 +28,7 @@ with stage(snakemake) as job:
     settings = analysis.settings.model_validate(job.params.settings)
     dataset = analysis.module.gather(Shards(job.input.shards), settings, job_of(job))
     made = artifacts.read_provenance(job.input.shards[0])
-    provenance = job.provenance(made["data"])
+    provenance = job.provenance(made["data"]) | {key: made[key] for key in ("device", "precision")}
     # What the shards were computed with, and what was said to the gathering beside that.
     provenance["configuration"] = made["configuration"] | provenance["configuration"]
     artifacts.write_dataset(job.output.artifact, dataset, provenance)

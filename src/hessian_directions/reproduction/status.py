@@ -6,7 +6,7 @@ model, or the archive, how long the rest will take.
 
 import argparse
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,9 @@ from hessian_directions.progress import duration
 from hessian_directions.reproduction import artifacts, configuration, cost_model, locks
 from hessian_directions.reproduction.job_logs import Job, job_of, logs_in
 
+# How much of a run must have been seen before its pace counts as much as what was predicted [s].
+TRUSTED = 60.0
+
 
 @dataclass(frozen=True)
 class Status:
@@ -23,7 +26,8 @@ class Status:
 
     Attributes:
         done, total: Jobs that compute.
-        seconds_left: Predicted time of one core of all jobs that are not done.
+        seconds_left: Predicted time of one core of all jobs that are not done, at the pace of those
+            that are.
         unknown: Those of them for which nothing is predicted.
         running: Jobs under way.
     """
@@ -59,7 +63,7 @@ def status(settings: Mapping[str, Any], results: Path, logs: Path, archive: Path
     """
     expected = cost_model.expectations(settings, archive)
     records = [artifacts.read_json(path) for path in sorted(results.rglob("*.run.json"))]
-    done = {_key(record["rule"], record["wildcards"]) for record in records}
+    done = {_key(record["rule"], record["wildcards"]): record for record in records}
     jobs = list(cost_model.jobs(settings))
     left = [job for job in jobs if _key(*job) not in done]
     held = [job_of(path) for path in logs_in(logs) if locks.is_held(path)]
@@ -67,10 +71,28 @@ def status(settings: Mapping[str, Any], results: Path, logs: Path, archive: Path
     return Status(
         done=len(jobs) - len(left),
         total=len(jobs),
-        seconds_left=sum(job.seconds for job in predicted if job is not None),
+        seconds_left=_pace(expected, done.values())
+        * sum(job.seconds for job in predicted if job is not None),
         unknown=predicted.count(None),
         running=tuple(job for job in held if not job.ended),
     )
+
+
+def _pace(
+    expected: Callable[[str, Mapping[str, Any]], cost_model.Estimate | None],
+    records: Iterable[Mapping[str, Any]],
+) -> float:
+    """What the jobs of a run took over what was predicted of them.
+
+    The prediction counts as `TRUSTED` seconds of them, lest two short jobs decide.
+    """
+    taken = told = TRUSTED
+    for record in records:
+        job = expected(record["rule"], record["wildcards"])
+        if job is not None:
+            taken += record["wall_seconds"]
+            told += job.seconds
+    return taken / told
 
 
 def _key(rule: str, wildcards: Mapping[str, str]) -> tuple[str, frozenset[tuple[str, str]]]:
