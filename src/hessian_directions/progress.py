@@ -31,6 +31,9 @@ class Status:
         return f"{self.done}{of_all} {self.unit}{left}{self.note and f'; {self.note}'}"
 
 
+# A listener hears something this often where parts take long [s].
+SAY_SECONDS = 10.0
+
 # `print` is one.
 Progress = Callable[[Status], None]
 
@@ -38,20 +41,28 @@ Progress = Callable[[Status], None]
 class Clock:
     """Tells a progress callback, if there is one, how many of the parts are done.
 
-    The rest is taken to cost as much per part as what has been done since the clock was made.
+    The rest is taken to cost as much per part as what has been done since the clock was made;
+    `begun` parts had been done before, by a run that was killed.
     """
 
-    def __init__(self, total: int | None, unit: str, progress: Progress | None) -> None:
-        self._total, self._unit, self._progress = total, unit, progress
-        self._start = time.perf_counter()
+    def __init__(
+        self, total: int | None, unit: str, progress: Progress | None, begun: float = 0
+    ) -> None:
+        self._total, self._unit, self._progress, self._begun = total, unit, progress, begun
+        self._start = self._said = time.perf_counter()
 
-    def __call__(self, done: int, note: str = "") -> None:
+    @property
+    def due(self) -> bool:
+        """Whether somebody listens and has heard nothing for long."""
+        return self._progress is not None and time.perf_counter() - self._said >= SAY_SECONDS
+
+    def __call__(self, done: float, note: str = "") -> None:
         if self._progress is None:
             return
-        left = math.nan
-        if self._total is not None and done:
-            left = (time.perf_counter() - self._start) * (self._total - done) / done
-        self._progress(Status(done, self._total, self._unit, left, note))
+        self._said, left = time.perf_counter(), math.nan
+        if self._total is not None and done > self._begun:
+            left = (self._said - self._start) * (self._total - done) / (done - self._begun)
+        self._progress(Status(int(done), self._total, self._unit, left, note))
 
 
 def seconds_of(compute: Callable[[], Any], clock: Callable[[], float] = time.perf_counter) -> float:

@@ -132,7 +132,8 @@ def train(
             the state of the same network, training data, settings and seed continues it, to the
             same bits.
         save_seconds: Seconds between two saves.
-        progress: Called with the epochs so far at every record of the history, which is its note.
+        progress: Called with the completed epochs at every record of the history, which is its note,
+            and again where that takes long.
 
     Raises:
         ConfigurationError: A setting is unknown, not allowed, or does not fit the samples.
@@ -157,11 +158,11 @@ def train(
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seeds.derive(seed, "training", "model"))
         run = _Run(model.to(device), loss, train, test, settings, seed)
-        clock = Clock(settings.epochs, "epochs", progress)
         saved = None
         if state_path is not None:
             saved = SavedRun(state_path, run.identity, save_seconds)
             run.resume(saved.read())
+        clock = Clock(settings.epochs, "epochs", progress, begun=run.done)
         if run.epoch == run.step == 0:
             run.record(clock)
             run.take_snapshot()
@@ -169,6 +170,8 @@ def train(
             for _ in run.pass_over_samples():
                 if saved is not None and saved.due:
                     saved.write(run.state())
+                if clock.due:
+                    clock(run.done, run.note)
             run.take_snapshot()
             if run.epoch % settings.history_every == 0 or run.epoch == settings.epochs:
                 run.record(clock)
@@ -294,6 +297,17 @@ class _Run:
             "buffers": self._copy_of_buffers(),
         }
 
+    @property
+    def done(self) -> float:
+        """Epochs, the part of the one under way included."""
+        return self.epoch + self.step / self.n_batches
+
+    @property
+    def note(self) -> str:
+        """The latest record of the history."""
+        row = self.history[-1]
+        return ", ".join(f"{key} {row[key]:.4g}" for key in row if key != "epoch")
+
     def pass_over_samples(self) -> Iterator[None]:
         """The rest of an epoch; yields after each step, where the state can be kept."""
         batches = self._batches()
@@ -369,7 +383,7 @@ class _Run:
             self._judge(train_loss)
         target = self.settings.target_loss
         self.reached = target is not None and train_loss <= target
-        clock(self.epoch, ", ".join(f"{key} {row[key]:.4g}" for key in row if key != "epoch"))
+        clock(self.epoch, self.note)
 
     def _require_finite(self, value: float) -> None:
         if not math.isfinite(value):
