@@ -129,7 +129,93 @@ KINKED = {
     "sign": lambda z: z * z.sign(),
     "gather(argmax)": lambda z: z - z.gather(1, z.argmax(1, keepdim=True)),
     "in place": lambda z: z.clone().index_put_((z < 0,), torch.zeros((), dtype=z.dtype)),
+    # Where no gradient goes.
+    "detached mask": lambda z: z * (z.detach() > 0),
+    "mask of .data": lambda z: z * (z.data > 0),
+    "detached sign": lambda z: z * z.detach().sign(),
+    "detached where": lambda z: torch.where(z.detach() > 0, z, 0.1 * z),
+    "detached top-k": lambda z: z * torch.zeros_like(z).scatter_(1, z.detach().topk(3)[1], 1.0),
+    "mask of NumPy": lambda z: z * torch.from_numpy((z.detach().numpy() > 0).astype(float)),
+    "detached relu": lambda z: z * z.detach().relu().bool(),
+    "truth of a clamp": lambda z: z * z.clamp_min(0).bool(),
+    "equal to the largest": lambda z: z * (z == z.amax(1, keepdim=True)),
+    "places of the largest": lambda z: z * functional.one_hot(z.max(1).indices, z.shape[1]),
+    "whole part": lambda z: z - z.long(),
+    "rounded quotient": lambda z: z - torch.div(z, 0.5, rounding_mode="floor"),
+    "own function": lambda z: OwnReLU.apply(z),
+    "atan2": lambda z: torch.atan2(z, z.flip(1)),
+    "angle": lambda z: torch.complex(z, z.flip(1)).angle(),
+    # In the graph, by other names.
+    "grid_sample": lambda z: (
+        functional.grid_sample(
+            torch.linspace(0, 1, 36, dtype=z.dtype)
+            .square()
+            .view(1, 1, 6, 6)
+            .expand(len(z), -1, -1, -1),
+            z.view(len(z), 1, 3, 2),
+            align_corners=False,
+        )
+        .expand(-1, 2, -1, -1)
+        .reshape(len(z), 6)
+    ),
+    "scatter_reduce": lambda z: z.scatter_reduce(
+        1, torch.zeros(z.shape, dtype=torch.long), z.flip(1), "amax"
+    ),
+    "index_reduce": lambda z: z.index_reduce(
+        1, torch.zeros(6, dtype=torch.long), z.flip(1), "amin"
+    ),
+    "distance": lambda z: z * functional.pairwise_distance(z, z.flip(1), p=1)[:, None],
+    "cdist": lambda z: torch.cdist(z, torch.eye(6, dtype=z.dtype), p=1),
+    "renorm": lambda z: torch.renorm(z, 2, 0, 1.0),
+    "nuclear norm": lambda z: z * torch.linalg.matrix_norm(z.view(-1, 2, 3), "nuc")[:, None],
 }
+SMOOTH = {
+    "finite": lambda z: z.tanh() if torch.isfinite(z).all() else z,
+    "no NaN": lambda z: torch.nan_to_num(z).sin(),
+    "determinant": lambda z: (
+        z * torch.linalg.det(z.view(-1, 6, 1) * z.view(-1, 1, 6) + 2 * torch.eye(6))[:, None]
+    ),
+    "solution": lambda z: torch.linalg.solve(
+        z.view(-1, 6, 1) * z.view(-1, 1, 6) + 2 * torch.eye(6), z
+    ),
+    "sampled": lambda z: functional.grid_sample(
+        z.view(len(z), 1, 3, 2),
+        torch.linspace(-0.9, 0.9, 12, dtype=z.dtype).view(1, 2, 3, 2).expand(len(z), -1, -1, -1),
+        align_corners=False,
+    ).reshape(len(z), 6),
+    "distance": lambda z: z * functional.pairwise_distance(z, torch.full_like(z, 9.0))[:, None],
+    "summed": lambda z: z.scatter_reduce(
+        1, torch.zeros(z.shape, dtype=torch.long), z.flip(1).sin(), "sum"
+    ),
+    "own function": lambda z: OwnSquare.apply(z),
+    "number of the data": lambda z: z * torch.tensor([2.0, -1.0]).max().item(),
+}
+
+
+class OwnReLU(torch.autograd.Function):
+    """As networks write it for their memory's sake."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor) -> Tensor:
+        ctx.save_for_backward(z)
+        return z.clamp(min=0)
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> Tensor:
+        (z,) = ctx.saved_tensors
+        return slope * (z > 0)
+
+
+class OwnSquare(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, z: Tensor) -> Tensor:
+        ctx.save_for_backward(z)
+        return z * z
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> Tensor:
+        (z,) = ctx.saved_tensors
+        return 2 * slope * z
 
 
 class Apply(nn.Module):
@@ -163,6 +249,26 @@ def test_the_larger_of_two_is_corrected_by_whatever_name() -> None:
     corrected = hd.trace.finite_difference(objective, directions=V, step=1e-3, kinks="correct").mean
     exact = hd.trace.directional(objective, directions=V).mean
     assert abs(corrected - exact) < 0.05 * abs(plain - exact)
+
+
+def test_a_branch_on_a_detached_number_is_a_kink() -> None:
+    class Gated(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            scale = 2.0 if self.weight.data.norm().item() > 1 else 1.0
+            return scale * super().forward(x)
+
+    x, y = data()
+    objective = hd.Objective(Gated(5, 3).double(), functional.cross_entropy, x, y)
+    assert objective.kinks() == ["item"]
+    with pytest.raises(hd.errors.KinkError, match="slope of item"):
+        hd.trace.finite_difference(objective, 4, kinks="correct")
+
+
+@pytest.mark.parametrize("name", SMOOTH)
+def test_what_is_smooth_has_no_kinks(name: str) -> None:
+    (x, y), act = data(), Apply(SMOOTH[name])
+    model = nn.Sequential(nn.Linear(5, 6), act, nn.Linear(6, 3)).double()
+    assert hd.Objective(model, functional.cross_entropy, x, y).kinks() == []
 
 
 def test_comparisons_of_data_are_no_kinks() -> None:

@@ -15,8 +15,8 @@ softshrink, abs, clamp to constants, max pooling (also of ReLUs), amax and amin,
 smaller of two tensors. Refused (`KinkError`): what compares numbers that depend on the parameters (>, sort, topk,
 argmax), rounds them or reads them into Python, maxima that return indices or are taken among numbers that
 an operation before holds at one value, threshold and hardshrink, whose values jump, and any other
-operation that autograd names in `referee.KINKS`. A
-function that PyTorch cannot see into, such as a `torch.autograd.Function`, counts as smooth.
+operation that autograd names in `referee.KINKS`. What no gradient goes through (`detach`, `no_grad`,
+inside a `torch.autograd.Function`) is not seen here: the referee looks for it (`FirstPass.jumps`).
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def sensitivities(
         value = function(leaves)
         unknown = kinks(node for node in nodes(value) if node not in watched.nodes)
         if unknown:
-            raise KinkError(_refusal(unknown[0]))
+            raise KinkError(refusal(unknown[0]))
         offsets = list(watched.offsets)
         wanted = [*leaves.values(), *(offset for offset in offsets if offset is not None)]
         # Inside the mode: what is computed again in a backward pass is watched as it was.
@@ -153,7 +153,7 @@ class _Calls(TorchFunctionMode):
                 args = (kwargs.pop("input"), *args)
             return self.kinked(name, func, args, kwargs)
         if name in _BRANCHES and requires_grad((args, kwargs)):
-            raise KinkError(_refusal(name))
+            raise KinkError(refusal(name))
         return func(*args, **kwargs)
 
 
@@ -185,7 +185,7 @@ class _Offsets(_Calls):
         before = {leaf.grad_fn for leaf in given}
         y = func(*own_args, **own_kwargs)
         if not isinstance(y, Tensor):
-            raise KinkError(_refusal(f"{name} with indices"))
+            raise KinkError(refusal(f"{name} with indices"))
         self.nodes.update(nodes(y, before))
         offset = torch.zeros_like(y, requires_grad=True)
         self.offsets.append(offset)
@@ -217,7 +217,7 @@ class _Crossings(_Calls):
             try:
                 self.found.append(self._find(name, args, kwargs, delta))
             except TypeError as error:  # options that the rules do not know
-                raise KinkError(_refusal(name)) from error
+                raise KinkError(refusal(name)) from error
         line = _primal(args[0]), _slope(args[0])
         result = func(*args, **kwargs)
         self.remember(name, args, result, line)
@@ -229,7 +229,8 @@ class _Crossings(_Calls):
         return _of_largest(name, args, kwargs, delta, self._reach, self.recall(name, args))
 
 
-def _refusal(name: str) -> str:
+def refusal(name: str) -> str:
+    """What is said of an operation whose kinks are not known."""
     return f"Where the slope of {name} jumps is not known: what kinks add cannot be corrected."
 
 
@@ -282,7 +283,7 @@ def _of_one_number(name: str, args: Any, kwargs: Any, delta: Tensor, reach: floa
     z, s = _primal(args[0]), _slope(args[0])
     rules = _ELEMENTWISE[name](*args, **kwargs)
     if any(_tangent(place) is not None for place, _ in rules):
-        raise KinkError(_refusal(f"{name} to limits that depend on the parameters"))
+        raise KinkError(refusal(f"{name} to limits that depend on the parameters"))
     places, jumps = [], []
     for place, jump in rules:
         if place is None:
@@ -407,7 +408,7 @@ def _of_largest(
     if relu is None:
         resting = ((behind == 0) & (directions == 0)).sum(-1) > 1
         if bool((resting & (delta != 0)).any()):
-            raise KinkError(_refusal(f"{name} among equal numbers that are at rest"))
+            raise KinkError(refusal(f"{name} among equal numbers that are at rest"))
     met = (behind < reach * steeper.abs()).any(-1) & (delta != 0)
     found = [
         (side * at, sign * delta[met][row] * jump)

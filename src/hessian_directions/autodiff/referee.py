@@ -26,20 +26,27 @@ from hessian_directions.autodiff.precision import of_kind
 from hessian_directions.cost import Cost
 from hessian_directions.errors import ModelError
 
-# How autograd names operations whose slope jumps.
+# How PyTorch's operations whose slope jumps are named, without underscores.
 KINKS = (
     *("abs", "max", "min", "amax", "amin", "clamp", "threshold", "adaptivemaxpool", "multimargin"),
     *("relu", "leakyrelu", "prelu", "rrelu", "hardtanh", "hardsigmoid", "hardswish"),
-    *("hardshrink", "softshrink", "multilabelmargin", "fmax", "fmin"),
+    *("hardshrink", "softshrink", "multilabelmargin", "fmax", "fmin", "renorm", "linalgsvd"),
+    "fractionalmaxpool",
 )
 # Functions of numbers whose results jump, so that what is computed with them may have a kink.
 _JUMPING = """
     gt ge lt le greater greater_equal less less_equal sign sgn signbit heaviside copysign
     round floor ceil trunc fix frac fmod remainder __mod__ floor_divide __floordiv__
     argmax argmin argsort sort msort topk kthvalue median nanmedian mode quantile nanquantile
-    cummax cummin nonzero bucketize searchsorted aminmax
+    cummax cummin nonzero bucketize searchsorted aminmax atan2 arctan2 angle
 """
 JUMPS = frozenset(_JUMPING.split())
+# Of results that are no real numbers these tell nothing: pivots, ranks and states of other functions
+# that are smooth, and the places of maxima, which are kinks by their name.
+_NO_JUMPS = ("linalg", "lu", "cudnn", "miopen", "maxpool", "adaptivemaxpool", "embeddingbag")
+# Functions that ask whether a number is one, and those that make an array of NumPy of numbers.
+_GUARDS = {"isnan", "isinf", "isposinf", "isneginf", "isfinite", "isreal", "nan_to_num"}
+_TO_NUMPY = {"numpy", "tolist", "__array__", "__dlpack__"}
 
 
 class FirstPass(NamedTuple):
@@ -49,8 +56,9 @@ class FirstPass(NamedTuple):
         value: L(θ).
         changes_its_parameters: Whether it leaves other parameters than it found.
         rounds_to: The lowest precision that numbers are cast to on their way through it.
-        kinks: The operations between parameters and loss whose slope jumps, by name, and those of
-            `JUMPS` whose arguments depend on the parameters.
+        kinks: The operations between parameters and loss whose slope jumps, by name, and `jumps`.
+        jumps: Those of which nothing in the graph tells where: results that jump as the parameters
+            move, and operations with kinks that no gradient goes through.
         reads_numbers: Whether it turns tensors into numbers, which it may branch on.
     """
 
@@ -58,6 +66,7 @@ class FirstPass(NamedTuple):
     changes_its_parameters: bool
     rounds_to: torch.dtype
     kinks: list[str]
+    jumps: list[str]
     reads_numbers: bool
 
 
@@ -167,7 +176,7 @@ class Referee:
     def first_pass(self, theta: Tensor) -> FirstPass:
         """L(θ), and what the network is seen to do on the way."""
         self.values += 1
-        with self._at(theta), _Jumps() as jumps, _Watch(self._foreign) as watch:
+        with self._at(theta), _Watch(self._foreign, self._parameters) as watch, _Calls(watch):
             loss = self._forward()
         steps = list(nodes(loss))
         # What an earlier pass of the network left has a graph that ends at the user's parameters.
@@ -181,7 +190,8 @@ class Referee:
             value=float(loss.detach()),
             changes_its_parameters=not self.stands_at(theta),
             rounds_to=watch.lowest or theta.dtype,
-            kinks=sorted({*kinks(steps), *jumps.met}),
+            kinks=sorted({*kinks(steps), *watch.jumps}),
+            jumps=sorted(watch.jumps),
             reads_numbers=watch.reads_numbers,
         )
 
@@ -248,22 +258,32 @@ _READING = {torch.ops.aten._local_scalar_dense.default, torch.ops.aten.is_nonzer
 
 
 class _Watch(TorchDispatchMode):
-    """Notes casts from a real number to one of lower precision, and who reads these tensors."""
+    """Notes casts from a real number to one of lower precision, who reads the foreign tensors, and
+    what jumps as the parameters move.
 
-    def __init__(self, foreign: Sequence[Tensor]) -> None:
+    What depends on the parameters is followed through memory: also where no gradient goes
+    (`detach`, `.data`, `no_grad`, functions with a backward pass of their own).
+    """
+
+    def __init__(self, foreign: Sequence[Tensor], parameters: Sequence[Tensor]) -> None:
         super().__init__()
         self.lowest: torch.dtype | None = None
         self.reads_foreign = self.reads_numbers = False
-        self._foreign = {t.untyped_storage()._cdata for t in foreign if t.requires_grad}
+        self.jumps: set[str] = set()
+        self.inside_guard = False
+        self._foreign = {_memory(t) for t in foreign if t.requires_grad}
+        # Held, lest other numbers come to lie where they lay.
+        self._moving = {_memory(p): p.untyped_storage() for p in parameters}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         read = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         if func is not torch.ops.aten.detach.default:  # how tensors are copied, too
-            strided = (leaf for leaf in read if leaf.layout == torch.strided)
-            storages = {leaf.untyped_storage()._cdata for leaf in strided}
-            self.reads_foreign |= bool(storages & self._foreign)
+            self.reads_foreign |= bool(set(map(_memory, read)) & self._foreign)
         self.reads_numbers |= func in _READING
+        moving = [leaf for leaf in read if self.moves(leaf)]
         result = func(*args, **(kwargs or {}))
+        if moving:
+            self._follow(func, moving, result, kwargs or {})
         if func in (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default):
             source = read[-1]
             if (
@@ -274,19 +294,60 @@ class _Watch(TorchDispatchMode):
                 self.lowest = result.dtype
         return result
 
+    def moves(self, value: Any) -> bool:
+        """Whether it is a tensor that depends on the parameters."""
+        return isinstance(value, Tensor) and _memory(value) in self._moving
 
-class _Jumps(TorchFunctionMode):
-    """Notes which functions of `JUMPS` are called with numbers that depend on the parameters."""
+    def _follow(self, func: Any, moving: Sequence[Tensor], result: Any, options: Any) -> None:
+        results = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+        self._moving |= {
+            _memory(leaf): leaf.untyped_storage()
+            for leaf in results
+            if leaf.layout == torch.strided
+        }
+        if self.inside_guard or not any(map(_is_real, moving)):
+            return
+        name = "item" if func in _READING else plain_name(func.overloadpacket)
+        plain = name.replace("_", "")
+        discrete = not all(leaf.is_floating_point() or leaf.is_complex() for leaf in results)
+        has_gradient = torch.is_grad_enabled() and any(leaf.requires_grad for leaf in moving)
+        if (
+            name in JUMPS
+            or func in _READING
+            or options.get("rounding_mode") is not None
+            or (discrete and not plain.startswith(_NO_JUMPS))
+            or (plain.startswith(KINKS) and not has_gradient)
+        ):
+            self.jumps.add(name)
 
-    def __init__(self) -> None:
+
+class _Calls(TorchFunctionMode):
+    """Tells a `_Watch` of calls that the operations they consist of do not show."""
+
+    def __init__(self, watch: _Watch) -> None:
         super().__init__()
-        self.met: set[str] = set()
+        self._watch = watch
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = plain_name(func)
-        if name in JUMPS and requires_grad((args, kwargs)):
-            self.met.add(name)
-        return func(*args, **(kwargs or {}))
+        if name in _TO_NUMPY and self._watch.moves(args[0]):
+            self._watch.jumps.add(name)
+        if name not in _GUARDS:
+            return func(*args, **(kwargs or {}))
+        outside, self._watch.inside_guard = self._watch.inside_guard, True
+        try:
+            return func(*args, **(kwargs or {}))
+        finally:
+            self._watch.inside_guard = outside
+
+
+def _memory(tensor: Tensor) -> Any:
+    """What tensors that share memory have in common; None where they have none (sparse ones)."""
+    return tensor.untyped_storage()._cdata if tensor.layout == torch.strided else None
+
+
+def _is_real(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() or tensor.is_complex()
 
 
 def plain_name(func: Callable[..., Any]) -> str:
@@ -338,8 +399,15 @@ def _has_kinks(step: Any) -> bool:
     name = _operation(step).lower()
     if name == "elu":  # with these options its slope is continuous
         return step._saved_alpha * step._saved_input_scale != 1
-    if name == "linalgvectornorm":
-        return step._saved_ord <= 1 or math.isinf(step._saved_ord)
+    if name in ("linalgvectornorm", "norm", "cdist", "pdist"):
+        order = step._saved_ord if "vector" in name else step._saved_p
+        return order is not None and (order <= 1 or math.isinf(order))
+    if name in ("scatterreduce", "indexreduce", "segmentreduce"):
+        return step._saved_reduce in ("amax", "amin", "max", "min")
+    if name == "embeddingbag":
+        return step._saved_mode == 2  # maximum
+    if name.startswith("gridsampler"):  # in the grid, not in what is sampled
+        return step.next_functions[1][0] is not None
     return name.startswith(KINKS)
 
 

@@ -492,7 +492,7 @@ class Objective:
         """
         v = self._vectors(v, "v").reshape(self.n_parameters, -1)
         parameters = self._parameters_at(None)
-        self._prove(Proof.of_gradients)
+        self._prove(Proof.of_kinks)
         for start in range(0, v.shape[1], self.vectors_at_once):
             part = v[:, start : start + self.vectors_at_once]
 

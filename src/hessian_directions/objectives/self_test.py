@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from hessian_directions.autodiff.folding import Folding
+from hessian_directions.autodiff.kinks import refusal
 from hessian_directions.autodiff.modes import FAST, PRODUCTS, SECOND_DERIVATIVES
 from hessian_directions.autodiff.precision import moved
 from hessian_directions.autodiff.program import misleading_option
@@ -33,6 +34,7 @@ from hessian_directions.cost import Cost
 from hessian_directions.errors import (
     DifferentiationError,
     HessianDirectionsError,
+    KinkError,
     ModelError,
     NonFiniteError,
     first_line,
@@ -132,6 +134,7 @@ class Proof:
         compared: Whether any value could be compared: not where the loss is not finite at the
             network.
         kinks: The operations of network and loss whose slope jumps, by name.
+        jumps: Those of them of which nothing tells where.
         report: What was found, once all was proven.
     """
 
@@ -143,6 +146,7 @@ class Proof:
         self._few: InMemory | None = None
         self.compared = True
         self.kinks: list[str] = []
+        self.jumps: list[str] = []
         self.report: SelfTest | None = None
         self.deviations: dict[str, float] = {}
         self.fallbacks: dict[str, str] = {}
@@ -168,6 +172,16 @@ class Proof:
         """
         self.of_values()
         self._once("gradients", self._prove_gradients)
+
+    def of_kinks(self) -> None:
+        """Before kinks are located.
+
+        Raises:
+            KinkError: Nothing tells where some of them are.
+        """
+        self.of_gradients()
+        if self.jumps:
+            raise KinkError(refusal(self.jumps[0]))
 
     def of_products(self) -> SelfTest:
         """Before the first second derivative.
@@ -360,7 +374,8 @@ class Proof:
         self._seen = seen
         self._tolerances = TOLERANCES.get(seen.rounds_to, TOLERANCES[torch.float32])
         self.precision = str(seen.rounds_to).removeprefix("torch.")
-        self.kinks, self._ways.reads_numbers = seen.kinks, seen.reads_numbers
+        self.kinks, self.jumps = seen.kinks, seen.jumps
+        self._ways.reads_numbers = seen.reads_numbers
         self._scale = entry_scale(self._theta, self._probe.sizes)
         self._refuse_coarse_casts()
         return seen.value
