@@ -55,6 +55,7 @@ class FirstPass(NamedTuple):
     Attributes:
         value: L(θ).
         changes_its_parameters: Whether it leaves other parameters than it found.
+        changes_its_buffers: The same of buffers and of other tensors that it holds.
         rounds_to: The lowest precision that numbers are cast to on their way through it.
         kinks: The operations between parameters and loss whose slope jumps, by name, and `jumps`.
         jumps: Those of which nothing in the graph tells where: results that jump as the parameters
@@ -64,6 +65,7 @@ class FirstPass(NamedTuple):
 
     value: float
     changes_its_parameters: bool
+    changes_its_buffers: bool
     rounds_to: torch.dtype
     kinks: list[str]
     jumps: list[str]
@@ -176,8 +178,11 @@ class Referee:
     def first_pass(self, theta: Tensor) -> FirstPass:
         """L(θ), and what the network is seen to do on the way."""
         self.values += 1
-        with self._at(theta), _Watch(self._foreign, self._parameters) as watch, _Calls(watch):
-            loss = self._forward()
+        with self._at(theta):
+            held = _held(self._model)
+            copies = [tensor.clone() for tensor in held]
+            with _Watch(self._foreign, self._parameters) as watch, _Calls(watch):
+                loss = self._forward()
         steps = list(nodes(loss))
         # What an earlier pass of the network left has a graph that ends at the user's parameters.
         left = {id(getattr(step, "variable", None)) for step in steps} & set(map(id, self._foreign))
@@ -189,6 +194,7 @@ class Referee:
         return FirstPass(
             value=float(loss.detach()),
             changes_its_parameters=not self.stands_at(theta),
+            changes_its_buffers=not all(map(_are_same, held, copies)),
             rounds_to=watch.lowest or theta.dtype,
             kinks=sorted({*kinks(steps), *watch.jumps}),
             jumps=sorted(watch.jumps),
@@ -200,6 +206,13 @@ class Referee:
         bits = torch.int64 if theta.dtype == torch.float64 else torch.int32
         left = self._flat([p.detach() for p in self._parameters])
         return torch.equal(left.view(bits), theta.view(bits))
+
+    def value_after(self, theta: Tensor, rows: slice, seen: slice | None) -> float:
+        """The loss of some samples, by a network that has seen none or some before."""
+        self.values += 1 if seen is None else 2
+        with self._at(theta), torch.no_grad():
+            parts = [tree_map(lambda t, p=p: t[p].clone(), self._batch) for p in (seen, rows) if p]
+            return float([self._loss(part) for part in parts][-1])
 
     def _forward(self) -> Tensor:
         batch = tree_map(Tensor.clone, self._batch)
@@ -339,6 +352,16 @@ class _Calls(TorchFunctionMode):
             return func(*args, **(kwargs or {}))
         finally:
             self._watch.inside_guard = outside
+
+
+def _held(model: nn.Module) -> list[Tensor]:
+    """The tensors that a network holds beside its parameters."""
+    parts = (part for m in model.modules() for part in (*vars(m).values(), *m._buffers.values()))
+    return [part for part in parts if isinstance(part, Tensor) and part.layout == torch.strided]
+
+
+def _are_same(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and torch.equal(a.nan_to_num(), b.nan_to_num())
 
 
 def _memory(tensor: Tensor) -> Any:

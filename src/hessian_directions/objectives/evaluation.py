@@ -322,12 +322,26 @@ class Evaluation:
 
     @of_all_processes
     def value_in_batches(self, size: int) -> Tensor:
-        """The loss of all samples at the network's own parameters, at most half of them at once."""
+        """The loss of all samples at the network's own parameters, so many at once."""
         parameters, total = self.parameters_at(self.theta), self.theta.new_zeros(()).double()
-        for batch in self.batches(max(1, min(size, self.samples.count // 2))):
+        for batch in self.batches(max(1, size)):
             total += self.share_of_loss(parameters, batch).detach()
         self.restore()
         return total
+
+    def first_batch_in_pieces(self) -> tuple[float, float]:
+        """Its part of the loss at the network's own parameters: at once, and in two pieces."""
+        parameters, batch = self.parameters_at(self.theta), next(iter(self.batches()))
+        n = n_rows(batch)
+        cut = n * 2 // 3 if n >= 6 else n  # no piece of one sample, which some networks do not take
+        pieces = [tree_map(lambda t, p=p: t[p], batch) for p in (slice(cut), slice(cut, None))]
+        whole, *shares = (
+            float(self.share_of_loss(parameters, part).detach())
+            for part in (batch, *pieces)
+            if n_rows(part) and self.loss.weight(part)
+        )
+        self.restore()
+        return whole, sum(shares)
 
     def foldings(self, parameters: Parameters) -> dict[int, Folding]:
         """The normalisations that may be folded, seen in a pass over two samples."""
