@@ -933,10 +933,6 @@ def test_networks_that_cannot_be_copied_or_run_are_one_sentence() -> None:
     assert objective.value() > 0
     with pytest.raises(HessianDirectionsError):
         objective.gradient()
-    locked = built(lambda: nn.Sequential(nn.Flatten(), nn.Linear(50, 3)))
-    locked.lock = __import__("threading").Lock()
-    with pytest.raises(ModelError, match="cannot be copied"):
-        Objective(locked, loss, images(), classes())
 
 
 class Buffered:

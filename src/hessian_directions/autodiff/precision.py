@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor, nn
+
+from hessian_directions.autodiff.copies import copied
 
 
 def of_kind(x: Tensor, dtype: torch.dtype | None) -> torch.dtype | None:
@@ -16,9 +16,21 @@ def of_kind(x: Tensor, dtype: torch.dtype | None) -> torch.dtype | None:
 
 
 def moved(
-    module: nn.Module, dtype: torch.dtype | None, device: torch.device | str | None
+    module: nn.Module,
+    dtype: torch.dtype | None,
+    device: torch.device | str | None,
+    what: str = "The network",
 ) -> nn.Module:
-    """A copy of a module in another precision or on another device; what is complex stays complex."""
-    twin = copy.deepcopy(module)
-    twin._apply(lambda x: x.to(device=device, dtype=of_kind(x, dtype)))
+    """A copy of a module in another precision or on another device; what is complex stays complex.
+
+    `what` it is called where it cannot be copied.
+    """
+
+    def change(x: Tensor) -> Tensor:
+        y = x.to(device=device, dtype=of_kind(x, dtype))
+        vars(y).update(vars(x))  # what users set on a buffer; a parameter keeps its own
+        return y
+
+    twin = copied(module, what)
+    twin._apply(change)
     return twin

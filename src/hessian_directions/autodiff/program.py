@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hessian_directions.autodiff.copies import copied, tensors_in, users_attributes
 from hessian_directions.errors import ModelError, first_line
 
 Place = tuple[str, str]
@@ -38,8 +39,10 @@ class Program:
     """
 
     def __init__(self, model: nn.Module, names: Sequence[str]) -> None:
-        self.module = _deep_copy(model)
+        self.module = copied(model)
         self._original = dict(self.module.named_parameters())
+        of_users = {name: users_attributes(self._original[name]) for name in names}
+        self._of_users = {name: own for name, own in of_users.items() if own}
         name_of = {id(self._original[name]): name for name in names}
         self._places = [
             (module, attribute, name_of[id(parameter)])
@@ -70,6 +73,8 @@ class Program:
         self._forget()
         for module, attribute, name in self._places:
             module._parameters[attribute] = parameters[name]  # type: ignore[assignment]
+        for name, own in self._of_users.items():
+            vars(parameters[name]).update(own)
         for module in self._recurrent:  # these keep a list of their own
             module._flat_weights = [getattr(module, name) for name in module._flat_weights_names]
 
@@ -136,7 +141,7 @@ def private_copy(model: nn.Module) -> nn.Module:
         raise ModelError("The network has parameters that have no shape yet: call it once.")
     _refuse_overlaps(model)
     _refuse_references(model)
-    twin = _deep_copy(model)
+    twin = copied(model)
     for module in twin.modules():
         module._compiled_call_impl = None
         for name, child in module._modules.items():
@@ -195,7 +200,7 @@ def keepers(model: nn.Module) -> set[int]:
     methods are hooks.
     """
     modules = list(model.modules())
-    own = {id(m) for m in modules if next(_held(_kept(m)), None) is not None}
+    own = {id(m) for m in modules if next(tensors_in(_kept(m)), None) is not None}
     hooks = [
         hook
         for m in modules
@@ -320,34 +325,6 @@ def _unwrapped(model: nn.Module) -> nn.Module:
             model = inner
         else:
             return model
-
-
-def _deep_copy(model: nn.Module) -> nn.Module:
-    # What was computed and stored (by weight_norm, a hook, a cache) cannot be copied with its graph.
-    held = [value for module in model.modules() for value in vars(module).values()]
-    computed: dict[int, Any] = {}
-    for value in _held(held):
-        if not value.is_leaf:
-            computed[id(value)] = value.detach().clone()
-    try:
-        return copy.deepcopy(model, computed)
-    except (torch.OutOfMemoryError, MemoryError):
-        raise
-    except Exception as error:  # whatever a part of a network raises when it is copied or pickled
-        reason = first_line(error)
-        raise ModelError(f"The network cannot be copied: {reason}") from error
-
-
-def _held(values: Iterable[Any]) -> Iterator[Tensor]:
-    """The tensors among values, and in lists, tuples, sets and dictionaries of them."""
-    waiting, seen = list(values), set()
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, list | tuple | set | dict) and id(value) not in seen:
-            seen.add(id(value))
-            waiting.extend(value.values() if isinstance(value, dict) else value)
 
 
 def convention(module: nn.Module) -> Callable[[Any], Any]:

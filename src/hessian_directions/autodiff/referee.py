@@ -8,7 +8,6 @@ kernels. Derivatives are `torch.autograd.grad`'s.
 from __future__ import annotations
 
 import contextlib
-import copy
 import math
 import warnings
 import weakref
@@ -22,6 +21,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from hessian_directions.autodiff.copies import copied
 from hessian_directions.autodiff.precision import of_kind
 from hessian_directions.cost import Cost
 from hessian_directions.errors import ModelError
@@ -245,7 +245,7 @@ class Referee:
 
     @contextlib.contextmanager
     def _at(self, theta: Tensor) -> Iterator[None]:
-        model = copy.deepcopy(self._pristine)
+        model = copied(self._pristine)
         self._model, parameters = model, dict(model.named_parameters())
         self._parameters = [parameters[name] for name in self._names]
         self._loss = self._make_loss(model)

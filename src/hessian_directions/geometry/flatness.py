@@ -3,12 +3,12 @@
 Rank correlations of such measures with generalization lie in `rank_correlation`, without torch.
 """
 
-import copy
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from hessian_directions.autodiff.copies import copied
 from hessian_directions.errors import ArgumentError, DataError, ModelError, require_count
 from hessian_directions.objectives.objective import Objective
 from hessian_directions.operators import DerivedOperator
@@ -230,7 +230,7 @@ def rescale(model: nn.Module, scale: float) -> nn.Module:
     """
     if not 0 < scale < float("inf"):
         raise ModelError(f"The scale is {scale}, but must be positive and finite.")
-    rescaled = copy.deepcopy(model)
+    rescaled = copied(model)
     first, second = _layers_around_relu(rescaled)
     for layer in (first, second):
         _require_plain(layer, rescaled)
@@ -243,7 +243,7 @@ def rescale(model: nn.Module, scale: float) -> nn.Module:
 
 def rescaling_factors(model: nn.Module, scale: float) -> Tensor:
     """Factors d (N,) of the trainable parameters, in the model's order, that `rescale` applies."""
-    ones = copy.deepcopy(model)
+    ones = copied(model)
     with torch.no_grad():
         for parameter in ones.parameters():
             parameter.fill_(1)

@@ -6,13 +6,13 @@ matrix is positive semidefinite where the loss is convex in the outputs; other l
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from hessian_directions.autodiff.copies import copied
 from hessian_directions.autodiff.gauss_newton import GAUSS_NEWTON
 from hessian_directions.autodiff.referee import Referee, cast
 from hessian_directions.errors import (
@@ -115,7 +115,7 @@ def prove_gauss_newton(evaluation: Evaluation, precision: str) -> GaussNewtonTes
 def _by_referee(probe: Evaluation, theta: Tensor, v: Tensor) -> Tensor:
     (batch,) = probe.samples.batches(probe.samples.count)
     batch = cast(batch, probe.dtype, probe.device)
-    model = copy.deepcopy(probe.model)
+    model = copied(probe.model)
     referee = Referee(model, list(probe.shapes), probe.loss.of_original, batch)
     try:
         return referee.gauss_newton_product(theta, v)

@@ -167,9 +167,9 @@ class BatchLoss:
 def _copied(loss: Any, dtype: torch.dtype | None, device: torch.device | str | None) -> Any:
     """A loss with copies of the tensors that it holds, in a precision, on a device."""
     if isinstance(loss, nn.Module):
-        return moved(loss, dtype, device)
+        return moved(loss, dtype, device, "The loss")
     if _is_of_module(loss):
-        return getattr(moved(loss.__self__, dtype, device), loss.__name__)
+        return MethodType(loss.__func__, moved(loss.__self__, dtype, device, "The loss"))
     if isinstance(loss, partial):
         given = {key: _copied(value, dtype, device) for key, value in loss.keywords.items()}
         return partial(_copied(loss.func, dtype, device), *loss.args, **given)

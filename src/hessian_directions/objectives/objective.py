@@ -106,7 +106,8 @@ class Objective:
     Args:
         model: Any module that maps a batch of inputs to outputs. It is copied, put into evaluation
             mode, and never changed. Parameters are float32 or float64. Wrappers for several devices
-            and for compilation are taken off.
+            and for compilation are taken off. What cannot be copied and holds neither tensors nor
+            modules (a lock, a file, a logger) is shared with the copy.
         loss: `loss(outputs, targets)`, a scalar, or a `ModelLoss` of a function of network and
             batch: the mean over the samples of a batch, or their sum where its reduction is "sum".
             Class weights and targets to be ignored are those of
