@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import inspect
 import itertools
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from functools import partial
 from types import CodeType, FunctionType, MethodType, ModuleType
@@ -317,14 +318,30 @@ def _refuse_references(model: nn.Module) -> None:
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:
-    """The module inside wrappers that change nothing about its outputs."""
+    """The module inside wrappers of PyTorch's that change nothing about its outputs."""
     while True:
-        if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
-            model = model.module
-        elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):  # torch.compile
-            model = inner
+        if _is_compiled(model):
+            model = model._orig_mod  # type: ignore[assignment]
+        elif _is_parallel(model):
+            model = model.module  # type: ignore[assignment]
         else:
             return model
+
+
+def _is_compiled(model: nn.Module) -> bool:
+    # Where nobody has imported this part, which takes seconds, nothing is compiled. What has an
+    # `_orig_mod` is no sign: a wrapper that computes something may lend it from the one inside.
+    dynamo = sys.modules.get("torch._dynamo")
+    return dynamo is not None and isinstance(model, dynamo.OptimizedModule)
+
+
+def _is_parallel(model: nn.Module) -> bool:
+    """Whether it is a wrapper for several devices whose `forward` is PyTorch's."""
+    kinds = nn.DataParallel, nn.parallel.DistributedDataParallel
+    own = "forward" in vars(model)
+    return not own and any(
+        isinstance(model, kind) and type(model).forward is kind.forward for kind in kinds
+    )
 
 
 def convention(module: nn.Module) -> Callable[[Any], Any]:
