@@ -148,8 +148,41 @@ def private_copy(model: nn.Module) -> nn.Module:
         for name, child in module._modules.items():
             if child is not None:
                 module._modules[name] = _unwrapped(child)
-    # Networks that keep what they computed from their weights (attention biases) drop it in train().
-    return twin.train().eval()
+    _evaluate(twin, model)
+    return twin
+
+
+def _evaluate(twin: nn.Module, model: nn.Module) -> None:
+    """Put a copy of a network into evaluation mode.
+
+    That `train` and `eval` return nothing is common. Where they do something else (train a network,
+    for instance) they fail, or leave another network.
+    """
+    try:
+        twin.train()  # here networks drop what they keep of their weights (attention biases)
+        twin.eval()
+    except (torch.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:
+        raise ModelError(
+            "The network's methods train() and eval() do not put it into evaluation mode "
+            f"({first_line(error)}): give methods that do something else another name."
+        ) from error
+    left, given = list(twin.parameters()), list(model.parameters())
+    if [p.requires_grad for p in left] != [p.requires_grad for p in given]:
+        raise ModelError(
+            "The network's methods train() and eval() freeze other parameters than are frozen now: "
+            "call both before."
+        )
+    if not all(_same(p, q) for p, q in zip(left, given, strict=True) if q.requires_grad):
+        raise ModelError(
+            "The network's methods train() and eval() change its parameters: give methods that do "
+            "something else than to put it into a mode another name."
+        )
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all())
 
 
 def misleading_option(model: nn.Module) -> str | None:
