@@ -7,6 +7,7 @@ network by the self-test.
 from __future__ import annotations
 
 import copy
+import dis
 import inspect
 import itertools
 import sys
@@ -185,6 +186,17 @@ def _same(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all())
 
 
+def path_in_copy(model: nn.Module, part: nn.Module) -> str:
+    """Where a part of a network stands in its private copy, which has no wrappers."""
+    (path, *_) = (name for name, module in model.named_modules() if module is part)
+    kept, at = [], model
+    for name in path.split(".") if path else ():
+        if _unwrapped(at) is at:
+            kept.append(name)
+        at = at.get_submodule(name)
+    return ".".join(kept)
+
+
 def misleading_option(model: nn.Module) -> str | None:
     """What makes PyTorch's gradient of a network another than the slope of its loss, by design."""
     for name, module in model.named_modules():
@@ -202,23 +214,27 @@ def references(function: Any, owned: set[int]) -> bool:
     one level deep, through what these hold under a name that the function uses.
     """
     if isinstance(function, partial):
-        held = [function.func, *function.args, *function.keywords.values()]
-        return any(_is_or_reaches(value, owned) for value in held)
+        held = [*function.args, *function.keywords.values()]
+        return any(_is_or_reaches(value, owned) for value in held) or references(
+            function.func, owned
+        )
     if isinstance(function, nn.Module):  # itself, it may well be a part of the network
         parts = [*function.children(), *function.parameters()]
         parts += [part for _, part in _attributes_of(function)]
         return any(id(part) in owned for part in parts) or references(type(function).forward, owned)
     if isinstance(function, MethodType):
         names = _names(function.__func__)
-        return _is_or_reaches(function.__self__, owned, names) or references(
-            function.__func__, owned
+        # A method of the network itself is bound to the copy (`losses.OwnMethod`).
+        reaches = id(function.__self__) not in owned and _is_or_reaches(
+            function.__self__, owned, names
         )
+        return reaches or references(function.__func__, owned)
     if not isinstance(function, FunctionType):
         call = vars(type(function)).get("__call__")
         return isinstance(call, FunctionType) and references(MethodType(call, function), owned)
     cells = [cell.cell_contents for cell in function.__closure__ or () if _is_filled(cell)]
     names = _names(function)
-    read = [function.__globals__[name] for name in names if name in function.__globals__]
+    read = [function.__globals__[n] for n in _globals_of(function) if n in function.__globals__]
     held = [*cells, *read, *(function.__defaults__ or ())]
     return any(_is_or_reaches(value, owned, names) for value in held)
 
@@ -254,6 +270,16 @@ def _names(function: Any) -> set[str]:
     if not isinstance(function, FunctionType):
         return set()
     return {name for code in _codes(function.__code__) for name in code.co_names}
+
+
+def _globals_of(function: FunctionType) -> set[str]:
+    """The names that it looks up outside; `self.model` is not the script's `model`."""
+    return {
+        step.argval
+        for code in _codes(function.__code__)
+        for step in dis.get_instructions(code)
+        if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")
+    }
 
 
 def _is_or_reaches(value: Any, owned: set[int], names: Set[str] = frozenset()) -> bool:

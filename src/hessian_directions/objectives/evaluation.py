@@ -396,12 +396,13 @@ class Evaluation:
             outputs = convention(self._program.module)(inputs)
         leaves, structure = tree_flatten(outputs)
         variable = [i for i, leaf in enumerate(leaves) if _is_real(leaf)]
+        loss_of_outputs = self.loss.of_outputs(self._program.module)
 
         def loss(values: Sequence[Tensor]) -> Tensor:
             filled = list(leaves)
             for i, value in zip(variable, values, strict=True):
                 filled[i] = value.clone()  # a loss may change its arguments
-            value = self.loss.differentiable(tree_unflatten(filled, structure), targets)
+            value = loss_of_outputs(tree_unflatten(filled, structure), targets)
             return value.reshape(()) * share
 
         return [leaves[i] for i in variable], loss

@@ -134,8 +134,11 @@ def _refuse_losses_that_are_not_convex(
     lowest = highest = 0.0
     for point in points:
         (batch,) = probe.batches()
-        outputs, loss = probe.outputs_and_loss(probe.parameters_at(point), batch)
-        curvature = _curvature([z.detach() for z in outputs], loss)
+        leaves = {name: p.requires_grad_() for name, p in probe.parameters_at(point).items()}
+        outputs, loss = probe.outputs_and_loss(leaves, batch)
+        outputs = [z.detach() for z in outputs]
+        _refuse_a_loss_that_reads(list(leaves.values()), loss(outputs))
+        curvature = _curvature(outputs, loss)
         if bool(curvature.isfinite().all()):
             values = torch.linalg.eigvalsh(curvature)
             lowest = min(lowest, float(values[0]))
@@ -145,6 +148,17 @@ def _refuse_losses_that_are_not_convex(
         raise ModelError(
             "The Gauss–Newton matrix is of a loss that is convex in the network's outputs, but this "
             f"one has curvatures from {lowest:.2g} to {highest:.2g} there."
+        )
+
+
+def _refuse_a_loss_that_reads(parameters: Sequence[Tensor], loss: Tensor) -> None:
+    """Raise where a loss of given outputs depends on parameters, as a network's own method may."""
+    if loss.requires_grad and any(
+        slope is not None for slope in torch.autograd.grad(loss, parameters, allow_unused=True)
+    ):
+        raise ModelError(
+            "The Gauss–Newton matrix is of a loss of outputs and targets, but this one reads "
+            "parameters of the network, too."
         )
 
 

@@ -19,7 +19,7 @@ from torch.nn import functional
 from torch.utils._pytree import tree_leaves
 
 from hessian_directions.autodiff.precision import moved, of_kind
-from hessian_directions.autodiff.program import convention
+from hessian_directions.autodiff.program import convention, path_in_copy
 from hessian_directions.errors import ModelError
 
 Loss = Callable[[Any, Any], Tensor]
@@ -41,6 +41,34 @@ class ModelLoss:
 
     def __init__(self, function: Callable[[Any, Any], Tensor]) -> None:
         self.function = function
+
+
+class OwnMethod:
+    """A method of the network or of a part of it, as a function of the copy that is studied.
+
+    Args:
+        function: function(part, *arguments).
+        part: Where the part stands in the copy; "" is the network.
+    """
+
+    def __init__(self, function: Callable[..., Any], part: str) -> None:
+        self.function, self.part = function, part
+        self.reduction = getattr(function, "reduction", "mean")
+
+    def __call__(self, model: nn.Module, *arguments: Any, **options: Any) -> Any:
+        return self.function(model.get_submodule(self.part), *arguments, **options)
+
+
+def with_own_methods(loss: Any, model: nn.Module, owned: set[int]) -> Any:
+    """A loss whose methods of the network's parts that are `owned` are those of the copy."""
+    if isinstance(loss, ModelLoss):
+        return ModelLoss(with_own_methods(loss.function, model, owned))
+    if isinstance(loss, partial):
+        function = with_own_methods(loss.func, model, owned)
+        return partial(function, *loss.args, **loss.keywords)
+    if _is_of_module(loss) and id(loss.__self__) in owned:
+        return OwnMethod(loss.__func__, path_in_copy(model, loss.__self__))
+    return loss
 
 
 # Their mean over classes given as numbers is weighted, and leaves out the targets to be ignored.
@@ -123,6 +151,10 @@ class BatchLoss:
             return summed_squared_error if self.total else mean_squared_error
         return self.original
 
+    def of_outputs(self, model: nn.Module) -> Loss:
+        """The loss of outputs and targets for this network, as `differentiable`."""
+        return _of_copy(self.differentiable, model)
+
     def of(self, model: nn.Module) -> Callable[..., Tensor]:
         """The loss of a batch for this network, twice differentiable by every mode of PyTorch.
 
@@ -136,6 +168,7 @@ class BatchLoss:
         return self._bound(self.original, model)
 
     def _bound(self, loss: Loss, model: nn.Module) -> Callable[..., Tensor]:
+        loss = _of_copy(loss, model)
         if self.takes_model:
             return lambda batch, watch=None: loss(model, batch)
         call = convention(model)
@@ -162,6 +195,15 @@ class BatchLoss:
             return float(valid.sum()) / per_sample
         weight = self._weight.detach().to(targets.device, torch.float64)
         return float(weight[targets[valid]].sum()) / per_sample
+
+
+def _of_copy(loss: Any, model: nn.Module) -> Any:
+    """A loss with the methods of this copy of the network."""
+    if isinstance(loss, OwnMethod):
+        return partial(loss, model)
+    if isinstance(loss, partial):
+        return partial(_of_copy(loss.func, model), *loss.args, **loss.keywords)
+    return loss
 
 
 def _copied(loss: Any, dtype: torch.dtype | None, device: torch.device | str | None) -> Any:

@@ -38,7 +38,7 @@ from hessian_directions.errors import (
 from hessian_directions.objectives.block import Block, freeze_others
 from hessian_directions.objectives.evaluation import Evaluation
 from hessian_directions.objectives.gauss_newton import GaussNewtonTest, prove_gauss_newton
-from hessian_directions.objectives.losses import BatchLoss, Loss, ModelLoss
+from hessian_directions.objectives.losses import BatchLoss, Loss, ModelLoss, with_own_methods
 from hessian_directions.objectives.processes import Processes
 from hessian_directions.objectives.samples import Distributed, collect
 from hessian_directions.objectives.self_test import PRODUCT, Proof, SelfTest
@@ -110,6 +110,7 @@ class Objective:
             modules (a lock, a file, a logger) is shared with the copy.
         loss: `loss(outputs, targets)`, a scalar, or a `ModelLoss` of a function of network and
             batch: the mean over the samples of a batch, or their sum where its reduction is "sum".
+            A method of the network's own becomes that of the copy.
             Class weights and targets to be ignored are those of
             PyTorch's cross entropy and negative log-likelihood, as modules or with options given by
             `functools.partial`; the loss of all samples is then their weighted mean.
@@ -165,8 +166,9 @@ class Objective:
         processes = Processes(group, next((p.device for p in model.parameters()), "cpu"))
         with torch.inference_mode(False), torch.no_grad():
             with processes.agreed("objective", *model.parameters()):
+                owned = owned_by(model) | keepers(model)
                 given = loss.function if isinstance(loss, ModelLoss) else loss
-                if references(given, owned_by(model) | keepers(model)):
+                if references(given, owned):
                     raise ModelError(
                         "The loss refers to the network itself, of which a copy is studied: return "
                         "what it needs from the network, or use the one that a ModelLoss is given."
@@ -175,7 +177,7 @@ class Objective:
                 if parameters is not None:
                     freeze_others(twin, parameters)
                 names = [name for name, p in twin.named_parameters() if p.requires_grad]
-                batch_loss = BatchLoss(loss)
+                batch_loss = BatchLoss(with_own_methods(loss, model, owned))
                 samples = collect(data, targets, batch_loss, batch_size, in_memory)
             if group is not None:
                 samples = Distributed(samples, processes, batch_loss)
@@ -197,7 +199,8 @@ class Objective:
     @property
     def parameters(self) -> dict[str, Tensor]:
         """The parameters that θ consists of by name, in θ's order; a copy."""
-        return self._evaluation.parameters_at(self._evaluation.theta)
+        at = self._evaluation.parameters_at(self._evaluation.theta)
+        return {name: parameter.detach() for name, parameter in at.items()}
 
     @property
     def n_parameters(self) -> int:
