@@ -48,6 +48,8 @@ class Ways:
     Attributes:
         vectorised: Over vectors and points: many small matrix products become few large ones.
         acts_in_place: Modules change their inputs where the user asked them to.
+        takes_gradients: The network or its loss differentiates with respect to its parameters, which
+            ask for a graph in passes for values, too.
         copies_samples: Every pass gets a copy of its batch, which the network may change.
         smallest_batch: The fewest samples that the network takes.
         reads_numbers: The network turns tensors into numbers, which it may branch on.
@@ -57,6 +59,7 @@ class Ways:
 
     vectorised: bool
     acts_in_place: bool = False
+    takes_gradients: bool = False
     copies_samples: bool = True
     smallest_batch: int = 1
     reads_numbers: bool = False
@@ -193,11 +196,11 @@ class Evaluation:
         return self._own_totals(points, share, *shape)
 
     def _own_totals(self, points: Tensor, share: Callable[..., Tensor], *shape: int) -> Tensor:
-        columns = self._unflatten(points)
+        columns = [self._as_points(column) for column in self._unflatten(points)]
         self._refuse_branches(columns)
         total = points.new_zeros(len(columns), *shape, dtype=torch.float64)
         together = stack(columns) if self.ways.vectorised and len(columns) > 1 else None
-        # No parameter asks for a graph; a network that differentiates by itself may.
+        # Where no parameter asks for a graph, a network that differentiates by itself may.
         with self._unchanged(columns if together is None else [together]), torch.enable_grad():
             for batch in self.batches():
                 of_batch = partial(share, batch=batch)
@@ -467,9 +470,12 @@ class Evaluation:
                 largest = max(largest, output.numel() // 2)
 
         handles = [m.register_forward_hook(watch) for m in self._program.module.modules()]
+        # With a graph, which a network that differentiates by itself may need.
+        leaves = {name: p.requires_grad_() for name, p in self.parameters_at(self.theta).items()}
         try:
-            self._program.put(self.parameters_at(self.theta))
-            self._loss_of(few)
+            with torch.enable_grad():
+                self._program.put(leaves)
+                self._loss_of(few)
         finally:
             for handle in handles:
                 handle.remove()
@@ -526,7 +532,13 @@ class Evaluation:
 
     def parameters_at(self, theta: Tensor) -> Parameters:
         """(N,) → parameters by name."""
-        return self._unflatten(theta[:, None])[0]
+        return self._as_points(self._unflatten(theta[:, None])[0])
+
+    def _as_points(self, parameters: Parameters) -> Parameters:
+        """Parameters as the network takes them (directions are none)."""
+        for parameter in parameters.values():
+            parameter.requires_grad_(self.ways.takes_gradients)
+        return parameters
 
     def _unflatten(self, vectors: Tensor) -> list[Parameters]:
         """(N, K) → K times parameters by name."""

@@ -252,12 +252,13 @@ class Proof:
             return
         points = torch.stack([theta, far], 1)
         ways = [
-            (acts_in_place, vectorised)
+            (acts_in_place, vectorised, False)
             for acts_in_place in (False, True)
             for vectorised in ((True, False) if self._ways.vectorised else (False,))
         ]
+        ways += [(acts_in_place, False, True) for acts_in_place in (False, True)]
         reasons = []
-        for self._ways.acts_in_place, self._ways.vectorised in ways:
+        for self._ways.acts_in_place, self._ways.vectorised, self._ways.takes_gradients in ways:
             values, reason = self._attempt(lambda: probe.values(points).tolist())
             if values is not None and all(
                 self._agree(value, wanted) for value, wanted in zip(values, expected)
