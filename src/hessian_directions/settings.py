@@ -5,11 +5,17 @@ settings of all analyses each time it starts.
 """
 
 import math
+import reprlib
+import types
+import typing
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
+
+from hessian_directions.errors import ConfigurationError
 
 T = TypeVar("T")
 
@@ -18,6 +24,9 @@ class Settings(BaseModel):
     """The settings of one part of a configuration; no other keys are allowed, nothing is cast."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+S = TypeVar("S", bound=Settings)
 
 
 @dataclass(frozen=True)
@@ -114,3 +123,132 @@ class Model(Settings):
         ..., "mlp, resnet, densenet, timm:NAME, torchvision:NAME or package.module:function"
     )
     options: dict[str, Any] = setting({}, "keyword arguments of the network")
+
+
+# One sentence for each mistake.
+
+
+def checked(model: type[S], values: Any, *place: str, name: str = "") -> S:
+    """The settings; ConfigurationError with the first mistake in them.
+
+    Args:
+        model: What they are.
+        values: As a configuration holds them.
+        place: The keys that lead to them.
+        name: What errors call the configuration.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        mistakes = error.errors()
+        # A mistyped key is unknown, and the one that was meant is missing: the typo comes first.
+        mistakes.sort(key=lambda mistake: mistake["type"] != "extra_forbidden")
+        sentence = _sentence(model, mistakes, place)
+        raise ConfigurationError(f"{name}: {sentence}" if name else sentence) from None
+
+
+def unknown(keys: Iterable[str], known: Iterable[str]) -> str:
+    """The sentence about keys that are not among those that are known."""
+    return f"unknown key {_quoted(keys)}; allowed here: {', '.join(known)}"
+
+
+def _sentence(model: type[Settings], mistakes: list[Any], place: tuple[str, ...]) -> str:
+    def key_of(parts: Iterable[Any]) -> str:
+        return ".".join((*place, *map(str, parts)))
+
+    first = mistakes[0]
+    location = [part for part in first["loc"] if part != "[key]"]
+    if first["type"] in ("extra_forbidden", "missing"):
+        inside = location[:-1]
+        alike = [
+            key_of(mistake["loc"])
+            for mistake in mistakes
+            if mistake["type"] == first["type"] and list(mistake["loc"][:-1]) == inside
+        ]
+        _, annotation = _without_branches(model, map(str, inside))
+        known = next(filter(_is_model, _options(annotation))).model_fields
+        if first["type"] == "extra_forbidden":
+            return unknown(alike, known)
+        return f"key {_quoted(alike)} is missing; it is {known[str(location[-1])].description}"
+    if first["type"] == "invalid_key":
+        key = key_of(location[:-1]) or "the configuration"
+        return f"'{key}' has the key {first['input']!r}; allowed: a text"
+    if first["type"] == "misfit":
+        key, allowed = first["ctx"]["key"], first["ctx"]["allowed"]
+        value = first["input"].get(key) if isinstance(first["input"], dict) else ""
+        return f"key '{key_of([*location, key])}' is {reprlib.repr(value)}; allowed: {allowed}"
+    name, verb = first["input"], "is"
+    if "[key]" in first["loc"]:
+        verb, (keys, annotation) = "names", _without_branches(model, location[:-1])
+        mapping = next(o for o in _options(annotation) if typing.get_origin(o) is dict)
+        annotation = typing.get_args(mapping)[0]
+    else:
+        keys, annotation = _without_branches(model, location)
+    subject = f"key '{key}'" if (key := key_of(keys)) else "the configuration"
+    return f"{subject} {verb} {reprlib.repr(name)}; allowed: {_described(annotation)}"
+
+
+def _without_branches(model: type[Settings], location: Iterable[Any]) -> tuple[list[Any], Any]:
+    """A place without what pydantic adds to it (the branch of a union that did not fit, the number
+    of an item), and the annotation of what lies there.
+    """
+    kept: list[Any] = []
+    annotation: Any = model
+    for part in location:
+        inner = None if isinstance(part, int) else _inner(annotation, part)
+        if inner is not None:
+            kept.append(part)
+            annotation = inner
+    return kept, annotation
+
+
+def _inner(annotation: Any, key: str) -> Any:
+    """The annotation of what lies at a key; None where there is no such key."""
+    for option in _options(annotation):
+        if _is_model(option) and key in option.model_fields:
+            return _annotated(option.model_fields[key])
+        if typing.get_origin(option) is dict:
+            return typing.get_args(option)[1]
+    return None
+
+
+def _is_model(option: Any) -> bool:
+    return isinstance(option, type) and issubclass(option, BaseModel)
+
+
+def _annotated(field: Any) -> Any:
+    """The annotation of a field with its metadata."""
+    allowed = [item for item in field.metadata if isinstance(item, Allowed)]
+    return Annotated[field.annotation, *allowed] if allowed else field.annotation
+
+
+def _options(annotation: Any) -> Iterator[Any]:
+    """What a value may be: itself, or the members of a union, without Annotated."""
+    if typing.get_origin(annotation) is Annotated:
+        yield from _options(typing.get_args(annotation)[0])
+    elif typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        for option in typing.get_args(annotation):
+            yield from _options(option)
+    else:
+        yield annotation
+
+
+def _described(annotation: Any) -> str:
+    """What a value of this type can be, in words."""
+    if typing.get_origin(annotation) is Annotated:
+        for item in typing.get_args(annotation)[1:]:
+            if isinstance(item, Allowed):
+                return item.text
+        return _described(typing.get_args(annotation)[0])
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        *others, last = [_described(option) for option in typing.get_args(annotation)]
+        return f"{', '.join(others)} or {last}" if others else last
+    if typing.get_origin(annotation) is Literal:
+        return ", ".join(map(str, typing.get_args(annotation)))
+    if typing.get_origin(annotation) is dict or annotation is dict or _is_model(annotation):
+        return "a mapping of keys"
+    return {str: "a text", type(None): "null"}.get(annotation, "another value")
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names)

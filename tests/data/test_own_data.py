@@ -14,7 +14,6 @@ from hessian_directions.data.dataset import Normalisation
 from hessian_directions.data.registry import KINDS, load
 from hessian_directions.data.source import Choice
 from hessian_directions.errors import HessianDirectionsError
-from hessian_directions.learning import checkpoints
 from hessian_directions.learning.training import evaluate
 from hessian_directions.models import vision
 from hessian_directions.models.registry import build
@@ -32,7 +31,7 @@ def refused(settings, tmp_path, message):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("function", [*KINDS.values(), Choice, checkpoints.CheckpointSource, build])
+@pytest.mark.parametrize("function", [*KINDS.values(), Choice, build])
 def test_every_key_is_described(function):
     described = inspect.getdoc(function).partition("Args:\n")[2].partition("\n\n")[0]
     keys = re.findall(r"^    \**(\w+): \S", described, re.M)

@@ -203,7 +203,7 @@ def test_the_state_that_is_meant_is_chosen_by_key_and_prefix(tmp_path, settings,
         ({"format": "li_et_al", "key": "model"}, "lacks the key"),
         ({"name": "resnet18"}, "checkpoint.name: state checkpoint.format, timm or torchvision"),
         ({"name": "timm:resnet18"}, "checkpoint of format timm has the keys format and name"),
-        ({"file": 3}, "checkpoint.file: 3 is not a text"),
+        ({"file": 3}, "key 'checkpoint.file' is 3; allowed: a text"),
         ({"file": "."}, "is a folder, not a file of weights"),
     ],
 )
@@ -350,11 +350,17 @@ def test_import_finds_the_file_here_or_in_the_cache_and_checks_it(tmp_path):
         with pytest.raises(error, match=message):
             checkpoints.import_into(network(), settings, tmp_path)
 
-    refused(here | {"sha256": "00"}, CheckpointError, "li.t7 has sha256 .*, not 00")
+    zeros = "0" * 64
+    refused(here | {"sha256": zeros}, CheckpointError, "li.t7 has sha256 .*, not 0{64}")
+    refused(here | {"sha256": "00"}, ConfigurationError, "is '00'; allowed: 64 hexadecimal digits")
     refused(here | {"file": "nowhere.t7"}, CheckpointError, "nowhere.t7 is missing")
-    refused(there | {"sha256": "00"}, DataError, r"00-model_300.t7 is needed from http")
+    refused(there | {"sha256": zeros}, DataError, r"0{12}-model_300.t7 is needed from http")
     refused(here | {"format": "pickle"}, ConfigurationError, "safetensors, torch, li_et_al")
-    refused(here | {"path": "a"}, ConfigurationError, "no key path, it has format, file")
+    refused(
+        here | {"path": "a"},
+        ConfigurationError,
+        "unknown key 'checkpoint.path'; allowed here: format",
+    )
     refused({"format": "torch"}, ConfigurationError, "needs the key file")
     refused({"format": "torch", "url": url}, ConfigurationError, "needs checkpoint.sha256")
 

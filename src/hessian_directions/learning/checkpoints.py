@@ -8,7 +8,6 @@ Files are read as tensors and plain values alone: no code in them is run.
 import argparse
 import collections
 import datetime
-import inspect
 import json
 import os
 import pathlib
@@ -16,7 +15,7 @@ import re
 import types
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +29,10 @@ from hessian_directions.data import cache as cache_folder
 from hessian_directions.errors import CheckpointError, ConfigurationError
 from hessian_directions.files import atomic_path, to_json
 from hessian_directions.files import sha256 as file_sha256
+from hessian_directions.learning.settings import Checkpoint
 from hessian_directions.models import vision
 from hessian_directions.models.resnet import ResNet
+from hessian_directions.settings import checked
 
 # Files written before PyTorch 0.4 do not have this count; evaluation mode does not read it.
 COUNTER = "num_batches_tracked"
@@ -44,7 +45,6 @@ PLACES = (
 )  # fmt: skip
 # What DataParallel and torch.compile put before the names of parameters.
 WRAPPERS = ("module.", "_orig_mod.")
-FORMATS = ("safetensors", "torch", "li_et_al", "timm", "torchvision")
 
 
 def save(
@@ -111,7 +111,7 @@ def import_into(
 
     Args:
         model: The network.
-        settings: Keywords of `CheckpointSource`.
+        settings: Keys of `Checkpoint`.
         cache: The configured cache folder, see `data.cache.folder`.
         folder: Of the configuration, where files are looked for before the working folder.
 
@@ -120,101 +120,49 @@ def import_into(
         CheckpointError: The weights cannot be had, or are those of another network.
         DataError: A file cannot be fetched.
     """
-    allowed = inspect.signature(CheckpointSource).parameters
-    if unknown := settings.keys() - allowed:
-        raise ConfigurationError(
-            f"checkpoint has no key {min(unknown)}, it has {', '.join(allowed)}"
-        )
-    for key, value in settings.items():
-        if not isinstance(value, str | None):
-            raise ConfigurationError(f"checkpoint.{key}: {value!r} is not a text")
-    chosen = CheckpointSource(**settings).checked()
-    if chosen.name is not None:
-        return _noted({}, _fill(chosen.name, model, _published(chosen.format, chosen.name)))
-    path = _file(chosen, Path(cache_folder.folder(cache)), folder)
+    chosen = checked(Checkpoint, settings, "checkpoint")
+    library, name = _published_name(chosen)
+    if name is not None:
+        return _noted({}, _fill(name, model, _published(library, name)))
+    path = _file(chosen, cache_folder.folder(cache), folder)
     content: Mapping[str, Any]
     if chosen.format == "safetensors" or (chosen.format is None and _is_safetensors(path)):
         content, beside = _read_safetensors(path)
     else:
-        content, beside = _read_torch(path), None
+        content = _read_torch(path)
+        plain = bool | int | float | str
+        beside = {key: value for key, value in content.items() if isinstance(value, plain)}
     found = _find(path, model, content, chosen)
-    if beside is None:
-        beside = {
-            key: value
-            for key, value in content.items()
-            if isinstance(value, bool | int | float | str)
-        }
     return _noted(beside, found.notes + _fill(path, model, found.state))
 
 
-@dataclass(frozen=True, kw_only=True)
-class CheckpointSource:
-    """Where trained weights come from: a file on this machine, an address, or a published name.
+def _published_name(chosen: Checkpoint) -> tuple[str | None, str | None]:
+    """The library that publishes weights and their name in it; None where they are in a file.
 
-    Args:
-        format: "safetensors"; "torch", what ``torch.save`` wrote; "li_et_al", a residual network
-            that Li et al. 2018 published (``.t7``), for a `resnet` of its shape; "timm" or
-            "torchvision", weights that these publish. None: by the content of the file, or the name.
-        file: Path of the file, looked for in the folder of the configuration, the working folder
-            and the cache folder. With `url`, its name in the cache folder.
-        url: Address that the file is fetched from unless it is in the cache folder, where it is
-            called `file`, or else by its checksum and the name in the address.
-        sha256: Checksum of the file; needed with `url`.
-        name: Of published weights: a name that timm has weights for, ``hf_hub:<owner>/<name>`` for a
-            timm model of the Hugging Face hub, ``local-dir:<folder>`` for a folder of the hub's
-            layout; or torchvision's "<Weights>.<NAME>", e.g. ResNet18_Weights.IMAGENET1K_V1. It may
-            begin with "timm:" or "torchvision:".
-        key: Where the weights are in a file that holds a dictionary with other things, e.g.
-            "state.model" for content["state"]["model"]. None: tried in the order state_dict,
-            model_state_dict, model, net, network, module, weights …, ema, then any other key.
-        prefix: What stands before the names of the network's parameters, e.g. "encoder."; entries
-            without it are left out. None: "module." and "_orig_mod." and what all names share are
-            dropped where the names fit the network then.
+    Raises ConfigurationError where the keys do not go together.
     """
-
-    format: str | None = None
-    file: str | None = None
-    url: str | None = None
-    sha256: str | None = None
-    name: str | None = None
-    key: str | None = None
-    prefix: str | None = None
-
-    def checked(self) -> "CheckpointSource":
-        """The same, with the format that a published name tells.
-
-        Raises:
-            ConfigurationError: The keys do not go together, or the format is unknown.
-        """
-        format, name = self.format, self.name
-        others = (self.file, self.url, self.sha256, self.key, self.prefix)
-        if name is not None:
-            library, _, rest = name.partition(":")
-            if library in ("timm", "torchvision"):
-                format, name = format or library, rest
-            elif format is None:
-                guesses = {"hf_hub": "timm", "local-dir": "timm"}
-                format = guesses.get(library) or ("torchvision" if "_Weights." in name else None)
-        if format is not None and format not in FORMATS:
-            raise ConfigurationError(
-                f"checkpoint.format: {format!r} is unknown, it can be {', '.join(FORMATS)}"
-            )
-        if format in ("timm", "torchvision"):
-            if name is None or any(value is not None for value in others):
-                raise ConfigurationError(
-                    f"checkpoint of format {format} has the keys format and name"
-                )
-        elif name is not None:
-            raise ConfigurationError(
-                "checkpoint.name: state checkpoint.format, timm or torchvision"
-            )
-        elif self.file is None and self.url is None:
-            raise ConfigurationError(
-                "checkpoint needs the key file, the keys url and sha256, or the key name"
-            )
-        elif self.url is not None and self.sha256 is None:
-            raise ConfigurationError("checkpoint.url needs checkpoint.sha256")
-        return replace(self, format=format, name=name)
+    format: str | None = chosen.format
+    name = chosen.name
+    others = (chosen.file, chosen.url, chosen.sha256, chosen.key, chosen.prefix)
+    if name is not None:
+        library, _, rest = name.partition(":")
+        if library in ("timm", "torchvision"):
+            format, name = format or library, rest
+        elif format is None:
+            guesses = {"hf_hub": "timm", "local-dir": "timm"}
+            format = guesses.get(library) or ("torchvision" if "_Weights." in name else None)
+    if format in ("timm", "torchvision"):
+        if name is None or any(value is not None for value in others):
+            raise ConfigurationError(f"checkpoint of format {format} has the keys format and name")
+    elif name is not None:
+        raise ConfigurationError("checkpoint.name: state checkpoint.format, timm or torchvision")
+    elif chosen.file is None and chosen.url is None:
+        raise ConfigurationError(
+            "checkpoint needs the key file, the keys url and sha256, or the key name"
+        )
+    elif chosen.url is not None and chosen.sha256 is None:
+        raise ConfigurationError("checkpoint.url needs checkpoint.sha256")
+    return format, name
 
 
 def require_scores(
@@ -225,7 +173,7 @@ def require_scores(
 ) -> None:
     """Raise CheckpointError unless the imported network scores what its publication says.
 
-    `settings` are those of `CheckpointSource`; they name the file.
+    `settings` are those of `Checkpoint`; they name the file.
     """
     source = settings.get("file") or settings.get("url") or settings.get("name")
     for name, value in expected.items():
@@ -267,7 +215,7 @@ def _published(library: str | None, name: str) -> dict[str, Tensor]:
         ) from error
 
 
-def _file(chosen: CheckpointSource, cache: Path, folder: Path | None) -> Path:
+def _file(chosen: Checkpoint, cache: Path, folder: Path | None) -> Path:
     if chosen.url is not None and chosen.sha256 is not None:
         name = chosen.file or f"{chosen.sha256[:12]}-{chosen.url.rpartition('/')[2]}"
         return cache_folder.fetch(chosen.url, chosen.sha256, name, cache)
@@ -362,9 +310,7 @@ class _Found:
     notes: list[str]
 
 
-def _find(
-    path: Path, model: nn.Module, content: Mapping[str, Any], chosen: CheckpointSource
-) -> _Found:
+def _find(path: Path, model: nn.Module, content: Mapping[str, Any], chosen: Checkpoint) -> _Found:
     """The first state in the file that has the model's keys, else the one that lacks the fewest."""
     if chosen.key is not None:
         states = dict(_states(_at(path, content, chosen.key), chosen.key, 0))
@@ -434,7 +380,7 @@ def _at(path: Path, content: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 
 def _renamed(
-    path: Path, state: Mapping[str, Tensor], chosen: CheckpointSource, ours: bool
+    path: Path, state: Mapping[str, Tensor], chosen: Checkpoint, ours: bool
 ) -> Iterator[tuple[dict[str, Tensor], list[str]]]:
     """The state under the names that it may have in the model, the likeliest first.
 

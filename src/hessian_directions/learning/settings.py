@@ -1,13 +1,11 @@
-"""How a network is trained: its settings, their defaults, and the schedules that follow from them."""
+"""How a network gets its weights: settings of training, with the schedules, and of weights made elsewhere."""
 
 import math
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from hessian_directions.errors import ConfigurationError
 from hessian_directions.settings import (
     Allowed,
     Count,
@@ -17,6 +15,7 @@ from hessian_directions.settings import (
     Number,
     Positive,
     Settings,
+    Text,
     require,
     setting,
 )
@@ -90,26 +89,6 @@ class TrainingSettings(Settings):
         require(not self.nesterov or self.momentum > 0, "nesterov", "false without a momentum")
         return self
 
-    @classmethod
-    def from_mapping(cls, mapping: Mapping[str, Any]) -> Self:
-        """Read configuration.
-
-        Raises:
-            ConfigurationError: Naming the first key that is unknown or has a value not allowed.
-        """
-        try:
-            return cls(**mapping)
-        except ValidationError as error:
-            first = error.errors()[0]
-        key = str(first["loc"][0] if first["loc"] else first["ctx"]["key"])
-        if first["type"] == "extra_forbidden":
-            known = ", ".join(sorted(cls.model_fields))
-            raise ConfigurationError(f"training has no key {key}, it has {known}")
-        raise ConfigurationError(
-            f"training.{key}: {mapping[key]!r} is not allowed; it is: "
-            f"{cls.model_fields[key].description}"
-        )
-
     def rate(self, share: float) -> float:
         """The learning rate after this share of all steps, 0 ≤ share ≤ 1."""
         if self.schedule == "constant":
@@ -135,3 +114,42 @@ class TrainingSettings(Settings):
 
 def _half_cosine(start: float, stop: float, share: float) -> float:
     return stop + (start - stop) * (1 + math.cos(math.pi * share)) / 2
+
+
+class Expected(Settings):
+    """What an imported network scores on the test images, to 0.001."""
+
+    test_loss: Number = setting(..., "mean loss")
+    test_accuracy: Number = setting(..., "share of the images that are classified correctly")
+
+
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$"), Allowed("64 hexadecimal digits")]
+
+
+class Checkpoint(Settings):
+    """Weights made elsewhere: a file on this machine, an address, or a published name."""
+
+    format: Literal["safetensors", "torch", "li_et_al", "timm", "torchvision"] | None = setting(
+        None,
+        "of the file, li_et_al for a .t7 of Li et al. 2018; null: found by its content, or by the "
+        "model's library",
+    )
+    name: Text | None = setting(
+        None,
+        "of published weights: hf_hub:<owner>/<name>, local-dir:<folder> or a name in timm's own "
+        "list; weights of torchvision as <Weights>.<NAME>",
+    )
+    key: Text | None = setting(
+        None, "where the weights stand in a dictionary, as a.b; null: they are looked for"
+    )
+    prefix: Text | None = setting(
+        None,
+        "what stands before every name, entries without it are left out; null: prefixes of wrappers "
+        "are taken off",
+    )
+    file: Text | None = setting(None, "path of the file; its name in the cache folder beside a url")
+    url: Text | None = setting(
+        None, "where it is fetched from; without `file` it is kept by its checksum and name"
+    )
+    sha256: Sha256 | None = setting(None, "checksum that the file must have; needed with a url")
+    expected: Expected | None = setting(None, "scores that the network must have")

@@ -25,6 +25,7 @@ from hessian_directions.errors import ConfigurationError, NonFiniteError
 from hessian_directions.learning.settings import TrainingSettings
 from hessian_directions.progress import Clock, Progress
 from hessian_directions.saved_run import SavedRun
+from hessian_directions.settings import checked
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -141,7 +142,7 @@ def train(
         ArtifactError: The saved state belongs to another run.
     """
     if not isinstance(settings, TrainingSettings):
-        settings = TrainingSettings.from_mapping(settings)
+        settings = checked(TrainingSettings, settings, "training")
     device = torch.device(device)
     if settings.augmentation != "none" and train.inputs.dim() != 4:
         raise ConfigurationError(f"training.augmentation: {settings.augmentation} needs images")

@@ -4,19 +4,17 @@ A mistake ends with one sentence that names the file, the key and what is allowe
 """
 
 import reprlib
-import types
-import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field
 
 from hessian_directions import settings as typed
 from hessian_directions.analyses import registry
 from hessian_directions.errors import ConfigurationError
-from hessian_directions.learning.settings import TrainingSettings
+from hessian_directions.learning.settings import Checkpoint, TrainingSettings
 from hessian_directions.reporting import claims
 from hessian_directions.settings import (
     Allowed,
@@ -27,7 +25,9 @@ from hessian_directions.settings import (
     Settings,
     Share,
     Text,
+    checked,
     setting,
+    unknown,
 )
 
 Configuration = dict[str, Any]
@@ -52,37 +52,6 @@ AnalysisNames = Annotated[
     AfterValidator(lambda names: typed.all_among(names, registry.OF_NETWORKS)),
     Allowed(f"a list of analyses: {', '.join(registry.OF_NETWORKS)}"),
 ]
-Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$"), Allowed("64 hexadecimal digits")]
-
-
-class Expected(Settings):
-    """What an imported network scores on the test images, to 0.001."""
-
-    test_loss: Number = setting(..., "mean loss")
-    test_accuracy: Number = setting(..., "share of the images that are classified correctly")
-
-
-class Checkpoint(Settings):
-    """Weights made elsewhere."""
-
-    format: Literal["safetensors", "torch", "li_et_al", "timm", "torchvision"] | None = setting(
-        None, "of the file; null: found by its content, or by the model's library"
-    )
-    name: Text | None = setting(
-        None,
-        "of published weights: hf_hub:<owner>/<name> or a name in timm's own list; weights of "
-        "torchvision by their name",
-    )
-    key: Text | None = setting(
-        None, "where the weights stand in a dictionary, as a.b; null: they are looked for"
-    )
-    prefix: Text | None = setting(
-        None, "what stands before every name; null: prefixes of wrappers are taken off"
-    )
-    file: Text | None = setting(None, "path of the file; its name in the cache folder beside a url")
-    url: Text | None = setting(None, "where it is fetched from")
-    sha256: Sha256 | None = setting(None, "checksum that the file must have")
-    expected: Expected | None = setting(None, "scores that the network must have")
 
 
 class Network(Settings):
@@ -171,50 +140,6 @@ class Profile(Settings):
     )
     claims: dict[str, dict[str, Any]] = setting({}, f"rules of the verdicts; those of {CLAIMS}")
 
-    @model_validator(mode="after")
-    def _fit(self) -> "Profile":
-        """Names that nothing in the configuration has, and parts that exclude each other."""
-        for key, network in self.networks.items():
-            place = f"networks.{key}"
-            known = ", ".join(self.data)
-            if network.data is None and len(self.data) > 1:
-                raise MisfitError(f"key '{place}.data' is missing; known: {known}")
-            if network.data is not None and network.data not in self.data:
-                raise MisfitError(f"key '{place}.data' names '{network.data}'; known: {known}")
-            if (network.training is None) == (network.checkpoint is None):
-                raise MisfitError(
-                    f"key '{place}' needs either 'training' or 'checkpoint', and not both"
-                )
-            if network.checkpoint is not None and network.seed is not None:
-                raise MisfitError(
-                    f"key '{place}.seed' needs 'training': weights made elsewhere are kept"
-                )
-            # Analyses would see clean labels, which the network was not trained on.
-            if network.training is not None and network.training.label_noise:
-                raise MisfitError(f"key '{place}.training.label_noise' is for the population alone")
-            if network.checkpoint is not None and network.checkpoint_precision != "float32":
-                raise MisfitError(
-                    f"key '{place}.checkpoint_precision' needs 'training': weights made elsewhere "
-                    "are kept"
-                )
-            keeps_weights = network.training is not None and network.training.snapshots
-            if "trajectory" in network.analyses and not keeps_weights:
-                raise MisfitError(
-                    f"key '{place}.analyses' names trajectory, but the network keeps no weights "
-                    f"along training; give it '{place}.training.snapshots'"
-                )
-            for analysis in network.overrides:
-                if analysis in registry.OF_NETWORKS and analysis not in network.analyses:
-                    raise MisfitError(
-                        f"key '{place}.overrides' names {analysis}, which is not among the "
-                        f"network's analyses: {', '.join(network.analyses)}"
-                    )
-        return self
-
-
-class MisfitError(Exception):
-    """A sentence about parts that do not fit each other."""
-
 
 def read(path: str | Path, root: str | Path = ".") -> Configuration:
     """The complete configuration of a YAML file; `root` is the project's folder.
@@ -272,14 +197,26 @@ def complete(configuration: Mapping[str, Any], name: str, root: str | Path = "."
     networks = given.get("networks")
     if isinstance(networks, Mapping):  # one that is complete: back to what it was made from
         given["networks"] = {key: _listed(network) for key, network in networks.items()}
-    profile = _checked(Profile, given, name)
+    profile = checked(Profile, given, name=name)
+    for sentence in _misfits(profile):
+        raise ConfigurationError(f"{name}: {sentence}")
     settings = profile.model_dump()
-    common = _common_settings(profile, name)
+    common = {
+        analysis: _complete(analysis, ("analyses", analysis), name, profile.analyses)
+        for analysis in (*registry.OF_NETWORKS, *registry.OF_PROFILES)
+        if analysis in registry.OF_NETWORKS or analysis in profile.analyses
+    }
     for key, network in profile.networks.items():
         own = settings["networks"][key]
         own["label"] = network.label or key
         own["data"] = network.data or next(iter(profile.data))
-        own["analyses"] = _own_settings(profile, key, network, name)
+        place = ("networks", key, "overrides")
+        own["analyses"] = {
+            analysis: _complete(
+                analysis, (*place, analysis), name, profile.analyses, network.overrides
+            )
+            for analysis in network.analyses
+        }
         del own["overrides"]
     _require_like_networks(settings["networks"], profile, name)
     _share_out(settings["networks"])
@@ -309,48 +246,48 @@ def _listed(network: Any) -> Any:
     return {**network, "analyses": list(analyses), "overrides": dict(analyses)}
 
 
-def _common_settings(profile: Profile, name: str) -> dict[str, dict[str, Any]]:
-    """The settings of each analysis where no network overrides them; of those of profiles, those
-    that the configuration names.
-    """
-    known = (*registry.OF_NETWORKS, *registry.OF_PROFILES)
-    unknown = [f"analyses.{key}" for key in profile.analyses if key not in known]
-    if unknown:
-        raise ConfigurationError(
-            f"{name}: unknown key {_quoted(unknown)}; allowed here: {', '.join(known)}"
-        )
-    common = {}
-    for analysis in (
-        *registry.OF_NETWORKS,
-        *(key for key in registry.OF_PROFILES if key in profile.analyses),
-    ):
-        model = registry.analysis(analysis).settings
-        own = profile.analyses.get(analysis, {})
-        common[analysis] = _checked(model, own, name, ("analyses", analysis)).model_dump()
-    return common
+def _misfits(profile: Profile) -> Iterator[str]:
+    """Sentences about names that nothing in the configuration has, and parts that exclude each other."""
+    of_networks, known = registry.OF_NETWORKS, ", ".join(profile.data)
+    for key, network in profile.networks.items():
+        place, training = f"networks.{key}", network.training
+        if network.data is None and len(profile.data) > 1:
+            yield f"key '{place}.data' is missing; known: {known}"
+        if network.data is not None and network.data not in profile.data:
+            yield f"key '{place}.data' names '{network.data}'; known: {known}"
+        if (training is None) == (network.checkpoint is None):
+            yield f"key '{place}' needs either 'training' or 'checkpoint', and not both"
+        if training is None:
+            for part, default in (("seed", None), ("checkpoint_precision", "float32")):
+                if getattr(network, part) != default:
+                    yield f"key '{place}.{part}' needs 'training': weights made elsewhere are kept"
+        # Analyses would see clean labels, which the network was not trained on.
+        if training is not None and training.label_noise:
+            yield f"key '{place}.training.label_noise' is for the population alone"
+        if "trajectory" in network.analyses and not (training and training.snapshots):
+            yield (
+                f"key '{place}.analyses' names trajectory, but the network keeps no weights along "
+                f"training; give it '{place}.training.snapshots'"
+            )
+        for name in network.overrides:
+            if name in of_networks and name not in network.analyses:
+                yield (
+                    f"key '{place}.overrides' names {name}, which is not among the network's "
+                    f"analyses: {', '.join(network.analyses)}"
+                )
+        if strange := [name for name in network.overrides if name not in of_networks]:
+            yield unknown([f"{place}.overrides.{name}" for name in strange], of_networks)
+    of_all = (*of_networks, *registry.OF_PROFILES)
+    if strange := [name for name in profile.analyses if name not in of_all]:
+        yield unknown([f"analyses.{name}" for name in strange], of_all)
 
 
-def _own_settings(
-    profile: Profile, key: str, network: Network, name: str
-) -> dict[str, dict[str, Any]]:
-    unknown = [
-        f"networks.{key}.overrides.{analysis}"
-        for analysis in network.overrides
-        if analysis not in registry.OF_NETWORKS
-    ]
-    if unknown:
-        raise ConfigurationError(
-            f"{name}: unknown key {_quoted(unknown)}; "
-            f"allowed here: {', '.join(registry.OF_NETWORKS)}"
-        )
-    settings = {}
-    for analysis in network.analyses:
-        model = registry.analysis(analysis).settings
-        own = network.overrides.get(analysis, {})
-        place = ("networks", key, "overrides", analysis)
-        together = {**profile.analyses.get(analysis, {}), **own}
-        settings[analysis] = _checked(model, together, name, place).model_dump()
-    return settings
+def _complete(
+    analysis: str, place: tuple[str, ...], name: str, *given: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """All settings of an analysis, from some by analysis, of which later ones count more."""
+    own = {key: value for settings in given for key, value in settings.get(analysis, {}).items()}
+    return checked(registry.analysis(analysis).settings, own, *place, name=name).model_dump()
 
 
 def _share_out(networks: Mapping[str, Any]) -> None:
@@ -404,13 +341,9 @@ def complete_claims(
             place = ("claims", claim, rule)
             given = own.get(claim, {}).get(rule, {})
             if not isinstance(given, Mapping):
-                raise ConfigurationError(
-                    f"{name}: key '{'.'.join(place)}' is {reprlib.repr(given)}; "
-                    "allowed: a mapping of keys"
-                )
-            given = dict(given)
-            for key in ("statistic", "side"):  # of a configuration that is complete
-                given.pop(key, None)
+                checked(Rule, given, *place, name=name)
+            # A configuration that is complete has these, too.
+            given = {k: v for k, v in given.items() if k not in ("statistic", "side")}
             try:
                 values = {**content[claim][rule], **given}
             except (KeyError, TypeError):
@@ -418,22 +351,16 @@ def complete_claims(
             rules[claim][rule] = {
                 "statistic": declared.statistic,
                 "side": declared.side,
-                **_checked(Rule, values, name if given else str(path), place).model_dump(),
+                **checked(Rule, values, *place, name=name if given else str(path)).model_dump(),
             }
-    sources: tuple[tuple[str, Mapping[str, Any]], ...] = ((name, own), (str(path), content))
-    for where, source in sources:
+    for where, source in ((name, own), (path, content)):
         for claim, its_rules in source.items():
             known = claims.RULES.get(claim)
             if known is None:
-                raise ConfigurationError(
-                    f"{where}: unknown key 'claims.{claim}'; allowed here: {', '.join(claims.RULES)}"
-                )
-            for rule in its_rules:
-                if rule not in known:
-                    raise ConfigurationError(
-                        f"{where}: unknown key 'claims.{claim}.{rule}'; "
-                        f"allowed here: {', '.join(known)}"
-                    )
+                sentence = unknown([f"claims.{claim}"], claims.RULES)
+                raise ConfigurationError(f"{where}: {sentence}")
+            if strange := [f"claims.{claim}.{rule}" for rule in its_rules if rule not in known]:
+                raise ConfigurationError(f"{where}: {unknown(strange, known)}")
     return rules
 
 
@@ -497,122 +424,3 @@ def _differences(
 
 def _shown(value: Any) -> str:
     return "absent" if value is ABSENT else reprlib.repr(value)
-
-
-# One sentence for each mistake.
-
-
-def _checked(model: type[Settings], values: Any, name: str, place: tuple[str, ...] = ()) -> Any:
-    """The settings; ConfigurationError with the first mistake in them."""
-    try:
-        return model.model_validate(values)
-    except MisfitError as error:
-        raise ConfigurationError(f"{name}: {error}") from error
-    except ValidationError as error:
-        mistakes = error.errors()
-        # A mistyped key is unknown, and the one that was meant is missing: the typo comes first.
-        mistakes.sort(key=lambda mistake: mistake["type"] != "extra_forbidden")
-        raise ConfigurationError(f"{name}: {_sentence(model, mistakes, place)}") from None
-
-
-def _sentence(model: type[Settings], mistakes: list[Any], place: tuple[str, ...]) -> str:
-    first = mistakes[0]
-    location = [part for part in first["loc"] if part != "[key]"]
-    if first["type"] in ("extra_forbidden", "missing"):
-        inside = location[:-1]
-        alike = [
-            ".".join((*place, *map(str, mistake["loc"])))
-            for mistake in mistakes
-            if mistake["type"] == first["type"] and list(mistake["loc"][:-1]) == inside
-        ]
-        _, annotation = _without_branches(model, map(str, inside))
-        known = next(filter(_is_model, _options(annotation))).model_fields
-        if first["type"] == "extra_forbidden":
-            return f"unknown key {_quoted(alike)}; allowed here: {', '.join(known)}"
-        return f"key {_quoted(alike)} is missing; it is {known[str(location[-1])].description}"
-    if first["type"] == "invalid_key":
-        key = ".".join((*place, *map(str, location[:-1]))) or "the configuration"
-        return f"'{key}' has the key {first['input']!r}; allowed: a text"
-    if first["type"] == "misfit":
-        location.append(first["ctx"]["key"])
-        value = first["input"].get(first["ctx"]["key"]) if isinstance(first["input"], dict) else ""
-        key = ".".join((*place, *map(str, location)))
-        return f"key '{key}' is {reprlib.repr(value)}; allowed: {first['ctx']['allowed']}"
-    name, verb = first["input"], "is"
-    if "[key]" in first["loc"]:
-        verb, (keys, annotation) = "names", _without_branches(model, location[:-1])
-        mapping = next(o for o in _options(annotation) if typing.get_origin(o) is dict)
-        annotation = typing.get_args(mapping)[0]
-    else:
-        keys, annotation = _without_branches(model, location)
-    key = ".".join((*place, *keys))
-    subject = f"key '{key}'" if key else "the configuration"
-    return f"{subject} {verb} {reprlib.repr(name)}; allowed: {describe(annotation)}"
-
-
-def _without_branches(model: type[Settings], location: Iterable[Any]) -> tuple[list[Any], Any]:
-    """A place without what pydantic adds to it (the branch of a union that did not fit, the number
-    of an item), and the annotation of what lies there.
-    """
-    kept: list[Any] = []
-    annotation: Any = model
-    for part in location:
-        inner = None if isinstance(part, int) else _inner(annotation, part)
-        if inner is not None:
-            kept.append(part)
-            annotation = inner
-    return kept, annotation
-
-
-def _inner(annotation: Any, key: str) -> Any:
-    """The annotation of what lies at a key; None where there is no such key."""
-    for option in _options(annotation):
-        if _is_model(option) and key in option.model_fields:
-            return _annotated(option.model_fields[key])
-        if typing.get_origin(option) is dict:
-            return typing.get_args(option)[1]
-    return None
-
-
-def _is_model(option: Any) -> bool:
-    return isinstance(option, type) and issubclass(option, BaseModel)
-
-
-def _annotated(field: Any) -> Any:
-    """The annotation of a field with its metadata."""
-    allowed = [item for item in field.metadata if isinstance(item, Allowed)]
-    return Annotated[field.annotation, *allowed] if allowed else field.annotation
-
-
-def _options(annotation: Any) -> Iterator[Any]:
-    """What a value may be: itself, or the members of a union, without Annotated."""
-    if typing.get_origin(annotation) is Annotated:
-        yield from _options(typing.get_args(annotation)[0])
-    elif typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        for option in typing.get_args(annotation):
-            yield from _options(option)
-    else:
-        yield annotation
-
-
-def describe(annotation: Any) -> str:
-    """What a value of this type can be, in words."""
-    if typing.get_origin(annotation) is Annotated:
-        for item in typing.get_args(annotation)[1:]:
-            if isinstance(item, Allowed):
-                return item.text
-        return describe(typing.get_args(annotation)[0])
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        *others, last = [describe(option) for option in typing.get_args(annotation)]
-        return f"{', '.join(others)} or {last}" if others else last
-    if typing.get_origin(annotation) is Literal:
-        return ", ".join(map(str, typing.get_args(annotation)))
-    if annotation in (type(None), str):
-        return "a text" if annotation is str else "null"
-    if typing.get_origin(annotation) is dict or annotation is dict or _is_model(annotation):
-        return "a mapping of keys"
-    return "another value"
-
-
-def _quoted(names: Iterable[str]) -> str:
-    return ", ".join(f"'{name}'" for name in names)

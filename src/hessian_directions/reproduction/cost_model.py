@@ -20,7 +20,6 @@ from typing import Any
 from hessian_directions.analyses import registry
 from hessian_directions.errors import HessianDirectionsError
 from hessian_directions.files import to_json
-from hessian_directions.learning.settings import TrainingSettings
 from hessian_directions.progress import duration, seconds_of
 from hessian_directions.reproduction import artifacts
 
@@ -470,7 +469,7 @@ def _training_seconds(studied: Any, training: Any, clock: Clock) -> dict[str, Af
                 studied.loss,
                 few,
                 None,
-                TrainingSettings.from_mapping({**training, **own, "target_loss": None}),
+                {**training, **own, "target_loss": None},
                 seed=0,
                 device=studied.device,
                 progress=lambda status: marks.append(clock()),

@@ -12,7 +12,7 @@ import yaml
 from pydantic_core import PydanticUndefined
 
 from hessian_directions.analyses import registry
-from hessian_directions.learning.settings import TrainingSettings
+from hessian_directions.learning.settings import Checkpoint, Expected, TrainingSettings
 from hessian_directions.reproduction import configuration
 from hessian_directions.settings import Model, Settings
 
@@ -25,8 +25,8 @@ def reference() -> str:
     lines = ["A profile", *_keys(configuration.Profile)]
     lines += ["", "networks.<name>", *_keys(configuration.Network)]
     lines += ["", "networks.<name>.model", *_keys(Model)]
-    lines += ["", "networks.<name>.checkpoint", *_keys(configuration.Checkpoint)]
-    lines += ["", "networks.<name>.checkpoint.expected", *_keys(configuration.Expected)]
+    lines += ["", "networks.<name>.checkpoint", *_keys(Checkpoint)]
+    lines += ["", "networks.<name>.checkpoint.expected", *_keys(Expected)]
     lines += ["", "networks.<name>.training", *_keys(TrainingSettings)]
     for kind, function in KINDS.items():
         lines += ["", f"data.<name> of kind {kind}", *_parameters(keys(function), function, Choice)]
