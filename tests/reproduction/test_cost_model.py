@@ -12,6 +12,7 @@ import yaml
 from torch import nn
 
 from hessian_directions.analyses import registry
+from hessian_directions.data.dataset import Split
 from hessian_directions.reproduction import artifacts, configuration, cost_model
 from hessian_directions.reproduction.cost_model import Passes
 
@@ -144,10 +145,11 @@ def test_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_activations_of_a_network_that_refuses_one_image() -> None:
     """Group normalisation does, where a group has one value; they are counted for one all the same."""
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.GroupNorm(4, 4), nn.Flatten(), nn.Linear(4, 2))
-    data = SimpleNamespace(train=SimpleNamespace(inputs=torch.randn(5, 1, 3, 3)))
+    images = Split(torch.randn(5, 1, 3, 3), torch.zeros(5), torch.arange(5))
+    data = SimpleNamespace(train=images)
     studied = SimpleNamespace(model=model, dataset=data, device="cpu", dtype=torch.float32)
     with pytest.raises(ValueError, match="more than 1 value"):
-        model(data.train.inputs[:1])
+        model(images.inputs[:1])
     assert cost_model._activations(studied) == 4 + 4 + 4 + 2
 
 

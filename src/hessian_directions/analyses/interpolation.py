@@ -157,8 +157,7 @@ def _scores(
 
     mixed = mixture(networks, [float(weight) for weight in weights])
     if statistics == "re-estimated":
-        inputs = problem.dataset.train.inputs.to(problem.device)
-        inputs = inputs.to(problem.dtype) if inputs.is_floating_point() else inputs
+        inputs = problem.dataset.train.inputs_on(problem.device, problem.dtype)
         reestimate_statistics(mixed, inputs, problem.batch_size)
     for split in SPLITS:
         yield evaluate(mixed, problem.loss, problem.split(split), problem.batch_size)

@@ -29,9 +29,9 @@ class Split:
     def __len__(self) -> int:
         return len(self.inputs)
 
-    def to(self, device: torch.device | str) -> "Split":
-        """The same samples with inputs and targets on a device."""
-        return Split(self.inputs.to(device), self.targets.to(device), self.indices)
+    def inputs_on(self, device: torch.device | str, dtype: torch.dtype) -> Tensor:
+        """The inputs on a device: real numbers in this precision, token ids as they are."""
+        return self.inputs.to(device, dtype if self.inputs.is_floating_point() else None)
 
     def take(self, positions: Tensor | Sequence[int] | slice) -> "Split":
         """The samples at these positions of the split, in this order."""
@@ -61,8 +61,6 @@ class Dataset:
 
     Attributes:
         name: For messages.
-        train: Training samples.
-        test: Test samples.
         n_classes: None for regression.
         identity: What the numbers are and where they come from, as JSON can hold it: kind, counts,
             normalisation, and a sha256 of each split that does not depend on the source or the
@@ -84,12 +82,6 @@ class Dataset:
     def n_outputs(self) -> int:
         """What a network gives per sample: one score a class, or one number a target."""
         return self.n_classes or self.train.targets[0].numel()
-
-    def to(self, device: torch.device | str) -> "Dataset":
-        """The same data with inputs and targets on a device."""
-        return Dataset(
-            self.name, self.train.to(device), self.test.to(device), self.n_classes, self.identity
-        )
 
 
 @dataclass(frozen=True)
@@ -160,10 +152,9 @@ class Normalisation:
             return cls(
                 tuple(mean.tolist()), tuple(np.where(deviation > 0, deviation, 1.0).tolist())
             )
-        counts = np.stack(
-            [np.bincount(channel.ravel(), minlength=256) for channel in np.moveaxis(train, -1, 0)]
-        )
-        values = np.arange(counts.shape[1])
+        channels = np.moveaxis(train, -1, 0)
+        counts = np.stack([np.bincount(channel.ravel(), minlength=256) for channel in channels])
+        values = np.arange(256)
         mean = counts @ values / counts.sum(1)
         variance = counts @ values**2 / counts.sum(1) - mean**2
         if variance.min() <= 0:
@@ -225,8 +216,8 @@ def assemble(
         more: Further entries of the identity; None removes an entry.
     """
     checksums = {
-        split: checksum(stored[split].inputs, stored[split].targets, len(classes or ()))
-        for split in ("train", "test")
+        split: checksum(part.inputs, part.targets, len(classes or ()))
+        for split, part in stored.items()
     }
     for split, wanted in (expected or {}).items():
         if split not in checksums:
@@ -241,32 +232,28 @@ def assemble(
         if inputs.dtype == np.int64 and normalisation not in (None, "none"):
             raise ConfigurationError("data.normalisation: token ids are not normalised")
         normalisation = Normalisation.from_setting(normalisation, inputs)
-    splits = {}
-    for split in ("train", "test"):
-        inputs, targets = stored[split].inputs, stored[split].targets
-        splits[split] = Split(
-            torch.from_numpy(inputs) if normalisation is None else normalisation(inputs),
-            torch.from_numpy(targets.astype(np.float32 if classes is None else np.int64)),
-            torch.from_numpy(stored[split].indices.astype(np.int64)),
+    splits = {
+        split: Split(
+            torch.from_numpy(part.inputs) if normalisation is None else normalisation(part.inputs),
+            torch.from_numpy(part.targets.astype(np.float32 if classes is None else np.int64)),
+            torch.from_numpy(part.indices.astype(np.int64)),
         )
+        for split, part in stored.items()
+    }
     identity: dict[str, Any] = {
         "kind": kind,
-        "n_train": len(splits["train"]),
-        "n_test": len(splits["test"]),
         "classes": None if classes is None else list(classes),
-        "train_sha256": checksums["train"],
-        "test_sha256": checksums["test"],
-        "train_indices": index_ranges(splits["train"].indices),
-        "test_indices": index_ranges(splits["test"].indices),
         "normalisation": None
         if normalisation is None
         else {"mean": list(normalisation.mean), "deviation": list(normalisation.deviation)},
     }
-    for key, value in (more or {}).items():
-        if value is None:
-            identity.pop(key, None)
-        else:
-            identity[key] = value
+    for split, samples in splits.items():
+        identity[f"n_{split}"] = len(samples)
+        identity[f"{split}_sha256"] = checksums[split]
+        identity[f"{split}_indices"] = index_ranges(samples.indices)
+    more = more or {}
+    removed = {key for key, value in more.items() if value is None}
+    identity = {k: v for k, v in (identity | {**more}).items() if k not in removed}
     n_classes = None if classes is None else len(classes)
     return Dataset(name, splits["train"], splits["test"], n_classes, identity)
 

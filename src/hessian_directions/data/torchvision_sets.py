@@ -1,7 +1,8 @@
 """torchvision's data sets, by name."""
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,8 @@ from hessian_directions.data.source import Choice, from_torch
 from hessian_directions.errors import ConfigurationError, DataError
 from hessian_directions.models import vision
 
-# What the split of the test images is called, in the order in which the names are tried.
-TEST_SPLITS = ("test", "val", "valid")
-TRAIN_SPLITS = ("train", "trainval")
+# What the parts are called, in the order in which the names are tried.
+SPLITS = {"train": ("train", "trainval"), "test": ("test", "val", "valid")}
 
 
 def torchvision(
@@ -71,19 +71,17 @@ def torchvision(
     if "root" in known:
         given.setdefault("root", str(root))
     convert = images.converter(size, channels, transform, folder)
-    parts: dict[str, Any] = {}
+    make = partial(_make, kind, known, root)
     if train is not None or test is not None:
-        parts["train"] = _make(kind, known, given | dict(train or {}), root)
+        parts = {"train": make(given | dict(train or {}))}
         if test is not None:
-            parts["test"] = _make(kind, known, given | dict(test), root)
-    elif "train" in known and "train" not in given:
-        parts["train"] = _make(kind, known, given | {"train": True}, root)
-        parts["test"] = _make(kind, known, given | {"train": False}, root)
-    elif "split" in known and "split" not in given:
-        parts["train"] = _first(kind, known, given, TRAIN_SPLITS, root)
-        parts["test"] = _first(kind, known, given, TEST_SPLITS, root)
+            parts["test"] = make(given | dict(test))
+    elif "train" in known - given.keys():
+        parts = {split: make({**given, "train": split == "train"}) for split in SPLITS}
+    elif "split" in known - given.keys():
+        parts = {split: _first(make, kind, given, names) for split, names in SPLITS.items()}
     else:
-        parts["train"] = _make(kind, known, given, root)
+        parts = {"train": make(given)}
     sources = {
         split: from_torch(part, f"torchvision's {name} ({split})", convert)
         for split, part in parts.items()
@@ -101,14 +99,13 @@ def torchvision(
     return assemble(name, "torchvision", stored, classes, normalisation, more=more)
 
 
-def _make(kind: Any, known: set[str], arguments: Mapping[str, Any], root: Path) -> Any:
+def _make(kind: Any, known: set[str], root: Path, arguments: Mapping[str, Any]) -> Any:
     """The data set from files that are there, else after a download."""
     if unknown := arguments.keys() - known:
         raise ConfigurationError(
             f"data.options: {kind.__name__} has no argument {min(unknown)}, it has "
             f"{', '.join(sorted(known))}"
         )
-    first: Exception | None = None
     for more in ({}, {"download": True}) if "download" in known - arguments.keys() else ({},):
         try:
             return kind(**arguments, **more)
@@ -118,7 +115,6 @@ def _make(kind: Any, known: set[str], arguments: Mapping[str, Any], root: Path) 
                 f"data.options: {kind.__name__} cannot be made from {dict(arguments)}: {reason}"
             ) from error
         except Exception as error:
-            first = first or error
             last = error
     reason = " ".join(str(last).split())
     raise DataError(
@@ -128,12 +124,15 @@ def _make(kind: Any, known: set[str], arguments: Mapping[str, Any], root: Path) 
 
 
 def _first(
-    kind: Any, known: set[str], given: Mapping[str, Any], splits: Sequence[str], root: Path
+    make: Callable[[Mapping[str, Any]], Any],
+    kind: Any,
+    given: Mapping[str, Any],
+    splits: Sequence[str],
 ) -> Any:
     """The first of these splits that the class knows."""
     for split in splits:
         try:
-            return _make(kind, known, {**given, "split": split}, root)
+            return make({**given, "split": split})
         except ConfigurationError as error:
             if "split" not in str(error.__cause__):
                 raise

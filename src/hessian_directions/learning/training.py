@@ -250,6 +250,9 @@ def flip_crop(images: Tensor, generator: torch.Generator) -> Tensor:
 class _Run:
     """One training run: everything that changes from epoch to epoch, and how it changes."""
 
+    # What a saved state holds as it is; tensors are copied into those that are there.
+    PLAIN = ("epoch", "step", "order_state", "latest_rate", "reached", "history", "snapshots")
+
     def __init__(
         self,
         model: nn.Module,
@@ -348,13 +351,8 @@ class _Run:
             if self.inputs.dim() == 4
             else self.inputs[order]
         )
-        return list(
-            zip(
-                inputs.tensor_split(self.n_batches),
-                self.targets[order].tensor_split(self.n_batches),
-                strict=True,
-            )
-        )
+        parts = (x.tensor_split(self.n_batches) for x in (inputs, self.targets[order]))
+        return list(zip(*parts, strict=True))
 
     def _loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
         with self._autocast():
@@ -370,11 +368,7 @@ class _Run:
         with self._autocast():
             train_loss, _ = _evaluate(self.model, self.loss, self.inputs, self.targets)
         self._require_finite(train_loss)
-        row = {
-            "epoch": self.epoch,
-            "train_loss": train_loss,
-            "learning_rate": self.latest_rate,
-        }
+        row = {"epoch": self.epoch, "train_loss": train_loss, "learning_rate": self.latest_rate}
         if self.test is not None:
             with self._autocast():
                 scores = _evaluate(self.model, self.loss, *self.test)
@@ -440,9 +434,9 @@ class _Run:
     def _gathered_snapshots(self) -> Snapshots | None:
         if not self.snapshots:
             return None
-        taken = [self.snapshots[epoch] for epoch in sorted(self.snapshots)]
+        epochs, taken = zip(*sorted(self.snapshots.items()))
         return Snapshots(
-            epoch=np.array(sorted(self.snapshots), dtype=np.int64),
+            epoch=np.array(epochs, dtype=np.int64),
             theta=torch.stack([snapshot["theta"] for snapshot in taken]).numpy(),
             buffers={
                 name: torch.stack([snapshot["buffers"][name] for snapshot in taken]).numpy()
@@ -459,21 +453,14 @@ class _Run:
     def state(self) -> dict[str, Any]:
         """Everything that `resume` needs."""
         device = self.theta.device
-        return {
-            "epoch": self.epoch,
-            "step": self.step,
+        return {name: getattr(self, name) for name in self.PLAIN} | {
             "losses": self.losses,
-            "order_state": self.order_state,
-            "latest_rate": self.latest_rate,
-            "reached": self.reached,
             "theta": self.theta,
             "buffers": self.buffers,
             "optimizer": self.optimizer.state_dict(),
             "generator": self.generator.get_state(),
             "global_generator": torch.get_rng_state(),
             "device_generator": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
-            "history": self.history,
-            "snapshots": self.snapshots,
             "best": self.best,
         }
 
@@ -481,17 +468,15 @@ class _Run:
         """Continue from a saved state, if there is one."""
         if state is None:
             return
-        self.epoch, self.latest_rate = state["epoch"], state["latest_rate"]
-        self.step, self.order_state = state["step"], state["order_state"]
+        for name in self.PLAIN:
+            setattr(self, name, state[name])
         self.losses.copy_(state["losses"])
-        self.reached = state["reached"]
         self._put(state["theta"], state["buffers"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.generator.set_state(state["generator"])
         torch.set_rng_state(state["global_generator"])
         if state["device_generator"] is not None:
             torch.cuda.set_rng_state(state["device_generator"], self.theta.device)
-        self.history, self.snapshots = state["history"], state["snapshots"]
         self._keep(**state["best"])
 
 
@@ -515,9 +500,7 @@ def _evaluate(
 
 def _prepared(split: Split, like: Tensor) -> tuple[Tensor, Tensor]:
     """Inputs and targets on the device; images lie as (n, H, W, C): convolutions read it fast."""
-    inputs = split.inputs.to(like.device)
-    if inputs.is_floating_point():  # token ids stay integers
-        inputs = inputs.to(like.dtype)
+    inputs = split.inputs_on(like.device, like.dtype)
     if inputs.dim() == 4:
         inputs = inputs.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
     return inputs, split.targets.to(like.device)
