@@ -148,20 +148,13 @@ def run(settings: Settings, job: Job) -> xr.Dataset:
         rows.append(_described(point) | _visibility(settings, seed, number, point))
     shown = _least_visible(points, [row["visibility_sampled"] for row in rows])
     job.announce("slices of a saddle")
-    return xr.merge(
-        [
-            _spectra(points),
-            xr.Dataset(
-                {name: ("point", [row[name] for row in rows]) for name in rows[0]}
-                | {
-                    "outcomes": (("activation", "width", "outcome"), outcomes),
-                    "shown": shown,
-                }
-            ),
-            _projections(settings, seed, points),
-            _slices(settings, seed, points[shown]),
-        ]
-    ).assign_coords(
+    found = xr.Dataset(
+        {name: ("point", [row[name] for row in rows]) for name in rows[0]}
+        | {"outcomes": (("activation", "width", "outcome"), outcomes), "shown": shown}
+    )
+    projections = _projections(settings, seed, points)
+    surfaces = _slices(settings, seed, points[shown])
+    return xr.merge([_spectra(points), found, projections, surfaces]).assign_coords(
         activation=list(settings.activations), width=list(settings.widths), outcome=list(OUTCOMES)
     )
 
@@ -387,13 +380,14 @@ def _projections(settings: Settings, seed: int, points: list[Point]) -> xr.Datas
         # What is zero but for rounding has no sign: directions have length √N.
         zero = len(point.end.eigenvalues) * point.end.tolerance
         seen = int(((smaller < -zero) & (larger > zero)).sum())
+        low, high = clopper_pearson(seen, len(M))
         curvatures = np.diagonal(M, axis1=1, axis2=2).ravel()
         matrices.append(M)
         rows.append(
             {
                 "visibility_direct": seen / len(M),
-                "visibility_direct_low": clopper_pearson(seen, len(M))[0],
-                "visibility_direct_high": clopper_pearson(seen, len(M))[1],
+                "visibility_direct_low": low,
+                "visibility_direct_high": high,
                 "curvature_mean": curvatures.mean(),
                 "curvature_standard_error": curvatures.std(ddof=1) / np.sqrt(curvatures.size),
             }
@@ -443,23 +437,20 @@ def _slices(settings: Settings, seed: int, point: Point) -> xr.Dataset:
 
     objective = objective_of(settings.n_data, point.activation, point.weights, point.layers, seed)
     values, vectors = np.linalg.eigh(point.end.hessian)
-    n, trace = len(values), float(values.sum())
+    n, trace, ends = len(values), float(values.sum()), values[[-1, 0]]
     random = gaussian(n, 2, seeds.generator(seed, "slices"), torch.float64)
     planes = {
         "random": (random / random.norm(dim=0), [trace / n, trace / n]),
-        "hessian": (torch.from_numpy(vectors[:, [-1, 0]].copy()), values[[-1, 0]]),
+        "hessian": (torch.from_numpy(vectors[:, [-1, 0]].copy()), ends),
     }
     curvature = np.array([curvatures for _, curvatures in planes.values()])  # (plane, direction)
 
     def leaves_quadratic(rise: float) -> bool:
         """Whether the loss along a Hessian direction is a third off its quadratic part at the edge."""
-        largest, smallest = values[-1], values[0]
-        steps = planes["hessian"][0] * torch.from_numpy(
-            np.sqrt(2 * rise / np.abs([largest, smallest]))
-        )
+        steps = planes["hessian"][0] * torch.from_numpy(np.sqrt(2 * rise / np.abs(ends)))
         edges = torch.cat([steps, -steps], 1) + objective.theta[:, None]
         change = objective.values(edges).numpy() - point.loss
-        quadratic = rise * np.tile(np.sign([largest, smallest]), 2)
+        quadratic = rise * np.tile(np.sign(ends), 2)
         return bool((np.abs(change - quadratic) > rise / 3).any())
 
     rise = settings.rise

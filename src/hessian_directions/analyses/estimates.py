@@ -119,11 +119,11 @@ def compare(
     dataset = xr.Dataset(
         {
             "samples": (("estimator", "sample"), samples),
-            "mean": ("estimator", [e.mean for e in estimates.values()]),
-            "standard_error": ("estimator", [e.standard_error for e in estimates.values()]),
-            "n_samples": ("estimator", [e.n_samples for e in estimates.values()]),
             "passes": ("estimator", [forward_passes(e) for e in estimates.values()]),
-            "step": ("estimator", [e.step for e in estimates.values()]),
+        }
+        | {
+            name: ("estimator", [getattr(e, name) for e in estimates.values()])
+            for name in ("mean", "standard_error", "n_samples", "step")
         },
         coords={"estimator": list(estimates)},
     )
@@ -132,6 +132,5 @@ def compare(
 
 def forward_passes(estimate: estimators.Estimate) -> float:
     """What an estimate cost, in forward passes over the same images."""
-    return float(
-        sum(FORWARDS[kind.split()[0]] * count for kind, count in estimate.cost.passes.items())
-    )
+    passes = estimate.cost.passes.items()
+    return float(sum(FORWARDS[kind.split()[0]] * count for kind, count in passes))

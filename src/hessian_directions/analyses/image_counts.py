@@ -49,12 +49,7 @@ def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
     from hessian_directions.analyses.curvature import summarize
 
     objective = problem.over(int(job.part)).objective("train")
-    summary = summarize(
-        objective,
-        settings.tolerance,
-        settings.n_samples,
-        seeds.derive(job.seed, "image counts"),
-        job,
-    )
+    seed = seeds.derive(job.seed, "image counts")
+    summary = summarize(objective, settings.tolerance, settings.n_samples, seed, job)
     summary |= {"n_images": objective.n_samples, "loss": float(objective.value())}
     return xr.Dataset(summary)

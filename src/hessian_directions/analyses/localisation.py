@@ -6,17 +6,13 @@ from typing import TYPE_CHECKING
 
 import xarray as xr
 
-from hessian_directions import settings as typed
+from hessian_directions.settings import Settings
 
 if TYPE_CHECKING:
     from hessian_directions.analyses.job import Job
     from hessian_directions.analyses.problem import Problem
 
 READS = ("eigenpairs", "eigenvectors")
-
-
-class Settings(typed.Settings):
-    """Has no settings."""
 
 
 def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:

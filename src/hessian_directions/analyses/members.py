@@ -36,14 +36,11 @@ INTEGERS = ("batch_size", "width", "seed")
 
 def members(factors: Mapping[str, list[float]]) -> list[dict[str, Any]]:
     """Every combination of the factors, in a fixed order."""
-    combinations = itertools.product(*factors.values())
-    return [
-        {
-            name: int(value) if name in INTEGERS else float(value)
-            for name, value in zip(factors, values)
-        }
-        for values in combinations
+    levels = [
+        [(int if name in INTEGERS else float)(value) for value in values]
+        for name, values in factors.items()
     ]
+    return [dict(zip(factors, values)) for values in itertools.product(*levels)]
 
 
 def train_members(settings: Any, job: Job) -> xr.Dataset:

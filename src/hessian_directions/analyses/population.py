@@ -220,9 +220,8 @@ def gather(shards: Sequence[xr.Dataset], settings: Settings, job: Job) -> xr.Dat
             result[table + end] = (along, np.full(shape, np.nan))
 
     def keep(table: str, interval: rank.Interval, **place: Any) -> None:
-        result[table].loc[place] = interval.value
-        result[f"{table}_low"].loc[place] = interval.low
-        result[f"{table}_high"].loc[place] = interval.high
+        for end, value in (("", interval.value), ("_low", interval.low), ("_high", interval.high)):
+            result[table + end].loc[place] = value
 
     for gap in GENERALIZATION:
         y = reached[gap].values

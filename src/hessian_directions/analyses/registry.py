@@ -111,7 +111,6 @@ class Analysis:
 
     @property
     def trains(self) -> bool:
-        """Whether it optimises weights of its own."""
         return getattr(self.module, "TRAINS", False)
 
     @property
@@ -121,7 +120,6 @@ class Analysis:
 
     @property
     def is_sharded(self) -> bool:
-        """Whether it can be computed in shards."""
         return hasattr(self.module, "gather")
 
     def n_shards(self, settings: dict[str, Any]) -> int | None:
@@ -138,27 +136,21 @@ class Analysis:
         return not getattr(self.module, "RECORD_ALONE", False)
 
     def parts(self, settings: dict[str, Any]) -> Sequence[str]:
-        """The names of its artifacts under these settings; one without a name where it has one."""
         return self._said("parts", ("",), settings)
 
     def other_networks(self, settings: dict[str, Any]) -> list[str]:
-        """The networks beside the own one whose checkpoints it reads."""
         return self._said("other_networks", [], settings)
 
     def passes(self, settings: dict[str, Any]) -> dict[str, float]:
-        """About how many passes a job takes, by kind; none where it does not say."""
         return self._said("passes", {}, settings)
 
     def vectors(self, settings: dict[str, Any]) -> float:
-        """About how many vectors of N numbers a job holds beside its passes."""
         return self._said("vectors", 0, settings)
 
     def n_images(self, settings: dict[str, Any], part: str) -> int | None:
-        """The images of a job's passes; None for those that the network's curvature is taken over."""
         return self._said("n_images", None, settings, part)
 
     def takes(self, settings: dict[str, Any], stage: str) -> tuple[float, float]:
-        """Seconds and bytes of a job that no passes tell of."""
         return self._said("takes", (0.0, 0.0), settings, stage)
 
     def typical(self, settings: dict[str, Any]) -> dict[str, Any]:

@@ -52,11 +52,8 @@ def run(settings: Settings, job: Job) -> xr.Dataset:
             seeds.derive(seed, n_positive),
             job,
         )
-        datasets.append(
-            dataset.assign(
-                reference=synthetic.trace(settings.n, n_positive), reference_standard_error=0.0
-            )
-        )
+        reference = synthetic.trace(settings.n, n_positive)
+        datasets.append(dataset.assign(reference=reference, reference_standard_error=0.0))
         seconds[str(n_positive)] = spent
     job.record["seconds"] = seconds
     merged = xr.concat(datasets, "saddle").assign_coords(saddle=list(settings.n_positive))

@@ -77,13 +77,8 @@ def run(settings: Settings, job: Job) -> xr.Dataset:
     from hessian_directions import seeds
 
     seed = seeds.derive(job.seed, "saddles")
-    return xr.merge(
-        [
-            _projections(settings, seed, job),
-            _dimensions(settings, seed, job),
-            _slices(settings, seed, job),
-        ]
-    ).assign_attrs(n=settings.n, n_parameters=2 * settings.n + 1)
+    parts = [part(settings, seed, job) for part in (_projections, _dimensions, _slices)]
+    return xr.merge(parts).assign_attrs(n=settings.n, n_parameters=2 * settings.n + 1)
 
 
 def _projections(settings: Settings, seed: int, job: Job) -> xr.Dataset:
@@ -94,9 +89,10 @@ def _projections(settings: Settings, seed: int, job: Job) -> xr.Dataset:
     n, saddles = settings.n, []
     for n_positive in settings.n_positive:
         job.announce(f"projections of the saddle with {n_positive} positive eigenvalues")
+        eigenvalues = synthetic.eigenvalues(n, n_positive).numpy()
         # The spectrum is known eigenvalue by eigenvalue, so slices are drawn from it without directions.
         matrices = visibility.sample_from_spectrum(
-            synthetic.eigenvalues(n, n_positive).numpy(),
+            eigenvalues,
             0.0,
             0.0,
             settings.n_visibility_samples,
@@ -104,25 +100,20 @@ def _projections(settings: Settings, seed: int, job: Job) -> xr.Dataset:
         )
         share = visibility.share_of_saddles(matrices)
         t, f = synthetic.trace(n, n_positive), synthetic.frobenius_norm(n)
-        formula = visibility.formula(synthetic.eigenvalues(n, n_positive).numpy())
-        saddles.append(
-            {
-                "projected_hessian": (
-                    ("sample", "row", "column"),
-                    matrices[: settings.n_samples],
-                ),
-                "trace": t,
-                "frobenius_norm": f,
-                "visibility_sampled": share.probability,
-                "visibility_low": share.low,
-                "visibility_high": share.high,
-                "visibility_formula": float(visibility_formula(t / f)),
-                "visibility_corrected": formula.corrected,
-                "condition": formula.condition,
-            }
-        )
-    datasets = [xr.Dataset(saddle) for saddle in saddles]
-    return xr.concat(datasets, "saddle").assign_coords(saddle=list(settings.n_positive))
+        formula = visibility.formula(eigenvalues)
+        saddle = {
+            "projected_hessian": (("sample", "row", "column"), matrices[: settings.n_samples]),
+            "trace": t,
+            "frobenius_norm": f,
+            "visibility_sampled": share.probability,
+            "visibility_low": share.low,
+            "visibility_high": share.high,
+            "visibility_formula": float(visibility_formula(t / f)),
+            "visibility_corrected": formula.corrected,
+            "condition": formula.condition,
+        }
+        saddles.append(xr.Dataset(saddle))
+    return xr.concat(saddles, "saddle").assign_coords(saddle=list(settings.n_positive))
 
 
 def _dimensions(settings: Settings, seed: int, job: Job) -> xr.Dataset:
@@ -143,19 +134,14 @@ def _dimensions(settings: Settings, seed: int, job: Job) -> xr.Dataset:
         )
         shares = [visibility.share_seeing_negative(first, d) for d in dimensions]
         r = synthetic.trace(n, n_positive) / synthetic.frobenius_norm(n)
-        saddles.append(
-            xr.Dataset(
-                {
-                    "negative_seen": ("dimension", [s.probability for s in shares]),
-                    "negative_seen_low": ("dimension", [s.low for s in shares]),
-                    "negative_seen_high": ("dimension", [s.high for s in shares]),
-                    "critical_dimension": critical_dimension(
-                        synthetic.eigenvalues(n, n_positive).numpy()
-                    ),
-                    "quarter_r_squared": r**2 / 4,
-                }
-            )
-        )
+        saddle = {
+            "negative_seen": ("dimension", [s.probability for s in shares]),
+            "negative_seen_low": ("dimension", [s.low for s in shares]),
+            "negative_seen_high": ("dimension", [s.high for s in shares]),
+            "critical_dimension": critical_dimension(synthetic.eigenvalues(n, n_positive).numpy()),
+            "quarter_r_squared": r**2 / 4,
+        }
+        saddles.append(xr.Dataset(saddle))
     return xr.concat(saddles, "dimension_saddle").assign_coords(
         dimension_saddle=list(settings.dimension_saddles), dimension=list(dimensions)
     )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import xarray as xr
 
-from hessian_directions import settings as typed
+from hessian_directions.settings import Settings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -14,10 +15,6 @@ if TYPE_CHECKING:
     from hessian_directions.analyses.job import Job
     from hessian_directions.analyses.problem import Problem
     from hessian_directions.data.dataset import Split
-
-
-class Settings(typed.Settings):
-    """Has no settings."""
 
 
 def passes(settings: Settings) -> dict[str, float]:
@@ -44,14 +41,14 @@ def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
     splits = {"train": problem.dataset.train, "test": problem.dataset.test}
     outputs = {name: _outputs(problem, split) for name, split in splits.items()}
     for name, split in splits.items():
-        targets = split.targets.to(problem.device)
-        scores[f"{name}_loss"] = float(problem.loss(outputs[name], _as(outputs[name], targets)))
-        correct = (
-            (outputs[name].argmax(1) == targets).double().mean()
+        given, targets = outputs[name], split.targets.to(problem.device)
+        wanted = targets.to(given.dtype) if targets.is_floating_point() else targets
+        scores[f"{name}_loss"] = float(problem.loss(given, wanted))
+        scores[f"{name}_accuracy"] = (
+            float((given.argmax(1) == targets).double().mean())
             if problem.dataset.n_classes
-            else float("nan")
+            else math.nan
         )
-        scores[f"{name}_accuracy"] = float(correct)
     dataset = xr.Dataset(
         scores,
         attrs={
@@ -64,17 +61,11 @@ def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
     return dataset.assign(_fit(splits, outputs["test"])) if has_curve else dataset
 
 
-def _as(outputs: Tensor, targets: Tensor) -> Tensor:
-    return targets.to(outputs.dtype) if targets.is_floating_point() else targets
-
-
 def _outputs(problem: Problem, split: Split) -> Tensor:
     import torch
 
     model = problem.model.to(problem.device, problem.dtype).eval()
-    inputs = split.inputs.to(problem.device)
-    if inputs.is_floating_point():
-        inputs = inputs.to(problem.dtype)
+    inputs = split.inputs_on(problem.device, problem.dtype)
     with torch.no_grad():
         return torch.cat([model(batch) for batch in inputs.split(problem.batch_size)])
 

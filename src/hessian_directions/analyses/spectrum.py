@@ -91,11 +91,7 @@ def gather(shards: Sequence[xr.Dataset], settings: Settings, job: Job) -> xr.Dat
     nodes, weights = probes["nodes"].values, probes["weights"].values
     n_parameters = int(shards[0].attrs["n_parameters"])
     needed = critical_dimension_of_density(nodes, weights, n_parameters)
-    return (
-        SpectralDensity(nodes, weights, n_parameters)
-        .dataset()
-        .assign(
-            dimensions_needed=needed.dimension,
-            dimensions_needed_standard_error=needed.standard_error,
-        )
+    dataset = SpectralDensity(nodes, weights, n_parameters).dataset()
+    return dataset.assign(
+        dimensions_needed=needed.dimension, dimensions_needed_standard_error=needed.standard_error
     )
