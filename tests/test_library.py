@@ -78,9 +78,8 @@ def test_type_checkers_see_the_same_names() -> None:
         for alias in node.names:
             module = f"{node.module}.{alias.name}"
             whole = find_spec(node.module).submodule_search_locations and find_spec(module)
-            home = module if whole else node.module
-            name = None if whole else alias.name
-            seen[alias.asname] = (home.removeprefix("hessian_directions."), name)
+            home = f"{module}:" if whole else f"{node.module}:{alias.name}"
+            seen[alias.asname] = home.removeprefix("hessian_directions.")
     assert seen == hd._HOMES
 
 
