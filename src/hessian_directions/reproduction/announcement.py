@@ -40,10 +40,7 @@ def announce(settings: configuration.Configuration, archive: Path, cores: int, f
     ]
     archived = configuration.is_archived(settings, archive)
     if archived and (records := cost_model.recorded(archive, settings["device"])):
-        stages: dict[tuple[str, str], Estimate] = {}
-        for rule, wildcards, job in records:
-            stage = wildcards.get("network", ""), rule
-            stages[stage] = cost_model.together(stages.get(stage, Estimate(0.0, 0)), job)
+        stages = cost_model.by_stage(records)
         told = "Where the archive was made this took"
     else:
         _require_checkpoints(settings, folder)

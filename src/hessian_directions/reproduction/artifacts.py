@@ -11,7 +11,8 @@ import importlib.metadata
 import json
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -75,11 +76,8 @@ def write_dataset(
 
 def read_dataset(path: str | os.PathLike[str]) -> xr.Dataset:
     """Read a dataset into memory and close the file; a file that cannot be read is named."""
-    _require(path)
-    try:
+    with _reading(path):
         return xr.load_dataset(path, engine="h5netcdf")
-    except Exception as error:
-        raise _corrupt(path, error) from error
 
 
 def write_tensors(
@@ -95,23 +93,17 @@ def write_tensors(
 
 def read_tensors(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Read named arrays; a file that cannot be read is named."""
-    _require(path)
-    try:
+    with _reading(path):
         return safetensors.numpy.load_file(path)
-    except Exception as error:
-        raise _corrupt(path, error) from error
 
 
 def read_provenance(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The provenance that an artifact carries; a file without it counts as corrupt."""
-    _require(path)
-    try:
+    with _reading(path):
         if Path(path).suffix == ".nc":
             return json.loads(xr.load_dataset(path, engine="h5netcdf").attrs["provenance"])
         with safetensors.safe_open(path, "numpy") as file:
             return json.loads(file.metadata()["provenance"])
-    except Exception as error:
-        raise _corrupt(path, error) from error
 
 
 def write_failure(
@@ -146,11 +138,8 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 
 def read_json(path: str | os.PathLike[str]) -> Any:
     """Read a JSON file; a file that cannot be read is named."""
-    _require(path)
-    try:
+    with _reading(path):
         return json.loads(Path(path).read_text())
-    except ValueError as error:
-        raise _corrupt(path, error) from error
 
 
 def write_manifest(root: str | os.PathLike[str]) -> None:
@@ -175,20 +164,18 @@ def verify_manifest(root: str | os.PathLike[str]) -> list[str]:
             f"{root / MANIFEST} is missing: there is no archive of this profile, "
             "compute it with source=compute"
         )
-    listed = {}
-    for line in (root / MANIFEST).read_text().splitlines():
-        checksum, _, name = line.partition("  ")
-        listed[name] = checksum
+    lines = (root / MANIFEST).read_text().splitlines()
+    listed = {name: checksum for checksum, _, name in (line.partition("  ") for line in lines)}
     for name, checksum in listed.items():
-        if not (root / name).is_file():
-            raise ArtifactError(
-                f"{root / name} is missing, though {root / MANIFEST} lists it; {_remedy(root / name)}"
-            )
-        if sha256(root / name) != checksum:
+        path = root / name
+        remedy = f"restore it with: git checkout -- {shlex.quote(str(path))}"
+        if not path.is_file():
+            raise ArtifactError(f"{path} is missing, though {root / MANIFEST} lists it; {remedy}")
+        if sha256(path) != checksum:
             # While the file is there, git may take it for unchanged and leave it alone.
             raise ArtifactError(
-                f"{root / name} is corrupt: its sha256 is not the one in {root / MANIFEST}; "
-                f"delete it, then {_remedy(root / name)}"
+                f"{path} is corrupt: its sha256 is not the one in {root / MANIFEST}; "
+                f"delete it, then {remedy}"
             )
     for name in _files(root):
         if name not in listed:
@@ -196,24 +183,19 @@ def verify_manifest(root: str | os.PathLike[str]) -> list[str]:
     return list(listed)
 
 
-def _remedy(path: Path) -> str:
-    return f"restore it with: git checkout -- {shlex.quote(str(path))}"
-
-
 def _files(root: Path) -> list[str]:
     names = (path.relative_to(root) for path in root.rglob("*") if path.is_file())
-    return sorted(
-        name.as_posix()
-        for name in names
-        if name != Path(MANIFEST) and not any(part.startswith(".") for part in name.parts)
-    )
+    shown = (name for name in names if not any(part.startswith(".") for part in name.parts))
+    return sorted(name.as_posix() for name in shown if name != Path(MANIFEST))
 
 
-def _require(path: str | os.PathLike[str]) -> None:
+@contextmanager
+def _reading(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Name a file that is missing or cannot be read."""
     if not Path(path).is_file():
         raise ArtifactError(f"{path} is missing")
-
-
-def _corrupt(path: str | os.PathLike[str], error: Exception) -> ArtifactError:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return ArtifactError(f"{path} is corrupt ({reason}); delete it and run again")
+    try:
+        yield
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ArtifactError(f"{path} is corrupt ({reason}); delete it and run again") from error

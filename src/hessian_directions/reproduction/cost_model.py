@@ -11,7 +11,7 @@ import hashlib
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -197,11 +197,8 @@ def predicted(
             return None
         n_images = analysis.n_images(own, wildcards.get("part", "")) or passes.n_images
         seconds += sum(count * passes.seconds_of(kind, n_images) for kind, count in counts.items())
-        seconds += (
-            VECTOR
-            * passes.n_parameters
-            * sum(count for kind, count in counts.items() if kind.endswith("s"))
-        )
+        n_vectors = sum(count for kind, count in counts.items() if kind.endswith("s"))
+        seconds += VECTOR * passes.n_parameters * n_vectors
         seconds += passes.seconds["start"][0]
         most = max(
             passes.numbers_of(kind, count, n_images)
@@ -313,9 +310,9 @@ def measure(settings: Mapping[str, Any], folder: Path) -> dict[str, Passes]:
 
 def _subjects(settings: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """What is measured, by name: networks, and the network of an analysis that trains its own."""
+    kept = ("data", "loss", "model", "n_images", "batch_size", "training", "checkpoint")
     for name, network in settings["networks"].items():
-        kept = ("data", "loss", "model", "n_images", "batch_size", "training")
-        yield name, {key: network[key] for key in kept} | {"checkpoint": network["checkpoint"]}
+        yield name, {key: network[key] for key in kept}
     for name in registry.OF_PROFILES:
         analysis = registry.analysis(name)
         if name in settings["analyses"] and analysis.passes(settings["analyses"][name]):
@@ -442,9 +439,9 @@ def _activations(studied: Any) -> int:
     leaves = [module for module in model.modules() if not list(module.children())]
     handles = [module.register_forward_hook(watch) for module in leaves]
     # Group normalisation of one value a group refuses a single image.
-    two = studied.dataset.train.inputs[:2].to(studied.device)
+    two = studied.dataset.train.take(slice(2)).inputs_on(studied.device, studied.dtype)
     with torch.no_grad():
-        model(two.to(studied.dtype) if two.is_floating_point() else two)
+        model(two)
     for handle in handles:
         handle.remove()
     return total // len(two)
@@ -502,9 +499,16 @@ def stages(
     Seconds are the sum of its jobs', memory is the largest of them. Stages whose passes are not
     known are left out.
     """
+    told = ((*job, predicted(settings, known, *job)) for job in jobs(settings))
+    return by_stage(told)
+
+
+def by_stage(
+    jobs: Iterable[tuple[str, Mapping[str, str], Estimate | None]],
+) -> dict[tuple[str, str], Estimate]:
+    """The same from what single jobs take, by rule and wildcards."""
     found: dict[tuple[str, str], Estimate] = {}
-    for rule, wildcards in jobs(settings):
-        job = predicted(settings, known, rule, wildcards)
+    for rule, wildcards, job in jobs:
         if job is not None:
             stage = wildcards.get("network", ""), rule
             found[stage] = together(found.get(stage, Estimate(0.0, 0)), job)

@@ -5,7 +5,6 @@ lock when the process ends, however it ends. Where a scheduler has given a job i
 that share them, as those of one submission, exclude one another.
 """
 
-import fcntl
 import os
 import random
 import subprocess
@@ -13,15 +12,12 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
 
 from hessian_directions.errors import DeviceError
+from hessian_directions.reproduction import locks
 
 # Between two looks at GPUs that are all taken [s].
 PAUSE = 0.5
-
-# Open for as long as this process lives.
-_held: list[IO[str]] = []
 
 
 def claim_gpus(n: int = 1) -> None:
@@ -39,9 +35,7 @@ def claim_gpus(n: int = 1) -> None:
     # A scheduler may count the GPUs of each of its jobs from 0.
     of = os.environ.get("SLURM_JOB_ID", "machine")
     folder = Path(tempfile.gettempdir()) / f"hessian_directions_gpus_{os.getuid()}" / of
-    held = locked(names, n, folder)
-    _held.extend(held.values())
-    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(held)
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(lock(names, n, folder))
 
 
 def visible_gpus() -> list[str]:
@@ -56,8 +50,8 @@ def visible_gpus() -> list[str]:
         return []
 
 
-def locked(names: Sequence[str], n: int, folder: Path) -> dict[str, IO[str]]:
-    """Wait until n of these are free and lock them: the open file of each.
+def lock(names: Sequence[str], n: int, folder: Path) -> list[str]:
+    """Wait until n of these are free and lock them until this process ends: their names.
 
     All or none are held meanwhile: two jobs that want two of two do not wait for each other.
     """
@@ -65,17 +59,14 @@ def locked(names: Sequence[str], n: int, folder: Path) -> dict[str, IO[str]]:
         raise DeviceError(f"{n} GPUs are asked for, but this job may use {len(names)}")
     folder.mkdir(parents=True, exist_ok=True)
     while True:
-        held: dict[str, IO[str]] = {}
+        held: dict[str, int] = {}
         for name in names:
-            file: IO[str] = (folder / f"{name.replace('/', '_')}.lock").open("w")
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.close()
-                continue
-            held[name] = file
+            file = folder / f"{name.replace('/', '_')}.lock"
+            file.touch()
+            if (descriptor := locks.hold(file)) is not None:
+                held[name] = descriptor
             if len(held) == n:
-                return held
-        for file in held.values():
-            file.close()
+                return list(held)
+        for descriptor in held.values():
+            os.close(descriptor)
         time.sleep(PAUSE * random.uniform(0.5, 1.5))

@@ -14,9 +14,10 @@ run does that does not start from scratch, all are taken as they are.
 import argparse
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -30,6 +31,13 @@ from hessian_directions.reproduction.configuration import Configuration, numeric
 LARGEST_TENSORS = 2_000_000
 TENSORS = {"eigenvectors.safetensors", "snapshots.safetensors"}
 CHECKSUMS = "left_out.json"
+
+# What refuses a file that cannot be read.
+READERS: dict[str, Callable[[Path], Any]] = {
+    ".nc": artifacts.read_dataset,
+    ".safetensors": artifacts.read_tensors,
+    ".json": artifacts.read_json,
+}
 
 # Paths below the profile's folder that do not belong in its archive.
 LEFT_OUT = (
@@ -64,17 +72,20 @@ def promote(profile: str, results: Path = Path("results")) -> int:
     fresh = archive.with_name(f".{profile}.new")
     shutil.rmtree(fresh, ignore_errors=True)
     left_out = {}
+    configuration = yaml.safe_load((source / "configuration.yaml").read_text())
     for name in _kept(source):
         path = source / name
-        _require_readable(path)
+        if _is_outdated(name, configuration):
+            continue
+        if path.suffix in READERS:
+            READERS[path.suffix](path)
         if path.name in TENSORS and path.stat().st_size > LARGEST_TENSORS:
             left_out[name.as_posix()] = artifacts.sha256(path)
-            continue
-        (fresh / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, fresh / name)
+        else:
+            _copy(path, fresh / name)
     artifacts.write_json(fresh / CHECKSUMS, left_out)
     if (archive / HISTORY).is_file():
-        shutil.copyfile(archive / HISTORY, fresh / HISTORY)
+        _copy(archive / HISTORY, fresh / HISTORY)
     replicates = results / "replicates" / profile
     _require_same_settings(replicates, fresh)
     for folder in (archive / "replicates", replicates):
@@ -97,11 +108,8 @@ def promote_drawings(profile: str, results: Path = Path("results")) -> int:
         raise ArtifactError(f"{redrawn / 'report.html'} is missing: run make figures first")
     for folder in ("figures", "animations", "tables"):
         shutil.rmtree(archive / folder, ignore_errors=True)
-    for path in sorted(redrawn.rglob("*")):
-        name = path.relative_to(redrawn)
-        if path.is_file() and not any(fnmatch(name.as_posix(), pattern) for pattern in LEFT_OUT):
-            (archive / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, archive / name)
+    for name in _kept(redrawn):
+        _copy(redrawn / name, archive / name)
     artifacts.write_manifest(archive)
     return len(artifacts.verify_manifest(archive))
 
@@ -129,9 +137,7 @@ def _copy_replicates(replicates: Path, archive: Path) -> None:
         target = archive / "replicates" / folder.name
         shutil.rmtree(target, ignore_errors=True)
         for path in (path for pattern in OF_REPLICATES for path in folder.glob(pattern)):
-            copy = target / path.relative_to(folder)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, copy)
+            _copy(path, target / path.relative_to(folder))
 
 
 def _require_same_settings(replicates: Path, archive: Path) -> None:
@@ -145,28 +151,25 @@ def _require_same_settings(replicates: Path, archive: Path) -> None:
 
 def _misfits(replicates: Path, archive: Path) -> Iterator[Path]:
     """The folders of replicates that are not complete, or not the archive's with another seed."""
-    own = _numerical(archive / "configuration.yaml")
+    own = numerical(yaml.safe_load((archive / "configuration.yaml").read_text()))
     for folder in sorted(replicates.glob("*/")):
         settings = folder / "settings.yaml"
-        theirs = _numerical(settings) if settings.is_file() else {}
+        theirs = numerical(yaml.safe_load(settings.read_text())) if settings.is_file() else {}
         if theirs == own or theirs | {"seed": own.get("seed")} != own:
             yield folder
 
 
-def _numerical(path: Path) -> Configuration:
-    """The settings that numbers depend on."""
-    return numerical(yaml.safe_load(path.read_text()))
-
-
 def _kept(source: Path) -> Iterator[Path]:
-    """The files of a computed profile that belong in its archive, relative to its folder."""
-    configuration = yaml.safe_load((source / "configuration.yaml").read_text())
+    """The files of a profile that belong in its archive, relative to its folder."""
     for path in sorted(source.rglob("*")):
         name = path.relative_to(source)
-        if not path.is_file() or any(fnmatch(name.as_posix(), pattern) for pattern in LEFT_OUT):
-            continue
-        if not _is_outdated(name, configuration):
+        if path.is_file() and not any(fnmatch(name.as_posix(), pattern) for pattern in LEFT_OUT):
             yield name
+
+
+def _copy(path: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(path, target)
 
 
 def _is_outdated(name: Path, configuration: Configuration) -> bool:
@@ -192,15 +195,6 @@ def _is_outdated(name: Path, configuration: Configuration) -> bool:
     return False
 
 
-def _require_readable(path: Path) -> None:
-    if path.suffix == ".nc":
-        artifacts.read_dataset(path)
-    elif path.suffix == ".safetensors":
-        artifacts.read_tensors(path)
-    elif path.suffix == ".json":
-        artifacts.read_json(path)
-
-
 def _require_committed(archives: Path) -> None:
     """Refuse uncommitted changes, except in the archives themselves, which are no code."""
     status = subprocess.run(
@@ -223,20 +217,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Make computed artifacts the archive.")
     parser.add_argument("profile", help="the profile whose results/computed/<profile> is promoted")
     parts = parser.add_mutually_exclusive_group()
-    parts.add_argument(
-        "--drawings",
-        dest="promote",
-        action="store_const",
-        const=promote_drawings,
-        help="keep the artifacts, replace what is drawn of them",
-    )
-    parts.add_argument(
-        "--replicates",
-        dest="promote",
-        action="store_const",
-        const=promote_replicates,
-        help="keep all but the replicates",
-    )
+    for option, function, said in (
+        ("--drawings", promote_drawings, "keep the artifacts, replace what is drawn of them"),
+        ("--replicates", promote_replicates, "keep all but the replicates"),
+    ):
+        parts.add_argument(option, dest="promote", action="store_const", const=function, help=said)
     parser.set_defaults(promote=promote)
     arguments = parser.parse_args()
     profile = arguments.profile
