@@ -1,6 +1,7 @@
 """Arrays in NumPy's files: inputs and targets of any shape."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,6 @@ def arrays(
     numbers that are predicted.
 
     Args:
-        cache: Folder of downloads.
-        folder: Of the configuration.
         path: An ``.npz`` file, or a folder of ``.npy`` files, of which only the chosen samples are
             read. It is looked for in the folder of the configuration, the working folder and the
             cache folder.
@@ -65,13 +64,13 @@ def arrays(
         )
     source = cache_folder.find(path, folder, cache)
     content = _read(source)
-    sources = {"train": _source(source, content, "train", names, channels, tokens)}
+    make = partial(_source, names=names, channels=channels, tokens=tokens)
+    train, test = make(source, content, "train"), None
     if test_path is not None:
         other = cache_folder.find(test_path, folder, cache)
-        sources["test"] = _source(other, _read(other), "test", names, channels, tokens)
+        test = make(other, _read(other), "test")
     elif _find(content, "test", names, INPUTS, alone=False):
-        sources["test"] = _source(source, content, "test", names, channels, tokens)
-    train, test = sources["train"], sources.get("test")
+        test = make(source, content, "test")
     stored, n_classes, more = Choice(**choice).of(train, test, n_classes)
     classes = None if n_classes is None else [str(number) for number in range(n_classes)]
     return assemble(source.stem, "arrays", stored, classes, normalisation, more=more)
@@ -91,17 +90,14 @@ def source_of(
     Args:
         inputs: (n, …).
         targets: (n,) or (n, m).
-        name: Of the file or function, for messages.
-        input_name: Of the array of inputs, for messages.
-        target_name: Of the array of targets, for messages.
-        channels: See `arrays`.
-        tokens: See `arrays`.
+        name, input_name, target_name: Of the file or function and of the arrays, for messages.
+        channels, tokens: See `arrays`.
 
     Raises:
         DataError: There are not as many inputs as targets, or none, or they are not numbers.
     """
     what = f"{name}: {input_name}"
-    inputs = inputs if isinstance(inputs, np.ndarray) else np.asarray(inputs)
+    inputs = np.asanyarray(inputs)  # mapped into memory they stay there
     if inputs.ndim == 0 or inputs.dtype.kind not in "fiub":
         raise DataError(
             f"{what} has type {inputs.dtype} and shape {inputs.shape}: no array of numbers"

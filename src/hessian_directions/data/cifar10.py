@@ -34,9 +34,10 @@ def cifar10(
 ) -> Dataset:
     """(n, 3, 32, 32) images in the order of their indices in torchvision's data set.
 
+    `cache` holds the archive, or torchvision's unpacked `cifar-10-batches-py`; else the archive is
+    fetched into it.
+
     Args:
-        cache: Folder that holds the archive, or torchvision's unpacked `cifar-10-batches-py`; else
-            the archive is fetched into it.
         train_indices: Half-open ranges [[start, stop], …]; None takes all 50,000 images.
         test_indices: The same of the 10,000 test images.
         normalisation: As for an image folder; None is that of Li et al. 2018.

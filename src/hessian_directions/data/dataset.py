@@ -207,7 +207,6 @@ def assemble(
     Args:
         name: For messages.
         kind: See `registry`.
-        stored: The samples of "train" and "test".
         classes: Names of the classes; None for regression.
         normalisation: See `Normalisation.from_setting`.
         expected: {train, test}, checksums that the splits must have. The checksum of a split of

@@ -26,7 +26,6 @@ def digits(
     """(n, 1, 8, 8) images, standardised by one mean and deviation, in a seeded stratified split.
 
     Args:
-        cache: Not needed.
         n_test: Test images. The default, a quarter, leaves 1,347 for training and a standard error
             of about one percentage point to an accuracy of 0.95.
         seed: Of the split.

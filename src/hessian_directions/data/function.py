@@ -22,7 +22,6 @@ def function(*, cache: Path, n_train: int = 50, n_test: int = 1000, seed: int = 
     Both splits are drawn and evaluated in float64 and rounded once, to float32.
 
     Args:
-        cache: Not needed.
         n_train: Training points.
         n_test: Test points.
         seed: Of the points.

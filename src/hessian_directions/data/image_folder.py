@@ -3,7 +3,7 @@
 import os
 import tarfile
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -48,8 +48,6 @@ def image_folder(
     the classes. Only the images that are chosen are decoded and kept.
 
     Args:
-        cache: Folder of downloads.
-        folder: Of the configuration.
         path: A folder, or an archive (zip, tar, tar.gz, tar.xz …), read without unpacking. It is
             looked for in the folder of the configuration, the working folder and the cache folder.
             With `url` and `archive_sha256` it is the archive's name in the cache folder, fetched
@@ -110,10 +108,8 @@ def sources_of(
     """The images of "train" and, where there is one, "test" in a folder or archive; the classes' names.
 
     Args:
-        path: The folder or archive.
         convert: What to make of an image, see `images.converter`; None: colour in its own size.
-        train: Name of the folder of training images.
-        test: Name of the folder of test images; None: one of `TEST_FOLDERS`.
+        train, test: Names of their folders, see `image_folder`.
         order: Number of each class; None: by alphabet, and every folder holds images.
     """
     convert = convert or images.converter(None, 3, None, None)
@@ -161,19 +157,10 @@ def _read(path: Path, members: list[Parts], convert: Any, places: np.ndarray) ->
     """The images at these places of the list, and no other, as arrays."""
     wanted = {"/".join(members[place]) for place in places}
     contents: dict[str, bytes] = {}
-    if path.is_dir():
-        pass
-    elif zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            for entry in archive.infolist():
-                if (name := _name(entry.filename)) in wanted:
-                    contents[name] = archive.read(entry)
-    else:
-        with tarfile.open(path) as packed:
-            for member in packed:
-                name = _name(member.name)
-                if name in wanted and (file := packed.extractfile(member)) is not None:
-                    contents[name] = file.read()
+    if not path.is_dir():
+        for parts, read in _entries(path):
+            if read is not None and (name := "/".join(parts)) in wanted:
+                contents[name] = read()
 
     def one(place: int) -> np.ndarray:
         name = "/".join(members[place])
@@ -202,30 +189,30 @@ def _members(path: Path) -> tuple[list[Parts], list[Parts]]:
             folders += [(*parts, name) for name in below]
     elif not path.is_file():
         raise DataError(f"{path} is missing: it should hold train/<class>/ and test/<class>/")
-    elif zipfile.is_zipfile(path):
+    else:
+        for parts, read in _entries(path):
+            (folders if read is None else files).append(parts)
+
+    def shown(parts: Parts) -> bool:
+        return bool(parts) and not any(p[0] == "." or p == "__MACOSX" for p in parts)
+
+    return list(filter(shown, files)), list(filter(shown, folders))
+
+
+def _entries(path: Path) -> Iterator[tuple[Parts, Callable[[], bytes] | None]]:
+    """Parts of the path of each member of an archive, and what reads it; None for what is no file."""
+    if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             for entry in archive.infolist():
-                (folders if entry.is_dir() else files).append(PurePosixPath(entry.filename).parts)
+                read = None if entry.is_dir() else partial(archive.read, entry)
+                yield PurePosixPath(entry.filename).parts, read
     elif tarfile.is_tarfile(path):
-        with tarfile.open(path) as archive:
-            for member in archive:
-                kind = files if member.isfile() else folders
-                kind.append(PurePosixPath(member.name).parts)
+        with tarfile.open(path) as packed:
+            for member in packed:
+                file = packed.extractfile(member) if member.isfile() else None
+                yield PurePosixPath(member.name).parts, None if file is None else file.read
     else:
         raise DataError(f"{path} is neither a folder nor a zip or tar archive")
-    shown = [
-        [
-            parts
-            for parts in kind
-            if parts and not any(p[0] == "." or p == "__MACOSX" for p in parts)
-        ]
-        for kind in (files, folders)
-    ]
-    return shown[0], shown[1]
-
-
-def _name(name: str) -> str:
-    return "/".join(PurePosixPath(name).parts)
 
 
 def _roots(

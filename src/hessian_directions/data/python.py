@@ -34,8 +34,6 @@ def python(
     type are numbers that are predicted.
 
     Args:
-        cache: Folder of downloads.
-        folder: Of the configuration.
         name: "package.module:function" or "path/to/file.py:function", found in the folder of the
             configuration, in the working folder or on Python's path.
         options: Keyword arguments of the function; it gets `cache`, the folder of downloads, where

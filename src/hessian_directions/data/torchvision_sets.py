@@ -37,8 +37,6 @@ def torchvision(
     Only the images that are chosen are read and kept.
 
     Args:
-        cache: Folder of downloads.
-        folder: Of the configuration.
         name: Of the class in torchvision.datasets: CIFAR100, SVHN, FashionMNIST, FakeData ….
         options: Keyword arguments of that class, for both parts.
         train: Those of the training part alone; None: train=True or the split "train", whichever
