@@ -42,10 +42,6 @@ def passes(settings: Settings) -> dict[str, float]:
     return {"values": settings.n_planes * (points + 9) + 1, "derivatives": 2 * settings.n_planes}
 
 
-def n_images(settings: Settings, part: str) -> int | None:
-    return settings.n_images
-
-
 def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
     """Curvatures of the quadratics that fit the loss best over discs in random planes.
 

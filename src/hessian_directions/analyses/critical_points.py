@@ -166,7 +166,6 @@ def objective_of(
 
     Args:
         n_data: Training points x, uniform on [−1, 1), at which f(x) is learned.
-        activation: Of the hidden units.
         weights: (3·width + 1,) as in `Point`.
         layers: "first layer" holds the output weights and bias constant; "all" trains them too.
         seed: Of the data.

@@ -31,10 +31,6 @@ def passes(settings: Settings) -> dict[str, float]:
     return {"values": (settings.n_planes + 2) * points + 10, "gradient": 1}
 
 
-def n_images(settings: Settings, part: str) -> int | None:
-    return settings.n_images
-
-
 def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
     """The lowest loss that the same search finds in planes of each kind.
 

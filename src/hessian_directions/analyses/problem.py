@@ -126,9 +126,7 @@ def load(
     Args:
         network: Its settings, with those of its data under `data_settings`.
         seed: Of the initial weights.
-        device: Where it is computed.
         precision: That of curvature.
-        cache: The configured cache folder.
         folder: Of the configuration, where its files and modules are looked for first.
         checkpoint: A file of weights that the workflow wrote.
     """

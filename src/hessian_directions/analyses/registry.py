@@ -20,8 +20,8 @@ A module of this package that is listed here declares
                               numbers are a training's and not recomputed from the archive;
     passes(settings)          about how many passes one of its jobs takes, by kind (below);
     vectors(settings)         about how many vectors of N numbers a job holds beside its passes;
-    n_images(settings, part)  the images of its passes, where they are not those of the network's
-                              curvature;
+    n_images(settings, part)  the images of its passes, where they are neither those of the
+                              network's curvature nor a number `settings.n_images`;
     takes(settings, stage)    about the seconds and bytes of a job ("run" or "gather") that no
                               passes tell of;
     typical(settings)         where it trains networks of its own, the model and the training of
@@ -148,7 +148,8 @@ class Analysis:
         return self._said("vectors", 0, settings)
 
     def n_images(self, settings: dict[str, Any], part: str) -> int | None:
-        return self._said("n_images", None, settings, part)
+        own = settings.get("n_images")
+        return self._said("n_images", own if isinstance(own, int) else None, settings, part)
 
     def takes(self, settings: dict[str, Any], stage: str) -> tuple[float, float]:
         return self._said("takes", (0.0, 0.0), settings, stage)

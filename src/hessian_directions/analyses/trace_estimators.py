@@ -45,10 +45,6 @@ def passes(settings: Settings) -> dict[str, float]:
     }
 
 
-def n_images(settings: Settings, part: str) -> int | None:
-    return settings.n_images
-
-
 def vectors(settings: Settings) -> float:
     return settings.n_paired + 2 * settings.n_samples
 

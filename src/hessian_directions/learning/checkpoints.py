@@ -58,8 +58,6 @@ def save(
     A tensor that several keys share is written once, under the first of them.
 
     Args:
-        path: Of the file.
-        model: The network.
         metadata: What made the weights; kept as sorted JSON under the key "provenance". Equal states
             and metadata give equal bytes.
         dtype: Rounds floating-point tensors, e.g. to ``torch.float16`` for half the size: relative
@@ -110,7 +108,6 @@ def import_into(
     numbers of another precision, several states that fit.
 
     Args:
-        model: The network.
         settings: Keys of `Checkpoint`.
         cache: The configured cache folder, see `data.cache.folder`.
         folder: Of the configuration, where files are looked for before the working folder.
@@ -436,8 +433,9 @@ def _fill(path: str | os.PathLike[str], model: nn.Module, state: Mapping[str, Te
         f"the file holds {_n_parameters(state):,} parameters, the model {_n_parameters(wanted):,}"
     )
     if missing:
+        instead = f" and has {unexpected[0]}{_others(unexpected)} instead" if unexpected else ""
         raise CheckpointError(
-            f"{path} lacks the key {missing[0]}{_others(missing)}{_unknown(unexpected)}; {counts}"
+            f"{path} lacks the key {missing[0]}{_others(missing)}{instead}; {counts}"
         )
     if unexpected:
         raise CheckpointError(
@@ -485,10 +483,6 @@ def _n_parameters(state: Mapping[str, Tensor]) -> int:
 
 def _others(keys: list[str]) -> str:
     return f" (and {len(keys) - 1} more)" if len(keys) > 1 else ""
-
-
-def _unknown(keys: list[str]) -> str:
-    return f" and has {keys[0]}{_others(keys)} instead" if keys else ""
 
 
 def _require(path: str | os.PathLike[str]) -> None:

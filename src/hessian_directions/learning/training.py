@@ -128,11 +128,9 @@ def train(
         settings: `TrainingSettings`, or some of them by name.
         seed: Of the batches, augmentation, label noise and dropout. Equal seeds give equal bits on
             one machine with one number of threads, on the CPU.
-        device: Where it is trained.
         state_path: Where the state is kept every `save_seconds` (see `SavedRun`). A run that finds
             the state of the same network, training data, settings and seed continues it, to the
             same bits.
-        save_seconds: Seconds between two saves.
         progress: Called with the completed epochs at every record of the history, which is its note,
             and again where that takes long.
 
