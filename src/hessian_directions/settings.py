@@ -131,11 +131,7 @@ class Model(Settings):
 def checked(model: type[S], values: Any, *place: str, name: str = "") -> S:
     """The settings; ConfigurationError with the first mistake in them.
 
-    Args:
-        model: What they are.
-        values: As a configuration holds them.
-        place: The keys that lead to them.
-        name: What errors call the configuration.
+    `place` are the keys that lead to them in the configuration that errors call `name`.
     """
     try:
         return model.model_validate(values)

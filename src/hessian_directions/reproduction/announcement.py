@@ -5,14 +5,13 @@ this configuration, the run records of its jobs tell; else the cost model, from 
 images.
 """
 
-import argparse
 import functools
 import os
 from pathlib import Path
 
 from hessian_directions.analyses import registry
 from hessian_directions.data import cache
-from hessian_directions.errors import CheckpointError, HessianDirectionsError, as_program
+from hessian_directions.errors import CheckpointError, HessianDirectionsError
 from hessian_directions.progress import duration
 from hessian_directions.reproduction import configuration, cost_model
 from hessian_directions.reproduction.cost_model import Estimate
@@ -21,11 +20,7 @@ from hessian_directions.reproduction.cost_model import Estimate
 def announce(settings: configuration.Configuration, archive: Path, cores: int, folder: Path) -> str:
     """Networks, analyses, the time and memory that it all takes, and a line for every network.
 
-    Args:
-        settings: A complete configuration.
-        archive: The profile's archive, which may be missing.
-        cores: Of this machine.
-        folder: Of the configuration.
+    `archive` is the profile's, which may be missing, `folder` that of the configuration.
     """
     networks = settings["networks"]
     trained = sum(network["training"] is not None for network in networks.values())
@@ -67,19 +62,14 @@ def _require_checkpoints(settings: configuration.Configuration, folder: Path) ->
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Say what a run will compute.")
-    parser.add_argument("config", help="the configuration of a profile")
-    path = parser.parse_args().config
-
-    def work() -> str:
-        settings = configuration.read(path)
+    def work(settings: configuration.Configuration, path: Path) -> str:
         archive = Path("results/archive") / settings["profile"]
         try:
-            return announce(settings, archive, os.cpu_count() or 1, Path(path).parent)
+            return announce(settings, archive, os.cpu_count() or 1, path.parent)
         except HessianDirectionsError as error:
             raise type(error)(f"{path}: {error}") from error
 
-    return as_program("announce", work)
+    return configuration.program("announce", "Say what a run will compute.", work)
 
 
 if __name__ == "__main__":

@@ -103,12 +103,8 @@ def compare_tables(
     ]
     predicted = [cell for cell in cells if cell["is_predicted"]]
     judged = [cell for cell in predicted if cell["subject"] in others] or predicted
-    acceptance = replicates.accept(
-        np.array([_left_out(cell) for cell in judged]).reshape(len(judged), -1).T
-        if judged
-        else np.empty((0, 0)),
-        [cell["subject"] for cell in judged],
-    )
+    probabilities = np.array([_left_out(cell) for cell in judged] or np.empty((0, 0)))
+    acceptance = replicates.accept(probabilities.T, [cell["subject"] for cell in judged])
     for cell in cells:
         _judge(cell, others, acceptance)
         if cell["subject"] in others and len(runs) < replicates.FEWEST:
@@ -302,15 +298,14 @@ def _cells(
             continue
         for name, number in names:
             row = before.get((name, number), {})
-            subject = POPULATION if table in ABOUT_POPULATION else _subject(row)
+            named = row.get("network", row.get("subject", ""))  # a network, or a saddle
+            subject = POPULATION if table in ABOUT_POPULATION else str(named)
             scale = scales.get(subject, scales[""])
             here = after.get((name, number), {})
             slack = rounding.tolerance(table, column, quantity, row, here, scale)
             published = rounding.number(row, column)
-            values = [published]
-            values += [
-                rounding.number(repeat.get((name, number), {}), column) for repeat in repeats
-            ]
+            again = (repeat.get((name, number), {}) for repeat in repeats)
+            values = [published, *(rounding.number(other, column) for other in again)]
             n_cases = rounding.cases(quantity, row, scale)
             yield {
                 "quantity": f"{table}.{column}",
@@ -387,11 +382,6 @@ def _is_outside(numbers: pd.DataFrame, factor: float, interval: str) -> pd.Serie
     )
     values = factor * numbers["published"]
     return (values < low) | (values > high)
-
-
-def _subject(row: Row) -> str:
-    """What a row is about: a network, or a saddle."""
-    return str(row.get("network", row.get("subject", "")))
 
 
 def _by_name(table: pd.DataFrame, naming: list[str]) -> dict[tuple[str, int], dict[str, Any]]:

@@ -3,8 +3,9 @@
 A mistake ends with one sentence that names the file, the key and what is allowed there.
 """
 
+import argparse
 import reprlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,7 +14,7 @@ from pydantic import AfterValidator, Field
 
 from hessian_directions import settings as typed
 from hessian_directions.analyses import registry
-from hessian_directions.errors import ConfigurationError
+from hessian_directions.errors import ConfigurationError, as_program
 from hessian_directions.learning.settings import Checkpoint, TrainingSettings
 from hessian_directions.reporting import claims
 from hessian_directions.settings import (
@@ -149,6 +150,14 @@ def read(path: str | Path, root: str | Path = ".") -> Configuration:
     return complete(read_yaml(path), str(path), root)
 
 
+def program(name: str, sentence: str, work: Callable[[Configuration, Path], str]) -> int:
+    """What a program has to say of a configuration that its arguments name; its exit status."""
+    parser = argparse.ArgumentParser(description=sentence)
+    parser.add_argument("config", help="the configuration of a profile")
+    path = parser.parse_args().config
+    return as_program(name, lambda: work(read(path), Path(path)))
+
+
 def read_yaml(path: str | Path) -> Any:
     """The content of a YAML file; ConfigurationError where it cannot be read or parsed."""
     try:
@@ -181,15 +190,9 @@ def complete(configuration: Mapping[str, Any], name: str, root: str | Path = "."
     """The configuration with all its defaults, once its parts are right and fit each other.
 
     Every network has all the settings of each of its analyses under `analyses`; the profile's own
-    `analyses` hold what its networks have in common, and the analyses that study no network.
-
-    Args:
-        configuration: As a YAML file holds it. One that is complete comes back as it is.
-        name: What errors call the configuration (its file).
-        root: The project's folder.
-
-    Raises:
-        ConfigurationError: The first key that is wrong, and what is allowed there.
+    `analyses` hold what its networks have in common, and the analyses that study no network. A
+    configuration that is complete comes back as it is. Raises ConfigurationError with `name`, the
+    first key that is wrong, and what is allowed there; `root` is the project's folder.
     """
     if not isinstance(configuration, Mapping):
         raise ConfigurationError(f"{name}: the configuration is no mapping of keys")

@@ -173,11 +173,7 @@ def predicted(
 ) -> Estimate | None:
     """What a job takes; None where the passes of its network are not known.
 
-    Args:
-        settings: A complete configuration.
-        known: Passes by name of the network, or of the analysis that trains its own (`read`).
-        rule: The job's rule.
-        wildcards: The job's, by name: network, part, shard.
+    `known` are passes by name of the network, or of the analysis that trains its own (`read`).
     """
     network = wildcards.get("network", "")
     if rule in ("train_network", "import_checkpoint"):

@@ -102,13 +102,9 @@ class Predicted:
 def predict(
     kind: str, values: Sequence[float], n_cases: float | None = None, slack: float = 0.0
 ) -> Predicted:
-    """From the finite values of archived runs, at least two.
+    """From the finite values of archived runs, at least two, of a number of a kind of `quantities`.
 
-    Args:
-        kind: Of `quantities`.
-        values: One for each run.
-        n_cases: Of a share: it cannot be predicted more closely than it is sampled.
-        slack: By how much rounding alone can move the number.
+    A share of `n_cases` cannot be predicted more closely than it is sampled.
     """
     x = np.asarray(values, dtype=float)
     scale, sign = _scale(kind, x, n_cases)

@@ -137,12 +137,8 @@ def turned_at_most(
 def tolerance(
     table: str, column: str, quantity: Quantity, old: Row, new: Row, scale: Scale
 ) -> float:
-    """The largest |new − old| that rounding explains.
-
-    Args:
-        table, column, quantity: What is compared.
-        old, new: The rows of the archive and of this run.
-        scale: Of the subject that they are about.
+    """The largest |new − old| that rounding explains, of a column of the rows of the archive and of
+    this run.
     """
     published = number(old, column)
     if not math.isfinite(published):

@@ -4,14 +4,12 @@ Run records tell what is done; logs, which a job holds as long as it lives, what
 model, or the archive, how long the rest will take.
 """
 
-import argparse
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hessian_directions.errors import as_program
 from hessian_directions.progress import duration
 from hessian_directions.reproduction import artifacts, configuration, cost_model, locks
 from hessian_directions.reproduction.job_logs import Job, job_of, logs_in
@@ -53,14 +51,7 @@ class Status:
 
 
 def status(settings: Mapping[str, Any], results: Path, logs: Path, archive: Path) -> Status:
-    """How far the jobs of a profile are.
-
-    Args:
-        settings: A complete configuration.
-        results: The folder that it computes into.
-        logs: The folder of its logs.
-        archive: The profile's archive, which may be missing.
-    """
+    """How far the jobs of a profile are that computes into `results`; `archive` may be missing."""
     expected = cost_model.expectations(settings, archive)
     records = [artifacts.read_json(path) for path in sorted(results.rglob("*.run.json"))]
     done = {_key(record["rule"], record["wildcards"]): record for record in records}
@@ -100,20 +91,12 @@ def _key(rule: str, wildcards: Mapping[str, str]) -> tuple[str, frozenset[tuple[
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Say how far a run is.")
-    parser.add_argument("config", help="the configuration of a profile")
-    path = parser.parse_args().config
-
-    def work() -> str:
-        settings = configuration.read(path)
-        profile = settings["profile"]
-        folders = (
-            Path(folder) / profile for folder in ("results/computed", "logs", "results/archive")
-        )
-        now = status(settings, *folders)
+    def work(settings: configuration.Configuration, path: Path) -> str:
+        folders = ("results/computed", "logs", "results/archive")
+        now = status(settings, *(Path(folder) / settings["profile"] for folder in folders))
         return now.describe(os.cpu_count() or 1)
 
-    return as_program("status", work)
+    return configuration.program("status", "Say how far a run is.", work)
 
 
 if __name__ == "__main__":
