@@ -119,11 +119,11 @@ def compare(
     dataset = xr.Dataset(
         {
             "samples": (("estimator", "sample"), samples),
+            "mean": ("estimator", [e.mean for e in estimates.values()]),
+            "standard_error": ("estimator", [e.standard_error for e in estimates.values()]),
+            "n_samples": ("estimator", [e.n_samples for e in estimates.values()]),
             "passes": ("estimator", [forward_passes(e) for e in estimates.values()]),
-        }
-        | {
-            name: ("estimator", [getattr(e, name) for e in estimates.values()])
-            for name in ("mean", "standard_error", "n_samples", "step")
+            "step": ("estimator", [e.step for e in estimates.values()]),
         },
         coords={"estimator": list(estimates)},
     )
