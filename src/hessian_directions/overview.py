@@ -250,8 +250,6 @@ class Report:
             f"passes ({forward:.2g} s): {duration(seconds)}."
         )
 
-    # --- parts ------------------------------------------------------------------------------------
-
     @cached_property
     def scores(self) -> dict[str, float]:
         """Loss, accuracy (NaN without classes), ‖∇L‖, ‖θ‖, N and the number of samples; of the test data, too."""
@@ -386,8 +384,6 @@ class Report:
         scalars["visibility_formula"] = float(gaussian_limit(scalars["r"]))
         projected = {"projected_hessian": (("sample", "row", "column"), matrices)}
         return xr.Dataset(projected | scalars)
-
-    # --- what becomes of them ---------------------------------------------------------------------
 
     def __str__(self) -> str:
         """What has been computed so far, in a few lines."""

@@ -68,7 +68,7 @@ class Choice:
             DataError: A class has no samples, or a target is none of the classes.
         """
         n_test, test_share = self.n_test, self.test_share
-        sources = {"train": train} if test is None else {"train": train, "test": test}
+        sources = {"train": train} | ({} if test is None else {"test": test})
         kinds = {source.targets.dtype.kind for source in sources.values()}
         shapes = {source.targets.shape[1:] for source in sources.values()}
         if len(kinds) > 1 or len(shapes) > 1:
@@ -88,7 +88,7 @@ class Choice:
                     f"{train.name} has no test part: state either data.n_test or data.test_share, or "
                     "data.n_test: 0 to let the training samples double as test samples"
                 )
-            if n_test is None and test_share is not None:
+            if test_share is not None:
                 if not 0 < test_share < 1:
                     raise ConfigurationError(
                         f"data.test_share: {test_share} is not between 0 and 1"
@@ -271,14 +271,12 @@ def from_torch(
         ) from error
     if n == 0:
         raise DataError(f"{name}: there are no samples")
-    what = f"{name}: targets"
     kept = _kept_targets(samples, n)
-    some = sorted({0, n // 2, n - 1})
-    if kept is None or any(not _same(kept[place], read(place)[1]) for place in some):
+    if kept is None or not all(_same(kept[i], read(i)[1]) for i in {0, n // 2, n - 1}):
         kept = [read(place)[1] for place in range(n)]
     if not isinstance(kept, Tensor) and isinstance(kept[0], Tensor):
         kept = torch.stack(list(kept))
-    targets = targets_of(kept, what)
+    targets = targets_of(kept, f"{name}: targets")
 
     def inputs(places: np.ndarray) -> np.ndarray:
         def one(place: int) -> np.ndarray:

@@ -144,7 +144,7 @@ def power(numbers: pd.DataFrame) -> pd.DataFrame:
     those that leave their interval, `alone` of those that make the whole comparison fail by
     themselves. The level `retrained` is there where the archive has replicates.
     """
-    rows = []
+    rows: list[tuple[Any, ...]] = []
     is_result = ~numbers["kind"].isin({quantities.SETTING, quantities.FLAG})
     published = numbers["published"].astype(float)
     results = numbers[is_result & np.isfinite(published) & (published != 0)]
@@ -155,16 +155,7 @@ def power(numbers: pd.DataFrame) -> pd.DataFrame:
         for kind, group in [*results.groupby("kind", sort=True), ("all", results)]:
             for change, factor in CHANGES.items():
                 noticed, alone = (_is_outside(group, factor, interval) for interval in intervals)
-                rows.append(
-                    {
-                        "level": level,
-                        "kind": kind,
-                        "change": change,
-                        "numbers": len(group),
-                        "noticed": float(noticed.mean()),
-                        "alone": float(alone.mean()),
-                    }
-                )
+                rows.append((level, kind, change, len(group), noticed.mean(), alone.mean()))
     return pd.DataFrame(rows, columns=["level", "kind", "change", "numbers", "noticed", "alone"])
 
 

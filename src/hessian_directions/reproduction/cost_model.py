@@ -90,18 +90,19 @@ def expectations(
     profile's archive, where it may have had other settings.
     """
     passes = read(settings)
-    records = {
-        (rule, frozenset(wildcards.items())): job
-        for rule, wildcards, job in recorded(archive, settings["device"])
-    }
+    known = recorded(archive, settings["device"])
+    records = {key_of(rule, wildcards): job for rule, wildcards, job in known}
 
     def expected(rule: str, wildcards: Mapping[str, Any]) -> Estimate | None:
         place = {key: str(value) for key, value in wildcards.items()}
-        return predicted(settings, passes, rule, place) or records.get(
-            (rule, frozenset(place.items()))
-        )
+        return predicted(settings, passes, rule, place) or records.get(key_of(rule, place))
 
     return expected
+
+
+def key_of(rule: str, wildcards: Mapping[str, str]) -> tuple[str, frozenset[tuple[str, str]]]:
+    """A job, for a dictionary."""
+    return rule, frozenset(wildcards.items())
 
 
 @dataclass(frozen=True)
@@ -252,9 +253,6 @@ def _of_analysis(
             for shard in range(n_shards):
                 yield f"{name}_shard", wildcards | {"shard": str(shard)}
         yield name, wildcards
-
-
-# What passes take.
 
 
 def path_of(profile: str) -> Path:
@@ -482,9 +480,6 @@ def _training_seconds(studied: Any, training: Any, clock: Clock) -> dict[str, Af
         "epoch": ((taken - record) / n * len(data.train) / len(few), 0.0),
         "record": (record * all_images / len(few), 0.0),
     }
-
-
-# For people.
 
 
 def stages(

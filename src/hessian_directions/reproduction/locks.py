@@ -14,14 +14,8 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 def hold(path: str | os.PathLike[str], wait: bool = False) -> int | None:
     """A lock on a file or folder that is there, until this process ends; None where another has it.
 
-    Nothing is written: the file itself is locked. Programs that are started do not get it.
-
-    Args:
-        path: The file or folder.
-        wait: Until it is free.
-
-    Raises:
-        OSError: The path cannot be opened.
+    Nothing is written: the file itself is locked. Programs that are started do not get it. Raises
+    OSError where the path cannot be opened.
     """
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -12,6 +12,7 @@ from typing import Any
 
 from hessian_directions.progress import duration
 from hessian_directions.reproduction import artifacts, configuration, cost_model, locks
+from hessian_directions.reproduction.cost_model import key_of
 from hessian_directions.reproduction.job_logs import Job, job_of, logs_in
 
 # How much of a run must have been seen before its pace counts as much as what was predicted [s].
@@ -54,9 +55,9 @@ def status(settings: Mapping[str, Any], results: Path, logs: Path, archive: Path
     """How far the jobs of a profile are that computes into `results`; `archive` may be missing."""
     expected = cost_model.expectations(settings, archive)
     records = [artifacts.read_json(path) for path in sorted(results.rglob("*.run.json"))]
-    done = {_key(record["rule"], record["wildcards"]): record for record in records}
+    done = {key_of(record["rule"], record["wildcards"]): record for record in records}
     jobs = list(cost_model.jobs(settings))
-    left = [job for job in jobs if _key(*job) not in done]
+    left = [job for job in jobs if key_of(*job) not in done]
     held = [job_of(path) for path in logs_in(logs) if locks.is_held(path)]
     predicted = [expected(*job) for job in left]
     return Status(
@@ -84,10 +85,6 @@ def _pace(
             taken += record["wall_seconds"]
             told += job.seconds
     return taken / told
-
-
-def _key(rule: str, wildcards: Mapping[str, str]) -> tuple[str, frozenset[tuple[str, str]]]:
-    return rule, frozenset(wildcards.items())
 
 
 def main() -> int:

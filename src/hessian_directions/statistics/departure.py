@@ -18,8 +18,7 @@ class Departure:
 
     Attributes:
         scale: 0 where it has left at the smallest scale, infinity where it does not leave.
-        low: Lower end of the confidence interval of `scale`.
-        high: Upper end.
+        low, high: Ends of its confidence interval.
     """
 
     scale: float
@@ -55,7 +54,6 @@ def departure(
     reference: float,
     errors: ArrayLike,
     share: float = 0.5,
-    confidence: float = 0.95,
 ) -> Departure:
     """The first scale at which the median of the values differs from a reference by a share of it.
 
@@ -63,7 +61,7 @@ def departure(
     square of the scale, with which the curvature of a smooth loss first changes. The interval ends
     where the confidence interval of the median (`median_interval`) first has an end outside, and
     where it first lies outside as a whole: if the median leaves once and for all, the interval
-    covers the place with the stated confidence.
+    covers the place with that interval's confidence, 95 %.
 
     Args:
         scales: (S,) ascending and positive.
@@ -72,13 +70,12 @@ def departure(
         errors: (S,) errors that the measurement makes at each scale; scales at which they exceed a
             tenth of the share are left out.
         share: Of the reference, beyond which the median has left it.
-        confidence: Of the interval.
     """
     resolved = np.asarray(errors) <= share * abs(reference) / 10
     scales = np.asarray(scales, dtype=np.float64)[resolved]
     ratios = np.asarray(values, dtype=np.float64)[:, resolved] / reference - 1
     ratios = np.where(np.isnan(ratios), np.inf, ratios)
-    low, high = median_interval(ratios, confidence)
+    low, high = median_interval(ratios)
     farthest = np.maximum(np.abs(low), np.abs(high))
     nearest = np.where((low <= 0) & (high >= 0), 0.0, np.minimum(np.abs(low), np.abs(high)))
     # With an even number of planes a finite and an infinite middle have an infinite median.

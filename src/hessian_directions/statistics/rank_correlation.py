@@ -40,9 +40,6 @@ class Interval:
     high: float
 
 
-# --- statistics -----------------------------------------------------------------------------------
-
-
 def kendall(x: ArrayLike, y: ArrayLike, strata: ArrayLike | None = None) -> Statistic:
     """Kendall's τ-b: Σ sign(x_i − x_j)·sign(y_i − y_j) over pairs, divided by √(n_x·n_y).
 
@@ -216,9 +213,6 @@ def mean(values: ArrayLike) -> Statistic:
     return at
 
 
-# --- values and intervals -------------------------------------------------------------------------
-
-
 def value(statistic: Statistic, n: int) -> float:
     """The statistic of all n members."""
     return float(statistic(np.ones((1, n)))[0])
@@ -254,9 +248,6 @@ def jackknife(statistic: Statistic, clusters: ArrayLike, confidence: float = 0.9
     deviation = np.sqrt((n_clusters - 1) ** 2 / n_clusters) * without.std(ddof=1)
     half = scipy.stats.t.ppf((1 + confidence) / 2, n_clusters - 1) * deviation
     return Interval(middle, float(middle - half), float(middle + half))
-
-
-# --- parts ----------------------------------------------------------------------------------------
 
 
 def _pair_sums(
