@@ -202,7 +202,10 @@ def _inner(annotation: Any, key: str) -> Any:
     """The annotation of what lies at a key; None where there is no such key."""
     for option in _options(annotation):
         if _is_model(option) and key in option.model_fields:
-            return _annotated(option.model_fields[key])
+            field = option.model_fields[key]
+            return (
+                Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
+            )
         if typing.get_origin(option) is dict:
             return typing.get_args(option)[1]
     return None
@@ -210,12 +213,6 @@ def _inner(annotation: Any, key: str) -> Any:
 
 def _is_model(option: Any) -> bool:
     return isinstance(option, type) and issubclass(option, BaseModel)
-
-
-def _annotated(field: Any) -> Any:
-    """The annotation of a field with its metadata."""
-    allowed = [item for item in field.metadata if isinstance(item, Allowed)]
-    return Annotated[field.annotation, *allowed] if allowed else field.annotation
 
 
 def _options(annotation: Any) -> Iterator[Any]:

@@ -139,8 +139,7 @@ def train(
         NonFiniteError: The loss is NaN or infinite; naming epoch and learning rate.
         ArtifactError: The saved state belongs to another run.
     """
-    if not isinstance(settings, TrainingSettings):
-        settings = checked(TrainingSettings, settings, "training")
+    settings = checked(TrainingSettings, settings, "training")
     device = torch.device(device)
     if settings.augmentation != "none" and train.inputs.dim() != 4:
         raise ConfigurationError(f"training.augmentation: {settings.augmentation} needs images")

@@ -37,11 +37,9 @@ def pack(root: Path = Path()) -> Path:
         temporary.write_bytes(_git(root, "archive", "--format=zip", f"--prefix={NAME}/", "HEAD"))
         with zipfile.ZipFile(temporary, "a", zipfile.ZIP_DEFLATED) as packed:
             files = [entry for entry in packed.infolist() if not entry.is_dir()]
-            start = len(NAME) + 1
-            lines = [
-                f"{hashlib.sha256(packed.read(entry)).hexdigest()}  {entry.filename[start:]}\n"
-                for entry in files
-            ]
+            checksums = [hashlib.sha256(packed.read(entry)).hexdigest() for entry in files]
+            names = [entry.filename.removeprefix(f"{NAME}/") for entry in files]
+            lines = [f"{checksum}  {name}\n" for checksum, name in zip(checksums, names)]
             manifest = zipfile.ZipInfo(f"{NAME}/{MANIFEST}", files[0].date_time)
             manifest.external_attr = 0o644 << 16
             packed.writestr(manifest, "".join(lines), zipfile.ZIP_DEFLATED)

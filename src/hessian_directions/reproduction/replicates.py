@@ -15,7 +15,7 @@ network go together. How many are allowed is found by leaving out each archived 
 """
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,6 +34,13 @@ FEWEST = 5
 
 IDENTITY, LOGARITHM, FISHER = "identity", "logarithm", "Fisher's z"
 ARCSINE, LOGIT = "arcsine", "logit"
+# There and back, for one sign; the arcsine needs the number of cases.
+SCALES: dict[str, tuple[Callable[[float], float], Callable[[float], float]]] = {
+    IDENTITY: (float, float),
+    LOGARITHM: (lambda x: math.log(x) if x > 0 else math.nan, lambda y: math.exp(min(y, 700.0))),
+    FISHER: (np.arctanh, math.tanh),
+    LOGIT: (logit, expit),
+}
 _SIZES = {
     quantities.LOSS,
     quantities.NORM,
@@ -87,16 +94,10 @@ class Predicted:
         return float(2 * stdtr(self.degrees, -distance / self.spread))
 
     def _back(self, x: float) -> float:
-        if self.scale == LOGARITHM:
-            return self.sign * math.exp(min(x, 700.0))
-        if self.scale == FISHER:
-            return math.tanh(x)
-        if self.scale == LOGIT:
-            return float(expit(x))
         if self.scale == ARCSINE and self.n_cases is not None:
             n, angle = self.n_cases, min(max(x, 0.0), math.pi / 2)
             return min(max((math.sin(angle) ** 2 * (n + 0.75) - 0.375) / n, 0.0), 1.0)
-        return x
+        return self.sign * float(SCALES[self.scale][1](x))
 
 
 def predict(
@@ -131,16 +132,10 @@ def _scale(kind: str, x: Floats, n_cases: float | None) -> tuple[str, float]:
 
 def _forth(scale: str, value: float, n_cases: float | None) -> float:
     """A number on its scale; NaN where the scale has none."""
-    if scale == LOGARITHM:
-        return math.log(value) if value > 0 else math.nan
-    if scale == FISHER:
-        return float(np.arctanh(value))
-    if scale == LOGIT:
-        return float(logit(value))
     if scale == ARCSINE and n_cases is not None:
         share = (value * n_cases + 0.375) / (n_cases + 0.75)
         return math.asin(math.sqrt(share)) if 0 <= share <= 1 else math.nan
-    return value
+    return float(SCALES[scale][0](value))
 
 
 @dataclass(frozen=True)
