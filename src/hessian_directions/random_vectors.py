@@ -34,8 +34,6 @@ def gaussian(
         n: Number of parameters N.
         k: Number of directions K.
         seed: Integer, or a CPU generator, which advances.
-        dtype: Precision of the result.
-        device: Device of the result.
 
     Returns:
         (N, K) tensor whose columns are contiguous. Memory: N·(K·itemsize + 8) bytes.

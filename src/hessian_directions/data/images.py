@@ -23,15 +23,9 @@ def converter(
     """A function from an image to pixels (h, w, c) uint8, or to what the transform makes of it.
 
     Args:
-        size: Height and width in pixels that the image is scaled to (bilinear): a number for
-            squares, or [height, width]; None keeps it. For a published transform, the size that
-            comes out.
+        size, transform: As for an image folder. A transform of the user's gets the PIL image, and
+            gives a tensor or an array, which `numbers` describes, or another image.
         channels: 3 for colour, 1 for grey; None: what the image has.
-        transform: "timm:<model>" or "torchvision:<model or weights>", see
-            `vision.evaluation_transform`; a transform of the user's,
-            "package.module:name", or {name, options} for what that name gives when it is called
-            with the options. It gets the image, a PIL one, and gives a tensor or an array, which
-            `numbers` describes, or another image.
         folder: Of the configuration, where modules are looked for.
     """
     if channels not in (None, 1, 3):

@@ -30,9 +30,6 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, flo
         n: Number of trials; with none the interval is (0, 1).
         confidence: Between 0 and 1.
 
-    Returns:
-        Lower and upper end.
-
     Raises:
         ArgumentError: The numbers do not fit together.
     """
