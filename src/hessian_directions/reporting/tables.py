@@ -6,8 +6,9 @@ Every number in the paper is a cell of one of these.
 import inspect
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import wraps
+from typing import Any, ParamSpec
 
 import numpy as np
 import pandas as pd
@@ -23,14 +24,38 @@ from hessian_directions.statistics.departure import departure, median_interval
 from hessian_directions.statistics.proportions import TIE, as_low, clopper_pearson
 from hessian_directions.statistics.rank_correlation import jackknife, kendall
 
+P = ParamSpec("P")
 Datasets = Mapping[str, xr.Dataset]  # by network
 Record = Mapping[str, Any]
 Records = Mapping[str, Record]
+Row = dict[str, Any]
 
 # What is added to a column's name for its value and both ends of its interval.
 ENDS = ("", "_low", "_high")
 
+# By the name of their files; the arguments name the artifacts that they are made from.
+TABLES: dict[str, Callable[..., pd.DataFrame]] = {}
 
+
+def published(function: Callable[P, Iterable[Row] | pd.DataFrame]) -> Callable[P, pd.DataFrame]:
+    """List a function as a table: of what it returns, or of the rows that it yields."""
+
+    @wraps(function)
+    def table(*args: P.args, **kwargs: P.kwargs) -> pd.DataFrame:
+        made = pd.DataFrame(function(*args, **kwargs))
+        # Without rows it is still a table, as a CSV file has to have a column.
+        return made if len(made.columns) else pd.DataFrame(columns=["network"])
+
+    TABLES[function.__name__] = table
+    return table
+
+
+def reads(table: str) -> tuple[str, ...]:
+    """The artifacts that a table is made from."""
+    return tuple(inspect.signature(TABLES[table]).parameters)
+
+
+@published
 def networks(
     labels: Mapping[str, str],
     scores: Datasets,
@@ -45,19 +70,19 @@ def networks(
     """
     rows = []
     for network, own in scores.items():
-        row: dict[str, Any] = {"network": network, "label": labels[network]} | _scalars(own)
+        row: Row = {"network": network, "label": labels[network]} | _scalars(own)
         row |= _training(own, history.get(network))
         row |= _ends(eigenpairs.get(network)) | _scale(visibility.get(network))
         row["mean_curvature"] = row["trace"] / row["n_parameters"]
         rows.append(row)
     if not rows:  # of no network there are numbers
-        return _table(rows)
+        return pd.DataFrame()
     counts = ["n_parameters", "n_images", "n_products", "n_check_products"]
     counts += ["training_images", "training_epochs"]
     return pd.DataFrame(rows).astype(dict.fromkeys(counts, "Int64"))
 
 
-def _training(scores: xr.Dataset, history: xr.Dataset | None) -> dict[str, Any]:
+def _training(scores: xr.Dataset, history: xr.Dataset | None) -> Row:
     """Columns of the training that was done here."""
     if history is None:
         return {"training_images": None, "training_epochs": None}
@@ -65,9 +90,9 @@ def _training(scores: xr.Dataset, history: xr.Dataset | None) -> dict[str, Any]:
     return {"training_images": data["n_train"], "training_epochs": int(history.attrs["epochs"])}
 
 
-def _ends(pairs: xr.Dataset | None) -> dict[str, Any]:
+def _ends(pairs: xr.Dataset | None) -> Row:
     """Columns of the extreme eigenpairs."""
-    row: dict[str, Any] = {}
+    row: Row = {}
     for end, index in (("smallest", 0), ("largest", -1)):
         for name in ("value", "residual", "exact_curvature"):
             column = end if name == "value" else f"{end}_{name}"
@@ -98,7 +123,8 @@ def _scalars(dataset: xr.Dataset) -> dict[str, float]:
     return _numbers(dataset, (str(name) for name, value in dataset.items() if value.ndim == 0))
 
 
-def visibility(visibility: Datasets, spectrum: Datasets) -> pd.DataFrame:
+@published
+def visibility(visibility: Datasets, spectrum: Datasets) -> Iterator[Row]:
     """How visible each network's saddle is in one random slice: sampled, by spectrum, by formula.
 
     And how many dimensions a random subspace needs to see it, where there is a spectrum; cells of
@@ -111,60 +137,14 @@ def visibility(visibility: Datasets, spectrum: Datasets) -> pd.DataFrame:
         *("visibility_corrected", "condition"),
     ]
     needed = ["dimensions_needed", "dimensions_needed_standard_error"]
-    return _table(
-        [
-            {"network": network, "n_planes": dataset.sizes["sample"]}
-            | _known(dataset, columns)
-            | _known(spectrum.get(network, xr.Dataset()), needed)
-            for network, dataset in visibility.items()
-        ]
-    )
+    for network, dataset in visibility.items():
+        row = {"network": network, "n_planes": dataset.sizes["sample"]} | _known(dataset, columns)
+        yield row | _known(spectrum.get(network, xr.Dataset()), needed)
 
 
-def architectures(
-    labels: Mapping[str, str],
-    scores: Datasets,
-    eigenpairs: Datasets,
-    visibility: Datasets,
-    localisation: Datasets,
-) -> pd.DataFrame:
-    """What kind of network has what kind of curvature: derivatives, spectrum, visibility, and place.
-
-    One row per network whose curvature is localised. The modes are those that the self-test grants; `largest_kind` is
-    the kind of parameter with the largest share of the squared entries of λ_max's eigenvector, `largest_layer` the
-    layer; those of `smallest` belong to λ_min.
-    """
-    rows = []
-    for network, place in localisation.items():
-        own = scores[network]
-        row: dict[str, Any] = {
-            "network": network,
-            "label": labels[network],
-            "n_parameters": int(own["n_parameters"]),
-            "product_mode": own.attrs.get("product_mode", ""),
-            "second_derivative_mode": own.attrs.get("second_derivative_mode", ""),
-        }
-        row |= _numbers(own, ("test_accuracy", "gradient_norm"))
-        ends = _ends(eigenpairs.get(network))
-        row |= {name: ends[name] for name in ("smallest", "largest")}
-        sampled = visibility.get(network)
-        row |= _scale(sampled)
-        row["mean_curvature"] = row["trace"] / row["n_parameters"]
-        shares = _numbers(sampled, (f"visibility_spectrum{end}" for end in ENDS))
-        row |= {name.replace("_spectrum", ""): share for name, share in shares.items()}
-        for end, pair in (("largest", -1), ("smallest", 0)):
-            share = place["share"].isel(pair=pair)
-            for group in ("kind", "layer"):
-                of_group = share.groupby(group).sum()
-                row[f"{end}_{group}"] = str(of_group[group].values[of_group.values.argmax()])
-                row[f"{end}_{group}_share"] = float(of_group.max())
-        rows.append(row)
-    return _table(rows)
-
-
-def saddles(saddles: xr.Dataset) -> pd.DataFrame:
+@published
+def saddles(saddles: xr.Dataset) -> Iterator[Row]:
     """Synthetic saddles: mean principal curvatures of random slices beside theory, visibility."""
-    rows = []
     for index, n_positive in enumerate(saddles["saddle"].values):
         saddle = saddles.isel(saddle=index)
         trace, frobenius = float(saddle["trace"]), float(saddle["frobenius_norm"])
@@ -179,8 +159,7 @@ def saddles(saddles: xr.Dataset) -> pd.DataFrame:
             }
         row["visibility"] = float(saddle["visibility_sampled"])
         row |= _numbers(saddle, (f"visibility_{kind}" for kind in ("low", "high", "formula")))
-        rows.append(row | _known(saddle, ["visibility_corrected"]))
-    return pd.DataFrame(rows)
+        yield row | _known(saddle, ["visibility_corrected"])
 
 
 def _standard_error(values: np.ndarray) -> float:
@@ -188,18 +167,18 @@ def _standard_error(values: np.ndarray) -> float:
     return values.std(ddof=1) / np.sqrt(len(values))
 
 
-def dimensions(saddles: xr.Dataset) -> pd.DataFrame:
+@published
+def dimensions(saddles: xr.Dataset) -> Iterator[Row]:
     """Synthetic saddles: the dimension at which half of the random subspaces see a negative one."""
-    rows = []
     for index, n_positive in enumerate(saddles["dimension_saddle"].values):
         saddle = saddles.isel(dimension_saddle=index)
         seen, grid = saddle["negative_seen"].values, saddles["dimension"].values
         half = float(np.interp(0.5, seen, grid)) if seen[0] < 0.5 <= seen[-1] else float("nan")
         row = {"n_positive": int(n_positive), "half_dimension": half}
-        rows.append(row | _numbers(saddle, ("critical_dimension", "quarter_r_squared")))
-    return pd.DataFrame(rows)
+        yield row | _numbers(saddle, ("critical_dimension", "quarter_r_squared"))
 
 
+@published
 def critical_points(critical_points: xr.Dataset) -> pd.DataFrame:
     """Critical points of small networks: what they are, their spectra, and their visibility."""
     columns = [
@@ -231,12 +210,13 @@ def critical_points(critical_points: xr.Dataset) -> pd.DataFrame:
     return critical_points[columns].to_dataframe()[columns].reset_index()
 
 
+@published
 def traces(
     trace_estimators: Datasets,
     saddle_traces: xr.Dataset,
     trace_estimators_record: Records,
     saddle_traces_record: Record,
-) -> pd.DataFrame:
+) -> Iterator[Row]:
     """Every estimator on every subject: mean, standard error, reference, cost.
 
     The records hold what each estimator took; it varies from run to run.
@@ -246,11 +226,10 @@ def traces(
     seconds |= {f"saddle {n}": spent for n, spent in saddle_traces_record["seconds"].items()}
     for index, n_positive in enumerate(saddle_traces["saddle"].values):
         subjects[f"saddle {n_positive}"] = saddle_traces.isel(saddle=index)
-    rows = []
     for subject, dataset in subjects.items():
         for estimator in dataset["estimator"].values:
             one = dataset.sel(estimator=estimator)
-            row: dict[str, Any] = {
+            row: Row = {
                 "subject": subject,
                 "estimator": str(estimator),
                 "activation": dataset.attrs.get("activation", "smooth"),
@@ -262,56 +241,50 @@ def traces(
             row["ratio"] = row["mean"] / row["reference"] if row["reference"] else math.nan
             row |= _numbers(one, ("passes", "step"))
             row["seconds"] = seconds.get(subject, {}).get(str(estimator), math.nan)
-            rows.append(row)
-    return pd.DataFrame(rows)
+            yield row
 
 
-def step_sizes(step_sizes: Datasets) -> pd.DataFrame:
+@published
+def step_sizes(step_sizes: Datasets) -> Iterator[Row]:
     """Second differences over the exact curvature, for each network, number of images and step."""
-    rows = []
     for network, dataset in step_sizes.items():
         for n_images in dataset["n_images"].values:
             exact = dataset["exact"].sel(n_images=n_images)
             for step in dataset["step"].values:
                 difference = dataset["difference"].sel(n_images=n_images, step=step)
                 gap = (difference - exact).values
-                rows.append(
-                    {
-                        "network": network,
-                        "activation": dataset.attrs["activation"],
-                        "n_images": int(n_images),
-                        "step": float(step),
-                        "difference": float(difference.mean()),
-                        "exact": float(exact.mean()),
-                        "gap": float(gap.mean()),
-                        "gap_standard_error": _standard_error(gap),
-                    }
-                )
-    return _table(rows)
+                yield {
+                    "network": network,
+                    "activation": dataset.attrs["activation"],
+                    "n_images": int(n_images),
+                    "step": float(step),
+                    "difference": float(difference.mean()),
+                    "exact": float(exact.mean()),
+                    "gap": float(gap.mean()),
+                    "gap_standard_error": _standard_error(gap),
+                }
 
 
-def softplus(step_sizes: Datasets) -> pd.DataFrame:
+@published
+def softplus(step_sizes: Datasets) -> Iterator[Row]:
     """Exact curvature with Softplus of growing sharpness in place of ReLU, along the same directions."""
-    rows = []
     for network, dataset in step_sizes.items():
         if "softplus" not in dataset:
             continue
         relu = dataset["exact"].isel(n_images=-1).values
         for sharpness in dataset["sharpness"].values:
             values = dataset["softplus"].sel(sharpness=sharpness).values
-            rows.append(
-                {
-                    "network": network,
-                    "sharpness": float(sharpness),
-                    "curvature": float(values.mean()),
-                    "relu": float(relu.mean()),
-                    "gap_standard_error": _standard_error(values - relu),
-                }
-            )
-    return _table(rows)
+            yield {
+                "network": network,
+                "sharpness": float(sharpness),
+                "curvature": float(values.mean()),
+                "relu": float(relu.mean()),
+                "gap_standard_error": _standard_error(values - relu),
+            }
 
 
-def kinks(kinks: Datasets) -> pd.DataFrame:
+@published
+def kinks(kinks: Datasets) -> Iterator[Row]:
     """What kinks add to second differences: measured, predicted, and which kinks are crossed.
 
     `measured` and `predicted` are means over directions, in units of v'Hv, and `rest` is their
@@ -320,7 +293,6 @@ def kinks(kinks: Datasets) -> pd.DataFrame:
     is the share of those whose jump is negative. `nearest_kink` is the distance of the nearest kink
     from θ along any direction, in units of one.
     """
-    rows = []
     for network, dataset in kinks.items():
         exact, nearest = float(dataset["exact"].mean()), float(dataset["nearest"].min())
         for step in dataset["step"].values:
@@ -331,52 +303,48 @@ def kinks(kinks: Datasets) -> pd.DataFrame:
             varies = np.ptp(predicted) > 0
             crossed = one["n_kinks"].sum("direction")
             n_kinks = float(crossed.sum())
-            rows.append(
-                {
-                    "network": network,
-                    "step": float(step),
-                    "n_images": int(dataset.attrs["n_images"]),
-                    "n_directions": len(rest),
-                    "exact": exact,
-                    "measured": measured.mean(),
-                    "predicted": predicted.mean(),
-                    "rest": rest.mean(),
-                    "rest_standard_error": _standard_error(rest),
-                    "measured_ratio": measured.mean() / exact,
-                    "predicted_ratio": predicted.mean() / exact,
-                    "correlation": np.corrcoef(measured, predicted)[0, 1] if varies else np.nan,
-                    "slope": np.polyfit(predicted, measured, 1)[0] if varies else np.nan,
-                    "n_kinks": n_kinks / len(rest),
-                    "negative_share": float(crossed.sel(sign=-1)) / n_kinks if n_kinks else np.nan,
-                    "nearest_kink": nearest if np.isfinite(nearest) else np.nan,
-                }
-            )
-    return _table(rows)
+            yield {
+                "network": network,
+                "step": float(step),
+                "n_images": int(dataset.attrs["n_images"]),
+                "n_directions": len(rest),
+                "exact": exact,
+                "measured": measured.mean(),
+                "predicted": predicted.mean(),
+                "rest": rest.mean(),
+                "rest_standard_error": _standard_error(rest),
+                "measured_ratio": measured.mean() / exact,
+                "predicted_ratio": predicted.mean() / exact,
+                "correlation": np.corrcoef(measured, predicted)[0, 1] if varies else np.nan,
+                "slope": np.polyfit(predicted, measured, 1)[0] if varies else np.nan,
+                "n_kinks": n_kinks / len(rest),
+                "negative_share": float(crossed.sel(sign=-1)) / n_kinks if n_kinks else np.nan,
+                "nearest_kink": nearest if np.isfinite(nearest) else np.nan,
+            }
 
 
-def surface_checks(eigenpairs: Datasets) -> pd.DataFrame:
+@published
+def surface_checks(eigenpairs: Datasets) -> Iterator[Row]:
     """Sanity: exact curvature along each eigenvector beside the eigenvalue, and the surface's."""
-    rows = []
     for network, dataset in eigenpairs.items():
         for pair in range(dataset.sizes["pair"]):
             one = dataset.isel(pair=pair)
-            row: dict[str, Any] = {"network": network, "pair": pair}
+            row: Row = {"network": network, "pair": pair}
             row |= _numbers(one, ("value", "residual"))
             row |= {name: bool(one[name]) for name in ("converged", "below_noise")}
             row["exact_curvature"] = float(one["exact_curvature"])
             for step, curvature in zip(one["step"].values, one["surface_curvature"].values):
                 row[f"surface_{step:g}"] = float(curvature)
-            rows.append(row)
-    return _table(rows)
+            yield row
 
 
-def shallow_sides(lines: Datasets) -> pd.DataFrame:
+@published
+def shallow_sides(lines: Datasets) -> Iterator[Row]:
     """How far the loss itself follows a negative curvature along the direction of λ_min.
 
     `bends_down_to` is the largest distance up to which all second differences along it are negative, 0 where the
     nearest is not; `edge_difference` is the one at the profile's end; the lowest loss is that of the profile.
     """
-    rows = []
     for network, dataset in lines.items():
         loss = dataset["loss"].sel(direction="smallest")
         distances, values = loss["distance"].values, loss.values
@@ -386,24 +354,22 @@ def shallow_sides(lines: Datasets) -> pd.DataFrame:
         differences = (both_sides - 2 * values[middle]) / distance**2
         n_negative = int(np.logical_and.accumulate(differences < 0).sum())
         lowest = int(values.argmin())
-        rows.append(
-            {
-                "network": network,
-                "curvature": float(dataset["curvature"].sel(direction="smallest")),
-                "nearest": distance[0],
-                "nearest_difference": differences[0],
-                "bends_down_to": distance[n_negative - 1] if n_negative else 0.0,
-                "edge": distance[-1],
-                "edge_difference": differences[-1],
-                "loss_at_origin": values[middle],
-                "lowest_loss": values[lowest],
-                "lowest_distance": abs(distances[lowest]),
-            }
-        )
-    return _table(rows)
+        yield {
+            "network": network,
+            "curvature": float(dataset["curvature"].sel(direction="smallest")),
+            "nearest": distance[0],
+            "nearest_difference": differences[0],
+            "bends_down_to": distance[n_negative - 1] if n_negative else 0.0,
+            "edge": distance[-1],
+            "edge_difference": differences[-1],
+            "loss_at_origin": values[middle],
+            "lowest_loss": values[lowest],
+            "lowest_distance": abs(distances[lowest]),
+        }
 
 
-def image_counts(image_counts: Datasets) -> pd.DataFrame:
+@published
+def image_counts(image_counts: Datasets) -> Iterator[Row]:
     """One row per network and number of images: both ends of the spectrum and the trace."""
     columns = [
         "n_images",
@@ -417,15 +383,13 @@ def image_counts(image_counts: Datasets) -> pd.DataFrame:
         "trace_standard_error",
         "n_products",
     ]
-    rows = [
-        {"network": network} | {name: measured[name].values[k] for name in columns}
-        for network, measured in image_counts.items()
-        for k in range(measured.sizes["count"])
-    ]
-    return _table(rows)
+    for network, measured in image_counts.items():
+        for k in range(measured.sizes["count"]):
+            yield {"network": network} | {name: measured[name].values[k] for name in columns}
 
 
-def rendered_curvatures(slices: Mapping[str, Mapping[str, xr.Dataset]]) -> pd.DataFrame:
+@published
+def rendered_curvatures(slices: Mapping[str, Mapping[str, xr.Dataset]]) -> Iterator[Row]:
     """Curvatures of the training loss as its slices are drawn: of the quadratic that fits a region.
 
     Regions are the middle quarter, half and whole of both half-widths. Curvatures and slopes are per length in
@@ -433,7 +397,6 @@ def rendered_curvatures(slices: Mapping[str, Mapping[str, xr.Dataset]]) -> pd.Da
     half-widths s, in which a saddle is seen; `saddle` is whether both signs occur, and `saddle_inside` whether the
     place where the fit is level lies in the region as well: where not, the slope hides it.
     """
-    rows = []
     for network, own in slices.items():
         for plane in ("random", "filter", "hessian"):
             if f"{plane}_train" not in own:
@@ -446,35 +409,32 @@ def rendered_curvatures(slices: Mapping[str, Mapping[str, xr.Dataset]]) -> pd.Da
                 fall, rise = principal_curvatures(fit.curvature * np.outer(edge, edge) / 2)
                 smallest, largest = fit.principal
                 level = np.abs(fit.stationary_point / edge).max()
-                rows.append(
-                    {
-                        "network": network,
-                        "plane": plane,
-                        "region": region,
-                        "half_width_alpha": edge[0],
-                        "half_width_beta": edge[1],
-                        "curvature_alpha": fit.curvature[0, 0],
-                        "curvature_beta": fit.curvature[1, 1],
-                        "smallest": float(smallest),
-                        "largest": float(largest),
-                        "slope_alpha": fit.slope[0],
-                        "slope_beta": fit.slope[1],
-                        "fall": float(fall),
-                        "rise": float(rise),
-                        "residual": float(fit.residual),
-                        "saddle": bool(fit.is_saddle),
-                        "saddle_inside": bool(fit.is_saddle) and bool(level <= 1),
-                    }
-                )
-    return _table(rows)
+                yield {
+                    "network": network,
+                    "plane": plane,
+                    "region": region,
+                    "half_width_alpha": edge[0],
+                    "half_width_beta": edge[1],
+                    "curvature_alpha": fit.curvature[0, 0],
+                    "curvature_beta": fit.curvature[1, 1],
+                    "smallest": float(smallest),
+                    "largest": float(largest),
+                    "slope_alpha": fit.slope[0],
+                    "slope_beta": fit.slope[1],
+                    "fall": float(fall),
+                    "rise": float(rise),
+                    "residual": float(fit.residual),
+                    "saddle": bool(fit.is_saddle),
+                    "saddle_inside": bool(fit.is_saddle) and bool(level <= 1),
+                }
 
 
-def apparent_curvature(apparent_curvature: Datasets) -> pd.DataFrame:
+@published
+def apparent_curvature(apparent_curvature: Datasets) -> Iterator[Row]:
     """Mean curvature that random slices show, over t/N, by radius, and how many look like a saddle.
 
     The interval of the median over planes is that of `median_interval`, the share's Clopper and Pearson's.
     """
-    rows = []
     for network, dataset in apparent_curvature.items():
         for radius in dataset["radius"].values:
             disc = dataset.sel(radius=radius)
@@ -484,29 +444,26 @@ def apparent_curvature(apparent_curvature: Datasets) -> pd.DataFrame:
             saddle = (disc["smallest"].values < 0) & (disc["largest"].values > 0)
             n_finite, n_saddles = int(finite.sum()), int(saddle[finite].sum())
             share_low, share_high = clopper_pearson(n_saddles, n_finite)
-            rows.append(
-                {
-                    "network": network,
-                    "radius": radius,
-                    "n_finite": n_finite,
-                    "ratio": float(np.median(ratios)),
-                    "ratio_low": float(low),
-                    "ratio_high": float(high),
-                    "rounding": float(disc["rounding"] / abs(dataset["reference"])),
-                    "saddles": n_saddles / n_finite if n_finite else math.nan,
-                    "saddles_low": share_low,
-                    "saddles_high": share_high,
-                }
-            )
-    return _table(rows)
+            yield {
+                "network": network,
+                "radius": radius,
+                "n_finite": n_finite,
+                "ratio": float(np.median(ratios)),
+                "ratio_low": float(low),
+                "ratio_high": float(high),
+                "rounding": float(disc["rounding"] / abs(dataset["reference"])),
+                "saddles": n_saddles / n_finite if n_finite else math.nan,
+                "saddles_low": share_low,
+                "saddles_high": share_high,
+            }
 
 
-def departure_radii(apparent_curvature: Datasets) -> pd.DataFrame:
+@published
+def departure_radii(apparent_curvature: Datasets) -> Iterator[Row]:
     """The radius at which the mean curvature that random slices show leaves t/N by half.
 
     0 where it has left at the smallest radius that rounding leaves, infinity where it does not leave.
     """
-    rows = []
     for network, dataset in apparent_curvature.items():
         reference = float(dataset["reference"])
         found = departure(
@@ -515,37 +472,34 @@ def departure_radii(apparent_curvature: Datasets) -> pd.DataFrame:
             reference,
             dataset["rounding"].values,
         )
-        rows.append(
-            {
-                "network": network,
-                "n_planes": dataset.sizes["plane"],
-                "n_images": int(dataset.attrs["n_images"]),
-                "reference": reference,
-                "reference_standard_error": float(dataset["reference_standard_error"]),
-                "exact": float(dataset["exact_curvature"].mean()),
-                "smallest_radius": float(dataset["radius"].min()),
-                "largest_radius": float(dataset["radius"].max()),
-                "departure_radius": found.scale,
-                "departure_radius_low": found.low,
-                "departure_radius_high": found.high,
-            }
-        )
-    return _table(rows)
+        yield {
+            "network": network,
+            "n_planes": dataset.sizes["plane"],
+            "n_images": int(dataset.attrs["n_images"]),
+            "reference": reference,
+            "reference_standard_error": float(dataset["reference_standard_error"]),
+            "exact": float(dataset["exact_curvature"].mean()),
+            "smallest_radius": float(dataset["radius"].min()),
+            "largest_radius": float(dataset["radius"].max()),
+            "departure_radius": found.scale,
+            "departure_radius_low": found.low,
+            "departure_radius_high": found.high,
+        }
 
 
-def lowest_losses(lowest_losses: Datasets) -> pd.DataFrame:
+@published
+def lowest_losses(lowest_losses: Datasets) -> Iterator[Row]:
     """The lowest loss of the same search in random, Hessian and slope planes, by radius.
 
     `as_low` is the share of random planes that go at least as low as the Hessian plane, `as_low_as_slope` as low as
     the plane along the slope; a tie within rounding counts as half, and decides nothing in the interval.
     """
-    rows = []
     for network, dataset in lowest_losses.items():
         tie = TIE * float(dataset["noise"])
         for radius in dataset["radius"].values:
             disc = dataset.sel(radius=radius)
             planes = disc["lowest_loss"].values
-            row: dict[str, Any] = {
+            row: Row = {
                 "network": network,
                 "radius": radius,
                 "n_planes": len(planes),
@@ -563,31 +517,70 @@ def lowest_losses(lowest_losses: Datasets) -> pd.DataFrame:
                 row[f"{column}_ties"] = int((np.abs(planes - low) <= tie).sum())
                 for end, share in zip(ENDS, as_low(planes, low, tie), strict=True):
                     row[f"{column}{end}"] = share
-            rows.append(row)
-    return _table(rows)
+            yield row
 
 
-def correlations(population: xr.Dataset) -> pd.DataFrame:
+@published
+def architectures(
+    labels: Mapping[str, str],
+    scores: Datasets,
+    eigenpairs: Datasets,
+    visibility: Datasets,
+    localisation: Datasets,
+) -> Iterator[Row]:
+    """What kind of network has what kind of curvature: derivatives, spectrum, visibility, and place.
+
+    One row per network whose curvature is localised. The modes are those that the self-test grants; `largest_kind` is
+    the kind of parameter with the largest share of the squared entries of λ_max's eigenvector, `largest_layer` the
+    layer; those of `smallest` belong to λ_min.
+    """
+    for network, place in localisation.items():
+        own = scores[network]
+        row: Row = {
+            "network": network,
+            "label": labels[network],
+            "n_parameters": int(own["n_parameters"]),
+            "product_mode": own.attrs.get("product_mode", ""),
+            "second_derivative_mode": own.attrs.get("second_derivative_mode", ""),
+        }
+        row |= _numbers(own, ("test_accuracy", "gradient_norm"))
+        ends = _ends(eigenpairs.get(network))
+        row |= {name: ends[name] for name in ("smallest", "largest")}
+        sampled = visibility.get(network)
+        row |= _scale(sampled)
+        row["mean_curvature"] = row["trace"] / row["n_parameters"]
+        shares = _numbers(sampled, (f"visibility_spectrum{end}" for end in ENDS))
+        row |= {name.replace("_spectrum", ""): share for name, share in shares.items()}
+        for end, pair in (("largest", -1), ("smallest", 0)):
+            share = place["share"].isel(pair=pair)
+            for group in ("kind", "layer"):
+                of_group = share.groupby(group).sum()
+                row[f"{end}_{group}"] = str(of_group[group].values[of_group.values.argmax()])
+                row[f"{end}_{group}_share"] = float(of_group.max())
+        yield row
+
+
+@published
+def correlations(population: xr.Dataset) -> Iterator[Row]:
     """Each statistic of each measure with each generalization gap, with intervals over seeds.
 
     The columns of a level of label noise are Kendall's τ within its strata.
     """
-    rows = []
     for measure in population["measure"].values:
         for gap in population["generalization"].values:
             one = population.sel(measure=measure, generalization=gap)
-            row: dict[str, Any] = {"measure": str(measure), "generalization": str(gap)}
+            row: Row = {"measure": str(measure), "generalization": str(gap)}
             for end in ENDS:
                 of_statistics, of_levels = one[f"correlation{end}"], one[f"level_correlation{end}"]
                 for statistic in population["statistic"].values:
                     row[f"{statistic}{end}"] = float(of_statistics.sel(statistic=statistic))
                 for level in population["level"].values:
                     row[f"noise_{level:g}{end}"] = float(of_levels.sel(level=level))
-            rows.append(row)
-    return pd.DataFrame(rows)
+            yield row
 
 
-def invariance(population: xr.Dataset) -> pd.DataFrame:
+@published
+def invariance(population: xr.Dataset) -> Iterator[Row]:
     """What rescaling does to each measure, and whether the invariant ones rank networks better.
 
     Ratios are of the rescaled network's measure to its own at the scale nearest to 1; a measure is
@@ -596,11 +589,10 @@ def invariance(population: xr.Dataset) -> pd.DataFrame:
     """
     study = population.sortby("scale")
     itself = int(np.abs(np.log(study["scale"].values)).argmin())
-    rows = []
     for measure in population["measure"].values:
         values = study[f"rescaled_{measure}"].values
         ratios = values / values[itself]
-        row: dict[str, Any] = {
+        row: Row = {
             "measure": str(measure),
             "ratio_lowest": ratios.min(),
             "ratio_highest": ratios.max(),
@@ -613,11 +605,11 @@ def invariance(population: xr.Dataset) -> pd.DataFrame:
                 ends = {end: float(one[f"advantage{end}"]) for end in ends}
             row |= {f"advantage_{gap}{end}": value for end, value in ends.items()}
             row |= {f"better_{gap}": ends["_low"] > 0, f"worse_{gap}": ends["_high"] < 0}
-        rows.append(row)
-    return pd.DataFrame(rows)
+        yield row
 
 
-def levels(population: xr.Dataset) -> pd.DataFrame:
+@published
+def levels(population: xr.Dataset) -> Iterator[Row]:
     """Members of each level of each factor that was varied, and Kendall's τ of t/N with both gaps within it.
 
     Intervals (95 %) are by the jackknife over seeds.
@@ -627,13 +619,12 @@ def levels(population: xr.Dataset) -> pd.DataFrame:
     configuration = json.loads(population.attrs["provenance"])["configuration"]
     factors = configuration["settings"]["factors"]
     reached = population["reached"].values.astype(bool)
-    rows = []
     varied = [name for name, values in factors.items() if len(values) > 1 and name != "seed"]
     for factor in varied:
         for level in np.unique(population[factor].values):
             of_level = population[factor].values == level
             members = population.isel(member=of_level & reached)
-            row: dict[str, Any] = {
+            row: Row = {
                 "factor": factor,
                 "level": level,
                 "n_members": int(of_level.sum()),
@@ -642,10 +633,10 @@ def levels(population: xr.Dataset) -> pd.DataFrame:
             for gap in population["generalization"].values:
                 tau = jackknife(kendall(members["mean_curvature"], members[gap]), members["seed"])
                 row |= {gap: tau.value, f"{gap}_low": tau.low, f"{gap}_high": tau.high}
-            rows.append(row)
-    return pd.DataFrame(rows)
+            yield row
 
 
+@published
 def population(population: xr.Dataset) -> pd.DataFrame:
     """How many members were trained, how many reached the target, and their ranges.
 
@@ -663,11 +654,11 @@ def population(population: xr.Dataset) -> pd.DataFrame:
     return pd.DataFrame([row])
 
 
-def gauss_newton(gauss_newton: Datasets) -> pd.DataFrame:
+@published
+def gauss_newton(gauss_newton: Datasets) -> Iterator[Row]:
     """The Hessian, its Gauss–Newton part and the rest of each network, by the suffixes of columns."""
-    rows = []
     for network, dataset in gauss_newton.items():
-        row: dict[str, Any] = {"network": network} | _scalars(dataset)
+        row: Row = {"network": network} | _scalars(dataset)
         for matrix in dataset["matrix"].values:
             one = dataset.sel(matrix=matrix)
             row |= {
@@ -675,19 +666,18 @@ def gauss_newton(gauss_newton: Datasets) -> pd.DataFrame:
                 for name, value in dataset.items()
                 if value.ndim and np.isfinite(one[name])
             }
-        rows.append(row)
-    return _table(rows)
+        yield row
 
 
-def barriers(interpolation: Datasets) -> pd.DataFrame:
+@published
+def barriers(interpolation: Datasets) -> Iterator[Row]:
     """Lines between networks: distance, losses and accuracies of both ends, barrier, its place."""
-    rows = []
     for network, dataset in interpolation.items():
         for line in range(dataset.sizes["line"]):
             for statistics in dataset["statistics"].values:
                 for split in dataset["split"].values:
                     one = dataset.isel(line=line).sel(statistics=statistics, split=split)
-                    row: dict[str, Any] = {
+                    row: Row = {
                         "network": network,
                         "start": str(one["start"].values),
                         "end": str(one["end"].values),
@@ -698,10 +688,10 @@ def barriers(interpolation: Datasets) -> pd.DataFrame:
                     for name in ("loss", "accuracy"):
                         row[f"{name}_start"] = float(one[name][0])
                         row[f"{name}_end"] = float(one[name][-1])
-                    rows.append(row | _numbers(one, ("barrier", "barrier_x", "accuracy_drop")))
-    return _table(rows)
+                    yield row | _numbers(one, ("barrier", "barrier_x", "accuracy_drop"))
 
 
+@published
 def cost(records: Records) -> pd.DataFrame:
     """What each kind of job took: wall time, processor time and memory, from the run records."""
     of_rules = pd.DataFrame(list(records.values())).groupby("rule")
@@ -714,6 +704,7 @@ def cost(records: Records) -> pd.DataFrame:
     return table.assign(peak_memory_mb=table["peak_memory_mb"] / 1e6).reset_index()
 
 
+@published
 def failures(records: Records) -> pd.DataFrame:
     """Jobs whose numbers are not finite, or would be computed from such, and why."""
     rows = [
@@ -724,13 +715,13 @@ def failures(records: Records) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["network", "rule", "reason"]).drop_duplicates()
 
 
-def cost_scaling(passes_record: Records) -> pd.DataFrame:
+@published
+def cost_scaling(passes_record: Records) -> Iterator[Row]:
     """Fitted exponents of the seconds of one pass, by kind.
 
     Along `n_images` for each network; along `n_parameters` seconds per image, over all networks at their largest
     number of images.
     """
-    rows = []
     for kind in sorted({kind for record in passes_record.values() for kind in record["seconds"]}):
         sizes, per_image = [], []
         for network, record in passes_record.items():
@@ -738,12 +729,11 @@ def cost_scaling(passes_record: Records) -> pd.DataFrame:
             seconds = list(record["seconds"][kind].values())
             sizes.append(record["n_parameters"])
             per_image.append(seconds[-1] / counts[-1])
-            rows.append({"network": network, "kind": kind} | _exponent("n_images", counts, seconds))
-        rows.append({"network": "all", "kind": kind} | _exponent("n_parameters", sizes, per_image))
-    return _table(rows)
+            yield {"network": network, "kind": kind} | _exponent("n_images", counts, seconds)
+        yield {"network": "all", "kind": kind} | _exponent("n_parameters", sizes, per_image)
 
 
-def _exponent(along: str, sizes: list[int], seconds: list[float]) -> dict[str, Any]:
+def _exponent(along: str, sizes: list[int], seconds: list[float]) -> Row:
     law = power_law.fit(sizes, seconds)
     return {
         "along": along,
@@ -753,47 +743,3 @@ def _exponent(along: str, sizes: list[int], seconds: list[float]) -> dict[str, A
         "exponent": law.exponent if law else math.nan,
         "standard_error": law.standard_error if law else math.nan,
     }
-
-
-def _table(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """One row per dictionary; without any still a table, as a CSV file has to have a column."""
-    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=["network"])
-
-
-# By the name of their files; the arguments name the artifacts that they are made from.
-TABLES: dict[str, Callable[..., pd.DataFrame]] = {
-    table.__name__: table
-    for table in (
-        networks,
-        visibility,
-        saddles,
-        dimensions,
-        critical_points,
-        traces,
-        step_sizes,
-        softplus,
-        kinks,
-        surface_checks,
-        shallow_sides,
-        image_counts,
-        rendered_curvatures,
-        apparent_curvature,
-        departure_radii,
-        lowest_losses,
-        architectures,
-        correlations,
-        invariance,
-        levels,
-        population,
-        gauss_newton,
-        barriers,
-        cost,
-        failures,
-        cost_scaling,
-    )
-}
-
-
-def reads(table: str) -> tuple[str, ...]:
-    """The artifacts that a table is made from."""
-    return tuple(inspect.signature(TABLES[table]).parameters)
