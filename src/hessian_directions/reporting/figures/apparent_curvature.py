@@ -8,17 +8,8 @@ import xarray as xr
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from hessian_directions.reporting.figures.drawing import (
-    COLOURS,
-    DOUBLE,
-    SKY,
-    legend_below,
-    line_handle,
-    log_axis,
-    require,
-    styled,
-    title_panels,
-)
+from hessian_directions.reporting.figures import drawing
+from hessian_directions.reporting.figures.drawing import COLOURS, DOUBLE, SKY
 from hessian_directions.statistics.departure import departure
 
 FIGURES = {
@@ -39,7 +30,7 @@ parameter space.""",
 SHARE = 0.5
 
 
-@styled
+@drawing.styled
 def draw(discs: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure:
     """Apparent mean curvature over t/N, and the share of apparent saddles, against the radius.
 
@@ -48,7 +39,7 @@ def draw(discs: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure:
             reference, and the coordinate radius.
         labels: Printed names of the networks.
     """
-    require(discs)
+    drawing.require(discs)
     figure = Figure(figsize=(DOUBLE, 2.5), layout="constrained")
     left, right = figure.subplots(1, 2, sharex=True)
     left.axhspan(1 - SHARE, 1 + SHARE, color="0.92", lw=0)
@@ -84,19 +75,20 @@ def draw(discs: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure:
         share[np.isnan(smallest).any(axis=0)] = np.nan
         right.plot(radius, np.where(resolved, share, np.nan), color=colour, marker=marker, ms=3)
         handles.append(
-            line_handle(labels.get(name, name), color=colour, marker=marker, ms=4, mec="black")
+            drawing.line_handle(
+                labels.get(name, name), color=colour, marker=marker, ms=4, mec="black"
+            )
         )
     left.set_yscale("symlog", linthresh=2, linscale=1.0)
     low, high = min(0.0, *reach), max(reach)
     left.set_ylim(1.3 * low if low < 0 else 0, max(2.0, 1.5 * high))
     left.set_ylabel(r"apparent mean curvature / $(t/N)$")
-    right.set_ylabel("share of slices like a saddle")
-    right.set_ylim(-0.03, 1.03)
+    right.set(ylabel="share of slices like a saddle", ylim=(-0.03, 1.03))
     radii = np.concatenate([dataset["radius"].values for dataset in discs.values()])
     for ax in (left, right):
         ax.set_xlim(radii.min() / 1.2, radii.max() * 1.2)
-        log_axis(ax, "x")
+        drawing.log_axis(ax, "x")
         ax.set_xlabel(r"radius $\rho$")
-    title_panels([left, right])
-    legend_below(figure, handles, 3)
+    drawing.title_panels([left, right])
+    drawing.legend_below(figure, handles, 3)
     return figure

@@ -5,15 +5,8 @@ from collections.abc import Mapping
 import xarray as xr
 from matplotlib.figure import Figure
 
-from hessian_directions.reporting.figures.drawing import (
-    VERMILION,
-    label_left,
-    legend_below,
-    line_handle,
-    panel_grid,
-    styled,
-    title_panels,
-)
+from hessian_directions.reporting.figures import drawing
+from hessian_directions.reporting.figures.drawing import VERMILION
 
 FIGURES = {
     "approximator_fits": {
@@ -28,7 +21,7 @@ with the lowest training loss.""",
 }
 
 
-@styled
+@drawing.styled
 def draw(measurements: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure:
     """The function, the training points and the network's output, one panel a network.
 
@@ -37,7 +30,7 @@ def draw(measurements: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> F
             train_loss, test_loss.
         labels: Printed names of the networks.
     """
-    figure, axes = panel_grid(len(measurements), 2, 2.2, sharey=True)
+    figure, axes = drawing.panel_grid(len(measurements), 2, 2.2, sharey=True)
     for ax, fit in zip(axes, measurements.values(), strict=True):
         fit = fit.sortby("x")
         ax.plot(fit["x"], fit["target"], color="0.55", linewidth=2.6, alpha=0.6)
@@ -54,14 +47,18 @@ def draw(measurements: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> F
             va="bottom",
             fontsize=7,
         )
-    label_left(axes, r"$f(x)$")
-    title_panels(axes, [labels.get(name, name) for name in measurements])
-    legend_below(
+    drawing.label_left(axes, r"$f(x)$")
+    drawing.title_panels(axes, [labels.get(name, name) for name in measurements])
+    drawing.legend_below(
         figure,
         [
-            line_handle(r"$f(x)=\log(\sin(10x)+2)+\sin x$", color="0.55", linewidth=2.6, alpha=0.6),
-            line_handle("training points", ls="", marker="o", ms=2.6, mfc="white", color="black"),
-            line_handle("network", color=VERMILION, linewidth=0.9),
+            drawing.line_handle(
+                r"$f(x)=\log(\sin(10x)+2)+\sin x$", color="0.55", linewidth=2.6, alpha=0.6
+            ),
+            drawing.line_handle(
+                "training points", ls="", marker="o", ms=2.6, mfc="white", color="black"
+            ),
+            drawing.line_handle("network", color=VERMILION, linewidth=0.9),
         ],
         3,
     )

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from hessian_directions.reporting.figures import drawing
 from hessian_directions.reporting.figures.drawing import (
     BLUE,
     DOUBLE,
@@ -20,11 +21,6 @@ from hessian_directions.reporting.figures.drawing import (
     PURPLE,
     SKY,
     SMALLEST,
-    legend_below,
-    line_handle,
-    require,
-    styled,
-    title_panels,
 )
 
 FIGURES = {
@@ -57,7 +53,7 @@ KINDS = {
 }
 
 
-@styled
+@drawing.styled
 def draw(
     scores: Mapping[str, xr.Dataset],
     eigenpairs: Mapping[str, xr.Dataset],
@@ -75,7 +71,7 @@ def draw(
         localisations: Per network, share (pair, parameter), ascending pairs; kind of each parameter.
         labels: Printed names of the networks.
     """
-    require(localisations)
+    drawing.require(localisations)
     names = list(localisations)
     rows = np.arange(len(names))
     figure = Figure(figsize=(DOUBLE, 1.1 + 0.3 * len(names)), layout="constrained")
@@ -97,8 +93,8 @@ def draw(
         ax.tick_params(axis="y", which="both", length=0)
         ax.grid(axis="y", color="0.9", linewidth=0.5)
         ax.set_axisbelow(True)
-    title_panels(axes)
-    legend_below(figure, handles(localisations), 6)
+    drawing.title_panels(axes)
+    drawing.legend_below(figure, handles(localisations), 6)
     return figure
 
 
@@ -107,12 +103,16 @@ def handles(localisations: Mapping[str, xr.Dataset]) -> list[Line2D]:
     present = {str(kind) for one in localisations.values() for kind in one["kind"].values}
     square: dict[str, Any] = {"ls": "", "marker": "s", "ms": 5}
     return [
-        line_handle(r"$\lambda_{\max}$", color=LARGEST, marker="o", ls=""),
-        line_handle(r"$|\lambda_{\min}|$", color=SMALLEST, marker="o", ls=""),
-        line_handle(r"$\|\nabla L\|$", color=GREY, marker="|", ls=""),
-        line_handle("from the spectrum", color=GREY, marker="o", ls=""),
-        line_handle("sampled", color=GREY, marker="o", mfc="white", ls=""),
-        *(line_handle(kind, color=KINDS[kind], **square) for kind in KINDS if kind in present),
+        drawing.line_handle(r"$\lambda_{\max}$", color=LARGEST, marker="o", ls=""),
+        drawing.line_handle(r"$|\lambda_{\min}|$", color=SMALLEST, marker="o", ls=""),
+        drawing.line_handle(r"$\|\nabla L\|$", color=GREY, marker="|", ls=""),
+        drawing.line_handle("from the spectrum", color=GREY, marker="o", ls=""),
+        drawing.line_handle("sampled", color=GREY, marker="o", mfc="white", ls=""),
+        *(
+            drawing.line_handle(kind, color=KINDS[kind], **square)
+            for kind in KINDS
+            if kind in present
+        ),
     ]
 
 

@@ -8,6 +8,7 @@ from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from hessian_directions.reporting.figures import drawing
 from hessian_directions.reporting.figures.drawing import (
     BLUE,
     DOUBLE,
@@ -16,11 +17,6 @@ from hessian_directions.reporting.figures.drawing import (
     PURPLE,
     SKY,
     VERMILION,
-    legend_below,
-    line_handle,
-    require,
-    styled,
-    title_panels,
 )
 
 DOTS = ((VERMILION, "o"), (GREEN, "s"), (PURPLE, "D"), (ORANGE, "^"), (SKY, "v"))
@@ -29,7 +25,7 @@ TICKS = tuple(digit * 10.0**power for power in range(-3, 4) for digit in (1, 2, 
 INCHES_PER_LINE = 0.16
 
 
-@styled
+@drawing.styled
 def draw(table: pd.DataFrame) -> Figure:
     """Ratios, ours to theirs, and our forward passes for each vector or point, logarithmic.
 
@@ -43,7 +39,7 @@ def draw(table: pd.DataFrame) -> Figure:
             goal_ratio, goal_forwards, floor, with a row for each peer and layout; numbers that do
             not exist are NaN.
     """
-    require(table)
+    drawing.require(table)
     dots = {peer: DOTS[i % len(DOTS)] for i, peer in enumerate(table["peer"].unique())}
     lines = [
         (str(work), str(network), part)
@@ -74,14 +70,16 @@ def draw(table: pd.DataFrame) -> Figure:
             ax.xaxis.set_minor_formatter(ticker.NullFormatter())
     ratios.set_xlabel("ratio, ours / theirs")
     forwards.set_xlabel("ours, forward passes for each vector or point")
-    title_panels(axes)
+    drawing.title_panels(axes)
     handles = [
-        line_handle(peer, color=colour, marker=marker, ms=3.5, ls="none")
+        drawing.line_handle(peer, color=colour, marker=marker, ms=3.5, ls="none")
         for peer, (colour, marker) in dots.items()
     ]
     for label, colour in (("goal", BLUE), ("floor", FLOOR)):
-        handles.append(line_handle(label, color=colour, marker="|", ms=7, mew=1.6, ls="none"))
-    legend_below(figure, handles, 4)
+        handles.append(
+            drawing.line_handle(label, color=colour, marker="|", ms=7, mew=1.6, ls="none")
+        )
+    drawing.legend_below(figure, handles, 4)
     return figure
 
 

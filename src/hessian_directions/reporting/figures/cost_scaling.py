@@ -7,14 +7,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hessian_directions.reporting.figures.drawing import (
-    COLOURS,
-    DOUBLE,
-    log_axis,
-    require,
-    styled,
-    title_panels,
-)
+from hessian_directions.reporting.figures import drawing
+from hessian_directions.reporting.figures.drawing import COLOURS, DOUBLE
 from hessian_directions.statistics import power_law
 
 FIGURES = {
@@ -38,7 +32,7 @@ KINDS = {
 }
 
 
-@styled
+@drawing.styled
 def draw(passes: Mapping[str, Mapping[str, Any]]) -> Figure:
     """Log-log plots with fitted exponents.
 
@@ -48,7 +42,7 @@ def draw(passes: Mapping[str, Mapping[str, Any]]) -> Figure:
     Args:
         passes: Per network, n_parameters and seconds[kind][number of images].
     """
-    require(passes)
+    drawing.require(passes)
     figure = Figure(figsize=(DOUBLE, 2.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     largest = max(passes.values(), key=lambda record: record["n_parameters"])
@@ -62,17 +56,15 @@ def draw(passes: Mapping[str, Mapping[str, Any]]) -> Figure:
         seconds = largest["seconds"][kind]
         _law(right, index, label, "n", [int(n) for n in seconds], list(seconds.values()))
     for ax in (left, right):
-        log_axis(ax, "x")
-        log_axis(ax, "y")
+        drawing.log_axis(ax, "x")
+        drawing.log_axis(ax, "y")
         low, high = ax.get_ylim()
         ax.set_ylim(low, high * (high / low) ** 0.35)  # room for the legend
         ax.legend(loc="upper left", ncols=2)
-    left.set_xlabel("number of parameters $N$")
-    left.set_ylabel("seconds per image")
-    right.set_xlabel("number of images $n$")
-    right.set_ylabel("seconds")
+    left.set(xlabel="number of parameters $N$", ylabel="seconds per image")
+    right.set(xlabel="number of images $n$", ylabel="seconds")
     count = f"{largest['n_parameters']:,}".replace(",", "{,}")
-    title_panels([left, right], ["", f"$N={count}$"])
+    drawing.title_panels([left, right], ["", f"$N={count}$"])
     return figure
 
 

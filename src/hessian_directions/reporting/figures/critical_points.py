@@ -8,19 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hessian_directions.geometry.principal_curvatures import visibility
-from hessian_directions.reporting.figures.drawing import (
-    BLUE,
-    DOUBLE,
-    GREEN,
-    GREY,
-    VERMILION,
-    errors,
-    legend_below,
-    line_handle,
-    log_axis,
-    styled,
-    title_panels,
-)
+from hessian_directions.reporting.figures import drawing
+from hessian_directions.reporting.figures.drawing import BLUE, DOUBLE, GREEN, GREY, VERMILION
 
 FIGURES = {
     "critical_points": {
@@ -48,7 +37,7 @@ KINDS = {
 }
 
 
-@styled
+@drawing.styled
 def draw(saddles: xr.Dataset, points: xr.Dataset) -> Figure:
     """(a) Loss against index; (b) visibility against r; (c) over its limit, against the condition.
 
@@ -69,28 +58,27 @@ def draw(saddles: xr.Dataset, points: xr.Dataset) -> Figure:
     synthetic = (saddles["trace"] / saddles["frobenius_norm"]).values
     draw_shares(middle, synthetic, saddles, marker="D", color=GREY, markerfacecolor="white")
     handles = [
-        line_handle("synthetic saddles", marker="D", ls="", color=GREY, markerfacecolor="white")
+        drawing.line_handle(
+            "synthetic saddles", marker="D", ls="", color=GREY, markerfacecolor="white"
+        )
     ]
     for (origin, layers), (marker, colour, name) in KINDS.items():
         chosen = points.isel(
             point=((points["origin"] == origin) & (points["layers"] == layers) & is_saddle).values
         )
         look: dict[str, Any] = {"marker": marker, "color": colour, "alpha": 0.8}
-        handles.append(line_handle(name, ls="", **look))
+        handles.append(drawing.line_handle(name, ls="", **look))
         if chosen.sizes["point"] == 0:
             continue
         left.plot(chosen["index"] / chosen["n_parameters"], chosen["loss"], ls="", **look)
         draw_shares(middle, chosen["r"].values, chosen, **look)
         limit = chosen["visibility_formula"].values
         draw_shares(right, chosen["condition"].values, chosen, limit, **look)
-    left.set_xlabel("index$/N$")
-    left.set_ylabel(r"loss $L(\theta^{*}\,)$")
+    left.set(xlabel="index$/N$", ylabel=r"loss $L(\theta^{*}\,)$")
     left.margins(0.06)
-    middle.set_xlim(span[0], span[-1])
-    middle.set_ylim(3e-6, 1.6)
-    log_axis(middle, "y")
-    middle.set_xlabel(r"$r=t/\|H\|_F$")
-    middle.set_ylabel(r"$P(\kappa_-<0<\kappa_+)$")
+    middle.set(xlim=(span[0], span[-1]), ylim=(3e-6, 1.6))
+    drawing.log_axis(middle, "y")
+    middle.set(xlabel=r"$r=t/\|H\|_F$", ylabel=r"$P(\kappa_-<0<\kappa_+)$")
     saddle = points.isel(point=is_saddle.values)
     farthest = max(100.0, 2 * float(saddle["condition"].values.max(initial=0.0)))
     condition = np.geomspace(1e-3, farthest, 200)
@@ -99,13 +87,13 @@ def draw(saddles: xr.Dataset, points: xr.Dataset) -> Figure:
     shares = (saddle["visibility_sampled"] / saddle["visibility_formula"]).values
     shares = shares[shares > 0]
     right.set_ylim(np.min(shares / 3, initial=1e-3), np.max(3 * shares, initial=3.0))
-    log_axis(right, "x")
-    log_axis(right, "y")
+    drawing.log_axis(right, "x")
+    drawing.log_axis(right, "y")
     right.set_xlabel(r"$|r|^3\,|\sum\lambda^3|\,/\,\|H\|_F^3$")
     right.set_ylabel("visibility / Gaussian limit")
-    handles.append(line_handle("Gaussian limit; in (c) the next order", color="black"))
-    title_panels([left, middle, right])
-    legend_below(figure, handles, 5)
+    handles.append(drawing.line_handle("Gaussian limit; in (c) the next order", color="black"))
+    drawing.title_panels([left, middle, right])
+    drawing.legend_below(figure, handles, 5)
     return figure
 
 
@@ -117,7 +105,7 @@ def draw_shares(
         shares[f"visibility_{name}"].values / unit for name in ("sampled", "low", "high")
     )
     seen = sampled > 0
-    yerr = errors(sampled, low, high)
+    yerr = drawing.errors(sampled, low, high)
     ax.errorbar(x[seen], sampled[seen], yerr[:, seen], ls="", elinewidth=0.6, **look)  # type: ignore[arg-type]
     for at, end in zip(x[~seen], high[~seen]):
         ax.annotate(

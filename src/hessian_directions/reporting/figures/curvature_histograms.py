@@ -10,17 +10,8 @@ from hessian_directions.geometry.principal_curvatures import (
     expected_principal_curvatures,
     principal_curvatures,
 )
-from hessian_directions.reporting.figures.drawing import (
-    LARGEST,
-    SMALLEST,
-    label_left,
-    legend_below,
-    line_handle,
-    panel_grid,
-    signed,
-    styled,
-    title_panels,
-)
+from hessian_directions.reporting.figures import drawing
+from hessian_directions.reporting.figures.drawing import LARGEST, SMALLEST
 
 FIGURES = {
     "curvature_histograms": {
@@ -36,7 +27,7 @@ their expectations there, t ± f √(π/2), with the trace t and the Frobenius n
 }
 
 
-@styled
+@drawing.styled
 def draw(saddles: xr.Dataset) -> Figure:
     """Histograms of κ₋ and κ₊ over random slices, Gaussian-limit densities, and E κ± = t ± f√(π/2).
 
@@ -45,7 +36,7 @@ def draw(saddles: xr.Dataset) -> Figure:
             drawn are the saddles of the coordinate `shown`.
     """
     shown = [n for n in saddles["shown"].values if n in saddles["saddle"].values]
-    figure, axes = panel_grid(len(shown), 3, 2.0)
+    figure, axes = drawing.panel_grid(len(shown), 3, 2.0)
     titles = []
     for ax, n_positive in zip(axes, shown, strict=True):
         saddle = saddles.sel(saddle=n_positive)
@@ -65,22 +56,22 @@ def draw(saddles: xr.Dataset) -> Figure:
             ax.plot(x, density(x, t, f), color=colour)
             ax.axvline(expected, color=colour, linewidth=0.8, linestyle=(0, (4, 2)))
         titles.append(
-            rf"$\tilde{{n}}={n_positive}$, $t={signed(t)}$, $r={signed(t / f, digits=1)}$"
+            rf"$\tilde{{n}}={n_positive}$, $t={drawing.signed(t)}$, $r={drawing.signed(t / f, digits=1)}$"
         )
         ax.axvline(0, color="black", linewidth=0.6)
         ax.set_xlim(x[0], x[-1])
         ax.set_ylim(bottom=0)
         ax.set_xlabel(r"principal curvature $\kappa_\pm$")
         ax.ticklabel_format(axis="y", style="sci", scilimits=(-1, 2))
-    label_left(axes, "probability density")
-    title_panels(axes, titles)
-    legend_below(
+    drawing.label_left(axes, "probability density")
+    drawing.title_panels(axes, titles)
+    drawing.legend_below(
         figure,
         [
-            line_handle(r"$\kappa_-$", color=SMALLEST, linewidth=5, alpha=0.4),
-            line_handle(r"$\kappa_+$", color=LARGEST, linewidth=5, alpha=0.4),
-            line_handle("Gaussian limit", color="black"),
-            line_handle(r"$t\pm f\sqrt{\pi/2}$", color="black", lw=0.8, ls=(0, (4, 2))),
+            drawing.line_handle(r"$\kappa_-$", color=SMALLEST, linewidth=5, alpha=0.4),
+            drawing.line_handle(r"$\kappa_+$", color=LARGEST, linewidth=5, alpha=0.4),
+            drawing.line_handle("Gaussian limit", color="black"),
+            drawing.line_handle(r"$t\pm f\sqrt{\pi/2}$", color="black", lw=0.8, ls=(0, (4, 2))),
         ],
         4,
     )

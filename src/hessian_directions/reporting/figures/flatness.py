@@ -7,20 +7,8 @@ import xarray as xr
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from hessian_directions.reporting.figures.drawing import (
-    BLUE,
-    GENERALIZATIONS,
-    ORANGE,
-    VERMILION,
-    label_left,
-    legend_below,
-    line_handle,
-    log_axis,
-    measure_symbol,
-    panel_grid,
-    styled,
-    title_panels,
-)
+from hessian_directions.reporting.figures import drawing
+from hessian_directions.reporting.figures.drawing import BLUE, GENERALIZATIONS, ORANGE, VERMILION
 
 FIGURES = {
     "flatness": {
@@ -51,7 +39,7 @@ LEFT_OUT = (
 )
 
 
-@styled
+@drawing.styled
 def draw(population: xr.Dataset) -> Figure:
     """The loss gap against each measure, a panel each; colour and marker tell the label noise.
 
@@ -62,7 +50,7 @@ def draw(population: xr.Dataset) -> Figure:
             reached (member), and correlation (statistic, measure, generalization).
     """
     names = _shown([str(name) for name in population["measure"].values])
-    figure, axes = panel_grid(len(names), 4, 1.55, sharey=True)
+    figure, axes = drawing.panel_grid(len(names), 4, 1.55, sharey=True)
     reached = population.isel(member=population["reached"].values.astype(bool))
     noise = reached["label_noise"].values
     styles = list(zip(np.unique(noise), cycle(COLOURS), cycle(MARKERS)))
@@ -73,19 +61,19 @@ def draw(population: xr.Dataset) -> Figure:
             of = noise == level
             ax.plot(values[of], gap[of], marker, ms=1.8, mew=0, color=colour, alpha=0.6)
         if values.size and values.min() > 0 and values.max() > 3 * values.min():
-            log_axis(ax, "x")
+            drawing.log_axis(ax, "x")
         else:
             ax.xaxis.set_major_locator(MaxNLocator(4))
         if gap.size and gap.min() > 0 and gap.max() > 3 * gap.min():
-            log_axis(ax, "y")
-        ax.set_xlabel(measure_symbol(name))
-    label_left(axes, GENERALIZATIONS["gap_loss"])
+            drawing.log_axis(ax, "y")
+        ax.set_xlabel(drawing.measure_symbol(name))
+    drawing.label_left(axes, GENERALIZATIONS["gap_loss"])
     tau = population["correlation"].sel(statistic="within_strata", generalization="gap_loss")
-    title_panels(axes, [rf"$\tau={float(tau.sel(measure=name)):+.2f}$" for name in names])
-    legend_below(
+    drawing.title_panels(axes, [rf"$\tau={float(tau.sel(measure=name)):+.2f}$" for name in names])
+    drawing.legend_below(
         figure,
         [
-            line_handle(f"label noise {level:g}", marker=m, color=c, ls="", ms=3.5, mew=0)
+            drawing.line_handle(f"label noise {level:g}", marker=m, color=c, ls="", ms=3.5, mew=0)
             for level, c, m in styles
         ],
         5,

@@ -7,18 +7,8 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hessian_directions.reporting.figures.drawing import (
-    BLUE,
-    DOUBLE,
-    GREY,
-    VERMILION,
-    legend_below,
-    line_handle,
-    require,
-    styled,
-    title_panels,
-    two_lines,
-)
+from hessian_directions.reporting.figures import drawing
+from hessian_directions.reporting.figures.drawing import BLUE, DOUBLE, GREY, VERMILION
 
 FIGURES = {
     "gauss_newton": {
@@ -40,7 +30,7 @@ STYLES = {
 }
 
 
-@styled
+@drawing.styled
 def draw(parts: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure:
     """Eigenvalues, traces and norms of the three matrices, a row for each network.
 
@@ -49,7 +39,7 @@ def draw(parts: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure:
             frobenius_standard_error (matrix), matrix one of hessian, gauss_newton, rest.
         labels: Printed names of the networks.
     """
-    require(parts)
+    drawing.require(parts)
     figure = Figure(figsize=(DOUBLE, 1.1 + 0.28 * len(parts)), layout="constrained")
     axes = list(figure.subplots(1, 3, sharey=True))
     for row, dataset in enumerate(parts.values()):
@@ -67,12 +57,12 @@ def draw(parts: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure:
                 ax.errorbar(
                     float(one[name]) / unit, y, xerr=float(one[error]) / unit, ls="none", **style
                 )
-    _finish(axes, [two_lines(labels.get(name, name)) for name in parts])
+    _finish(axes, [drawing.two_lines(labels.get(name, name)) for name in parts])
     handles = [
-        line_handle(label, color=colour, marker=marker, ms=3.5, lw=1.0)
+        drawing.line_handle(label, color=colour, marker=marker, ms=3.5, lw=1.0)
         for label, colour, marker, _ in STYLES.values()
     ]
-    legend_below(figure, handles, 3)
+    drawing.legend_below(figure, handles, 3)
     return figure
 
 
@@ -94,4 +84,4 @@ def _finish(axes: list[Axes], names: list[str]) -> None:
     axes[0].set_xlim(right=2.5)
     axes[0].set_yticks([-row for row in range(len(names))], names)
     axes[0].set_ylim(0.6 - len(names), 0.5)
-    title_panels(axes)
+    drawing.title_panels(axes)

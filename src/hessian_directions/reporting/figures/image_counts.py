@@ -7,13 +7,8 @@ import xarray as xr
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from hessian_directions.reporting.figures.drawing import (
-    BLUE,
-    DOUBLE,
-    require,
-    styled,
-    title_panels,
-)
+from hessian_directions.reporting.figures import drawing
+from hessian_directions.reporting.figures.drawing import BLUE, DOUBLE
 
 FIGURES = {
     "image_counts": {
@@ -35,7 +30,7 @@ PANELS = {
 }
 
 
-@styled
+@drawing.styled
 def draw(image_counts: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure:
     """λ_max, λ_min and t against the number of images, a row of panels for each network.
 
@@ -46,7 +41,7 @@ def draw(image_counts: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> F
             trace_standard_error (count).
         labels: Printed names of the networks.
     """
-    require(image_counts)
+    drawing.require(image_counts)
     figure = Figure(figsize=(DOUBLE, 1.75 * len(image_counts) + 0.2), layout="constrained")
     axes = figure.subplots(len(image_counts), len(PANELS), sharex=True, squeeze=False)
     ticks = np.unique(np.concatenate([c["n_images"].values for c in image_counts.values()]))
@@ -70,5 +65,5 @@ def draw(image_counts: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> F
     for ax in axes[-1]:
         ax.set_xlabel("images $n$")
     titles = [title for name in image_counts for title in (labels.get(name, name), "", "")]
-    title_panels(list(axes.flat), titles)
+    drawing.title_panels(list(axes.flat), titles)
     return figure

@@ -8,19 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 
-from hessian_directions.reporting.figures.drawing import (
-    BLUE,
-    DOUBLE,
-    VERMILION,
-    legend_below,
-    line_handle,
-    loss_colorbar,
-    loss_slice,
-    mark,
-    require,
-    styled,
-    title_panels,
-)
+from hessian_directions.reporting.figures import drawing
+from hessian_directions.reporting.figures.drawing import BLUE, DOUBLE, VERMILION
 
 FIGURES = {
     "interpolation": {
@@ -41,7 +30,7 @@ COLOURS = {"interpolated": VERMILION, "re-estimated": BLUE}
 DASHES = {"train": "-", "test": "--"}
 
 
-@styled
+@drawing.styled
 def draw(interpolations: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure:
     """Loss and accuracy along lines, and the loss in the plane where there is one.
 
@@ -50,7 +39,7 @@ def draw(interpolations: Mapping[str, xr.Dataset], labels: Mapping[str, str]) ->
             networks plane_loss (alpha, beta, split), network_alpha, network_beta (network).
         labels: Printed names of the networks.
     """
-    require(interpolations)
+    drawing.require(interpolations)
     figure = Figure(figsize=(DOUBLE, 2.4 * len(interpolations) + 0.25), layout="constrained")
     blocks = figure.subfigures(len(interpolations), 1, squeeze=False)[:, 0]
     drawn: list[Axes] = []
@@ -64,8 +53,8 @@ def draw(interpolations: Mapping[str, xr.Dataset], labels: Mapping[str, str]) ->
             _plane(block, axes[2], dataset)
         drawn += axes
         titles += [labels.get(name, name), *[""] * (len(axes) - 1)]
-    title_panels(drawn, titles)
-    legend_below(figure, _handles(interpolations), 4)
+    drawing.title_panels(drawn, titles)
+    drawing.legend_below(figure, _handles(interpolations), 4)
     return figure
 
 
@@ -91,23 +80,25 @@ def _lines(ax: Axes, dataset: xr.Dataset, score: str) -> None:
 
 
 def _plane(block: SubFigure, ax: Axes, dataset: xr.Dataset) -> None:
-    filled = loss_slice(ax, dataset["plane_loss"].sel(split="train").transpose("alpha", "beta"))
+    filled = drawing.loss_slice(
+        ax, dataset["plane_loss"].sel(split="train").transpose("alpha", "beta")
+    )
     places = zip(dataset["network_alpha"].values[:3], dataset["network_beta"].values[:3])
     for number, (alpha, beta) in enumerate(places):
-        mark(ax, float(alpha), float(beta), "s" if number else "+", "#FFD23F", 5.0)
-    ax.set_xlabel(r"distance $\alpha$")
-    ax.set_ylabel(r"distance $\beta$")
-    loss_colorbar(block, filled, [ax], r"loss $L$", aspect=22, pad=0.02)
+        drawing.mark(ax, float(alpha), float(beta), "s" if number else "+", "#FFD23F", 5.0)
+    ax.set(xlabel=r"distance $\alpha$", ylabel=r"distance $\beta$")
+    drawing.loss_colorbar(block, filled, [ax], r"loss $L$", aspect=22, pad=0.02)
 
 
 def _handles(interpolations: Mapping[str, xr.Dataset]) -> list[Line2D]:
     used = {str(s) for dataset in interpolations.values() for s in dataset["statistics"].values}
     handles = [
-        line_handle(f"statistics {name}", color=colour, lw=1.2)
+        drawing.line_handle(f"statistics {name}", color=colour, lw=1.2)
         for name, colour in COLOURS.items()
         if name in used
     ]
     splits = {"train": "training images", "test": "test images"}
     return handles + [
-        line_handle(text, color="black", lw=1.0, ls=DASHES[split]) for split, text in splits.items()
+        drawing.line_handle(text, color="black", lw=1.0, ls=DASHES[split])
+        for split, text in splits.items()
     ]

@@ -9,20 +9,8 @@ from matplotlib import colormaps, ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hessian_directions.reporting.figures.drawing import (
-    BLUE,
-    DOUBLE,
-    SINGLE,
-    VERMILION,
-    label_left,
-    legend_below,
-    line_handle,
-    power_of_ten,
-    require,
-    styled,
-    title_panels,
-    two_lines,
-)
+from hessian_directions.reporting.figures import drawing
+from hessian_directions.reporting.figures.drawing import BLUE, DOUBLE, SINGLE, VERMILION
 
 FIGURES = {
     "kinks": {
@@ -44,7 +32,7 @@ COLUMNS = 5
 MARKERS = "osD^vP<>X"
 
 
-@styled
+@drawing.styled
 def draw(studies: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure:
     """Two panels a network: measured against predicted excess, and the sizes of the jumps.
 
@@ -56,7 +44,7 @@ def draw(studies: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure
             Gaussian directions, bin in log₁₀|J|.
         labels: Printed names of the networks.
     """
-    require(studies)
+    drawing.require(studies)
     kinked = {name: one for name, one in studies.items() if float(one["n_kinks"].sum()) > 0}
     studies = kinked or studies
     n_columns = min(len(studies), COLUMNS)
@@ -79,18 +67,18 @@ def draw(studies: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure
         _draw_jumps(below[-1], study)
     for ax in set(grid.flat) - {*above, *below}:
         ax.remove()
-    label_left(above, "measured excess")
-    label_left(below, "kinks a direction")
-    title_panels(above, [two_lines(labels.get(name, name)) for name in studies])
+    drawing.label_left(above, "measured excess")
+    drawing.label_left(below, "kinks a direction")
+    drawing.title_panels(above, [drawing.two_lines(labels.get(name, name)) for name in studies])
     handles = [
-        line_handle(_step(step), color=colours[step], marker=MARKERS[i % 9], ls="", ms=3.5)
+        drawing.line_handle(_step(step), color=colours[step], marker=MARKERS[i % 9], ls="", ms=3.5)
         for i, step in enumerate(steps)
     ]
     handles += [
-        line_handle("positive jumps", color=VERMILION),
-        line_handle("negative jumps", color=BLUE),
+        drawing.line_handle("positive jumps", color=VERMILION),
+        drawing.line_handle("negative jumps", color=BLUE),
     ]
-    legend_below(figure, handles, 5)
+    drawing.legend_below(figure, handles, 5)
     return figure
 
 
@@ -157,7 +145,7 @@ def _draw_jumps(ax: Axes, study: xr.Dataset) -> None:
 
 def _step(step: float) -> str:
     """ε = 3×10⁻⁴."""
-    return rf"$\varepsilon={power_of_ten(step)}$"
+    return rf"$\varepsilon={drawing.power_of_ten(step)}$"
 
 
 def _edges(centres: np.ndarray) -> np.ndarray:

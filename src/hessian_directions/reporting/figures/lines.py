@@ -9,18 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from hessian_directions.reporting.figures.drawing import (
-    LARGEST,
-    RANDOM,
-    SMALLEST,
-    Array,
-    label_left,
-    legend_below,
-    line_handle,
-    panel_grid,
-    styled,
-    title_panels,
-)
+from hessian_directions.reporting.figures import drawing
+from hessian_directions.reporting.figures.drawing import LARGEST, RANDOM, SMALLEST, Array
 
 FIGURES = {
     "lines": {
@@ -43,7 +33,7 @@ STYLES = {
 }
 
 
-@styled
+@drawing.styled
 def draw(profiles: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure:
     """Loss along unit vectors against distance, with L(θ*) + gs + ½cs² of exact slope and curvature.
 
@@ -56,21 +46,21 @@ def draw(profiles: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figur
         labels: Printed names of the networks.
     """
     has_accuracy = any("accuracy" in dataset for dataset in profiles.values())
-    figure, axes = panel_grid(len(profiles), 3, 2.5 if has_accuracy else 1.95)
-    label_left(axes, r"loss $L$")
+    figure, axes = drawing.panel_grid(len(profiles), 3, 2.5 if has_accuracy else 1.95)
+    drawing.label_left(axes, r"loss $L$")
     for ax, dataset in zip(axes, profiles.values(), strict=True):
         draw_lines(ax, dataset)
         if "accuracy" in dataset:
             draw_accuracy(divided(ax), dataset)
-    title_panels(axes, [labels.get(name, name) for name in profiles])
-    legend_below(figure, handles(), 4)
+    drawing.title_panels(axes, [labels.get(name, name) for name in profiles])
+    drawing.legend_below(figure, handles(), 4)
     return figure
 
 
 def handles() -> list[Line2D]:
     """Legend entries of the lines."""
-    lines = [line_handle(name, color=c, linewidth=w) for name, c, w in STYLES.values()]
-    dashed = line_handle(
+    lines = [drawing.line_handle(name, color=c, linewidth=w) for name, c, w in STYLES.values()]
+    dashed = drawing.line_handle(
         "parabola of exact slope and curvature", color="black", lw=0.9, ls=(0, (2, 1.5))
     )
     return [*lines, dashed]
@@ -102,13 +92,11 @@ def draw_lines(ax: Axes, dataset: xr.Dataset) -> None:
     seen = np.concatenate(finite)
     low, high = seen.min(), seen.max()
     if low > 0 and high > 30 * low:
-        ax.set_yscale("log")
-        ax.set_ylim(low / 1.5, high * 1.3)
+        ax.set(yscale="log", ylim=(low / 1.5, high * 1.3))
     else:
         margin = 0.06 * (high - low) or 0.1
         ax.set_ylim(low - 2 * margin, high + margin)
-    ax.set_xlim(distance[0], distance[-1])
-    ax.set_xlabel(r"distance $\|\theta-\theta^{*}\|$")
+    ax.set(xlim=(distance[0], distance[-1]), xlabel=r"distance $\|\theta-\theta^{*}\|$")
 
 
 def divided(ax: Axes) -> Axes:

@@ -10,16 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from hessian_directions.reporting.figures.drawing import (
-    DOUBLE,
-    LARGEST,
-    SMALLEST,
-    legend_below,
-    line_handle,
-    require,
-    styled,
-    title_panels,
-)
+from hessian_directions.reporting.figures import drawing
+from hessian_directions.reporting.figures.drawing import DOUBLE, LARGEST, SMALLEST
 from hessian_directions.reporting.shares import added
 
 FIGURES = {
@@ -39,7 +31,7 @@ NAMED = 14
 PARAMETERS = "0.75"
 
 
-@styled
+@drawing.styled
 def draw(localisations: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure:
     """Shares of kinds (left) and of layers (right) in Σ v_i² of v_min and v_max, one row a network.
 
@@ -50,7 +42,7 @@ def draw(localisations: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> 
             of each parameter.
         labels: Printed names of the networks.
     """
-    require(localisations)
+    drawing.require(localisations)
     figure = Figure(figsize=(DOUBLE, 0.4 + 1.8 * len(localisations)), layout="constrained")
     grid = figure.subplots(len(localisations), 2, squeeze=False, width_ratios=[1, 1.6])
     titles = []
@@ -59,8 +51,8 @@ def draw(localisations: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> 
         draw_layers(right, dataset)
         label = labels.get(name, name)
         titles += [f"{label}: kinds", f"{label}: layers"]
-    title_panels(list(grid.flat), titles)
-    legend_below(figure, handles(), 3)
+    drawing.title_panels(list(grid.flat), titles)
+    drawing.legend_below(figure, handles(), 3)
     return figure
 
 
@@ -68,9 +60,9 @@ def handles() -> list[Line2D]:
     """Legend entries of the bars."""
     square: dict[str, Any] = {"ls": "", "marker": "s", "ms": 5}
     return [
-        line_handle(r"of $v_{\max}$", color=LARGEST, **square),
-        line_handle(r"of $v_{\min}$", color=SMALLEST, **square),
-        line_handle("of the parameters", color=PARAMETERS, **square),
+        drawing.line_handle(r"of $v_{\max}$", color=LARGEST, **square),
+        drawing.line_handle(r"of $v_{\min}$", color=SMALLEST, **square),
+        drawing.line_handle("of the parameters", color=PARAMETERS, **square),
     ]
 
 

@@ -10,21 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from hessian_directions.reporting.figures.drawing import (
-    COLOURS,
-    GREEN,
-    GREY,
-    SKY,
-    VERMILION,
-    label_left,
-    legend_below,
-    line_handle,
-    log_axis,
-    panel_grid,
-    styled,
-    title_panels,
-    two_lines,
-)
+from hessian_directions.reporting.figures import drawing
+from hessian_directions.reporting.figures.drawing import COLOURS, GREEN, GREY, SKY, VERMILION
 from hessian_directions.statistics.proportions import TIE, as_low
 
 FIGURES = {
@@ -43,7 +30,7 @@ plane, a tie counting as half; band: 95 % interval, in which ties decide nothing
 }
 
 
-@styled
+@drawing.styled
 def draw(discs: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure:
     """A panel for each network, and one for the shares of all of them.
 
@@ -54,20 +41,20 @@ def draw(discs: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure:
     """
     # A figure without networks has no shares either.
     n_panels = len(discs) + bool(discs)
-    figure, axes = panel_grid(n_panels, 4 if n_panels > 6 else 3, 1.85)
-    titles = [two_lines(labels.get(name, name)) for name in discs]
+    figure, axes = drawing.panel_grid(n_panels, 4 if n_panels > 6 else 3, 1.85)
+    titles = [drawing.two_lines(labels.get(name, name)) for name in discs]
     for ax, dataset in zip(axes, discs.values(), strict=False):
         draw_falls(ax, dataset)
     shares = draw_shares(axes[-1], discs, labels)
-    label_left(axes[:-1], r"fall of the loss / $L(\theta^{*}\,)$")
-    title_panels(axes, [*titles, "planes as low\nas the Hessian"])
-    legend_below(
+    drawing.label_left(axes[:-1], r"fall of the loss / $L(\theta^{*}\,)$")
+    drawing.title_panels(axes, [*titles, "planes as low\nas the Hessian"])
+    drawing.legend_below(
         figure,
         [
-            line_handle("random planes", color=GREY, lw=1.2),
-            line_handle("Hessian plane", color=VERMILION, lw=1.4),
-            line_handle("plane along the slope", color=GREEN, lw=1.2),
-            line_handle("slope alone, random planes", color="black", lw=0.9, ls=":"),
+            drawing.line_handle("random planes", color=GREY, lw=1.2),
+            drawing.line_handle("Hessian plane", color=VERMILION, lw=1.4),
+            drawing.line_handle("plane along the slope", color=GREEN, lw=1.2),
+            drawing.line_handle("slope alone, random planes", color="black", lw=0.9, ls=":"),
             *shares,
         ],
         4,
@@ -102,8 +89,8 @@ def draw_falls(ax: Axes, dataset: xr.Dataset) -> None:
     ends = np.clip([low, high], floor, None)
     ax.fill_between(radius, *ends, color=GREY, alpha=0.2, lw=0)
     ax.set_ylim(floor, top)
-    log_axis(ax, "x")
-    log_axis(ax, "y")
+    drawing.log_axis(ax, "x")
+    drawing.log_axis(ax, "y")
     ax.set_xlabel(r"radius $\rho$")
 
 
@@ -123,9 +110,8 @@ def draw_shares(
         ax.fill_between(radius, low, high, color=colour, alpha=0.12, lw=0)
         look: dict[str, Any] = {"color": colour, "marker": marker, "ms": 3, "lw": 1.0}
         ax.plot(radius, shares, **look)
-        handles.append(line_handle(labels.get(name, name), **look))
+        handles.append(drawing.line_handle(labels.get(name, name), **look))
     ax.set_ylim(-0.03, 1.03)
-    log_axis(ax, "x")
-    ax.set_xlabel(r"radius $\rho$")
-    ax.set_ylabel("share of random planes")
+    drawing.log_axis(ax, "x")
+    ax.set(xlabel=r"radius $\rho$", ylabel="share of random planes")
     return handles

@@ -11,25 +11,20 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from hessian_directions.reporting.figures import (
+    drawing,
     lines,
     localisation,
     slices,
     spectra,
     visibility_networks,
 )
-from hessian_directions.reporting.figures.drawing import (
-    DOUBLE,
-    Array,
-    require,
-    styled,
-    title_panels,
-)
+from hessian_directions.reporting.figures.drawing import DOUBLE, Array
 from hessian_directions.reporting.report.results import Results
 
 Panel = Callable[[Figure, Axes], None]
 
 
-@styled
+@drawing.styled
 def draw(results: Results) -> Figure:
     """Slices, lines, spectrum, where the curvature lives, and what random slices show.
 
@@ -47,7 +42,7 @@ def draw(results: Results) -> Figure:
         panels["where the curvature lives"] = partial(_kinds, results.localisation)
     if results.visibility is not None:
         panels["what random slices show"] = partial(_shares, results.visibility)
-    require(panels)
+    drawing.require(panels)
     n_columns = min(3, len(panels))
     n_rows = -(-len(panels) // n_columns)
     figure = Figure(figsize=(DOUBLE * n_columns / 3, 2.2 * n_rows), layout="constrained")
@@ -56,7 +51,7 @@ def draw(results: Results) -> Figure:
         draw_panel(figure, ax)
     for ax in axes[len(panels) :]:
         ax.remove()
-    title_panels(axes[: len(panels)], list(panels))
+    drawing.title_panels(axes[: len(panels)], list(panels))
     return figure
 
 
@@ -67,8 +62,7 @@ def _slices(results: Results) -> dict[str, Panel]:
 
     def draw_slice(panel: slices.Panel, figure: Figure, ax: Axes) -> None:
         filled = slices.draw_panel(ax, panel)
-        ax.set_xlabel(r"$\alpha\,\|\eta\|$")
-        ax.set_ylabel(r"$\beta\,\|\delta\|$")
+        ax.set(xlabel=r"$\alpha\,\|\eta\|$", ylabel=r"$\beta\,\|\delta\|$")
         if panel is list(shown.values())[-1]:
             slices.colorbar(figure, filled, [ax])
 
@@ -87,8 +81,7 @@ def _lines(dataset: xr.Dataset, figure: Figure, ax: Axes) -> None:
 
 def _spectrum(dataset: xr.Dataset, values: Array, figure: Figure, ax: Axes) -> None:
     scale = spectra.draw_spectrum(ax, dataset, values)
-    ax.set_xlabel(r"eigenvalue $\lambda$")
-    ax.set_ylabel(rf"density of arcsinh$(\lambda/${scale:g}$)$")
+    ax.set(xlabel=r"eigenvalue $\lambda$", ylabel=rf"density of arcsinh$(\lambda/${scale:g}$)$")
 
 
 def _kinds(dataset: xr.Dataset, figure: Figure, ax: Axes) -> None:

@@ -8,13 +8,8 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hessian_directions.reporting.figures.drawing import (
-    SINGLE,
-    mark,
-    require,
-    save_animation,
-    styled,
-)
+from hessian_directions.reporting.figures import drawing
+from hessian_directions.reporting.figures.drawing import SINGLE
 from hessian_directions.reporting.figures.trajectory import draw_plane
 
 FIGURES = {
@@ -31,7 +26,7 @@ Axes: distance in parameter space.""",
 }
 
 
-@styled
+@drawing.styled
 def animate(
     trajectories: Mapping[str, xr.Dataset],
     labels: Mapping[str, str],
@@ -49,7 +44,7 @@ def animate(
         path: The GIF to write, under 1 MB for 40 frames of one network.
         n_frames: Number of pictures.
     """
-    require(trajectories)
+    drawing.require(trajectories)
     n = len(trajectories)
     figure = Figure(figsize=(SINGLE * n, SINGLE), layout="constrained")
     axes = figure.subplots(1, n, squeeze=False)[0]
@@ -62,7 +57,7 @@ def animate(
         for move in movers:
             move(index)
 
-    save_animation(path, figure, draw_frame, n_frames)
+    drawing.save_animation(path, figure, draw_frame, n_frames)
 
 
 def moving_point(ax: Axes, run: xr.Dataset, label: str, n_frames: int) -> Callable[[int], None]:
@@ -74,7 +69,7 @@ def moving_point(ax: Axes, run: xr.Dataset, label: str, n_frames: int) -> Callab
     (rim,) = ax.plot([], [], color="black", linewidth=2.2)
     (line,) = ax.plot([], [], color="white", linewidth=1.1)
     (head,) = ax.plot([], [], "o", color="#FFD23F", mec="black", ms=6)
-    mark(ax, float(alpha[-1]), float(beta[-1]), "+", size=5.5)
+    drawing.mark(ax, float(alpha[-1]), float(beta[-1]), "+", size=5.5)
 
     def move(index: int) -> None:
         place = places[index]

@@ -5,19 +5,13 @@ import xarray as xr
 from matplotlib import ticker
 from matplotlib.figure import Figure
 
+from hessian_directions.reporting.figures import drawing
 from hessian_directions.reporting.figures.drawing import (
     BLUE,
     GENERALIZATIONS,
     GREEN,
     GREY,
     VERMILION,
-    errors,
-    legend_below,
-    line_handle,
-    measure_symbol,
-    panel_grid,
-    styled,
-    title_panels,
 )
 
 FIGURES = {
@@ -44,7 +38,7 @@ STATISTICS = {
 }
 
 
-@styled
+@drawing.styled
 def draw(population: xr.Dataset) -> Figure:
     """Four statistics of each measure with 95 % intervals, one panel a gap.
 
@@ -54,7 +48,7 @@ def draw(population: xr.Dataset) -> Figure:
     measures = [str(name) for name in population["measure"].values]
     generalizations = [str(name) for name in population["generalization"].values]
     height = max(1.6, 0.9 + 0.27 * len(measures))
-    figure, axes = panel_grid(len(generalizations), 2, height, sharey=True)
+    figure, axes = drawing.panel_grid(len(generalizations), 2, height, sharey=True)
     rows = np.arange(len(measures))
     shifts = np.linspace(-0.3, 0.3, len(STATISTICS))
     for ax, generalization in zip(axes, generalizations, strict=True):
@@ -64,19 +58,20 @@ def draw(population: xr.Dataset) -> Figure:
         for (name, (_, colour, marker)), shift in zip(STATISTICS.items(), shifts, strict=True):
             part = population.sel(generalization=generalization, statistic=name)
             value = part["correlation"].values
-            arms = errors(value, part["correlation_low"].values, part["correlation_high"].values)
+            arms = drawing.errors(
+                value, part["correlation_low"].values, part["correlation_high"].values
+            )
             ax.errorbar(value, rows + shift, xerr=arms, fmt=marker, color=colour, ms=2.5, lw=0.9)
         ax.set_xlim(-1.02, 1.02)
         ax.xaxis.set_major_locator(ticker.MultipleLocator(0.5))
-        ax.set_xlabel("rank correlation, information")
-        ax.set_ylim(len(measures) - 0.5, -0.5)
-        ax.set_yticks(rows, [measure_symbol(measure) for measure in measures])
+        ax.set(xlabel="rank correlation, information", ylim=(len(measures) - 0.5, -0.5))
+        ax.set_yticks(rows, [drawing.measure_symbol(measure) for measure in measures])
         ax.tick_params(axis="y", length=0)
-    title_panels(axes, [GENERALIZATIONS.get(name, name) for name in generalizations])
-    legend_below(
+    drawing.title_panels(axes, [GENERALIZATIONS.get(name, name) for name in generalizations])
+    drawing.legend_below(
         figure,
         [
-            line_handle(name, color=colour, marker=marker, ms=3)
+            drawing.line_handle(name, color=colour, marker=marker, ms=3)
             for name, colour, marker in STATISTICS.values()
         ],
         4,

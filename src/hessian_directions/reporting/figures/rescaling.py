@@ -7,6 +7,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
+from hessian_directions.reporting.figures import drawing
 from hessian_directions.reporting.figures.drawing import (
     BLUE,
     GREEN,
@@ -16,11 +17,6 @@ from hessian_directions.reporting.figures.drawing import (
     PURPLE,
     SINGLE,
     SKY,
-    line_handle,
-    log_axis,
-    measure_symbol,
-    styled,
-    title_panels,
 )
 
 FIGURES = {
@@ -52,7 +48,7 @@ INVARIANT = {
 }
 
 
-@styled
+@drawing.styled
 def draw(population: xr.Dataset) -> Figure:
     """Measures of a rescaled network over those of the network itself, against the scale.
 
@@ -73,14 +69,14 @@ def draw(population: xr.Dataset) -> Figure:
             values = study[f"rescaled_{name}"].values
             style: dict[str, Any] = {"color": colour, "marker": marker, "ms": 4, "lw": 0.9} | look
             ax.plot(scale, values / values[itself], **style)
-            handles.append(line_handle(measure_symbol(name), **style))
+            handles.append(drawing.line_handle(drawing.measure_symbol(name), **style))
     ax.axvline(1, color="0.6", linewidth=0.7, linestyle=":")
     ax.set_xlabel(r"scale $s$ of one layer ($1/s$ of the next)")
     ax.set_ylabel("measure, relative to $s = 1$")
-    log_axis(ax, "y")
+    drawing.log_axis(ax, "y")
     ax.set_xscale("log")
     ax.set_xticks(scale, [f"{s:g}" for s in scale])
     ax.xaxis.set_minor_locator(NullLocator())
     figure.legend(handles=handles, loc="outside lower center", ncols=3)
-    title_panels([ax])
+    drawing.title_panels([ax])
     return figure

@@ -3,16 +3,8 @@
 import xarray as xr
 from matplotlib.figure import Figure
 
-from hessian_directions.reporting.figures.drawing import (
-    DOUBLE,
-    loss_colorbar,
-    mark,
-    signed,
-    signed_levels,
-    signed_slice,
-    styled,
-    title_panels,
-)
+from hessian_directions.reporting.figures import drawing
+from hessian_directions.reporting.figures.drawing import DOUBLE
 
 FIGURES = {
     "saddle_slices": {
@@ -33,7 +25,7 @@ distance in parameter space, α‖η‖ and β‖δ‖.""",
 ROWS = {"random": "random directions", "hessian": "Hessian directions"}
 
 
-@styled
+@drawing.styled
 def draw(saddles: xr.Dataset) -> Figure:
     """Loss over random (above) and Hessian slices (below) of the synthetic saddles shown.
 
@@ -56,19 +48,22 @@ def draw(saddles: xr.Dataset) -> Figure:
         losses = surface.sel(plane=plane).transpose("shown", "alpha", "beta").values
         centre = losses[:, losses.shape[1] // 2, losses.shape[2] // 2]
         losses = losses - centre[:, None, None]
-        norm, levels = signed_levels([losses])
+        norm, levels = drawing.signed_levels([losses])
         for column, n_positive in enumerate(shown):
             ax = axes[row, column]
-            filled = signed_slice(
+            filled = drawing.signed_slice(
                 ax, surface["alpha"], surface["beta"], losses[column], norm, levels
             )
-            mark(ax, 0, 0, "+")
+            drawing.mark(ax, 0, 0, "+")
             titles.append(
-                f"{name}\n" + rf"$\tilde{{n}}={n_positive}$, $t={signed(2 * (n_positive - n))}$"
+                f"{name}\n"
+                + rf"$\tilde{{n}}={n_positive}$, $t={drawing.signed(2 * (n_positive - n))}$"
             )
         axes[row, 0].set_ylabel(r"$\beta\,\|\delta\|$")
-        loss_colorbar(figure, filled, list(axes[row]), r"$L-L(\theta^{*}\,)$", aspect=16, pad=0.02)
+        drawing.loss_colorbar(
+            figure, filled, list(axes[row]), r"$L-L(\theta^{*}\,)$", aspect=16, pad=0.02
+        )
     for ax in axes[-1]:
         ax.set_xlabel(r"$\alpha\,\|\eta\|$")
-    title_panels(list(axes.flat), titles)
+    drawing.title_panels(list(axes.flat), titles)
     return figure

@@ -13,20 +13,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from hessian_directions.geometry.quadratic_fit import fit_surface, surface_axes
-from hessian_directions.reporting.figures.drawing import (
-    DOUBLE,
-    Array,
-    legend_below,
-    line_handle,
-    lowest_point,
-    mark,
-    power_of_ten,
-    require,
-    signed_slice,
-    styled,
-    title_panels,
-    two_lines,
-)
+from hessian_directions.reporting.figures import drawing
+from hessian_directions.reporting.figures.drawing import DOUBLE, Array
 
 FIGURES = {
     "approximator_slices": {
@@ -97,7 +85,7 @@ class Panel:
         return float(np.nanmax(np.abs(self.change), initial=0.0)) or 1.0
 
 
-@styled
+@drawing.styled
 def draw(
     surfaces: Mapping[str, Mapping[str, xr.Dataset]],
     labels: Mapping[str, str],
@@ -123,7 +111,7 @@ def draw(
         for split in splits
         if any(key.endswith(f"_{split}") for key in row)
     }
-    require(rows)
+    drawing.require(rows)
     columns = list(dict.fromkeys(key for row in rows.values() for key in _ordered(row)))
     width = DOUBLE if len(rows) < 3 else TALL
     side = (width - 1.2) / max(len(columns), 3) - 0.42  # what labels and the colour bar leave
@@ -138,7 +126,7 @@ def draw(
             filled = draw_panel(ax, row[key])
             drawn.append(ax)
             titles.append(row[key].title)
-        lines = [two_lines(labels.get(name, name))] if len(surfaces) > 1 else []
+        lines = [drawing.two_lines(labels.get(name, name))] if len(surfaces) > 1 else []
         lines += [SPLITS[split]] if len(splits) > 1 else []
         first = next(ax for ax, key in zip(axes, columns, strict=True) if key in row)
         first.set_ylabel("\n".join([*lines, r"$\beta\,\|\delta\|$"]))
@@ -152,9 +140,9 @@ def finish(
     figure: Figure, filled: ContourSet, drawn: Sequence[Axes], titles: Sequence[str]
 ) -> None:
     """Titles, colour bar and legend of panels, and the height that they leave."""
-    title_panels(drawn, titles)
+    drawing.title_panels(drawn, titles)
     colorbar(figure, filled, drawn)
-    legend_below(figure, handles(), 3)
+    drawing.legend_below(figure, handles(), 3)
     # Labels as wide as these narrow the panels, which then need less height than was guessed.
     figure.draw_without_rendering()
     figure.set_figheight(figure.get_tightbbox().height + 0.16)
@@ -197,29 +185,31 @@ def _ordered(found: Mapping[str, Panel]) -> list[str]:
 def handles() -> list[Line2D]:
     """Legend entries of the marks."""
     return [
-        line_handle(r"network $\theta^{*}$", color="black", marker="+", ls="", ms=5, mew=1.4),
-        line_handle("lowest loss on the grid", marker="o", ls="", **RING),
-        line_handle("loss of the network", color="black", lw=0.9),
+        drawing.line_handle(
+            r"network $\theta^{*}$", color="black", marker="+", ls="", ms=5, mew=1.4
+        ),
+        drawing.line_handle("lowest loss on the grid", marker="o", ls="", **RING),
+        drawing.line_handle("loss of the network", color="black", lw=0.9),
     ]
 
 
 def draw_panel(ax: Axes, panel: Panel) -> ContourSet:
     """Draw one slice with its marks, in units of its largest change."""
     alpha, beta, values = panel.alpha, panel.beta, panel.change / panel.bound
-    filled = signed_slice(ax, alpha, beta, values, NORM, LEVELS)
+    filled = drawing.signed_slice(ax, alpha, beta, values, NORM, LEVELS)
     if panel.square is not None:
         a, b = panel.square
         ax.add_patch(
             Rectangle((-a, -b), 2 * a, 2 * b, fill=False, ec="0.2", lw=0.7, ls=(0, (3, 2)))
         )
     if panel.lowest and np.isfinite(values).any():
-        mark(ax, *lowest_point(alpha, beta, values), "o", "#FFD23F", 7)
-    mark(ax, 0, 0, "+", size=4.5)
+        drawing.mark(ax, *drawing.lowest_point(alpha, beta, values), "o", "#FFD23F", 7)
+    drawing.mark(ax, 0, 0, "+", size=4.5)
     bound = f"±{panel.bound:.1g}"
     ax.text(
         0.04,
         0.04,
-        rf"$\pm{power_of_ten(panel.bound, 1)}$" if "e" in bound else bound,
+        rf"$\pm{drawing.power_of_ten(panel.bound, 1)}$" if "e" in bound else bound,
         transform=ax.transAxes,
         fontsize=7,
         bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1.0},

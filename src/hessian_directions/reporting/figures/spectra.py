@@ -8,19 +8,8 @@ from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hessian_directions.reporting.figures.drawing import (
-    GREEN,
-    LARGEST,
-    SMALLEST,
-    Array,
-    label_left,
-    legend_below,
-    line_handle,
-    log_axis,
-    panel_grid,
-    styled,
-    title_panels,
-)
+from hessian_directions.reporting.figures import drawing
+from hessian_directions.reporting.figures.drawing import GREEN, LARGEST, SMALLEST, Array
 from hessian_directions.spectral.density import broaden
 
 FIGURES = {
@@ -40,7 +29,7 @@ extreme eigenvalues found by Lanczos; dotted: the density that a single eigenval
 WIDTH = 0.12
 
 
-@styled
+@drawing.styled
 def draw(
     spectra: Mapping[str, xr.Dataset],
     eigenpairs: Mapping[str, xr.Dataset],
@@ -56,22 +45,22 @@ def draw(
         eigenpairs: Per network, value (pair); its extreme values are marked.
         labels: Printed names of the networks.
     """
-    figure, axes = panel_grid(len(spectra), 2, 1.3)
+    figure, axes = drawing.panel_grid(len(spectra), 2, 1.3)
     titles = []
     for ax, (name, spectrum) in zip(axes, spectra.items(), strict=True):
         values = eigenpairs[name]["value"].values if name in eigenpairs else np.array([])
         scale = draw_spectrum(ax, spectrum, values)
         titles.append(rf"{labels.get(name, name)}, $\lambda_0=${_power(scale)}")
         ax.set_xlabel(r"eigenvalue $\lambda$")
-    label_left(axes, r"density of arcsinh$(\lambda/\lambda_0)$")
-    title_panels(axes, titles)
-    legend_below(
+    drawing.label_left(axes, r"density of arcsinh$(\lambda/\lambda_0)$")
+    drawing.title_panels(axes, titles)
+    drawing.legend_below(
         figure,
         [
-            line_handle("Lanczos quadrature", color=GREEN),
-            line_handle(r"$\lambda_{\max}$", color=LARGEST, marker="v", ls="", ms=5),
-            line_handle(r"$\lambda_{\min}$", color=SMALLEST, marker="v", ls="", ms=5),
-            line_handle("one eigenvalue", color="0.4", ls=":", lw=0.8),
+            drawing.line_handle("Lanczos quadrature", color=GREEN),
+            drawing.line_handle(r"$\lambda_{\max}$", color=LARGEST, marker="v", ls="", ms=5),
+            drawing.line_handle(r"$\lambda_{\min}$", color=SMALLEST, marker="v", ls="", ms=5),
+            drawing.line_handle("one eigenvalue", color="0.4", ls=":", lw=0.8),
         ],
         4,
     )
@@ -109,7 +98,7 @@ def draw_spectrum(ax: Axes, spectrum: xr.Dataset, values: Array) -> float:
     ax.plot(x, np.where(mean > floor, mean, np.nan), color=GREEN)
     ax.axhline(one, color="0.4", linestyle=":", linewidth=0.8)
     ax.set_ylim(floor, 4 * densities.max())
-    log_axis(ax, "y")
+    drawing.log_axis(ax, "y")
     top = ax.get_xaxis_transform()
     for value, colour in (
         (values.min(initial=np.inf), SMALLEST),

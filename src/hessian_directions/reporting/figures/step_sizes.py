@@ -7,17 +7,8 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hessian_directions.reporting.figures.drawing import (
-    BLUE,
-    ORANGE,
-    VERMILION,
-    label_left,
-    legend_below,
-    line_handle,
-    panel_grid,
-    styled,
-    title_panels,
-)
+from hessian_directions.reporting.figures import drawing
+from hessian_directions.reporting.figures.drawing import BLUE, ORANGE, VERMILION
 
 FIGURES = {
     "step_sizes": {
@@ -36,7 +27,7 @@ Softplus of growing sharpness in place of ReLU, an independent witness.""",
 }
 
 
-@styled
+@drawing.styled
 def draw(studies: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure:
     """Second differences against ε; for ReLU networks also exact curvatures with Softplus instead.
 
@@ -52,24 +43,26 @@ def draw(studies: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure
     """
     panels = [(name, "step") for name in studies]
     panels += [(name, "sharpness") for name in studies if "softplus" in studies[name]]
-    figure, axes = panel_grid(len(panels), 3, 1.6)
+    figure, axes = drawing.panel_grid(len(panels), 3, 1.6)
     for ax, (name, kind) in zip(axes, panels, strict=True):
         ax.axhline(1, color="black", linewidth=0.8)
         ax.set_xscale("log")
         (_draw_differences if kind == "step" else _draw_softplus)(ax, studies[name])
-    label_left(axes, "divided by exact value")
+    drawing.label_left(axes, "divided by exact value")
     said = {"step": "", "sharpness": ": Softplus"}
-    title_panels(axes, [labels.get(name, name) + said[kind] for name, kind in panels])
+    drawing.title_panels(axes, [labels.get(name, name) + said[kind] for name, kind in panels])
     handles = [
-        line_handle("mean over directions", color=VERMILION, marker="o", ms=2.5),
-        line_handle("one direction", color=ORANGE, alpha=0.6, lw=0.6),
-        line_handle(r"exact $v^{\mathrm{T}}Hv$", color="black", lw=0.8),
+        drawing.line_handle("mean over directions", color=VERMILION, marker="o", ms=2.5),
+        drawing.line_handle("one direction", color=ORANGE, alpha=0.6, lw=0.6),
+        drawing.line_handle(r"exact $v^{\mathrm{T}}Hv$", color="black", lw=0.8),
     ]
     if len(panels) > len(studies):
         handles.append(
-            line_handle(r"exact $v^{\mathrm{T}}Hv$ with Softplus", color=BLUE, marker="s", ms=2.5)
+            drawing.line_handle(
+                r"exact $v^{\mathrm{T}}Hv$ with Softplus", color=BLUE, marker="s", ms=2.5
+            )
         )
-    legend_below(figure, handles, 4)
+    drawing.legend_below(figure, handles, 4)
     return figure
 
 
@@ -98,8 +91,7 @@ def _draw_differences(ax: Axes, study: xr.Dataset) -> None:
     # The noise at tiny steps and the far field at large ones may be thousands of times larger.
     off = np.abs(np.nanmedian(ratio.mean("direction").values, axis=1) - 1).max()
     reach = 3 * max(float(off), 0.35)
-    ax.set_ylim(1 - reach, 1 + reach)
-    ax.set_xlabel(r"step $\varepsilon$")
+    ax.set(ylim=(1 - reach, 1 + reach), xlabel=r"step $\varepsilon$")
 
 
 def _draw_softplus(ax: Axes, study: xr.Dataset) -> None:

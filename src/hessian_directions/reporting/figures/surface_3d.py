@@ -8,14 +8,8 @@ import xarray as xr
 from matplotlib import ticker
 from matplotlib.figure import Figure
 
-from hessian_directions.reporting.figures.drawing import (
-    DOUBLE,
-    diverging_map,
-    panel_letter,
-    plot_surface,
-    require,
-    styled,
-)
+from hessian_directions.reporting.figures import drawing
+from hessian_directions.reporting.figures.drawing import DOUBLE
 from hessian_directions.reporting.figures.slices import LEVELS, NORM, Panel, panels
 
 FIGURES = {
@@ -34,7 +28,7 @@ space.""",
 }
 
 
-@styled
+@drawing.styled
 def draw(surfaces: Mapping[str, Mapping[str, xr.Dataset]], labels: Mapping[str, str]) -> Figure:
     """L − L(θ*) of the training data as surfaces, each with a scale of heights of its own.
 
@@ -48,27 +42,27 @@ def draw(surfaces: Mapping[str, Mapping[str, xr.Dataset]], labels: Mapping[str, 
         for name, slices in surfaces.items()
         for panel in panels(slices).values()
     ]
-    require(shown)
+    drawing.require(shown)
     n_rows = -(-len(shown) // 2)
     figure = Figure(figsize=(DOUBLE, 2.8 * n_rows))
     for index, (label, panel) in enumerate(shown):
         left, bottom = index % 2 / 2, 1 - (index // 2 + 1) / n_rows
         ax = figure.add_axes((left, bottom, 0.465, 1 / n_rows), projection="3d")
         draw_surface(ax, panel)
-        title = f"({panel_letter(index)}) {label}, {panel.title}"
+        title = f"({drawing.panel_letter(index)}) {label}, {panel.title}"
         figure.text(left + 0.02, bottom + 0.95 / n_rows, title)
     return figure
 
 
 def draw_surface(ax: Any, panel: Panel) -> None:
     """Draw one surface with its contours on the floor, its own loss level in black."""
-    colours = diverging_map()
+    colours = drawing.diverging_map()
     alpha, beta = np.meshgrid(panel.alpha, panel.beta, indexing="ij")
     height = panel.change
     low, high = (float(end(height, initial=0.0)) for end in (np.nanmin, np.nanmax))
     high = high if high > low else low + 1.0
     face = colours(NORM(height / panel.bound))
-    plot_surface(ax, alpha, beta, height, face, edgecolor=(1, 1, 1, 0.35))
+    drawing.plot_surface(ax, alpha, beta, height, face, edgecolor=(1, 1, 1, 0.35))
     floor = low - 0.35 * (high - low)
     if np.isfinite(height).any():
         on_floor: dict[str, Any] = {"zdir": "z", "offset": floor}

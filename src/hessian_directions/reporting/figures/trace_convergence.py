@@ -7,18 +7,8 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hessian_directions.reporting.figures.drawing import (
-    ESTIMATORS,
-    Array,
-    label_left,
-    legend_below,
-    line_handle,
-    log_axis,
-    panel_grid,
-    signed,
-    styled,
-    title_panels,
-)
+from hessian_directions.reporting.figures import drawing
+from hessian_directions.reporting.figures.drawing import ESTIMATORS, Array
 
 FIGURES = {
     "trace_convergence": {
@@ -35,7 +25,7 @@ error. On ReLU networks loss differences also see the kinks and estimate another
 }
 
 
-@styled
+@drawing.styled
 def draw(
     traces: Mapping[str, xr.Dataset],
     labels: Mapping[str, str],
@@ -53,19 +43,19 @@ def draw(
         synthetic: The same with a dimension `saddle` in front; its saddles come first.
     """
     subjects = split_saddles(synthetic) | {labels.get(n, n): traces[n] for n in traces}
-    figure, axes = panel_grid(len(subjects), 3, 1.9)
+    figure, axes = drawing.panel_grid(len(subjects), 3, 1.9)
     present: set[str] = set()
     for ax, dataset in zip(axes, subjects.values(), strict=True):
         present |= draw_subject(ax, dataset)
         ax.set_xlabel("number of samples")
-    label_left(axes, r"estimate of $t=\mathrm{tr}\,H$")
-    title_panels(axes, list(subjects))
+    drawing.label_left(axes, r"estimate of $t=\mathrm{tr}\,H$")
+    drawing.title_panels(axes, list(subjects))
     handles = [
-        line_handle(name, color=colour, linewidth=width)
+        drawing.line_handle(name, color=colour, linewidth=width)
         for key, (name, colour, _, width) in ESTIMATORS.items()
         if key in present
     ]
-    legend_below(figure, [*handles, line_handle("reference", color="black")], 4)
+    drawing.legend_below(figure, [*handles, drawing.line_handle("reference", color="black")], 4)
     return figure
 
 
@@ -74,7 +64,7 @@ def split_saddles(synthetic: xr.Dataset | None) -> dict[str, xr.Dataset]:
     if synthetic is None:
         return {}
     return {
-        rf"saddle, $\tilde{{n}}={n}$, $t={signed(float(synthetic['reference'].sel(saddle=n)))}$": (
+        rf"saddle, $\tilde{{n}}={n}$, $t={drawing.signed(float(synthetic['reference'].sel(saddle=n)))}$": (
             synthetic.sel(saddle=n)
         )
         for n in synthetic["saddle"].values
@@ -121,7 +111,6 @@ def draw_subject(ax: Axes, dataset: xr.Dataset) -> set[str]:
     ax.axhspan(reference - error, reference + error, color="0.6", alpha=0.4, lw=0)
     ax.axhline(reference, color="black", linewidth=0.8)
     margin = 0.06 * (max(ends) - min(ends)) or 1.0
-    ax.set_ylim(min(ends) - margin, max(ends) + margin)
-    ax.set_xlim(2, max(largest, 3))
-    log_axis(ax, "x")
+    ax.set(ylim=(min(ends) - margin, max(ends) + margin), xlim=(2, max(largest, 3)))
+    drawing.log_axis(ax, "x")
     return present

@@ -7,16 +7,8 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from hessian_directions.reporting.figures.drawing import (
-    ESTIMATORS,
-    Array,
-    legend_below,
-    line_handle,
-    log_axis,
-    panel_grid,
-    styled,
-    title_panels,
-)
+from hessian_directions.reporting.figures import drawing
+from hessian_directions.reporting.figures.drawing import ESTIMATORS, Array
 
 FIGURES = {
     "trace_cost": {
@@ -34,7 +26,7 @@ a line that stops falling; dotted: standard error of the reference itself.""",
 PREPARED = ("deflated", "hutch_plus_plus")
 
 
-@styled
+@drawing.styled
 def draw(
     traces: Mapping[str, xr.Dataset],
     labels: Mapping[str, str],
@@ -59,7 +51,7 @@ def draw(
     panels: list[tuple[str, xr.Dataset, Mapping[str, float] | None]]
     panels = [(labels.get(name, name), traces[name], None) for name in traces]
     panels += [(labels.get(name, name), traces[name], seconds[name]["seconds"]) for name in seconds]
-    figure, axes = panel_grid(len(panels), 3, 1.9)
+    figure, axes = drawing.panel_grid(len(panels), 3, 1.9)
     present: set[str] = set()
     for ax, (_, dataset, times) in zip(axes, panels, strict=True):
         reference = float(dataset["reference"])
@@ -75,19 +67,19 @@ def draw(
         own = float(dataset["reference_standard_error"]) / scale
         if own > 0:
             ax.axhline(own, color="black", linestyle=":", linewidth=0.8)
-        log_axis(ax, "x")
-        log_axis(ax, "y")
+        drawing.log_axis(ax, "x")
+        drawing.log_axis(ax, "y")
         ax.set_xlabel("cost (forward passes)" if times is None else "cost (seconds)")
         absolute = reference == 0
         ax.set_ylabel("error (absolute, $t=0$)" if absolute else "relative error (r.m.s.)")
-    title_panels(axes, [name for name, _, _ in panels])
+    drawing.title_panels(axes, [name for name, _, _ in panels])
     handles = [
-        line_handle(name, color=colour, marker=marker, ms=3)
+        drawing.line_handle(name, color=colour, marker=marker, ms=3)
         for key, (name, colour, marker, _) in ESTIMATORS.items()
         if key in present
     ]
-    reference_handle = line_handle("error of the reference", color="black", ls=":", lw=0.8)
-    legend_below(figure, [*handles, reference_handle], 4)
+    reference_handle = drawing.line_handle("error of the reference", color="black", ls=":", lw=0.8)
+    drawing.legend_below(figure, [*handles, reference_handle], 4)
     return figure
 
 

@@ -6,17 +6,8 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from hessian_directions.reporting.figures.drawing import (
-    BLUE,
-    ORANGE,
-    legend_below,
-    line_handle,
-    log_axis,
-    panel_grid,
-    save_animation,
-    styled,
-    title_panels,
-)
+from hessian_directions.reporting.figures import drawing
+from hessian_directions.reporting.figures.drawing import BLUE, ORANGE
 
 FIGURES = {
     "training": {
@@ -33,7 +24,7 @@ clock.""",
 LOSSES = {"train_loss": ("training loss", BLUE), "test_loss": ("test loss", ORANGE)}
 
 
-@styled
+@drawing.styled
 def animate(
     histories: Mapping[str, xr.Dataset],
     labels: Mapping[str, str],
@@ -51,7 +42,7 @@ def animate(
         path: The GIF to write, under 1 MB for 40 frames.
         n_frames: Number of pictures.
     """
-    figure, axes = panel_grid(len(histories), 3, 2.2)
+    figure, axes = drawing.panel_grid(len(histories), 3, 2.2)
     moving = []
     for ax, history in zip(axes, histories.values(), strict=True):
         epoch = history["epoch"].values.astype(float)
@@ -64,13 +55,15 @@ def animate(
                 (line,) = ax.plot([], [], color=colour)
                 (head,) = ax.plot([], [], "o", color=colour, ms=4)
                 moving.append((line, head, epoch, loss))
-        log_axis(ax, "y")
+        drawing.log_axis(ax, "y")
         if epoch.max() > 100:
-            log_axis(ax, "x")
+            drawing.log_axis(ax, "x")
         ax.set_xlabel("epoch")
     axes[0].set_ylabel(r"loss $L$")
-    title_panels(axes, [labels.get(name, name) for name in histories])
-    legend_below(figure, [line_handle(n, color=c, marker="o") for n, c in LOSSES.values()], 2)
+    drawing.title_panels(axes, [labels.get(name, name) for name in histories])
+    drawing.legend_below(
+        figure, [drawing.line_handle(n, color=c, marker="o") for n, c in LOSSES.values()], 2
+    )
 
     def draw_frame(index: int) -> None:
         share = (index + 1) / n_frames
@@ -84,4 +77,4 @@ def animate(
             line.set_data(epoch[passed], loss[passed])
             head.set_data(epoch[passed][-1:], loss[passed][-1:])
 
-    save_animation(path, figure, draw_frame, n_frames)
+    drawing.save_animation(path, figure, draw_frame, n_frames)

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.contour import ContourSet
 from matplotlib.figure import Figure
 
+from hessian_directions.reporting.figures import drawing
 from hessian_directions.reporting.figures.drawing import (
     BLUE,
     DOUBLE,
@@ -17,12 +18,6 @@ from hessian_directions.reporting.figures.drawing import (
     PURPLE,
     SMALLEST,
     Array,
-    loss_colorbar,
-    loss_slice,
-    mark,
-    require,
-    styled,
-    title_panels,
 )
 
 FIGURES = {
@@ -41,7 +36,7 @@ distance from the end that the projection P does not show, smallest and largest 
 }
 
 
-@styled
+@drawing.styled
 def draw(trajectories: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure:
     """Loss, ‖∇L‖, extreme eigenvalues and trace against epoch, and the path, for each network.
 
@@ -54,7 +49,7 @@ def draw(trajectories: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> F
             loss_surface (alpha_grid, beta_grid).
         labels: Printed names of the networks.
     """
-    require(trajectories)
+    drawing.require(trajectories)
     figure = Figure(figsize=(DOUBLE, 3.5 * len(trajectories)), layout="constrained")
     blocks = figure.subfigures(len(trajectories), 1, squeeze=False)[:, 0]
     drawn: list[Axes] = []
@@ -76,10 +71,12 @@ def draw(trajectories: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> F
         draw_path(axes["path"], run["alpha"].values, run["beta"].values)
         if "off_plane" in run:
             state_residual(axes["path"], run["off_plane"].values)
-        loss_colorbar(block, filled, [axes["path"]], r"loss $L$", aspect=22, pad=0.02, shrink=0.8)
+        drawing.loss_colorbar(
+            block, filled, [axes["path"]], r"loss $L$", aspect=22, pad=0.02, shrink=0.8
+        )
         drawn += [axes[key] for key in ("loss", "ends", "trace", "path")]
         titles += [labels.get(name, name), "", "", ""]
-    title_panels(drawn, titles)
+    drawing.title_panels(drawn, titles)
     return figure
 
 
@@ -121,9 +118,8 @@ def draw_trace(ax: Axes, epoch: Array, run: xr.Dataset) -> None:
 
 def draw_plane(ax: Axes, run: xr.Dataset) -> ContourSet:
     """Loss over the Hessian plane of the final weights."""
-    filled = loss_slice(ax, run["loss_surface"].transpose("alpha_grid", "beta_grid"))
-    ax.set_xlabel(r"$\alpha\,\|\eta\|$")
-    ax.set_ylabel(r"$\beta\,\|\delta\|$")
+    filled = drawing.loss_slice(ax, run["loss_surface"].transpose("alpha_grid", "beta_grid"))
+    ax.set(xlabel=r"$\alpha\,\|\eta\|$", ylabel=r"$\beta\,\|\delta\|$")
     return filled
 
 
@@ -131,8 +127,8 @@ def draw_path(ax: Axes, alpha: Array, beta: Array) -> None:
     """The path with its epochs as dots; cross: the final weights."""
     ax.plot(alpha, beta, color="black", linewidth=1.8)
     ax.plot(alpha, beta, color="white", linewidth=0.9, marker="o", ms=2.2, mec="black", mew=0.4)
-    mark(ax, float(alpha[0]), float(beta[0]), "s", "#FFD23F", 4.5)
-    mark(ax, float(alpha[-1]), float(beta[-1]), "+", size=5.5)
+    drawing.mark(ax, float(alpha[0]), float(beta[0]), "s", "#FFD23F", 4.5)
+    drawing.mark(ax, float(alpha[-1]), float(beta[-1]), "+", size=5.5)
 
 
 def state_residual(ax: Axes, off_plane: Array) -> None:

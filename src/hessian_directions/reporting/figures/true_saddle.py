@@ -8,14 +8,8 @@ from matplotlib import ticker
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from hessian_directions.reporting.figures.drawing import (
-    DOUBLE,
-    Array,
-    diverging_map,
-    plot_surface,
-    signed_levels,
-    styled,
-)
+from hessian_directions.reporting.figures import drawing
+from hessian_directions.reporting.figures.drawing import DOUBLE, Array
 
 FIGURES = {
     "true_saddle": {
@@ -41,7 +35,7 @@ AXES = {
 }
 
 
-@styled
+@drawing.styled
 def draw(points: xr.Dataset) -> Figure:
     """L − L(θ*) of the shown critical point over both planes, from the side.
 
@@ -50,7 +44,7 @@ def draw(points: xr.Dataset) -> Figure:
             r, index, n_parameters, visibility_sampled.
     """
     point = points.isel(point=int(points["shown"]))
-    norm, levels = signed_levels([points["surface"].values])
+    norm, levels = drawing.signed_levels([points["surface"].values])
     figure = Figure(figsize=(DOUBLE, 3.2))
     for column, (plane, title) in enumerate(TITLES.items()):
         ax = figure.add_axes((0.005 + 0.5 * column, 0.07, 0.46, 0.88), projection="3d")
@@ -81,7 +75,7 @@ def draw_surface(
         surface["beta"].values * half_widths[1],
         indexing="ij",
     )
-    colours = diverging_map()
+    colours = drawing.diverging_map()
     bound = float(levels[-1])
     floor = -1.9 * bound
     ax.computed_zorder = False
@@ -90,7 +84,7 @@ def draw_surface(
     if height.min() < 0 < height.max():
         ax.contour(alpha, beta, height, levels=[0.0], colors="black", zorder=1, **on_floor)
     look: dict[str, Any] = {"edgecolor": (0, 0, 0, 0.18), "zorder": 2}
-    plot_surface(ax, alpha, beta, height, colours(norm(height)), **look)
+    drawing.plot_surface(ax, alpha, beta, height, colours(norm(height)), **look)
     if height.min() < 0 < height.max():
         ax.contour(alpha, beta, height, levels=[0.0], colors="black", linewidths=1.0, zorder=3)
     ax.plot([0], [0], [0], "o", color="black", markersize=3, zorder=4)

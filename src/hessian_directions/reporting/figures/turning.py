@@ -5,12 +5,8 @@ from collections.abc import Mapping
 import xarray as xr
 from matplotlib.figure import Figure
 
-from hessian_directions.reporting.figures.drawing import (
-    DOUBLE,
-    require,
-    styled,
-    two_lines,
-)
+from hessian_directions.reporting.figures import drawing
+from hessian_directions.reporting.figures.drawing import DOUBLE
 from hessian_directions.reporting.figures.slices import Panel, draw_panel, finish
 
 FIGURES = {
@@ -33,7 +29,7 @@ def shown(count: int) -> list[int]:
     return sorted({0, 1, 2, count // 2, count - 1})
 
 
-@styled
+@drawing.styled
 def draw(planes: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure:
     """L − L(θ*) over a few of the planes of each network.
 
@@ -42,7 +38,7 @@ def draw(planes: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure:
             half_width (angle, axis).
         labels: Printed names of the networks.
     """
-    require(planes)
+    drawing.require(planes)
     columns = max(len(shown(one.sizes["angle"])) for one in planes.values())
     side = (DOUBLE - 1.2) / columns - 0.35
     size = (DOUBLE, 0.65 + (side + 0.45) * len(planes))
@@ -65,7 +61,7 @@ def draw(planes: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure:
             filled = draw_panel(ax, Panel(title, alpha, beta, change))
             drawn.append(ax)
             titles.append(title)
-        label = [two_lines(labels.get(name, name))] if len(planes) > 1 else []
+        label = [drawing.two_lines(labels.get(name, name))] if len(planes) > 1 else []
         axes[0].set_ylabel("\n".join([*label, r"$\beta\,\|\delta\|$"]))
     for ax in grid[-1]:
         ax.set_xlabel(r"$\alpha\,\|\eta\|$")

@@ -5,17 +5,8 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from hessian_directions.geometry.principal_curvatures import visibility
-from hessian_directions.reporting.figures.drawing import (
-    BLUE,
-    DOUBLE,
-    ORANGE,
-    PURPLE,
-    VERMILION,
-    errors,
-    line_handle,
-    styled,
-    title_panels,
-)
+from hessian_directions.reporting.figures import drawing
+from hessian_directions.reporting.figures.drawing import BLUE, DOUBLE, ORANGE, PURPLE, VERMILION
 
 FIGURES = {
     "visibility": {
@@ -32,7 +23,7 @@ bands: 95 % intervals.""",
 }
 
 
-@styled
+@drawing.styled
 def draw(saddles: xr.Dataset) -> Figure:
     """(a) P(κ₋ < 0 < κ₊) against r = t/f; (b) chance of a negative direction against d.
 
@@ -47,7 +38,9 @@ def draw(saddles: xr.Dataset) -> Figure:
 
     r = (saddles["trace"] / saddles["frobenius_norm"]).values
     sampled = saddles["visibility_sampled"].values
-    yerr = errors(sampled, saddles["visibility_low"].values, saddles["visibility_high"].values)
+    yerr = drawing.errors(
+        sampled, saddles["visibility_low"].values, saddles["visibility_high"].values
+    )
     span = np.linspace(r.min() - 0.4, r.max() + 0.4, 300)
     left.plot(span, visibility(span), color="black", label=r"$\mathrm{e}^{-r^2/4}/\sqrt{2}$")
     left.errorbar(r, sampled, yerr, fmt="o", color=VERMILION, label="sampled, 95 % interval")
@@ -80,10 +73,10 @@ def draw(saddles: xr.Dataset) -> Figure:
             if np.isfinite(value):
                 right.axvline(value, color=colour, linewidth=0.9, linestyle=style)
                 marks.append(value)
-        handles.append(line_handle(rf"$\tilde{{n}}={n_positive}$", color=colour))
+        handles.append(drawing.line_handle(rf"$\tilde{{n}}={n_positive}$", color=colour))
     handles += [
-        line_handle(r"$d^{*}$", color="0.3", linewidth=0.9, linestyle=(0, (4, 2))),
-        line_handle(r"$r^2/4$", color="0.3", linewidth=0.9, linestyle=(0, (1, 1.5))),
+        drawing.line_handle(r"$d^{*}$", color="0.3", linewidth=0.9, linestyle=(0, (4, 2))),
+        drawing.line_handle(r"$r^2/4$", color="0.3", linewidth=0.9, linestyle=(0, (1, 1.5))),
     ]
     # as far as anything happens
     unsure = dimension[(saddles["negative_seen"] < 0.999).any("dimension_saddle").values]
@@ -93,5 +86,5 @@ def draw(saddles: xr.Dataset) -> Figure:
     right.set_xlabel(r"dimension $d$ of the random subspace")
     right.set_ylabel(r"$P$(a negative direction is seen)")
     right.legend(handles=handles, loc="lower right")
-    title_panels([left, right])
+    drawing.title_panels([left, right])
     return figure

@@ -12,19 +12,8 @@ from hessian_directions.geometry.principal_curvatures import (
     distribution_smallest,
     principal_curvatures,
 )
-from hessian_directions.reporting.figures.drawing import (
-    BLUE,
-    VERMILION,
-    label_left,
-    legend_below,
-    line_handle,
-    log_axis,
-    panel_grid,
-    require,
-    styled,
-    title_panels,
-    two_lines,
-)
+from hessian_directions.reporting.figures import drawing
+from hessian_directions.reporting.figures.drawing import BLUE, VERMILION
 from hessian_directions.statistics.proportions import wilson
 
 FIGURES = {
@@ -43,7 +32,7 @@ without outliers only.""",
 }
 
 
-@styled
+@drawing.styled
 def draw(projections: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure:
     """Share of slices whose κ₋ lies below a value: sampled, from the spectrum, in the Gaussian limit.
 
@@ -55,24 +44,24 @@ def draw(projections: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Fi
             and, where it was predicted, spectrum_quantile (level).
         labels: Printed names of the networks.
     """
-    require(projections)
-    figure, axes = panel_grid(len(projections), 4, 2.0)
+    drawing.require(projections)
+    figure, axes = drawing.panel_grid(len(projections), 4, 2.0)
     for ax, dataset in zip(axes, projections.values(), strict=True):
         draw_shares(ax, dataset)
-    label_left(axes, r"share of slices with smaller $\kappa_-$")
-    title_panels(axes, [two_lines(labels.get(name, name)) for name in projections])
+    drawing.label_left(axes, r"share of slices with smaller $\kappa_-$")
+    drawing.title_panels(axes, [drawing.two_lines(labels.get(name, name)) for name in projections])
     predicted = any("spectrum_quantile" in dataset for dataset in projections.values())
-    legend_below(figure, handles(predicted), 3)
+    drawing.legend_below(figure, handles(predicted), 3)
     return figure
 
 
 def handles(predicted: bool) -> list[Line2D]:
     """Legend entries of the curves, with or without that of the spectrum."""
-    spectrum = line_handle("from the spectrum", color=BLUE)
+    spectrum = drawing.line_handle("from the spectrum", color=BLUE)
     return [
-        line_handle("sampled slices, 95 % interval", color=VERMILION),
+        drawing.line_handle("sampled slices, 95 % interval", color=VERMILION),
         *([spectrum] if predicted else []),
-        line_handle("Gaussian limit", color="black", ls=(0, (4, 2))),
+        drawing.line_handle("Gaussian limit", color="black", ls=(0, (4, 2))),
     ]
 
 
@@ -102,8 +91,7 @@ def draw_shares(ax: Axes, dataset: xr.Dataset) -> None:
     limit = distribution_smallest(x, float(dataset["trace"]), float(dataset["frobenius_norm"]))
     ax.plot(x, limit, color="black", linestyle=(0, (4, 2)))
     ax.axvline(0, color="black", linewidth=0.6)
-    ax.set_xlim(x[0], x[-1])
-    ax.set_ylim(lowest, 1.1)
-    log_axis(ax, "y")
+    ax.set(xlim=(x[0], x[-1]), ylim=(lowest, 1.1))
+    drawing.log_axis(ax, "y")
     ax.set_xlabel(r"principal curvature $\kappa_-$")
     ax.text(0.96, 0.06, f"$r={float(dataset['r']):.1f}$", ha="right", transform=ax.transAxes)
