@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from hessian_directions.reporting.figures import drawing
-from hessian_directions.reporting.figures.drawing import COLOURS, DOUBLE, SKY
+from hessian_directions.reporting.figures.drawing import DOUBLE, LOOKS
 from hessian_directions.statistics.departure import departure
 
 FIGURES = {
@@ -37,7 +37,6 @@ def draw(discs: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure:
     Args:
         discs: Per network, mean_curvature, smallest and largest (plane, radius), rounding (radius),
             reference, and the coordinate radius.
-        labels: Printed names of the networks.
     """
     drawing.require(discs)
     figure = Figure(figsize=(DOUBLE, 2.5), layout="constrained")
@@ -46,24 +45,17 @@ def draw(discs: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure:
     left.axhline(1, color="0.5", linewidth=0.7)
     handles: list[Line2D] = []
     reach = [1 - SHARE, 1 + SHARE]
-    for (name, dataset), colour, marker in zip(
-        discs.items(), cycle((*COLOURS, SKY)), cycle("osD^vP"), strict=False
-    ):
+    for (name, dataset), (colour, marker) in zip(discs.items(), cycle(LOOKS), strict=False):
         reference, radius = float(dataset["reference"]), dataset["radius"].values
-        resolved = dataset["rounding"].values <= SHARE * abs(reference) / 10
-        ratio = np.where(resolved, dataset["mean_curvature"].values / reference, np.nan)
+        curvature, rounding = dataset["mean_curvature"].values, dataset["rounding"].values
+        resolved = rounding <= SHARE * abs(reference) / 10
+        ratio = np.where(resolved, curvature / reference, np.nan)
         # A plane whose loss is not finite in the disc has no curvature: beyond any number.
         low, middle, high = np.quantile(ratio, (0.1, 0.5, 0.9), axis=0)
         left.fill_between(radius, low, high, color=colour, alpha=0.15, lw=0)
         left.plot(radius, middle, color=colour, linewidth=1.2)
         reach += middle[np.isfinite(middle)].tolist()
-        found = departure(
-            radius,
-            dataset["mean_curvature"].values,
-            reference,
-            dataset["rounding"].values,
-            SHARE,
-        )
+        found = departure(radius, curvature, reference, rounding, SHARE)
         if 0 < found.scale < np.inf:
             seen = np.interp(np.log(found.scale), np.log(radius), middle)
             at = 1 + SHARE if seen > 1 else 1 - SHARE

@@ -20,6 +20,8 @@ with the lowest training loss.""",
     },
 }
 
+FUNCTION = r"$f(x)=\log(\sin(10x)+2)+\sin x$"
+
 
 @drawing.styled
 def draw(measurements: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure:
@@ -28,14 +30,14 @@ def draw(measurements: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> F
     Args:
         measurements: Per network, x, target, output (point), train_x, train_target (train_point),
             train_loss, test_loss.
-        labels: Printed names of the networks.
     """
     figure, axes = drawing.panel_grid(len(measurements), 2, 2.2, sharey=True)
     for ax, fit in zip(axes, measurements.values(), strict=True):
         fit = fit.sortby("x")
-        ax.plot(fit["x"], fit["target"], color="0.55", linewidth=2.6, alpha=0.6)
-        ax.plot(fit["train_x"], fit["train_target"], "o", color="black", ms=2.6, mfc="white")
-        ax.plot(fit["x"], fit["output"], color=VERMILION, linewidth=0.9)
+        ax.plot(fit["x"], fit["target"], color="0.55", lw=2.6, alpha=0.6, label=FUNCTION)
+        x, y = fit["train_x"], fit["train_target"]
+        ax.plot(x, y, "o", color="black", ms=2.6, mfc="white", label="training points")
+        ax.plot(fit["x"], fit["output"], color=VERMILION, lw=0.9, label="network")
         ax.set_xlabel(r"$x$")
         ax.text(  # the function rises to the right: the corner below it is free
             0.97,
@@ -49,19 +51,7 @@ def draw(measurements: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> F
         )
     drawing.label_left(axes, r"$f(x)$")
     drawing.title_panels(axes, [labels.get(name, name) for name in measurements])
-    drawing.legend_below(
-        figure,
-        [
-            drawing.line_handle(
-                r"$f(x)=\log(\sin(10x)+2)+\sin x$", color="0.55", linewidth=2.6, alpha=0.6
-            ),
-            drawing.line_handle(
-                "training points", ls="", marker="o", ms=2.6, mfc="white", color="black"
-            ),
-            drawing.line_handle("network", color=VERMILION, linewidth=0.9),
-        ],
-        3,
-    )
+    drawing.legend_below(figure, axes[0].lines, 3)
     return figure
 
 

@@ -69,7 +69,6 @@ def draw(
         visibility: Per network, trace with its standard error, r, and visibility_spectrum and
             _direct with _low and _high.
         localisations: Per network, share (pair, parameter), ascending pairs; kind of each parameter.
-        labels: Printed names of the networks.
     """
     drawing.require(localisations)
     names = list(localisations)

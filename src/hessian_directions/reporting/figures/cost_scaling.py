@@ -36,8 +36,7 @@ KINDS = {
 def draw(passes: Mapping[str, Mapping[str, Any]]) -> Figure:
     """Log-log plots with fitted exponents.
 
-    (a) seconds per image against N, each network at its largest number of images; (b) seconds of
-    one pass of the largest network against the number of images.
+    In (a) each network is taken at its largest number of images.
 
     Args:
         passes: Per network, n_parameters and seconds[kind][number of images].

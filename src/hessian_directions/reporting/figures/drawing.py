@@ -51,6 +51,8 @@ LARGEST, SMALLEST, RANDOM = VERMILION, BLUE, GREY
 WINE = "#882255"
 # For curves without a colour of their own, in this order.
 COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE)
+# Colour and marker of networks that share a panel, in their order.
+LOOKS = tuple(zip((*COLOURS, SKY), "osD^vP"))
 
 # Printed name, colour, marker and line width of each trace estimator, in the order of the legends.
 # The first four may share their directions and then agree to many digits: wide lines lie below

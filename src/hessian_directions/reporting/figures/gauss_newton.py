@@ -37,7 +37,6 @@ def draw(parts: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure:
     Args:
         parts: Per network, largest, smallest, trace with trace_standard_error, frobenius_norm with
             frobenius_standard_error (matrix), matrix one of hessian, gauss_newton, rest.
-        labels: Printed names of the networks.
     """
     drawing.require(parts)
     figure = Figure(figsize=(DOUBLE, 1.1 + 0.28 * len(parts)), layout="constrained")

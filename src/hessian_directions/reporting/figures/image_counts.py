@@ -34,12 +34,9 @@ PANELS = {
 def draw(image_counts: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure:
     """λ_max, λ_min and t against the number of images, a row of panels for each network.
 
-    Bars: residuals of the eigenvalues, one standard error of the trace.
-
     Args:
         image_counts: Per network, n_images, largest, smallest (each with _residual), trace with
             trace_standard_error (count).
-        labels: Printed names of the networks.
     """
     drawing.require(image_counts)
     figure = Figure(figsize=(DOUBLE, 1.75 * len(image_counts) + 0.2), layout="constrained")

@@ -37,7 +37,6 @@ def draw(interpolations: Mapping[str, xr.Dataset], labels: Mapping[str, str]) ->
     Args:
         interpolations: Per network, loss and accuracy (line, statistics, x, split); with three
             networks plane_loss (alpha, beta, split), network_alpha, network_beta (network).
-        labels: Printed names of the networks.
     """
     drawing.require(interpolations)
     figure = Figure(figsize=(DOUBLE, 2.4 * len(interpolations) + 0.25), layout="constrained")

@@ -42,7 +42,6 @@ def draw(studies: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure
         studies: Per network, difference and predicted (step, direction), exact (direction), size
             (sign, step, bin), n_kinks (sign, step, direction); coordinates step in units of the
             Gaussian directions, bin in log₁₀|J|.
-        labels: Printed names of the networks.
     """
     drawing.require(studies)
     kinked = {name: one for name, one in studies.items() if float(one["n_kinks"].sum()) > 0}
@@ -119,13 +118,15 @@ def _draw_jumps(ax: Axes, study: xr.Dataset) -> None:
     """Sizes of the jumps at the step in the middle."""
     step = float(np.sort(study["step"].values)[study.sizes["step"] // 2])
     size = study["size"].sel(step=step) / study.sizes["direction"]
+    centres = study["bin"].values
+    width = centres[1] - centres[0]
+    edges = np.append(centres - width / 2, centres[-1] + width / 2)
     for sign, colour in ((1, VERMILION), (-1, BLUE)):
         values = size.sel(sign=sign).values
-        ax.stairs(values, _edges(study["bin"].values), color=colour, fill=True, alpha=0.25)
-        ax.stairs(values, _edges(study["bin"].values), color=colour, linewidth=0.9)
+        ax.stairs(values, edges, color=colour, fill=True, alpha=0.25)
+        ax.stairs(values, edges, color=colour, linewidth=0.9)
     filled = np.flatnonzero(size.sum("sign").values)
     if filled.size:
-        edges = _edges(study["bin"].values)
         # No tick in the corners, where those of both axes would meet.
         ax.set_xlim(np.floor(edges[filled[0]]) - 0.6, np.ceil(edges[filled[-1] + 1]) + 0.6)
     # Most jumps of a large network are far too small to count, and fill one bin.
@@ -146,8 +147,3 @@ def _draw_jumps(ax: Axes, study: xr.Dataset) -> None:
 def _step(step: float) -> str:
     """ε = 3×10⁻⁴."""
     return rf"$\varepsilon={drawing.power_of_ten(step)}$"
-
-
-def _edges(centres: np.ndarray) -> np.ndarray:
-    width = centres[1] - centres[0]
-    return np.append(centres - width / 2, centres[-1] + width / 2)

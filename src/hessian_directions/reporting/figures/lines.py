@@ -43,7 +43,6 @@ def draw(profiles: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figur
         profiles: Per network, loss (direction, distance), slope and curvature (direction),
             coordinates direction ("random_0", …, "smallest", "largest") and distance (parameter
             space); accuracy (direction, distance) where there are classes.
-        labels: Printed names of the networks.
     """
     has_accuracy = any("accuracy" in dataset for dataset in profiles.values())
     figure, axes = drawing.panel_grid(len(profiles), 3, 2.5 if has_accuracy else 1.95)

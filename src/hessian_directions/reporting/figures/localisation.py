@@ -35,12 +35,9 @@ PARAMETERS = "0.75"
 def draw(localisations: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure:
     """Shares of kinds (left) and of layers (right) in Σ v_i² of v_min and v_max, one row a network.
 
-    Grey: their part of the parameters, which a direction spread evenly over the network would have.
-
     Args:
         localisations: Per network, share (pair, parameter), ascending pairs; size, layer and kind
             of each parameter.
-        labels: Printed names of the networks.
     """
     drawing.require(localisations)
     figure = Figure(figsize=(DOUBLE, 0.4 + 1.8 * len(localisations)), layout="constrained")

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from hessian_directions.reporting.figures import drawing
-from hessian_directions.reporting.figures.drawing import COLOURS, GREEN, GREY, SKY, VERMILION
+from hessian_directions.reporting.figures.drawing import GREEN, GREY, LOOKS, VERMILION
 from hessian_directions.statistics.proportions import TIE, as_low
 
 FIGURES = {
@@ -37,7 +37,6 @@ def draw(discs: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure:
     Args:
         discs: Per network, lowest_loss (plane, radius), hessian_lowest_loss, slope_lowest_loss and
             random_slope (radius), loss, noise, and the coordinate radius.
-        labels: Printed names of the networks.
     """
     # A figure without networks has no shares either.
     n_panels = len(discs) + bool(discs)
@@ -100,8 +99,7 @@ def draw_shares(
     """Draw the share of random planes that go as low as the Hessian plane, for all networks."""
     handles = []
     ax.axhline(0.5, color="0.6", lw=0.7, ls=":")
-    looks = zip(cycle((*COLOURS, SKY)), cycle("osD^vP"), strict=False)
-    for (name, dataset), (colour, marker) in zip(discs.items(), looks, strict=False):
+    for (name, dataset), (colour, marker) in zip(discs.items(), cycle(LOOKS), strict=False):
         radius, tie = dataset["radius"].values, TIE * float(dataset["noise"])
         lowest, hessian = dataset["lowest_loss"].values.T, dataset["hessian_lowest_loss"].values
         shares, low, high = np.transpose(

@@ -40,7 +40,6 @@ def animate(
     Args:
         trajectories: Per network, alpha, beta, loss (epoch), loss_surface (alpha_grid, beta_grid);
             one panel each.
-        labels: Printed names of the networks.
         path: The GIF to write, under 1 MB for 40 frames of one network.
         n_frames: Number of pictures.
     """

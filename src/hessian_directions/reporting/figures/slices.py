@@ -93,16 +93,12 @@ def draw(
 ) -> Figure:
     """L − L(θ*) over slices, a row for each network and split, with the Hessian slice twice.
 
-    White is the loss of the network, and the black line joins the points that have it. Colours are
-    symmetric about zero and span the largest change of their panel, which is written in its corner.
-    Axes are distances in parameter space, all of the same length on paper: each reaches as far as
-    the curvature along it suggests. The last panel shows the middle of the Hessian slice without
-    the slope of the quadratic that fits it there: at a critical point it would look like this.
+    Axes have the same length on paper: each reaches as far as the curvature along it suggests. At a
+    critical point the Hessian slice would look like the last panel.
 
     Args:
         surfaces: Per network, by "{plane}_{split}": loss (alpha, beta) with attributes length_alpha
             and length_beta. A slice that is missing leaves its place empty.
-        labels: Printed names of the networks.
         splits: "train", "test", or both.
     """
     rows = {

@@ -26,6 +26,5 @@ def draw(surfaces: Mapping[str, Mapping[str, xr.Dataset]], labels: Mapping[str, 
 
     Args:
         surfaces: As there, by "{plane}_test".
-        labels: Printed names of the networks.
     """
     return slices.draw(surfaces, labels, ("test",))

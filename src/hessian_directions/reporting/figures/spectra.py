@@ -37,13 +37,12 @@ def draw(
 ) -> Figure:
     """Density of eigenvalues over an axis that is linear near zero and logarithmic beyond.
 
-    The axis is u = arcsinh(λ/λ₀), and the density is one per unit of u, so that equal areas hold
-    equal shares of the eigenvalues. Line: mean over the probes; band: their smallest and largest.
+    The density is one per unit of arcsinh(λ/λ₀), so that equal areas hold equal shares of the
+    eigenvalues. Line: mean over the probes; band: their smallest and largest.
 
     Args:
         spectra: Per network, nodes and weights (probe, node), n_parameters.
         eigenpairs: Per network, value (pair); its extreme values are marked.
-        labels: Printed names of the networks.
     """
     figure, axes = drawing.panel_grid(len(spectra), 2, 1.3)
     titles = []
@@ -86,14 +85,8 @@ def draw_spectrum(ax: Axes, spectrum: xr.Dataset, values: Array) -> float:
     x = scale * np.sinh(grid)
     one = 1 / (float(spectrum["n_parameters"]) * WIDTH * np.sqrt(2 * np.pi))
     floor = one / 30
-    ax.fill_between(
-        x,
-        np.maximum(densities.min(axis=0), floor),
-        np.maximum(densities.max(axis=0), floor),
-        color=GREEN,
-        alpha=0.3,
-        linewidth=0,
-    )
+    ends = np.maximum([densities.min(axis=0), densities.max(axis=0)], floor)
+    ax.fill_between(x, *ends, color=GREEN, alpha=0.3, lw=0)
     mean = densities.mean(axis=0)
     ax.plot(x, np.where(mean > floor, mean, np.nan), color=GREEN)
     ax.axhline(one, color="0.4", linestyle=":", linewidth=0.8)
@@ -109,11 +102,10 @@ def draw_spectrum(ax: Axes, spectrum: xr.Dataset, values: Array) -> float:
             ax.plot(value, 0.95, "v", color=colour, ms=5, transform=top, zorder=5)
     ax.set_xscale("asinh", linear_width=scale)
     ax.set_xlim(x[0], x[-1])
-    ticks = [0.0]
-    for exponent in range(10):
-        ticks += [scale * 10**exponent, -scale * 10**exponent]
-    # 0 and the first decade lie close together: skip ±λ₀
-    ticks = sorted(t for t in ticks if x[0] <= t <= x[-1] and abs(t) != scale)
+    # 0 and the first decade lie close together: without ±λ₀
+    decades = [scale * 10**exponent for exponent in range(1, 10)]
+    ticks = sorted({0.0, *decades, *(-t for t in decades)})
+    ticks = [tick for tick in ticks if x[0] <= tick <= x[-1]]
     ax.xaxis.set_major_locator(ticker.FixedLocator(ticks))
     ax.xaxis.set_minor_locator(ticker.NullLocator())
     ax.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: _power(value)))

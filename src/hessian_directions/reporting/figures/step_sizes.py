@@ -31,15 +31,12 @@ Softplus of growing sharpness in place of ReLU, an independent witness.""",
 def draw(studies: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure:
     """Second differences against ε; for ReLU networks also exact curvatures with Softplus instead.
 
-    Means over directions are divided by the mean of the exact v'Hv, so that 1 is right and networks
-    can be compared. Thin: single directions, on the most images. Bars: standard error of the
-    difference from the exact values, direction by direction. Curves may leave the frame.
+    Single directions are drawn on the most images. Curves may leave the frame.
 
     Args:
         studies: Per network, difference (n_images, step, direction) and exact (n_images,
             direction), coordinate step in units of the Gaussian directions; for ReLU networks
             softplus (sharpness, direction), along the same directions on the most images.
-        labels: Printed names of the networks.
     """
     panels = [(name, "step") for name in studies]
     panels += [(name, "sharpness") for name in studies if "softplus" in studies[name]]

@@ -35,7 +35,6 @@ def draw(surfaces: Mapping[str, Mapping[str, xr.Dataset]], labels: Mapping[str, 
     Args:
         surfaces: Per network, by "{plane}_train": loss (alpha, beta) with attributes length_alpha
             and length_beta.
-        labels: Printed names of the networks.
     """
     shown = [
         (labels.get(name, name), panel)

@@ -33,13 +33,11 @@ def draw(
 ) -> Figure:
     """Running mean ± standard error of every estimator, one panel a subject.
 
-    The black line is the reference (grey: ± its standard error); the range drawn is that of the
-    estimates after the first few samples.
+    The range drawn is that of the estimates after the first few samples.
 
     Args:
         traces: Per network, samples (estimator, sample) padded with NaN, reference,
             reference_standard_error.
-        labels: Printed names of the networks.
         synthetic: The same with a dimension `saddle` in front; its saddles come first.
     """
     subjects = split_saddles(synthetic) | {labels.get(n, n): traces[n] for n in traces}

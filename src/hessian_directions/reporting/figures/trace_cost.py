@@ -34,17 +34,15 @@ def draw(
 ) -> Figure:
     """Relative root-mean-square error against passes (first) and, where known, against seconds.
 
-    Samples are averaged in disjoint blocks of 1, 2, 4, …; a point is the root of the mean square of
-    (block mean − reference)/|reference| over at least four blocks, so a bias shows as a line that
-    does not fall. The cost of a block is its samples' and, once, that of the preparation: deflated
-    estimators multiply their directions first, which is what they spend beyond Hutchinson's
-    estimator on as many samples. Finding eigenvectors is not charged: others need them, too. Where
-    the reference is zero the error is absolute. Dotted: the reference's own standard error.
+    A point is the root of the mean square of (block mean − reference)/|reference| over at least
+    four disjoint blocks; where the reference is zero the error is absolute. The cost of a block is
+    its samples' and, once, that of the preparation: deflated estimators multiply their directions
+    first, which is what they spend beyond Hutchinson's estimator on as many samples. Finding
+    eigenvectors is not charged: others need them, too.
 
     Args:
         traces: Per network, samples (estimator, sample), n_samples and passes (estimator),
             reference, reference_standard_error.
-        labels: Printed names of the networks.
         seconds: Per network, a record with the seconds that each estimator took for all its
             samples.
     """

@@ -38,7 +38,6 @@ def animate(
 
     Args:
         histories: Per network, train_loss and maybe test_loss (epoch).
-        labels: Printed names of the networks.
         path: The GIF to write, under 1 MB for 40 frames.
         n_frames: Number of pictures.
     """

@@ -40,14 +40,10 @@ distance from the end that the projection P does not show, smallest and largest 
 def draw(trajectories: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure:
     """Loss, ‖∇L‖, extreme eigenvalues and trace against epoch, and the path, for each network.
 
-    The plane is that of the final weights' Hessian directions; the path is projected on it, the
-    contours show the loss in the plane itself. Bands: residuals and standard error.
-
     Args:
         trajectories: Per network, loss, test_loss, gradient_norm, largest, smallest with
             _residual, trace with _standard_error, alpha, beta, off_plane (epoch), and
             loss_surface (alpha_grid, beta_grid).
-        labels: Printed names of the networks.
     """
     drawing.require(trajectories)
     figure = Figure(figsize=(DOUBLE, 3.5 * len(trajectories)), layout="constrained")

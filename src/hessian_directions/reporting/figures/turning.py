@@ -36,7 +36,6 @@ def draw(planes: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure:
     Args:
         planes: Per network, loss (angle, alpha, beta) with alpha and beta in half-widths, and
             half_width (angle, axis).
-        labels: Printed names of the networks.
     """
     drawing.require(planes)
     columns = max(len(shown(one.sizes["angle"])) for one in planes.values())

@@ -27,8 +27,6 @@ bands: 95 % intervals.""",
 def draw(saddles: xr.Dataset) -> Figure:
     """(a) P(κ₋ < 0 < κ₊) against r = t/f; (b) chance of a negative direction against d.
 
-    Line in (a): exp(−r²/4)/√2. Vertical lines in (b): d* = max Σ λ_i x/(1 + λ_i x), and r²/4.
-
     Args:
         saddles: visibility_sampled, _low, _high, trace, frobenius_norm (saddle); negative_seen,
             _low, _high (dimension_saddle, dimension), critical_dimension, quarter_r_squared.
@@ -58,14 +56,8 @@ def draw(saddles: xr.Dataset) -> Figure:
         saddle = saddles.sel(dimension_saddle=n_positive)
         colour = colours[index % len(colours)]
         right.plot(dimension, saddle["negative_seen"], color=colour)
-        right.fill_between(
-            dimension,
-            saddle["negative_seen_low"],
-            saddle["negative_seen_high"],
-            color=colour,
-            alpha=0.25,
-            linewidth=0,
-        )
+        ends = saddle["negative_seen_low"], saddle["negative_seen_high"]
+        right.fill_between(dimension, *ends, color=colour, alpha=0.25, lw=0)
         for value, style in (
             (float(saddle["critical_dimension"]), (0, (4, 2))),
             (float(saddle["quarter_r_squared"]), (0, (1, 1.5))),

@@ -42,7 +42,6 @@ def draw(projections: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Fi
     Args:
         projections: Per network, projected_hessian (sample, row, column), trace, frobenius_norm, r,
             and, where it was predicted, spectrum_quantile (level).
-        labels: Printed names of the networks.
     """
     drawing.require(projections)
     figure, axes = drawing.panel_grid(len(projections), 4, 2.0)
@@ -75,16 +74,9 @@ def draw_shares(ax: Axes, dataset: xr.Dataset) -> None:
     lowest = float(dataset["level"][0]) if predicted else 0.5 / n
     # From each sample to the next the share is that of the samples so far.
     steps = np.concatenate([x[:1], smallest, [max(x[-1], smallest[-1])]])
-    bounds = np.array([wilson(min(k, n), n) for k in range(n + 2)])
-    ax.fill_between(
-        steps,
-        np.maximum(bounds[:, 0], lowest),
-        bounds[:, 1],
-        step="post",
-        color=VERMILION,
-        alpha=0.25,
-        linewidth=0,
-    )
+    bounds_low, bounds_high = np.transpose([wilson(min(k, n), n) for k in range(n + 2)])
+    ends = np.maximum(bounds_low, lowest), bounds_high
+    ax.fill_between(steps, *ends, step="post", color=VERMILION, alpha=0.25, lw=0)
     ax.step(smallest, np.arange(1, n + 1) / n, where="post", color=VERMILION)
     if predicted:
         ax.plot(dataset["spectrum_quantile"], dataset["level"], color=BLUE)
