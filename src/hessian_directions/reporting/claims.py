@@ -331,8 +331,8 @@ def _shares(n: int, probability: float) -> False_:
 
 
 def _relative_bias(
-    estimator: str, reference: str, activation: str | None
-) -> Callable[[Evidence, Rule], Iterator[Row]]:
+    statistic: str, estimator: str, reference: str, activation: str | None
+) -> Declared:
     """Mean difference of two estimators on the same directions, over |t|.
 
     Of subjects with this activation only, where one is given.
@@ -355,7 +355,7 @@ def _relative_bias(
                 _around(values - exact, 2 * rule["threshold"] * abs(t), found),
             )
 
-    return rows
+    return Declared(statistic, "inside", rows, "the bias is twice the threshold")
 
 
 def _relative_mean(t: float, error: float, differences: np.ndarray) -> IntervalAt:
@@ -601,35 +601,26 @@ RULES: dict[str, dict[str, Declared]] = {
         ),
     },
     "C4a": {
-        "directional": Declared(
-            "mean(second derivative − v'Hv)/|t|",
-            "inside",
-            _relative_bias("directional", "hutchinson", None),
-            "the bias is twice the threshold",
+        "directional": _relative_bias(
+            "mean(second derivative − v'Hv)/|t|", "directional", "hutchinson", None
         ),
     },
     "C4b": {
-        "smooth": Declared(
-            "mean(difference − v'Hv)/|t|",
-            "inside",
-            _relative_bias("finite_difference", "directional", "smooth"),
-            "the bias is twice the threshold",
+        "smooth": _relative_bias(
+            "mean(difference − v'Hv)/|t|", "finite_difference", "directional", "smooth"
         ),
     },
     "C4c": {
-        "relu": Declared(
-            "mean(difference − v'Hv)/|t|",
-            "inside",
-            _relative_bias("finite_difference", "directional", "relu"),
-            "the bias is twice the threshold",
+        "relu": _relative_bias(
+            "mean(difference − v'Hv)/|t|", "finite_difference", "directional", "relu"
         ),
     },
     "C4d": {
-        "corrected": Declared(
+        "corrected": _relative_bias(
             "mean(corrected difference − v'Hv)/|t|",
-            "inside",
-            _relative_bias("finite_difference_corrected", "directional", "relu"),
-            "the bias is twice the threshold",
+            "finite_difference_corrected",
+            "directional",
+            "relu",
         ),
     },
     "C5": {

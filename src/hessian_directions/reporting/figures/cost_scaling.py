@@ -55,8 +55,7 @@ def draw(passes: Mapping[str, Mapping[str, Any]]) -> Figure:
         seconds = largest["seconds"][kind]
         _law(right, index, label, "n", [int(n) for n in seconds], list(seconds.values()))
     for ax in (left, right):
-        drawing.log_axis(ax, "x")
-        drawing.log_axis(ax, "y")
+        drawing.log_axis(ax, "xy")
         low, high = ax.get_ylim()
         ax.set_ylim(low, high * (high / low) ** 0.35)  # room for the legend
         ax.legend(loc="upper left", ncols=2)

@@ -87,8 +87,7 @@ def draw(saddles: xr.Dataset, points: xr.Dataset) -> Figure:
     shares = (saddle["visibility_sampled"] / saddle["visibility_formula"]).values
     shares = shares[shares > 0]
     right.set_ylim(np.min(shares / 3, initial=1e-3), np.max(3 * shares, initial=3.0))
-    drawing.log_axis(right, "x")
-    drawing.log_axis(right, "y")
+    drawing.log_axis(right, "xy")
     right.set_xlabel(r"$|r|^3\,|\sum\lambda^3|\,/\,\|H\|_F^3$")
     right.set_ylabel("visibility / Gaussian limit")
     handles.append(drawing.line_handle("Gaussian limit; in (c) the next order", color="black"))

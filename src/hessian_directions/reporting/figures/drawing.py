@@ -201,17 +201,18 @@ def errors(centre: Any, low: Any, high: Any) -> Array:
 
 
 def log_axis(ax: Axes, which: str) -> None:
-    """Make the x or y axis logarithmic; call it when the data are drawn.
+    """Make the axes named, x, y or xy, logarithmic; call it when the data are drawn.
 
     Decades alone are labelled; where fewer than two are in view, also 2 and 5 times them.
     """
-    ax.set(**{f"{which}scale": "log"})
-    axis = ax.xaxis if which == "x" else ax.yaxis
-    low, high = sorted(axis.get_view_interval())
-    decades = np.floor(np.log10(high)) - np.ceil(np.log10(low)) + 1
-    axis.set_major_locator(ticker.LogLocator(subs=(1.0,) if decades >= 2 else (1.0, 2.0, 5.0)))
-    axis.set_major_formatter(every_tick())
-    axis.set_minor_formatter(ticker.NullFormatter())
+    for name in which:
+        ax.set(**{f"{name}scale": "log"})
+        axis = ax.xaxis if name == "x" else ax.yaxis
+        low, high = sorted(axis.get_view_interval())
+        decades = np.floor(np.log10(high)) - np.ceil(np.log10(low)) + 1
+        axis.set_major_locator(ticker.LogLocator(subs=(1.0,) if decades >= 2 else (1.0, 2.0, 5.0)))
+        axis.set_major_formatter(every_tick())
+        axis.set_minor_formatter(ticker.NullFormatter())
 
 
 def every_tick() -> ticker.Formatter:

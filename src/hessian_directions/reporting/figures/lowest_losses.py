@@ -88,8 +88,7 @@ def draw_falls(ax: Axes, dataset: xr.Dataset) -> None:
     ends = np.clip([low, high], floor, None)
     ax.fill_between(radius, *ends, color=GREY, alpha=0.2, lw=0)
     ax.set_ylim(floor, top)
-    drawing.log_axis(ax, "x")
-    drawing.log_axis(ax, "y")
+    drawing.log_axis(ax, "xy")
     ax.set_xlabel(r"radius $\rho$")
 
 

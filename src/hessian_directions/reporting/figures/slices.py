@@ -111,37 +111,47 @@ def draw(
     columns = list(dict.fromkeys(key for row in rows.values() for key in _ordered(row)))
     width = DOUBLE if len(rows) < 3 else TALL
     side = (width - 1.2) / max(len(columns), 3) - 0.42  # what labels and the colour bar leave
-    figure = Figure(figsize=(width, 0.65 + (side + 0.4) * len(rows)), layout="compressed")
-    grid = figure.subplots(len(rows), len(columns), squeeze=False)
+    names = []
+    for name, split in rows:
+        lines = [drawing.two_lines(labels.get(name, name))] if len(surfaces) > 1 else []
+        names.append("\n".join(lines + ([SPLITS[split]] if len(splits) > 1 else [])))
+    grid = [[row.get(key) for key in columns] for row in rows.values()]
+    return draw_rows((width, 0.65 + (side + 0.4) * len(rows)), grid, names)
+
+
+def draw_rows(
+    size: tuple[float, float], rows: Sequence[Sequence[Panel | None]], names: Sequence[str]
+) -> Figure:
+    """Rows of panels, with the colour bar and the legend of all of them.
+
+    Args:
+        size: Width of the figure, and its height as guessed from the panels [in].
+        rows: As many in each row; the place of None stays empty.
+        names: Of the rows; may be empty.
+    """
+    figure = Figure(figsize=size, layout="compressed")
+    grid = figure.subplots(len(rows), len(rows[0]), squeeze=False)
     drawn, titles = [], []
-    for axes, ((name, split), row) in zip(grid, rows.items(), strict=True):
-        for ax, key in zip(axes, columns, strict=True):
-            if key not in row:
+    for axes, row, name in zip(grid, rows, names, strict=True):
+        y_label = "\n".join(filter(None, [name, r"$\beta\,\|\delta\|$"]))
+        for ax, panel in zip(axes, row, strict=True):
+            if panel is None:
                 ax.set_axis_off()
                 continue
-            filled = draw_panel(ax, row[key])
+            filled = draw_panel(ax, panel)
+            ax.set_ylabel(y_label)
+            y_label = ""
             drawn.append(ax)
-            titles.append(row[key].title)
-        lines = [drawing.two_lines(labels.get(name, name))] if len(surfaces) > 1 else []
-        lines += [SPLITS[split]] if len(splits) > 1 else []
-        first = next(ax for ax, key in zip(axes, columns, strict=True) if key in row)
-        first.set_ylabel("\n".join([*lines, r"$\beta\,\|\delta\|$"]))
+            titles.append(panel.title)
     for ax in grid[-1]:
         ax.set_xlabel(r"$\alpha\,\|\eta\|$")
-    finish(figure, filled, drawn, titles)
-    return figure
-
-
-def finish(
-    figure: Figure, filled: ContourSet, drawn: Sequence[Axes], titles: Sequence[str]
-) -> None:
-    """Titles, colour bar and legend of panels, and the height that they leave."""
     drawing.title_panels(drawn, titles)
     colorbar(figure, filled, drawn)
     drawing.legend_below(figure, handles(), 3)
     # Labels as wide as these narrow the panels, which then need less height than was guessed.
     figure.draw_without_rendering()
     figure.set_figheight(figure.get_tightbbox().height + 0.16)
+    return figure
 
 
 def panels(slices: Mapping[str, xr.Dataset], split: str = "train") -> dict[str, Panel]:

@@ -65,8 +65,7 @@ def draw(
         own = float(dataset["reference_standard_error"]) / scale
         if own > 0:
             ax.axhline(own, color="black", linestyle=":", linewidth=0.8)
-        drawing.log_axis(ax, "x")
-        drawing.log_axis(ax, "y")
+        drawing.log_axis(ax, "xy")
         ax.set_xlabel("cost (forward passes)" if times is None else "cost (seconds)")
         absolute = reference == 0
         ax.set_ylabel("error (absolute, $t=0$)" if absolute else "relative error (r.m.s.)")

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from hessian_directions.reporting.figures import drawing
 from hessian_directions.reporting.figures.drawing import DOUBLE
-from hessian_directions.reporting.figures.slices import Panel, draw_panel, finish
+from hessian_directions.reporting.figures.slices import Panel, draw_rows
 
 FIGURES = {
     "turning": {
@@ -38,31 +38,25 @@ def draw(planes: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure:
             half_width (angle, axis).
     """
     drawing.require(planes)
-    columns = max(len(shown(one.sizes["angle"])) for one in planes.values())
-    side = (DOUBLE - 1.2) / columns - 0.35
-    size = (DOUBLE, 0.65 + (side + 0.45) * len(planes))
-    figure = Figure(figsize=size, layout="compressed")
-    grid = figure.subplots(len(planes), columns, squeeze=False)
-    drawn, titles = [], []
-    for axes, (name, turned) in zip(grid, planes.items(), strict=True):
-        for ax in axes:
-            ax.set_axis_off()
-        for ax, number in zip(axes, shown(turned.sizes["angle"])):
-            ax.set_axis_on()
-            plane = turned.isel(angle=number)
-            loss = plane["loss"].transpose("alpha", "beta")
-            change = (loss - loss.sel(alpha=0.0, beta=0.0)).values
-            alpha, beta = (
-                plane[axis].values * float(plane["half_width"].sel(axis=axis))
-                for axis in ("alpha", "beta")
-            )
-            title = f"{float(plane['angle']):.0f}°"
-            filled = draw_panel(ax, Panel(title, alpha, beta, change))
-            drawn.append(ax)
-            titles.append(title)
-        label = [drawing.two_lines(labels.get(name, name))] if len(planes) > 1 else []
-        axes[0].set_ylabel("\n".join([*label, r"$\beta\,\|\delta\|$"]))
-    for ax in grid[-1]:
-        ax.set_xlabel(r"$\alpha\,\|\eta\|$")
-    finish(figure, filled, drawn, titles)
-    return figure
+    rows = [
+        [panel(turned.isel(angle=number)) for number in shown(turned.sizes["angle"])]
+        for turned in planes.values()
+    ]
+    n_columns = max(map(len, rows))
+    side = (DOUBLE - 1.2) / n_columns - 0.35
+    names = [drawing.two_lines(labels.get(name, name)) for name in planes]
+    return draw_rows(
+        (DOUBLE, 0.65 + (side + 0.45) * len(planes)),
+        [row + [None] * (n_columns - len(row)) for row in rows],
+        names if len(planes) > 1 else [""],
+    )
+
+
+def panel(plane: xr.Dataset) -> Panel:
+    """The picture of one plane."""
+    loss = plane["loss"].transpose("alpha", "beta")
+    change = (loss - loss.sel(alpha=0.0, beta=0.0)).values
+    alpha, beta = (
+        plane[axis].values * float(plane["half_width"].sel(axis=axis)) for axis in ("alpha", "beta")
+    )
+    return Panel(f"{float(plane['angle']):.0f}°", alpha, beta, change)

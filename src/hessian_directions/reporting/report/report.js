@@ -77,14 +77,11 @@ function scene(titles, more = {}) {
     aspectmode: "manual", aspectratio: { x: 1, y: 1, z: 0.75 }, dragmode: "turntable" };
 }
 
+// A new element at the end of another one.
+const add = (host, tag, properties = {}) => Object.assign(host.appendChild(document.createElement(tag)), properties);
+
 // A div with a picture; drawing again keeps zoom and view.
-function place(host, name, label) {
-  const div = host.appendChild(document.createElement("div"));
-  div.className = `canvas ${name}`;
-  div.setAttribute("role", "img");
-  div.setAttribute("aria-label", label);
-  return div;
-}
+const place = (host, name, label) => add(host, "div", { className: `canvas ${name}`, role: "img", ariaLabel: label });
 
 // The plotting library is text until there is something to draw: it takes seconds.
 function loadLibrary() {
@@ -117,67 +114,48 @@ const line = (name, x, y, style, more = {}) =>
 
 let made = 0;
 
-function controls(host) {
-  const div = host.appendChild(document.createElement("div"));
-  div.className = "controls";
-  return div;
-}
+const controls = (host) => add(host, "div", { className: "controls" });
 
 // Buttons of which one is on: radios, so that arrow keys choose.
 function choice(host, label, options, chosen, changed) {
-  const group = host.appendChild(document.createElement("fieldset"));
-  const name = `choice${made++}`;
-  group.appendChild(document.createElement("legend")).textContent = label;
+  const group = add(host, "fieldset", { hidden: options.length < 2 }), name = `choice${made++}`;
+  add(group, "legend", { textContent: label });
   for (const [value, text] of options) {
-    const place = group.appendChild(document.createElement("label"));
-    const radio = place.appendChild(document.createElement("input"));
-    Object.assign(radio, { type: "radio", name, value, checked: value === chosen });
+    const place = add(group, "label");
+    const radio = add(place, "input", { type: "radio", name, value, checked: value === chosen });
     radio.addEventListener("change", () => changed(value));
-    place.appendChild(document.createElement("span")).textContent = text;
+    add(place, "span", { textContent: text });
   }
-  if (options.length < 2) group.hidden = true;
 }
 
 function menu(host, label, options, chosen, changed) {
-  const place = host.appendChild(document.createElement("label"));
-  place.append(label, " ");
-  const select = place.appendChild(document.createElement("select"));
+  const place = add(host, "label", { textContent: `${label} `, hidden: options.length < 2 });
+  const select = add(place, "select");
   for (const [value, text] of options) select.add(new Option(text, value, false, value === chosen));
   select.addEventListener("change", () => changed(select.value));
-  if (options.length < 2) place.hidden = true;
   return select;
 }
 
 function check(host, label, checked, changed) {
-  const place = host.appendChild(document.createElement("label"));
-  const box = place.appendChild(document.createElement("input"));
-  Object.assign(box, { type: "checkbox", checked });
+  const place = add(host, "label");
+  const box = add(place, "input", { type: "checkbox", checked });
   place.append(" ", label);
   box.addEventListener("change", () => changed(box.checked));
 }
 
 function slider(host, label, low, high, step, value, changed) {
-  const place = host.appendChild(document.createElement("label"));
-  place.className = "slider";
-  place.append(label, " ");
-  const input = place.appendChild(document.createElement("input"));
-  Object.assign(input, { type: "range", min: low, max: high, step, value });
+  const place = add(host, "label", { className: "slider", textContent: `${label} ` });
+  const input = add(place, "input", { type: "range", min: low, max: high, step, value });
   input.addEventListener("input", () => changed(Number(input.value)));
   return input;
 }
 
 function button(host, text, label, pressed) {
-  const made = host.appendChild(document.createElement("button"));
-  Object.assign(made, { type: "button", textContent: text, ariaLabel: label, title: label });
+  const made = add(host, "button", { type: "button", textContent: text, ariaLabel: label, title: label });
   made.addEventListener("click", () => pressed(made));
-  return made;
 }
 
-function readout(host) {
-  const output = host.appendChild(document.createElement("output"));
-  output.className = "readout";
-  return output;
-}
+const readout = (host, properties = {}) => add(host, "output", { className: "readout", ...properties });
 
 // Turn a surface without a pointer.
 function turnable(host, div) {
@@ -186,8 +164,7 @@ function turnable(host, div) {
     Plotly.relayout(div, { "scene.camera.eye": {
       x: eye.x * Math.cos(a) - eye.y * Math.sin(a), y: eye.x * Math.sin(a) + eye.y * Math.cos(a), z: eye.z } });
   };
-  const group = host.appendChild(document.createElement("span"));
-  group.className = "turn";
+  const group = add(host, "span", { className: "turn" });
   button(group, "⟲", "Turn the surface to the left", () => turn(-15));
   button(group, "⟳", "Turn the surface to the right", () => turn(15));
 }
@@ -202,13 +179,11 @@ const HAS_SURFACES = (() => {
 //   shown(): {x, y, rows (x, y), titles, origin, cosine, note}; rows are changes of the loss.
 function surfaceAndMap(host, shown, options = {}) {
   const bar = host.querySelector(".controls");
-  const pair = host.appendChild(document.createElement("div"));
-  pair.className = "pair";
+  const pair = add(host, "div", { className: "pair" });
   const solid = HAS_SURFACES ? place(pair, "solid", "The loss as a surface, to be turned and zoomed") : null;
   const map = place(pair, "map", "The loss as a map; arrow keys move the cross-hairs");
   map.tabIndex = 0;
-  const said = readout(host);
-  said.setAttribute("aria-live", "polite");
+  const said = readout(host, { ariaLive: "polite" });
   const state = { at: null, linear: false, listens: false };
   if (solid) {
     check(bar, "height in proportion", false, (on) => { state.linear = on; again(); });
@@ -352,9 +327,7 @@ kinds.turning = (host, data) => {
     }, 700);
   });
   check(bar, "without slopes", false, (on) => { state.even = on; again(); });
-  const says = readout(host);
-  says.setAttribute("aria-live", "polite");
-  says.classList.add("strong");
+  const says = readout(host, { className: "readout strong", ariaLive: "polite" });
   const rows = () => (state.even ? even(data.change[state.i]) : data.change[state.i]);
   const picture = surfaceAndMap(host, () => ({
     x: data.points.map((p) => p * data.half_width[state.i][0]), y: data.points.map((p) => p * data.half_width[state.i][1]),
@@ -423,9 +396,8 @@ kinds.spectrum = (host, data) => {
   const last = Math.ceil(Math.log10(Math.max(-low, high)));
   const state = { exponent: first };
   const bar = controls(host);
-  const says = document.createElement("span");
   slider(bar, "λ₀", first - 2, last, 0.25, first, (value) => { state.exponent = value; again(); });
-  bar.appendChild(says);
+  const says = add(bar, "span");
   const div = place(host, "", "Density of the eigenvalues");
   const WIDTH = 0.12; // of the Gaussians that broaden the quadrature, in units of arcsinh(λ/λ₀)
   function again() {
@@ -599,15 +571,12 @@ kinds.population = (host, data) => {
 // Numbers computed here against the archive's: where each lies in its interval, and a table.
 kinds.comparison = (host, { rows }) => {
   const state = { text: "", misses: false }, bar = controls(host);
-  const search = bar.appendChild(document.createElement("input"));
-  Object.assign(search, { type: "search", placeholder: "filter: trace, resnet8 …", ariaLabel: "Filter the numbers" });
+  const search = add(bar, "input", { type: "search", placeholder: "filter: trace, resnet8 …", ariaLabel: "Filter the numbers" });
   search.addEventListener("input", () => { state.text = search.value.toLowerCase(); again(); });
   check(bar, "misses only", false, (on) => { state.misses = on; again(); });
   const div = place(host, "low", "Where each number lies in its interval");
   const count = readout(host);
-  const wide = host.appendChild(document.createElement("div"));
-  wide.className = "wide";
-  const table = wide.appendChild(document.createElement("table"));
+  const table = add(add(host, "div", { className: "wide" }), "table");
   const MOST = 200;
   function again() {
     const c = colour();
@@ -621,18 +590,17 @@ kinds.comparison = (host, { rows }) => {
     };
     count.textContent = `${kept.length} of ${rows.length} numbers` + (kept.length > MOST ? `; the table has the first ${MOST}` : "");
     const heads = ["number", "of", "archive", "here", "allowed from", "to", "by"];
-    const cell = (tag, text) => { const made = document.createElement(tag); made.textContent = text; return made; };
-    const head = document.createElement("tr");
-    head.append(...heads.map((text) => cell("th", text)));
-    const body = kept.slice(0, MOST).map((row) => {
-      const tr = document.createElement("tr");
-      tr.className = row.agrees ? "" : "miss";
-      tr.append(...[row.quantity, row.row, number(row.published, 6), number(row.computed, 6), number(row.low, 6), number(row.high, 6), row.within].map((text) => cell("td", text)));
-      return tr;
-    });
-    table.replaceChildren(document.createElement("thead"), document.createElement("tbody"));
-    table.tHead.append(head);
-    table.tBodies[0].append(...body);
+    const write = (part, tag, texts, className = "") => {
+      const row = add(part, "tr", { className });
+      texts.forEach((textContent) => add(row, tag, { textContent }));
+    };
+    table.replaceChildren();
+    write(add(table, "thead"), "th", heads);
+    const body = add(table, "tbody");
+    for (const row of kept.slice(0, MOST)) {
+      const numbers = [row.published, row.computed, row.low, row.high].map((value) => number(value, 6));
+      write(body, "td", [row.quantity, row.row, ...numbers, row.within], row.agrees ? "" : "miss");
+    }
     return draw(div, [points("agree", true, c.smallest, "circle"), points("do not", false, c.largest, "x")], {
       xaxis: axis("number, in the order of the table", { zeroline: false }), yaxis: axis("place in its interval", { tickvals: [-1, 0, 1], ticktext: ["low end", "middle", "high end"], range: [-3.2, 3.2] }), showlegend: true,
       shapes: [-1, 1].map((y) => ({ type: "line", xref: "paper", x0: 0, x1: 1, y0: y, y1: y, line: { color: c.grey, width: 1, dash: "dash" } })) });
