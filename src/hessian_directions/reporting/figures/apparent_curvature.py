@@ -1,10 +1,8 @@
 """The mean curvature that random slices show, against the size of the picture."""
 
-from collections.abc import Mapping
 from itertools import cycle
 
 import numpy as np
-import xarray as xr
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -31,7 +29,7 @@ SHARE = 0.5
 
 
 @drawing.styled
-def draw(discs: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure:
+def draw(discs: drawing.Datasets, labels: drawing.Labels) -> Figure:
     """Apparent mean curvature over t/N, and the share of apparent saddles, against the radius.
 
     Args:

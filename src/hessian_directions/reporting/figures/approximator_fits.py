@@ -1,8 +1,5 @@
 """What the function approximators learned."""
 
-from collections.abc import Mapping
-
-import xarray as xr
 from matplotlib.figure import Figure
 
 from hessian_directions.reporting.figures import drawing
@@ -24,7 +21,7 @@ FUNCTION = r"$f(x)=\log(\sin(10x)+2)+\sin x$"
 
 
 @drawing.styled
-def draw(measurements: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure:
+def draw(measurements: drawing.Datasets, labels: drawing.Labels) -> Figure:
     """The function, the training points and the network's output, one panel a network.
 
     Args:

@@ -1,6 +1,5 @@
 """Kinds of networks side by side: the ends of the spectrum, the trace, visibility, and where it curves."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -55,11 +54,11 @@ KINDS = {
 
 @drawing.styled
 def draw(
-    scores: Mapping[str, xr.Dataset],
-    eigenpairs: Mapping[str, xr.Dataset],
-    visibility: Mapping[str, xr.Dataset],
-    localisations: Mapping[str, xr.Dataset],
-    labels: Mapping[str, str],
+    scores: drawing.Datasets,
+    eigenpairs: drawing.Datasets,
+    visibility: drawing.Datasets,
+    localisations: drawing.Datasets,
+    labels: drawing.Labels,
 ) -> Figure:
     """Dots of λ_max, |λ_min|, ‖∇L‖, t/N, r and visibility, and bars of kinds, one row a network.
 
@@ -97,7 +96,7 @@ def draw(
     return figure
 
 
-def handles(localisations: Mapping[str, xr.Dataset]) -> list[Line2D]:
+def handles(localisations: drawing.Datasets) -> list[Line2D]:
     """Legend entries of the dots and of those kinds of parameters that occur."""
     present = {str(kind) for one in localisations.values() for kind in one["kind"].values}
     square: dict[str, Any] = {"ls": "", "marker": "s", "ms": 5}

@@ -4,7 +4,7 @@ Figures are made without pyplot, so there is no global state and no display is a
 """
 
 import string
-from collections.abc import Callable, Iterable, Sequence, Sized
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -27,6 +27,8 @@ from PIL import Image
 from hessian_directions.errors import ArtifactError
 
 Array = NDArray[np.float64]
+Datasets = Mapping[str, xr.Dataset]  # by network
+Labels = Mapping[str, str]  # printed names, by network
 P = ParamSpec("P")
 T = TypeVar("T")
 

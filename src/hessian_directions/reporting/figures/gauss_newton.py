@@ -1,9 +1,6 @@
 """The Hessian, its Gauss–Newton part and the rest of every network."""
 
-from collections.abc import Mapping
-
 import numpy as np
-import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -31,7 +28,7 @@ STYLES = {
 
 
 @drawing.styled
-def draw(parts: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure:
+def draw(parts: drawing.Datasets, labels: drawing.Labels) -> Figure:
     """Eigenvalues, traces and norms of the three matrices, a row for each network.
 
     Args:

@@ -1,9 +1,6 @@
 """Both ends of the spectrum and the trace against the number of images."""
 
-from collections.abc import Mapping
-
 import numpy as np
-import xarray as xr
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
@@ -31,7 +28,7 @@ PANELS = {
 
 
 @drawing.styled
-def draw(image_counts: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure:
+def draw(image_counts: drawing.Datasets, labels: drawing.Labels) -> Figure:
     """λ_max, λ_min and t against the number of images, a row of panels for each network.
 
     Args:

@@ -1,7 +1,5 @@
 """The loss between trained networks: along lines, and in the plane through three of them."""
 
-from collections.abc import Mapping
-
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
@@ -31,7 +29,7 @@ DASHES = {"train": "-", "test": "--"}
 
 
 @drawing.styled
-def draw(interpolations: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure:
+def draw(interpolations: drawing.Datasets, labels: drawing.Labels) -> Figure:
     """Loss and accuracy along lines, and the loss in the plane where there is one.
 
     Args:
@@ -73,8 +71,7 @@ def _lines(ax: Axes, dataset: xr.Dataset, score: str) -> None:
     finite = values.values[np.isfinite(values.values)]
     if score == "loss" and finite.size and finite.min() > 0:
         ax.set_yscale("log")
-    ax.set_xlim(0, 1)
-    ax.set_xlabel(r"$x$ in $(1-x)\,\theta_a+x\,\theta_b$")
+    ax.set(xlim=(0, 1), xlabel=r"$x$ in $(1-x)\,\theta_a+x\,\theta_b$")
     ax.set_ylabel(r"loss $L$" if score == "loss" else "accuracy")
 
 
@@ -89,7 +86,7 @@ def _plane(block: SubFigure, ax: Axes, dataset: xr.Dataset) -> None:
     drawing.loss_colorbar(block, filled, [ax], r"loss $L$", aspect=22, pad=0.02)
 
 
-def _handles(interpolations: Mapping[str, xr.Dataset]) -> list[Line2D]:
+def _handles(interpolations: drawing.Datasets) -> list[Line2D]:
     used = {str(s) for dataset in interpolations.values() for s in dataset["statistics"].values}
     handles = [
         drawing.line_handle(f"statistics {name}", color=colour, lw=1.2)

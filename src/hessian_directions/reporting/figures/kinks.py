@@ -33,7 +33,7 @@ MARKERS = "osD^vP<>X"
 
 
 @drawing.styled
-def draw(studies: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure:
+def draw(studies: drawing.Datasets, labels: drawing.Labels) -> Figure:
     """Two panels a network: measured against predicted excess, and the sizes of the jumps.
 
     Networks without kinks are left out where others have some.

@@ -1,7 +1,5 @@
 """One-dimensional loss profiles along random directions and the two ends of the spectrum."""
 
-from collections.abc import Mapping
-
 import numpy as np
 import xarray as xr
 from matplotlib import ticker
@@ -34,7 +32,7 @@ STYLES = {
 
 
 @drawing.styled
-def draw(profiles: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure:
+def draw(profiles: drawing.Datasets, labels: drawing.Labels) -> Figure:
     """Loss along unit vectors against distance, with L(θ*) + gs + ½cs² of exact slope and curvature.
 
     The loss axis is logarithmic where it spans more than a factor of 30. The accuracy stands below.

@@ -1,6 +1,5 @@
 """Where the curvature lives: shares of kinds of parameters and of layers in the extreme eigenvectors."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -32,7 +31,7 @@ PARAMETERS = "0.75"
 
 
 @drawing.styled
-def draw(localisations: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure:
+def draw(localisations: drawing.Datasets, labels: drawing.Labels) -> Figure:
     """Shares of kinds (left) and of layers (right) in Σ v_i² of v_min and v_max, one row a network.
 
     Args:

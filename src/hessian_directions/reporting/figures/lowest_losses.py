@@ -1,6 +1,5 @@
 """How much lower a loss the same search finds in random planes and in the Hessian plane."""
 
-from collections.abc import Mapping
 from itertools import cycle
 from typing import Any
 
@@ -31,7 +30,7 @@ plane, a tie counting as half; band: 95 % interval, in which ties decide nothing
 
 
 @drawing.styled
-def draw(discs: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure:
+def draw(discs: drawing.Datasets, labels: drawing.Labels) -> Figure:
     """A panel for each network, and one for the shares of all of them.
 
     Args:
@@ -92,9 +91,7 @@ def draw_falls(ax: Axes, dataset: xr.Dataset) -> None:
     ax.set_xlabel(r"radius $\rho$")
 
 
-def draw_shares(
-    ax: Axes, discs: Mapping[str, xr.Dataset], labels: Mapping[str, str]
-) -> list[Line2D]:
+def draw_shares(ax: Axes, discs: drawing.Datasets, labels: drawing.Labels) -> list[Line2D]:
     """Draw the share of random planes that go as low as the Hessian plane, for all networks."""
     handles = []
     ax.axhline(0.5, color="0.6", lw=0.7, ls=":")

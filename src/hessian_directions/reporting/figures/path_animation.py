@@ -1,6 +1,6 @@
 """The path of training in the Hessian plane as an animation."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +28,8 @@ Axes: distance in parameter space.""",
 
 @drawing.styled
 def animate(
-    trajectories: Mapping[str, xr.Dataset],
-    labels: Mapping[str, str],
+    trajectories: drawing.Datasets,
+    labels: drawing.Labels,
     path: str | Path,
     n_frames: int = 40,
 ) -> None:

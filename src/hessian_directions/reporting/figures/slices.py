@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.colors import AsinhNorm
 from matplotlib.contour import ContourSet
@@ -87,8 +86,8 @@ class Panel:
 
 @drawing.styled
 def draw(
-    surfaces: Mapping[str, Mapping[str, xr.Dataset]],
-    labels: Mapping[str, str],
+    surfaces: Mapping[str, drawing.Datasets],
+    labels: drawing.Labels,
     splits: Sequence[str] = ("train",),
 ) -> Figure:
     """L − L(θ*) over slices, a row for each network and split, with the Hessian slice twice.
@@ -154,7 +153,7 @@ def draw_rows(
     return figure
 
 
-def panels(slices: Mapping[str, xr.Dataset], split: str = "train") -> dict[str, Panel]:
+def panels(slices: drawing.Datasets, split: str = "train") -> dict[str, Panel]:
     """The pictures of a network's slices by plane, and of the middle of its Hessian slice."""
     found = {}
     for plane, title in PLANES.items():

@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping
 
-import xarray as xr
 from matplotlib.figure import Figure
 
-from hessian_directions.reporting.figures import slices
+from hessian_directions.reporting.figures import drawing, slices
 
 FIGURES = {
     "slices_of_test_loss": {
@@ -21,7 +20,7 @@ the network; circle: lowest loss on the grid. Axes: distance in parameter space.
 }
 
 
-def draw(surfaces: Mapping[str, Mapping[str, xr.Dataset]], labels: Mapping[str, str]) -> Figure:
+def draw(surfaces: Mapping[str, drawing.Datasets], labels: drawing.Labels) -> Figure:
     """What `slices.draw` draws of the test loss.
 
     Args:

@@ -1,7 +1,5 @@
 """Spectral densities of the Hessian, with its extreme eigenvalues."""
 
-from collections.abc import Mapping
-
 import numpy as np
 import xarray as xr
 from matplotlib import ticker
@@ -31,9 +29,9 @@ WIDTH = 0.12
 
 @drawing.styled
 def draw(
-    spectra: Mapping[str, xr.Dataset],
-    eigenpairs: Mapping[str, xr.Dataset],
-    labels: Mapping[str, str],
+    spectra: drawing.Datasets,
+    eigenpairs: drawing.Datasets,
+    labels: drawing.Labels,
 ) -> Figure:
     """Density of eigenvalues over an axis that is linear near zero and logarithmic beyond.
 

@@ -1,7 +1,5 @@
 """Second differences of the loss against their step, and what kinks do to them."""
 
-from collections.abc import Mapping
-
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
@@ -28,7 +26,7 @@ Softplus of growing sharpness in place of ReLU, an independent witness.""",
 
 
 @drawing.styled
-def draw(studies: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure:
+def draw(studies: drawing.Datasets, labels: drawing.Labels) -> Figure:
     """Second differences against ε; for ReLU networks also exact curvatures with Softplus instead.
 
     Single directions are drawn on the most images. Curves may leave the frame.

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import xarray as xr
 from matplotlib import ticker
 from matplotlib.figure import Figure
 
@@ -29,7 +28,7 @@ space.""",
 
 
 @drawing.styled
-def draw(surfaces: Mapping[str, Mapping[str, xr.Dataset]], labels: Mapping[str, str]) -> Figure:
+def draw(surfaces: Mapping[str, drawing.Datasets], labels: drawing.Labels) -> Figure:
     """L − L(θ*) of the training data as surfaces, each with a scale of heights of its own.
 
     Args:

@@ -1,7 +1,5 @@
 """Running estimates of the trace against the number of samples."""
 
-from collections.abc import Mapping
-
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
@@ -27,8 +25,8 @@ error. On ReLU networks loss differences also see the kinks and estimate another
 
 @drawing.styled
 def draw(
-    traces: Mapping[str, xr.Dataset],
-    labels: Mapping[str, str],
+    traces: drawing.Datasets,
+    labels: drawing.Labels,
     synthetic: xr.Dataset | None = None,
 ) -> Figure:
     """Running mean ± standard error of every estimator, one panel a subject.

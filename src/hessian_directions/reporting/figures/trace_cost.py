@@ -28,8 +28,8 @@ PREPARED = ("deflated", "hutch_plus_plus")
 
 @drawing.styled
 def draw(
-    traces: Mapping[str, xr.Dataset],
-    labels: Mapping[str, str],
+    traces: drawing.Datasets,
+    labels: drawing.Labels,
     seconds: Mapping[str, Mapping[str, Any]],
 ) -> Figure:
     """Relative root-mean-square error against passes (first) and, where known, against seconds.

@@ -1,10 +1,8 @@
 """Training as an animation: the losses as they fall."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import xarray as xr
 
 from hessian_directions.reporting.figures import drawing
 from hessian_directions.reporting.figures.drawing import BLUE, ORANGE
@@ -26,8 +24,8 @@ LOSSES = {"train_loss": ("training loss", BLUE), "test_loss": ("test loss", ORAN
 
 @drawing.styled
 def animate(
-    histories: Mapping[str, xr.Dataset],
-    labels: Mapping[str, str],
+    histories: drawing.Datasets,
+    labels: drawing.Labels,
     path: str | Path,
     n_frames: int = 40,
 ) -> None:

@@ -1,7 +1,5 @@
 """Curvature along training, and the path of training in the Hessian plane."""
 
-from collections.abc import Mapping
-
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
@@ -37,7 +35,7 @@ distance from the end that the projection P does not show, smallest and largest 
 
 
 @drawing.styled
-def draw(trajectories: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure:
+def draw(trajectories: drawing.Datasets, labels: drawing.Labels) -> Figure:
     """Loss, ‖∇L‖, extreme eigenvalues and trace against epoch, and the path, for each network.
 
     Args:

@@ -1,7 +1,5 @@
 """The plane that turns from a random slice to that of λ_max and λ_min: the saddle comes out."""
 
-from collections.abc import Mapping
-
 import xarray as xr
 from matplotlib.figure import Figure
 
@@ -30,7 +28,7 @@ def shown(count: int) -> list[int]:
 
 
 @drawing.styled
-def draw(planes: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure:
+def draw(planes: drawing.Datasets, labels: drawing.Labels) -> Figure:
     """L − L(θ*) over a few of the planes of each network.
 
     Args:

@@ -42,9 +42,7 @@ def draw(saddles: xr.Dataset) -> Figure:
     span = np.linspace(r.min() - 0.4, r.max() + 0.4, 300)
     left.plot(span, visibility(span), color="black", label=r"$\mathrm{e}^{-r^2/4}/\sqrt{2}$")
     left.errorbar(r, sampled, yerr, fmt="o", color=VERMILION, label="sampled, 95 % interval")
-    left.set_xlim(span[0], span[-1])
-    left.set_ylim(-0.03, 0.9)
-    left.set_xlabel(r"$r=t/\|H\|_F$")
+    left.set(xlim=(span[0], span[-1]), ylim=(-0.03, 0.9), xlabel=r"$r=t/\|H\|_F$")
     left.set_ylabel(r"$P(\kappa_-<0<\kappa_+)$")
     left.legend(loc="upper left")
 
@@ -73,8 +71,7 @@ def draw(saddles: xr.Dataset) -> Figure:
     # as far as anything happens
     unsure = dimension[(saddles["negative_seen"] < 0.999).any("dimension_saddle").values]
     last = 1.25 * max([*marks, float(unsure.max(initial=dimension[0])), dimension[0] + 1.0])
-    right.set_xlim(0, min(last, max(dimension[-1], *marks, 1.0)))
-    right.set_ylim(-0.03, 1.03)
+    right.set(xlim=(0, min(last, max(dimension[-1], *marks, 1.0))), ylim=(-0.03, 1.03))
     right.set_xlabel(r"dimension $d$ of the random subspace")
     right.set_ylabel(r"$P$(a negative direction is seen)")
     right.legend(handles=handles, loc="lower right")

@@ -1,7 +1,5 @@
 """How often a random slice of a trained network shows its saddle."""
 
-from collections.abc import Mapping
-
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
@@ -33,7 +31,7 @@ without outliers only.""",
 
 
 @drawing.styled
-def draw(projections: Mapping[str, xr.Dataset], labels: Mapping[str, str]) -> Figure:
+def draw(projections: drawing.Datasets, labels: drawing.Labels) -> Figure:
     """Share of slices whose κ₋ lies below a value: sampled, from the spectrum, in the Gaussian limit.
 
     At zero it is the share that shows the saddle, or that shows a maximum. Axes reach down to the
