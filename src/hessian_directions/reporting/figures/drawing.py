@@ -193,7 +193,6 @@ def legend_below(figure: Figure, handles: Sequence[Any], n_columns: int) -> None
 
 
 def line_handle(label: str, **properties: Any) -> Line2D:
-    """A legend entry."""
     return Line2D([], [], label=label, **properties)
 
 

@@ -55,7 +55,6 @@ def draw(profiles: drawing.Datasets, labels: drawing.Labels) -> Figure:
 
 
 def handles() -> list[Line2D]:
-    """Legend entries of the lines."""
     lines = [drawing.line_handle(name, color=c, linewidth=w) for name, c, w in STYLES.values()]
     dashed = drawing.line_handle(
         "parabola of exact slope and curvature", color="black", lw=0.9, ls=(0, (2, 1.5))
@@ -112,7 +111,6 @@ def divided(ax: Axes) -> Axes:
 
 
 def draw_accuracy(ax: Axes, dataset: xr.Dataset) -> None:
-    """Draw the accuracy along all lines of one network."""
     for direction in dataset["direction"].values:
         kind = str(direction).split("_")[0]
         if kind in STYLES:

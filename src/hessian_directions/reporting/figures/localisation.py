@@ -53,7 +53,6 @@ def draw(localisations: drawing.Datasets, labels: drawing.Labels) -> Figure:
 
 
 def handles() -> list[Line2D]:
-    """Legend entries of the bars."""
     square: dict[str, Any] = {"ls": "", "marker": "s", "ms": 5}
     return [
         drawing.line_handle(r"of $v_{\max}$", color=LARGEST, **square),

@@ -1,7 +1,6 @@
 """How much lower a loss the same search finds in random planes and in the Hessian plane."""
 
 from itertools import cycle
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -93,7 +92,7 @@ def draw_falls(ax: Axes, dataset: xr.Dataset) -> None:
 
 def draw_shares(ax: Axes, discs: drawing.Datasets, labels: drawing.Labels) -> list[Line2D]:
     """Draw the share of random planes that go as low as the Hessian plane, for all networks."""
-    handles = []
+    handles: list[Line2D] = []
     ax.axhline(0.5, color="0.6", lw=0.7, ls=":")
     for (name, dataset), (colour, marker) in zip(discs.items(), cycle(LOOKS), strict=False):
         radius, tie = dataset["radius"].values, TIE * float(dataset["noise"])
@@ -102,9 +101,8 @@ def draw_shares(ax: Axes, discs: drawing.Datasets, labels: drawing.Labels) -> li
             [as_low(planes, loss, tie) for planes, loss in zip(lowest, hessian, strict=True)]
         )
         ax.fill_between(radius, low, high, color=colour, alpha=0.12, lw=0)
-        look: dict[str, Any] = {"color": colour, "marker": marker, "ms": 3, "lw": 1.0}
-        ax.plot(radius, shares, **look)
-        handles.append(drawing.line_handle(labels.get(name, name), **look))
+        label = labels.get(name, name)
+        handles += ax.plot(radius, shares, color=colour, marker=marker, ms=3, lw=1.0, label=label)
     ax.set_ylim(-0.03, 1.03)
     drawing.log_axis(ax, "x")
     ax.set(xlabel=r"radius $\rho$", ylabel="share of random planes")

@@ -62,14 +62,13 @@ def draw(population: xr.Dataset) -> Figure:
     worst = [str(m) for m in study["measure"].values if str(m).startswith("worst_increase")]
     figure = Figure(figsize=(SINGLE, 3.3), layout="constrained")
     ax = figure.subplots()
-    handles = []
     for family, look in ((CHANGING, {"ls": "-"}), (INVARIANT, {"ls": "--", "mfc": "none"})):
         for kind, (colour, marker) in family.items():
             name = worst[len(worst) // 2] if kind == "worst_increase" else kind
             values = study[f"rescaled_{name}"].values
             style: dict[str, Any] = {"color": colour, "marker": marker, "ms": 4, "lw": 0.9} | look
-            ax.plot(scale, values / values[itself], **style)
-            handles.append(drawing.line_handle(drawing.measure_symbol(name), **style))
+            label = drawing.measure_symbol(name)
+            ax.plot(scale, values / values[itself], label=label, **style)
     ax.axvline(1, color="0.6", linewidth=0.7, linestyle=":")
     ax.set_xlabel(r"scale $s$ of one layer ($1/s$ of the next)")
     ax.set_ylabel("measure, relative to $s = 1$")
@@ -77,6 +76,6 @@ def draw(population: xr.Dataset) -> Figure:
     ax.set_xscale("log")
     ax.set_xticks(scale, [f"{s:g}" for s in scale])
     ax.xaxis.set_minor_locator(NullLocator())
-    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+    figure.legend(loc="outside lower center", ncols=3)
     drawing.title_panels([ax])
     return figure

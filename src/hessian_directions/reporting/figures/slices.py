@@ -188,7 +188,6 @@ def _ordered(found: Mapping[str, Panel]) -> list[str]:
 
 
 def handles() -> list[Line2D]:
-    """Legend entries of the marks."""
     return [
         drawing.line_handle(
             r"network $\theta^{*}$", color="black", marker="+", ls="", ms=5, mew=1.4

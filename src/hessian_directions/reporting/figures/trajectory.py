@@ -88,7 +88,6 @@ def draw_loss(ax: Axes, epoch: Array, run: xr.Dataset) -> None:
 
 
 def draw_ends(ax: Axes, epoch: Array, run: xr.Dataset) -> None:
-    """The two ends of the spectrum."""
     ax.axhline(0, color="black", linewidth=0.5)
     for name, colour, label in (
         ("largest", LARGEST, r"$\lambda_{\max}$"),
@@ -102,7 +101,6 @@ def draw_ends(ax: Axes, epoch: Array, run: xr.Dataset) -> None:
 
 
 def draw_trace(ax: Axes, epoch: Array, run: xr.Dataset) -> None:
-    """The trace with its standard error."""
     ax.axhline(0, color="black", linewidth=0.5)
     trace, error = run["trace"], run["trace_standard_error"]
     ax.fill_between(epoch, trace - error, trace + error, color=PURPLE, alpha=0.35, lw=0)

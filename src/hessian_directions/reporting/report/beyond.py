@@ -44,7 +44,6 @@ def curves(x: str, y: str, drawn: list[dict[str, Any]], label: str = "", **more:
 
 
 def _curve(name: str, x: Any, y: Any, **look: Any) -> dict[str, Any]:
-    """One curve of such a picture."""
     return {"name": name, "x": x, "y": y, **look}
 
 

@@ -275,10 +275,10 @@ function surfaceAndMap(host, shown, options = {}) {
     hairs();
     if (!state.listens) {
       state.listens = true;
-      map.on("plotly_hover", ({ points: [point] }) => move(nearest(shown().x, point.x), nearest(shown().y, point.y)));
-      solid?.on("plotly_hover", ({ points: [point] }) => {
-        if (point.curveNumber === 0) move(nearest(shown().x, point.x), nearest(shown().y, point.y));
-      });
+      const follow = ({ points: [point] }) => move(nearest(shown().x, point.x), nearest(shown().y, point.y));
+      map.on("plotly_hover", follow);
+      // The cross-hairs are curves of their own.
+      solid?.on("plotly_hover", (event) => { if (event.points[0].curveNumber === 0) follow(event); });
     }
   }
   return again;
