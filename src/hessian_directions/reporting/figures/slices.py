@@ -132,16 +132,15 @@ def draw_rows(
     grid = figure.subplots(len(rows), len(rows[0]), squeeze=False)
     drawn, titles = [], []
     for axes, row, name in zip(grid, rows, names, strict=True):
-        y_label = "\n".join(filter(None, [name, r"$\beta\,\|\delta\|$"]))
         for ax, panel in zip(axes, row, strict=True):
             if panel is None:
                 ax.set_axis_off()
                 continue
             filled = draw_panel(ax, panel)
-            ax.set_ylabel(y_label)
-            y_label = ""
             drawn.append(ax)
             titles.append(panel.title)
+        first = next(ax for ax in axes if ax.axison)
+        first.set_ylabel("\n".join(filter(None, [name, r"$\beta\,\|\delta\|$"])))
     for ax in grid[-1]:
         ax.set_xlabel(r"$\alpha\,\|\eta\|$")
     drawing.title_panels(drawn, titles)
