@@ -123,6 +123,27 @@ def numbers(loss: Objective) -> dict[str, Tensor]:
     return found | {"samples": torch.tensor([loss.n_samples, subset.n_samples])}
 
 
+def numbers_of_padded_batches(in_memory: bool) -> dict[str, Tensor]:
+    """Of a loss over batches of different lengths, of which two processes have two each."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Tanh()).double()
+    shapes = [(3, 4, 2), (2, 3, 2), (1, 4, 2), (4, 6, 2)]
+    batches = [(torch.randn(shape), torch.randn(*shape[:2], 3)) for shape in shapes]
+    options: dict[str, Any] = {"in_memory": in_memory}
+    if dist.is_initialized():
+        first = 2 * dist.get_rank()
+        batches, options["group"] = batches[first : first + 2], dist.group.WORLD
+    loss = Objective(model, torch.nn.functional.mse_loss, batches, **options)
+    subset = loss.subset([9, 0, 5, 3, 4, 6])
+    return {
+        "value": loss.value(),
+        "gradient": loss.gradient(),
+        "product": loss.hessian() @ torch.ones_like(loss.theta),
+        "subset": subset.gradient(),
+        "subset of a subset": subset.subset([5, 1]).gradient(),
+    }
+
+
 def refusals() -> dict[str, str]:
     """What two processes are told when something is wrong in the second alone, one after another."""
     second = dist.get_rank() == 1

@@ -881,7 +881,6 @@ def test_data_that_are_none() -> None:
         ([], "no samples"),
         (3, "neither arrays nor batches"),
         ([(x, y[:3])], "do not go with"),
-        ([(x, y), (x[:, :1], y)], "do not fit together"),
     ):
         with pytest.raises((DataError, ModelError), match=match):
             Objective(model, loss, data)

@@ -36,7 +36,7 @@ from hessian_directions.autodiff.program import Program, convention
 from hessian_directions.autodiff.referee import cast
 from hessian_directions.errors import DataError, DifferentiationError, ModelError
 from hessian_directions.objectives.losses import BatchLoss, Watch
-from hessian_directions.objectives.samples import Batch, Samples
+from hessian_directions.objectives.samples import Batch, Samples, n_rows
 
 P = ParamSpec("P")
 
@@ -462,12 +462,13 @@ class Evaluation:
         """
         if self.device.type != "cpu":
             return self._batch_size
-        few, largest = self._cast(self.samples.own().take([0, -1]).batch), 1
+        batch = next(iter(self.samples.batches(2, self.ways.smallest_batch)))
+        few, largest = self._cast(tree_map(Tensor.clone, batch)), 1  # which the network may change
 
         def watch(module: nn.Module, inputs: object, output: object) -> None:
             nonlocal largest
             if isinstance(output, Tensor):
-                largest = max(largest, output.numel() // 2)
+                largest = max(largest, output.numel() // n_rows(few))
 
         handles = [m.register_forward_hook(watch) for m in self._program.module.modules()]
         # With a graph, which a network that differentiates by itself may need.
@@ -565,11 +566,6 @@ def depends_on_batches(is_sum: bool) -> ModelError:
         else "it is not a mean over samples, or the network mixes the samples of a batch"
     )
     return ModelError(f"The loss depends on how the samples are split into batches: {why}.")
-
-
-def n_rows(batch: Batch) -> int:
-    """The number of samples in a batch."""
-    return len(tree_leaves(batch)[0])
 
 
 def _refuse_coarse_parameters(model: nn.Module, dtype: torch.dtype) -> None:

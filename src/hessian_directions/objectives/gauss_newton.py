@@ -6,6 +6,7 @@ matrix is positive semidefinite where the loss is convex in the outputs; other l
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -113,10 +114,10 @@ def prove_gauss_newton(evaluation: Evaluation, precision: str) -> GaussNewtonTes
 
 
 def _by_referee(probe: Evaluation, theta: Tensor, v: Tensor) -> Tensor:
-    (batch,) = probe.samples.batches(probe.samples.count)
-    batch = cast(batch, probe.dtype, probe.device)
+    batches = list(probe.samples.batches(probe.samples.count))
+    batches = cast(batches, probe.dtype, probe.device)
     model = copied(probe.model)
-    referee = Referee(model, list(probe.shapes), probe.loss.of_original, batch)
+    referee = Referee(model, list(probe.shapes), probe.loss.of_original, batches)
     try:
         return referee.gauss_newton_product(theta, v)
     except (torch.OutOfMemoryError, MemoryError, HessianDirectionsError):
@@ -132,8 +133,7 @@ def _refuse_losses_that_are_not_convex(
 ) -> None:
     """Raise where the loss is seen to bend down as a function of the outputs at these points."""
     lowest = highest = 0.0
-    for point in points:
-        (batch,) = probe.batches()
+    for point, batch in itertools.product(points, list(probe.batches())):
         leaves = {name: p.requires_grad_() for name, p in probe.parameters_at(point).items()}
         outputs, loss = probe.outputs_and_loss(leaves, batch)
         outputs = [z.detach() for z in outputs]

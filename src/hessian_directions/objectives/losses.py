@@ -8,15 +8,16 @@ sum by adding. A loss that is none of these is found out by the self-test.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
+from operator import itemgetter
 from types import MethodType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from hessian_directions.autodiff.precision import moved, of_kind
 from hessian_directions.autodiff.program import convention, path_in_copy
@@ -37,10 +38,15 @@ class ModelLoss:
     Args:
         function: function(model, batch). The model is a copy at the parameters in question; a batch
             is what the data give, as tensors on the model's device, real numbers in its precision.
+        batch_is_sample: A batch of the data is one sample, a graph for instance, whose arrays need
+            have nothing in common: the function is given one at a time, as it is, and the loss is
+            the mean over them, or their sum.
     """
 
-    def __init__(self, function: Callable[[Any, Any], Tensor]) -> None:
-        self.function = function
+    def __init__(
+        self, function: Callable[[Any, Any], Tensor], batch_is_sample: bool = False
+    ) -> None:
+        self.function, self.batch_is_sample = function, batch_is_sample
 
 
 class OwnMethod:
@@ -62,7 +68,7 @@ class OwnMethod:
 def with_own_methods(loss: Any, model: nn.Module, owned: set[int]) -> Any:
     """A loss whose methods of the network's parts that are `owned` are those of the copy."""
     if isinstance(loss, ModelLoss):
-        return ModelLoss(with_own_methods(loss.function, model, owned))
+        return ModelLoss(with_own_methods(loss.function, model, owned), loss.batch_is_sample)
     if isinstance(loss, partial):
         function = with_own_methods(loss.func, model, owned)
         return partial(function, *loss.args, **loss.keywords)
@@ -108,6 +114,7 @@ class BatchLoss:
     Attributes:
         original: The loss as it was given; of a `ModelLoss` its function.
         takes_model: Whether it is one of network and batch, not of outputs and targets.
+        batch_is_sample: Whether it takes one sample at a time.
         is_known: Whether it is one of PyTorch's, of which it is known what its mean is over.
         total: Whether it is a sum over samples, not a mean.
 
@@ -116,9 +123,9 @@ class BatchLoss:
     """
 
     def __init__(self, loss: Loss | ModelLoss) -> None:
-        self.takes_model = isinstance(loss, ModelLoss)
+        self.takes_model, self.batch_is_sample = isinstance(loss, ModelLoss), False
         if isinstance(loss, ModelLoss):
-            loss = loss.function
+            self.batch_is_sample, loss = loss.batch_is_sample, loss.function
         self.original = _copied(loss, None, None)
         kind, options = _kind_and_options(self.original)
         self.is_known = kind is mean_squared_error or (
@@ -163,12 +170,31 @@ class BatchLoss:
         """
         return self._bound(self.differentiable, model)
 
-    def of_original(self, model: nn.Module) -> Callable[..., Tensor]:
-        """The loss of a batch for this network, as it was given."""
-        return self._bound(self.original, model)
+    def of_original(self, model: nn.Module) -> Callable[[Sequence[Any]], Tensor]:
+        """The loss of all samples of some batches for this network, as it was given."""
+        of_batch = self._bound(self.original, model)
+
+        def of_batches(batches: Sequence[Any]) -> Tensor:
+            if len(batches) == 1:
+                return of_batch(batches[0])
+            weights = [self.weight(batch) for batch in batches]
+            whole = 1.0 if self.total else sum(weights)
+            parts = [of_batch(b) * (w / whole) for b, w in zip(batches, weights, strict=True) if w]
+            return sum(parts[1:], start=parts[0])
+
+        return of_batches
 
     def _bound(self, loss: Loss, model: nn.Module) -> Callable[..., Tensor]:
         loss = _of_copy(loss, model)
+        if self.batch_is_sample:
+
+            def of_samples(batch: Any, watch: Watch | None = None) -> Tensor:
+                n = len(tree_leaves(batch)[0])
+                parts = [loss(model, tree_map(itemgetter(i), batch)) for i in range(n)]
+                total = sum(parts[1:], start=parts[0])
+                return total if self.total else total / n
+
+            return of_samples
         if self.takes_model:
             return lambda batch, watch=None: loss(model, batch)
         call = convention(model)
@@ -190,11 +216,10 @@ class BatchLoss:
         if self._ignored is None or not isinstance(targets, Tensor) or targets.is_floating_point():
             return float(n_samples)
         valid = targets != self._ignored
-        per_sample = max(targets[0].numel(), 1)
         if self._weight is None:
-            return float(valid.sum()) / per_sample
+            return float(valid.sum())
         weight = self._weight.detach().to(targets.device, torch.float64)
-        return float(weight[targets[valid]].sum()) / per_sample
+        return float(weight[targets[valid]].sum())
 
 
 def _of_copy(loss: Any, model: nn.Module) -> Any:

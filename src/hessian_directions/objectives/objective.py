@@ -117,7 +117,9 @@ class Objective:
         data: With `targets`, the inputs, one sample per row: a tensor, a NumPy array or a list, or
             a tuple or dictionary of arrays, which become the arguments of the network's `forward`.
             Without, a DataLoader, a Dataset or any other iterable of batches (inputs, targets); of
-            batches of any form for a `ModelLoss`, or one array or dictionary of arrays.
+            batches of any form for a `ModelLoss`, or one array or dictionary of arrays. Batches may
+            have rows of different shapes (padded to their own longest sequence): samples are then
+            split and joined among those of one shape alone.
             Every batch is moved to the model's device and precision (integers stay integers).
         targets: One target per row.
         batch_size: The most samples per pass; on the CPU fewer are taken at once where that keeps

@@ -3,7 +3,9 @@
 Several processes may hold a share of them each.
 
 A batch is a tree, a tensor, or a tuple or dictionary of trees, whose tensors have a row for each
-sample: a pair (inputs, targets), or whatever a loss of the network and a batch takes.
+sample: a pair (inputs, targets), or whatever a loss of the network and a batch takes. Batches may
+differ in the shape of a row, as those do that are padded to their own longest sequence: samples are
+of one kind where their rows can be joined, and no batch has samples of several kinds.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
 
 from hessian_directions.arrays import as_tensor, memory
 from hessian_directions.errors import DataError, ModelError, first_line
@@ -27,8 +29,8 @@ from hessian_directions.objectives.processes import ALONE, Processes
 Batch = Any
 
 _DIFFERENT = (
-    "Two passes over the data bring different samples: they are augmented or chosen at random; fix "
-    "them, or keep one pass with in_memory=True."
+    "Two passes over the data bring different samples: they are augmented, padded or chosen at "
+    "random; fix them, or keep one pass with in_memory=True."
 )
 
 
@@ -44,8 +46,10 @@ class Samples(Protocol):
     processes: Processes = ALONE
 
     def batches(self, size: int, smallest: int = 1) -> Iterator[Batch]:
-        """All that this process holds, at most `size` of them at once and, where possible, at least
-        `smallest`.
+        """All that this process holds, those of one kind together.
+
+        At most `size` at once and, where possible, at least `smallest`, for which there may be
+        fewer than `smallest` more.
         """
         ...
 
@@ -61,6 +65,10 @@ class Samples(Protocol):
         """One integer a sample where targets have one, else None."""
         ...
 
+    def kinds(self) -> Tensor:
+        """One integer a sample; samples with the same one can be joined to a batch."""
+        ...
+
     def subset(self, indices: Sequence[int]) -> Samples:
         """As `take`, but held by the same processes."""
         return self.take(indices)
@@ -71,51 +79,74 @@ class Samples(Protocol):
 
 
 class InMemory(Samples):
-    """A batch of all samples; it stays where it is."""
+    """Samples that stay where they are, those of each kind as one piece.
 
-    def __init__(self, batch: Batch) -> None:
-        self.batch, self.count = batch, _count(batch)
+    Args:
+        batches: All of them.
+        indices: Of the samples of each batch; when None in their order, one batch after the other.
+
+    Attributes:
+        pieces: A batch of each kind.
+        indices: Of the samples of each piece.
+    """
+
+    def __init__(self, batches: Sequence[Batch], indices: Sequence[Tensor] | None = None) -> None:
+        counts = [n_rows(batch) for batch in batches]
+        self.count = sum(counts)
+        if indices is None:
+            indices = torch.arange(self.count).split(counts)
+        alike: dict[int, list[int]] = {}
+        for i, batch in enumerate(batches):
+            alike.setdefault(_kind(batch), []).append(i)
+        self.pieces = [_joined([batches[i] for i in group]) for group in alike.values()]
+        self.indices = [torch.cat([indices[i] for i in group]) for group in alike.values()]
+        self._kinds = list(alike)
+        # Where each sample lies among the rows of all pieces, laid end to end.
+        self._places = torch.cat(self.indices).argsort()
         self._versions = self._present_versions()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> InMemory:
         """What is copied was changed by nobody yet."""
         self._refuse_changes()
-        return InMemory(copy.deepcopy(self.batch, memo))
+        return InMemory(copy.deepcopy(self.pieces, memo), self.indices)
 
     def batches(self, size: int, smallest: int = 1) -> Iterator[Batch]:
         self._refuse_changes()
-        start = 0
-        while start < self.count:
-            left = self.count - start
-            # Rather a little less in the last batch but one than too little in the last.
-            short = smallest - (left - size) if 0 < left - size < smallest < size else 0
-            yield self._rows(slice(start, start + size - short))
-            start += size - short
+        for piece in self.pieces:
+            yield from _split(piece, size, smallest)
 
     def take(self, indices: Sequence[int]) -> InMemory:
         self._refuse_changes()
         chosen = torch.as_tensor(indices, dtype=torch.long)
         _refuse_strangers(chosen.tolist(), self.count)
-        return InMemory(self._rows(chosen))
+        places, first = self._places[chosen], 0
+        batches, found = [], []
+        for piece, held in zip(self.pieces, self.indices, strict=True):
+            here = ((places >= first) & (places < first + len(held))).nonzero()[:, 0]
+            if len(here):
+                batches.append(_rows(piece, places[here] - first))
+                found.append(here)
+            first += len(held)
+        return InMemory(batches, found)
 
     def weight(self, loss: BatchLoss) -> float:
-        return loss.weight(self.batch)
+        return sum(loss.weight(piece) for piece in self.pieces)
 
     def labels(self) -> Tensor | None:
-        return _labels(self.batch)
+        labels = [_labels(piece) for piece in self.pieces]
+        present = [part.cpu() for part in labels if part is not None]
+        return torch.cat(present)[self._places] if len(present) == len(labels) else None
+
+    def kinds(self) -> Tensor:
+        counts = torch.tensor([len(held) for held in self.indices])
+        return torch.tensor(self._kinds).repeat_interleave(counts)[self._places]
 
     def _present_versions(self) -> list[int]:
-        return [leaf._version for leaf in tree_leaves(self.batch)]
+        return [leaf._version for leaf in tree_leaves(self.pieces)]
 
     def _refuse_changes(self) -> None:
         if self._versions != self._present_versions():
             raise DataError("Inputs or targets were changed in place after they were handed over.")
-
-    def _rows(self, rows: slice | Tensor) -> Batch:
-        def pick(tensor: Tensor) -> Tensor:
-            return tensor[rows if isinstance(rows, slice) else rows.to(tensor.device)]
-
-        return tree_map(pick, self.batch)
 
 
 class Streamed(Samples):
@@ -126,13 +157,14 @@ class Streamed(Samples):
     """
 
     def __init__(self, source: Iterable[Any], loss: BatchLoss) -> None:
-        self._source, self._of_pairs = source, not loss.takes_model
+        self._source, self._loss = source, loss
         self.count, self._weight = 0, 0.0
-        self._checksums = array.array("Q")
+        self._checksums, self._kinds = array.array("Q"), array.array("q")
         labels: list[Tensor] | None = []
         for batch in self._read():
-            self.count += _count(batch)
+            self.count += n_rows(batch)
             self._checksums.extend(_checksums(batch))
+            self._kinds.extend([_kind(batch)] * n_rows(batch))
             self._weight += loss.weight(batch)
             of_batch = _labels(batch)
             labels = None if labels is None or of_batch is None else [*labels, of_batch.cpu()]
@@ -142,10 +174,25 @@ class Streamed(Samples):
         self._labels = None if labels is None else torch.cat(labels)
 
     def batches(self, size: int, smallest: int = 1) -> Iterator[Batch]:
-        total = 0
+        size, total = max(size, smallest), 0
+        # What is too little for a batch of its own waits for the samples that come next.
+        waiting: list[Batch] = []
         for batch in self._read():
             total += sum(_checksums(batch))
-            yield from InMemory(batch).batches(size, smallest)
+            if waiting and _kind(waiting[0]) != _kind(batch):
+                yield from _split(_joined(waiting), size, smallest)
+                waiting = []
+            left = sum(map(n_rows, waiting)) + n_rows(batch)
+            if left < size + smallest:
+                waiting.append(tree_map(torch.clone, batch))  # its memory may be filled again
+                continue
+            rows, start = _joined([*waiting, batch]), 0
+            while left >= size + smallest:
+                yield _rows(rows, slice(start, start + size))
+                start, left = start + size, left - size
+            waiting = [tree_map(torch.clone, _rows(rows, slice(start, None)))]
+        if waiting:
+            yield from _split(_joined(waiting), size, smallest)
         if total != self._sum:
             raise DataError(_DIFFERENT)
 
@@ -155,14 +202,13 @@ class Streamed(Samples):
         wanted = [self._checksums[i] for i in chosen]
         missing, found = set(wanted), {}
         for batch in self._read():
-            here = InMemory(batch)
             for i, checksum in enumerate(_checksums(batch)):
                 if checksum in missing:
                     missing.remove(checksum)
-                    found[checksum] = next(here.take([i]).batches(1))
+                    found[checksum] = _rows(batch, torch.tensor([i]))
         if missing:
             raise DataError(_DIFFERENT)
-        return InMemory(_joined([found[checksum] for checksum in wanted]))
+        return InMemory([found[checksum] for checksum in wanted])
 
     def weight(self, loss: BatchLoss) -> float:
         return self._weight  # of the loss that the first pass was made for
@@ -170,8 +216,11 @@ class Streamed(Samples):
     def labels(self) -> Tensor | None:
         return self._labels
 
+    def kinds(self) -> Tensor:
+        return torch.tensor(self._kinds)
+
     def _read(self) -> Iterator[Batch]:
-        return (_read(batch, self._of_pairs) for batch in self._source)
+        return (_read(batch, self._loss) for batch in self._source)
 
 
 class Distributed(Samples):
@@ -186,11 +235,12 @@ class Distributed(Samples):
     def __init__(self, own: Samples, processes: Processes, loss: BatchLoss) -> None:
         self._own, self.processes, self._loss = own, processes, loss
         labels = own.labels()
-        told = (own.count, own.weight(loss), labels)
-        counts, weights, of_all = zip(*processes.gathered(told), strict=True)
+        told = (own.count, own.weight(loss), labels, own.kinds())
+        counts, weights, of_all, kinds = zip(*processes.gathered(told), strict=True)
         self.count, self._weight = sum(counts), sum(weights)
         self._first = sum(counts[: processes.rank])
         self._labels = None if any(part is None for part in of_all) else torch.cat(of_all)
+        self._kinds = torch.cat(kinds)
 
     def batches(self, size: int, smallest: int = 1) -> Iterator[Batch]:
         """Those of this process."""
@@ -203,17 +253,22 @@ class Distributed(Samples):
             _refuse_strangers(chosen.tolist(), self.count)
             places = chosen % self.count - self._first
             here = ((places >= 0) & (places < self._own.count)).nonzero()[:, 0]
-            mine = self._own.take(places[here].tolist()).batch if len(here) else None
-        found = self.processes.gathered((here, mine))
-        order = torch.cat([positions for positions, _ in found]).argsort()
-        batch = _joined([part for _, part in found if part is not None])
-        return InMemory(tree_map(lambda leaf: leaf[order], batch))
+            mine: list[tuple[Batch, Tensor]] = []
+            if len(here):
+                taken = self._own.take(places[here].tolist())
+                mine = [(p, here[i]) for p, i in zip(taken.pieces, taken.indices, strict=True)]
+        found = [part for parts in self.processes.gathered(mine) for part in parts]
+        together = InMemory([piece for piece, _ in found], [rows for _, rows in found])
+        return together.take(range(len(chosen)))  # not one process after the other
 
     def subset(self, indices: Sequence[int]) -> Samples:
-        """Shared out anew; held by every process where there are fewer of them than processes."""
+        """Shared out anew; held by every process where there are few of them.
+
+        A process needs two at least, since networks that squeeze their outputs take no less.
+        """
         taken = self.take(indices)
         rank, count = self.processes.rank, self.processes.count
-        if taken.count < count:
+        if taken.count < 2 * count:
             return taken
         share = range(taken.count * rank // count, taken.count * (rank + 1) // count)
         return Distributed(taken.take(share), self.processes, self._loss)
@@ -223,6 +278,9 @@ class Distributed(Samples):
 
     def labels(self) -> Tensor | None:
         return self._labels
+
+    def kinds(self) -> Tensor:
+        return self._kinds
 
     def own(self) -> Samples:
         return self._own
@@ -248,11 +306,10 @@ def collect(
         DataError: There are no samples, or a batch is no pair.
         ModelError: Inputs and targets differ in number.
     """
-    of_pairs = not loss.takes_model
     if targets is not None:
-        return InMemory((_tensors(data), _long(_tensors(targets))))
+        return InMemory([_with_rows((_tensors(data), _long(_tensors(targets))), loss)])
     if loss.takes_model and isinstance(data, Tensor | np.ndarray | Mapping):
-        return InMemory(_tensors(data))
+        return InMemory([_with_rows(_tensors(data), loss)])
     if isinstance(data, Tensor | np.ndarray):
         raise DataError("The inputs come without targets.")
     if isinstance(data, torch.utils.data.Dataset):
@@ -267,7 +324,7 @@ def collect(
     kept, size, limit = [], 0, (memory() // 2 if once else memory() // 4)
     for batch in data:
         # A copy, unless they are there all at once: a loader may fill the same memory again.
-        read = _read(batch, of_pairs)
+        read = _read(batch, loss)
         kept.append(read if isinstance(data, list | tuple) else tree_map(torch.clone, read))
         size += sum(leaf.numel() * leaf.element_size() for leaf in tree_leaves(kept[-1]))
         if size > limit and once:
@@ -279,7 +336,7 @@ def collect(
             return Streamed(data, loss)
     if not kept:
         raise DataError("The data hold no samples.")
-    return InMemory(_joined(kept))
+    return InMemory(kept)
 
 
 class _OfDataset:
@@ -301,7 +358,8 @@ def representatives(samples: Samples, count: int = 12) -> list[int]:
     """Indices of few samples that represent all: of every class, ignored ones too, where possible.
 
     Of more than `count` labels the first, the last and others between are taken; where there are
-    fewer, samples from all over the data are added.
+    fewer, samples from all over the data are added. Of every kind that is taken there are four,
+    where the data have them: fewer do not tell whether a network mixes the samples of a batch.
     """
     labels = samples.labels()
     chosen: list[int] = []
@@ -310,19 +368,75 @@ def representatives(samples: Samples, count: int = 12) -> list[int]:
         picked = values[torch.linspace(0, len(values) - 1, min(len(values), count)).long()]
         chosen = [int((labels == value).nonzero()[0]) for value in picked]
     spread = torch.linspace(0, samples.count - 1, min(samples.count, count)).long().tolist()
-    return [*chosen, *(i for i in spread if i not in chosen)][:count]
+    chosen = [*chosen, *(i for i in spread if i not in chosen)][:count]
+    kinds, alike = samples.kinds(), dict[int, list[int]]()
+    for i in chosen:
+        alike.setdefault(int(kinds[i]), []).append(i)
+    several: list[int] = []
+    for kind, group in alike.items():
+        others = [i for i in (kinds == kind).nonzero()[:, 0].tolist() if i not in group]
+        whole = [*group, *others[: max(0, 4 - len(group))]]
+        if len(several) + len(whole) <= count:
+            several += whole
+    return several
 
 
-def _count(batch: Batch) -> int:
-    parts = batch if _is_pair(batch) else (batch,)
+def n_rows(batch: Batch) -> int:
+    """The number of samples in a batch."""
+    return len(tree_leaves(batch)[0])
+
+
+def _rows(batch: Batch, rows: slice | Tensor) -> Batch:
+    def pick(tensor: Tensor) -> Tensor:
+        return tensor[rows if isinstance(rows, slice) else rows.to(tensor.device)]
+
+    return tree_map(pick, batch)
+
+
+def _split(batch: Batch, size: int, smallest: int) -> Iterator[Batch]:
+    """Parts of a batch, as `Samples.batches` has them."""
+    size, start, left = max(size, smallest), 0, n_rows(batch)
+    while left:
+        n = min(size, left)
+        if 0 < left - n < smallest:
+            # Rather a little less in the last part but one than too little in the last; where that
+            # would then have too little, a little more.
+            n = left - smallest if left >= 2 * smallest else left
+        yield _rows(batch, slice(start, start + n))
+        start, left = start + n, left - n
+
+
+def _kind(batch: Batch) -> int:
+    """A number that batches share, in all processes, that fit together: 64 bits, signed."""
+    leaves, structure = tree_flatten(batch)
+    kind = repr((structure, [(leaf.dtype, leaf.shape[1:]) for leaf in leaves]))
+    digest = hashlib.blake2b(kind.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True)
+
+
+def _with_rows(batch: Batch, loss: BatchLoss) -> Batch:
+    """The batch, whose tensors have a row for each sample; one row where it is a sample itself.
+
+    Raises:
+        ModelError: They have not as many rows each, or none.
+    """
+    if loss.batch_is_sample:
+        batch = tree_map(lambda leaf: leaf[None], batch)
+    parts = (batch,) if loss.takes_model else batch
     counts = [{len(leaf) if leaf.ndim else -1 for leaf in tree_leaves(part)} for part in parts]
     together = set.union(*counts)
-    if len(together) != 1 or together & {0, -1}:
-        several = [" and ".join(map(str, sorted(count))) or "no" for count in counts]
-        if len(several) == 1:
-            raise ModelError(f"The arrays of a batch have {several[0]} rows.")
-        raise ModelError(f"{several[0]} inputs do not go with {several[1]} targets.")
-    return together.pop()
+    if len(together) == 1 and not together & {0, -1}:
+        return batch
+    several = [
+        " and ".join(str(n) if n > 0 else "no" for n in sorted(count)) or "no" for count in counts
+    ]
+    if loss.takes_model:
+        raise ModelError(
+            f"The arrays of a batch have {several[0]} rows, but need one for each sample: a batch "
+            "that is one sample, as a graph is, is handed over as such by "
+            "ModelLoss(..., batch_is_sample=True)."
+        )
+    raise ModelError(f"{several[0]} inputs do not go with {several[1]} targets.")
 
 
 def _is_pair(batch: Batch) -> bool:
@@ -335,20 +449,23 @@ def _labels(batch: Batch) -> Tensor | None:
     leaves = tree_leaves(targets)
     if len(leaves) != 1 or leaves[0].is_floating_point() or leaves[0].is_complex():
         return None
-    return leaves[0].flatten(1).amin(1) if leaves[0].ndim > 1 else leaves[0]
+    if not leaves[0].numel():  # empty sequences
+        return None
+    labels = leaves[0].long()
+    return labels.flatten(1).amin(1) if labels.ndim > 1 else labels
 
 
-def _read(batch: Any, as_pair: bool) -> Batch:
+def _read(batch: Any, loss: BatchLoss) -> Batch:
     """A batch as it comes from a loader, where lists are what collation makes of tuples."""
-    if not as_pair:
-        return _tensors(batch, lists_are_tuples=True)
+    if loss.takes_model:
+        return _with_rows(_tensors(batch, lists_are_tuples=True), loss)
     if not isinstance(batch, tuple | list) or len(batch) != 2:
         raise DataError(
             f"A batch is a {type(batch).__name__}, but a pair (inputs, targets) is needed, or a "
             "loss of network and batch (ModelLoss)."
         )
     inputs, targets = (_tensors(part, lists_are_tuples=True) for part in batch)
-    return inputs, _long(targets)
+    return _with_rows((inputs, _long(targets)), loss)
 
 
 def _tensors(value: Any, lists_are_tuples: bool = False) -> Any:
@@ -370,27 +487,30 @@ def _tensors(value: Any, lists_are_tuples: bool = False) -> Any:
 
 def _long(targets: Any) -> Any:
     """Integers, which NumPy has of many kinds, as the kind in which PyTorch takes classes."""
-    kinds = (torch.int8, torch.int16, torch.int32, torch.uint8)
+    signed = (torch.int8, torch.int16, torch.int32)
+    kinds = (*signed, torch.uint8, torch.uint16, torch.uint32, torch.uint64)
     return tree_map(lambda leaf: leaf.long() if leaf.dtype in kinds else leaf, targets)
 
 
 def _joined(batches: Sequence[Batch]) -> Batch:
+    """One batch of several of a kind."""
+
     def join(*parts: Tensor) -> Tensor:
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     try:
         return tree_map(join, *batches)
-    except (RuntimeError, ValueError) as error:
-        raise DataError(f"Batches do not fit together: {str(error).splitlines()[0]}") from error
+    except RuntimeError as error:  # they are on several devices, for instance
+        raise DataError(f"Batches do not fit together: {first_line(error)}.") from error
 
 
 def _checksums(batch: Batch) -> list[int]:
     """One of each sample."""
     leaves = [leaf.detach().cpu().contiguous() for leaf in tree_leaves(batch)]
-    rows = [leaf.reshape(len(leaf), -1).view(torch.uint8).numpy() for leaf in leaves]
-    checksums = []
+    rows = [leaf.reshape(len(leaf), leaf[0].numel()).view(torch.uint8).numpy() for leaf in leaves]
+    kind, checksums = str(_kind(batch)).encode(), []
     for i in range(len(leaves[0])):
-        checksum = hashlib.blake2b(digest_size=8)
+        checksum = hashlib.blake2b(kind, digest_size=8)
         for row in rows:
             checksum.update(row[i])
         checksums.append(int.from_bytes(checksum.digest(), "little"))

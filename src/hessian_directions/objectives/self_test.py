@@ -39,8 +39,8 @@ from hessian_directions.errors import (
     NonFiniteError,
     first_line,
 )
-from hessian_directions.objectives.evaluation import Evaluation, depends_on_batches, n_rows
-from hessian_directions.objectives.samples import InMemory, representatives
+from hessian_directions.objectives.evaluation import Evaluation, depends_on_batches
+from hessian_directions.objectives.samples import InMemory, n_rows, representatives
 
 T = TypeVar("T")
 
@@ -203,11 +203,11 @@ class Proof:
 
     def _make_referee(self, dtype: torch.dtype) -> Referee:
         whole = self._evaluation
-        (batch,) = self._samples.batches(self._samples.count)
+        batches = list(self._samples.batches(self._samples.count))
         model = moved(whole.model, dtype, None)
         loss = whole.loss.to(dtype, whole.device).of_original
-        batch = cast(batch, dtype, whole.device)
-        return Referee(model, list(whole.shapes), loss, batch, self._foreign)
+        batches = cast(batches, dtype, whole.device)
+        return Referee(model, list(whole.shapes), loss, batches, self._foreign)
 
     def _once(self, stage: str, prove: Callable[[], None]) -> None:
         if stage in self._failed:
