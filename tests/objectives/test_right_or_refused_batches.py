@@ -128,6 +128,16 @@ def test_no_batch_is_smaller_than_a_network_takes(sizes: tuple[int, ...]) -> Non
         assert max(counts) < max(size, smallest) + smallest, (size, smallest, counts)
 
 
+@pytest.mark.parametrize("size", [5, 21])
+def test_a_sum_over_data_that_are_read_anew(size: int) -> None:
+    model = nn.Linear(2, 1).double()
+    x, y = torch.randn(21, 2, dtype=torch.float64), torch.randn(21, 1, dtype=torch.float64)
+    loss = nn.MSELoss(reduction="sum")
+    data = loader(list(zip(x, y, strict=True)), size)
+    objective = hd.Objective(model, loss, data, in_memory=False)
+    require_right(objective, model, lambda model: loss(model(x), y))
+
+
 # --- batches that are padded to their own longest sequence --------------------------------------------
 
 

@@ -135,7 +135,8 @@ class Evaluation:
         self._batch_size, self._samples_at_once = batch_size, samples_at_once
         self._program = Program(model, names)
         self._loss_of = self.loss.of(self._program.module)
-        self._weight = samples.weight(self.loss)
+        # The parts of a sum are added as they are, however many there are.
+        self._weight = 1.0 if self.loss.total else samples.weight(self.loss)
         if not self._weight:
             raise DataError("The loss ignores every target.")
 
