@@ -17,7 +17,7 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 import hessian_directions as hd
-from hessian_directions.errors import DataError, ModelError
+from hessian_directions.errors import DataError, HessianDirectionsError, ModelError
 from hessian_directions.objectives.losses import BatchLoss
 from hessian_directions.objectives.samples import InMemory, Streamed
 
@@ -387,3 +387,42 @@ def test_a_loss_of_one_sample_is_one_number() -> None:
     objective = hd.Objective(Convolving(), loss, [graph(7, 9), graph(7, 9)])
     with pytest.raises(ModelError, match="one real number is needed"):
         objective.value()
+
+
+# --- parameters without entries -----------------------------------------------------------------------
+
+
+class WithDevice(nn.Module):
+    """Finds its device by a parameter that holds nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.anchor = nn.Parameter(torch.empty(0))
+        self.body = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 2)).double()
+        self.none = nn.Parameter(torch.empty(0, 3, dtype=torch.float16))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x.to(self.anchor.device))
+
+
+def test_an_empty_parameter_does_not_count() -> None:
+    model, loss = WithDevice(), functional.cross_entropy
+    x, y = torch.randn(9, 2, dtype=torch.float64), torch.randint(2, (9,))
+    objective = hd.Objective(model, loss, x, y)
+    assert list(objective.parameters) == [name for name, p in model.named_parameters() if p.numel()]
+    require_right(objective, model, lambda model: loss(model(x), y))
+    direction = torch.randn(objective.n_parameters, dtype=torch.float64)
+    torch.testing.assert_close(
+        hd.directions.filter_normalised(direction, model),
+        hd.directions.filter_normalised(direction, model.body),
+    )
+    with pytest.raises(HessianDirectionsError, match="at least one"):
+        hd.Objective(model, loss, x, y, parameters="anchor")
+
+
+def test_a_report_of_a_network_with_an_empty_parameter() -> None:
+    x, y = torch.randn(9, 2, dtype=torch.float64), torch.randint(2, (9,))
+    report = hd.analyze(
+        WithDevice(), functional.cross_entropy, x, y, parts="localisation", progress=False
+    )
+    assert float(report.localisation["share"].sum("parameter")[0]) == pytest.approx(1.0)

@@ -68,7 +68,7 @@ def filter_normalised(
     start = 0
     for p in parameters:
         stop = start + p.numel()
-        if p.ndim >= 2:
+        if p.ndim >= 2 and p.numel():
             d = columns[start:stop].reshape(p.shape[0], -1, columns.shape[1])  # (filters, size, K)
             wanted = torch.linalg.vector_norm(p.reshape(p.shape[0], -1).to(d), dim=1)
             present = torch.linalg.vector_norm(d, dim=1)

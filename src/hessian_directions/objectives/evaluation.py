@@ -572,7 +572,8 @@ def depends_on_batches(is_sum: bool) -> ModelError:
 def _refuse_coarse_parameters(model: nn.Module, dtype: torch.dtype) -> None:
     """Frozen ones of less precision make the network compute in theirs, beside the trainable ones."""
     for name, parameter in model.named_parameters():
-        if parameter.is_floating_point() and parameter.dtype.itemsize < dtype.itemsize:
+        coarse = parameter.is_floating_point() and parameter.dtype.itemsize < dtype.itemsize
+        if coarse and parameter.numel():
             raise ModelError(
                 f"The frozen parameter {name!r} is {parameter.dtype}, the trainable ones are {dtype}: "
                 "give the network all of its parameters in one precision."

@@ -2,9 +2,9 @@
 
 L(θ) is what the loss gives for all samples at once, whatever the batches: for most losses
 1/n Σ_i loss(f(x_i; θ), y_i), in evaluation mode, without weight decay. θ ∈ R^N is the flat vector
-of the trainable parameters in the model's order: frozen ones are left out and stay constant, unused
-ones stay in with derivative zero, shared ones count once. Vectors are columns everywhere: a (N, K)
-tensor holds K vectors.
+of the trainable parameters in the model's order: frozen ones are left out and stay constant, and so
+are empty ones; unused ones stay in with derivative zero, shared ones count once. Vectors are
+columns everywhere: a (N, K) tensor holds K vectors.
 """
 
 from __future__ import annotations
@@ -178,7 +178,8 @@ class Objective:
                 twin = private_copy(model)
                 if parameters is not None:
                     freeze_others(twin, parameters)
-                names = [name for name, p in twin.named_parameters() if p.requires_grad]
+                named = twin.named_parameters()
+                names = [name for name, p in named if p.requires_grad and p.numel()]
                 batch_loss = BatchLoss(with_own_methods(loss, model, owned))
                 samples = collect(data, targets, batch_loss, batch_size, in_memory)
             if group is not None:
