@@ -207,12 +207,21 @@ class Referee:
         left = self._flat([p.detach() for p in self._parameters])
         return torch.equal(left.view(bits), theta.view(bits))
 
-    def value_after(self, theta: Tensor, rows: slice, seen: slice | None) -> float:
-        """The loss of some samples, by a network that has seen none or some before."""
-        self.values += 1 if seen is None else 2
+    def value_after(self, theta: Tensor, half: int, seen: bool) -> float:
+        """The loss of the one half of the samples (0, 1), by a network that has seen nothing before
+        or the other half.
+        """
+        halves: list[list[Any]] = [[], []]
+        for batch in self._batch:
+            n = len(tree_leaves(batch)[0])
+            for own, rows in zip(halves, (slice(n // 2), slice(n // 2, None))):
+                if range(n)[rows]:
+                    own.append(tree_map(lambda t, rows=rows: t[rows].clone(), batch))
+        self.values += 1 + seen
         with self._at(theta), torch.no_grad():
-            parts = [tree_map(lambda t, p=p: t[p].clone(), self._batch) for p in (seen, rows) if p]
-            return float([self._loss(part) for part in parts][-1])
+            if seen:
+                self._loss(halves[1 - half])
+            return float(self._loss(halves[half]))
 
     def _forward(self) -> Tensor:
         batch = tree_map(Tensor.clone, self._batch)

@@ -344,11 +344,10 @@ class Proof:
         """Of samples that were seen before, as observers and running extremes have; what is kept
         and not used does no harm.
         """
-        half = self._samples.count // 2
-        for rows, others in ((slice(half), slice(half, None)), (slice(half, None), slice(half))):
-            look = partial(self._referee.value_after, self._theta, rows)
-            fresh, _ = self._attempt(partial(look, None))
-            after, _ = self._attempt(partial(look, others))
+        for half in (0, 1):
+            look = partial(self._referee.value_after, self._theta, half)
+            fresh, _ = self._attempt(partial(look, False))
+            after, _ = self._attempt(partial(look, True))
             if fresh is None or after is None:
                 continue
             if abs(fresh - after) > 0.1 * self._tolerances.exact * max(abs(first), abs(fresh)):
