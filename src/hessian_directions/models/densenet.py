@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from hessian_directions.errors import ModelError
 from hessian_directions.models.activations import activation as make_activation
+from hessian_directions.models.inputs import require_images
 
 
 class DenseNet(nn.Module):
@@ -40,10 +41,7 @@ class DenseNet(nn.Module):
         activation: str = "relu",
     ) -> None:
         super().__init__()
-        if len(input_shape) != 3:
-            raise ModelError(
-                f"densenet needs images (channels, height, width), not inputs {input_shape}"
-            )
+        require_images("densenet", input_shape)
         if growth_rate < 1 or bottleneck < 1:
             raise ModelError("options growth_rate and bottleneck of a densenet are at least 1")
         if not blocks or min(blocks) < 1:

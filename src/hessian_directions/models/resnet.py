@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from hessian_directions.errors import ModelError
 from hessian_directions.models.activations import activation as make_activation
+from hessian_directions.models.inputs import require_images
 
 SHORTCUTS = ("projection", "padding", "none")
 
@@ -43,10 +44,7 @@ class ResNet(nn.Module):
         activation: str = "relu",
     ) -> None:
         super().__init__()
-        if len(input_shape) != 3:
-            raise ModelError(
-                f"resnet needs images (channels, height, width), not inputs {input_shape}"
-            )
+        require_images("resnet", input_shape)
         if depth < 8 or depth % 6 != 2:
             raise ModelError(
                 f"option depth: a resnet has depth 6n + 2 (8, 14, 20 … 56, 110), not {depth}"

@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from hessian_directions.errors import ModelError
+from hessian_directions.models.inputs import require_images
 
 
 @cache
@@ -47,10 +48,12 @@ def torchvision_model(
     models = torchvision().models
     if name not in models.list_models():
         raise ModelError(f"torchvision has no model {name!r}{similar(name, models.list_models())}")
-    if len(input_shape) != 3 or input_shape[0] != 3:
+    require_images(f"model torchvision:{name}", input_shape)
+    if input_shape[0] != 3:
         raise ModelError(
             f"model torchvision:{name} takes images of 3 channels, not inputs of shape "
-            f"{input_shape}: data.channels can be 3, or a model of timm takes any number"
+            f"{input_shape}: state data.channels: 3 where images are read from files, or take a model "
+            "of timm, which has any number"
         )
     given: dict[str, Any] = {"weights": None, "num_classes": n_outputs}
     if name.startswith("vit_") and input_shape[1] == input_shape[2]:
@@ -73,10 +76,7 @@ def timm_model(
     package = timm()
     if ":" not in name and not package.is_model(name):
         raise ModelError(f"timm has no model {name!r}{similar(name, package.list_models())}")
-    if len(input_shape) != 3:
-        raise ModelError(
-            f"model timm:{name} needs images (channels, height, width), not inputs {input_shape}"
-        )
+    require_images(f"model timm:{name}", input_shape)
     given: dict[str, Any] = {"pretrained": False, "num_classes": n_outputs}
     given |= {"in_chans": input_shape[0]} | dict(options)
     published = (
