@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from hessian_directions.data import cache as cache_folder
-from hessian_directions.errors import CheckpointError, ConfigurationError
+from hessian_directions.errors import CheckpointError, ConfigurationError, NonFiniteError
 from hessian_directions.files import atomic_path, to_json
 from hessian_directions.files import sha256 as file_sha256
 from hessian_directions.learning.settings import Checkpoint
@@ -116,11 +116,14 @@ def import_into(
         ConfigurationError: The settings have an unknown key, or do not go together.
         CheckpointError: The weights cannot be had, or are those of another network.
         DataError: A file cannot be fetched.
+        NonFiniteError: A weight is NaN or infinite.
     """
     chosen = checked(Checkpoint, settings, "checkpoint")
     library, name = _published_name(chosen)
     if name is not None:
-        return _noted({}, _fill(name, model, _published(library, name)))
+        notes = _fill(name, model, _published(library, name))
+        _require_finite(name, model)
+        return _noted({}, notes)
     path = _file(chosen, cache_folder.folder(cache), folder)
     content: Mapping[str, Any]
     if chosen.format == "safetensors" or (chosen.format is None and _is_safetensors(path)):
@@ -130,7 +133,21 @@ def import_into(
         plain = bool | int | float | str
         beside = {key: value for key, value in content.items() if isinstance(value, plain)}
     found = _find(path, model, content, chosen)
-    return _noted(beside, found.notes + _fill(path, model, found.state))
+    notes = found.notes + _fill(path, model, found.state)
+    _require_finite(path, model)
+    return _noted(beside, notes)
+
+
+def _require_finite(path: str | os.PathLike[str], model: nn.Module) -> None:
+    """Buffers, such as masks of attention, may hold infinite numbers."""
+    parameters = dict(model.named_parameters())
+    for key, tensor in model.state_dict().items():
+        wrong = int((~tensor.isfinite() if key in parameters else tensor.isnan()).sum())
+        if wrong:
+            raise NonFiniteError(
+                f"{path}: {wrong} of the {tensor.numel()} numbers of key {key} are NaN or infinite: "
+                "training had diverged when these weights were saved"
+            )
 
 
 def _published_name(chosen: Checkpoint) -> tuple[str | None, str | None]:

@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from hessian_directions.autodiff.folding import Folding
 from hessian_directions.autodiff.kinks import refusal
@@ -469,7 +470,9 @@ class Proof:
             ) from error
         (ahead, slope_ahead), (behind, slope_behind) = sides
         if not bool(torch.isfinite(slope_ahead).all()):
-            raise NonFiniteError(f"The gradient over {self._samples.count} samples is not finite.")
+            raise NonFiniteError(
+                f"The gradient over {self._samples.count} samples is not finite{self._origin()}."
+            )
         self._first_differences = (slope_ahead - slope_behind) / (2 * step)
         self._ways.foldings = self._foldings()
         at = probe.parameters_at(self._near + step * u)
@@ -591,6 +594,15 @@ class Proof:
             if math.isfinite(self._referee.value(point)):
                 return point
         return self._theta
+
+    def _origin(self) -> str:
+        """What a result that is not finite comes from, as the end of a sentence."""
+        if not bool(torch.isfinite(self._theta).all()):
+            return ": weights of the network are NaN or infinite"
+        for leaf in tree_leaves(self._samples.batch):
+            if isinstance(leaf, Tensor) and not bool(torch.isfinite(leaf).all()):
+                return ": inputs or targets are NaN or infinite"
+        return ", though weights, inputs and targets are"
 
     def _foldings(self) -> dict[int, Folding]:
         if self._ways.vectorised:
