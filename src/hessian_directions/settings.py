@@ -181,7 +181,7 @@ def _sentence(model: type[Settings], mistakes: list[Any], place: tuple[str, ...]
     else:
         keys, annotation = _without_branches(model, location)
     subject = f"key '{key}'" if (key := key_of(keys)) else "the configuration"
-    return f"{subject} {verb} {reprlib.repr(name)}; allowed: {_described(annotation)}"
+    return f"{subject} {verb} {reprlib.repr(name)}; allowed: {described(annotation)}"
 
 
 def _without_branches(model: type[Settings], location: Iterable[Any]) -> tuple[list[Any], Any]:
@@ -226,15 +226,15 @@ def _options(annotation: Any) -> Iterator[Any]:
         yield annotation
 
 
-def _described(annotation: Any) -> str:
+def described(annotation: Any) -> str:
     """What a value of this type can be, in words."""
     if typing.get_origin(annotation) is Annotated:
         for item in typing.get_args(annotation)[1:]:
             if isinstance(item, Allowed):
                 return item.text
-        return _described(typing.get_args(annotation)[0])
+        return described(typing.get_args(annotation)[0])
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        *others, last = [_described(option) for option in typing.get_args(annotation)]
+        *others, last = [described(option) for option in typing.get_args(annotation)]
         return f"{', '.join(others)} or {last}" if others else last
     if typing.get_origin(annotation) is Literal:
         return ", ".join(map(str, typing.get_args(annotation)))

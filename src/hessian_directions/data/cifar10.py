@@ -2,7 +2,7 @@
 
 import tarfile
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from hessian_directions.data import cache as cache_folder
 from hessian_directions.data import image_folder
 from hessian_directions.data.dataset import Dataset, Normalisation, Stored, assemble, positions
+from hessian_directions.data.keys import Named, Names, Ranges, Statistics
 from hessian_directions.errors import ConfigurationError, DataError
 from hessian_directions.models import vision
 
@@ -25,12 +26,12 @@ NORMALISATION = Normalisation(mean=(125.3, 123.0, 113.9), deviation=(63.0, 62.1,
 def cifar10(
     *,
     cache: Path,
-    train_indices: Sequence[Sequence[int]] | None = None,
-    test_indices: Sequence[Sequence[int]] | None = None,
-    normalisation: Mapping[str, Any] | str | None = None,
-    sha256: Mapping[str, str] | None = None,
-    archive: Mapping[str, str] | None = None,
-    subset: str | None = None,
+    train_indices: Ranges | None = None,
+    test_indices: Ranges | None = None,
+    normalisation: Statistics | None = None,
+    sha256: Names | None = None,
+    archive: Names | None = None,
+    subset: Named | None = None,
 ) -> Dataset:
     """(n, 3, 32, 32) images in the order of their indices in torchvision's data set.
 

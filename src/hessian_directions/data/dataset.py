@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hessian_directions.data.keys import Statistics
 from hessian_directions.errors import ConfigurationError, DataError
 
 
@@ -78,6 +79,34 @@ class Dataset:
         """Of one sample."""
         return tuple(self.train.inputs.shape[1:])
 
+    def describe(self) -> str:
+        """How the data were understood, in one line."""
+        shape = self.input_shape
+        tokens = not self.train.inputs.is_floating_point()
+        sides = "×".join(map(str, shape))
+        if len(shape) == 3:
+            samples = f"images, {sides} (channels×height×width)"
+        else:
+            samples = f"{'sequences of token ids' if tokens else 'samples'} of shape {sides}"
+        said = [f"{len(self.train)} training and {len(self.test)} test {samples}"]
+        if self.n_classes is None:
+            n = self.n_outputs
+            said.append(f"{n} number{'s' * (n > 1)} to predict")
+        else:
+            names = self.identity.get("classes")
+            said.append(f"{self.n_classes} classes" + (f" ({listed(names)})" if names else ""))
+        units, transform = (self.identity.get(key) for key in ("normalisation", "transform"))
+        if transform is not None:
+            said.append(f"transformed by {transform}")
+        if units is not None:
+            mean, deviation = (_rounded(units[part]) for part in ("mean", "deviation"))
+            said.append(f"normalised by mean {mean} and deviation {deviation}")
+        elif transform is None and not tokens:
+            said.append("not normalised")
+        if note := self.identity.get("note"):
+            said.append(note)
+        return ", ".join(said)
+
     @property
     def n_outputs(self) -> int:
         """What a network gives per sample: one score a class, or one number a target."""
@@ -92,9 +121,7 @@ class Normalisation:
     deviation: tuple[float, ...]
 
     @classmethod
-    def from_setting(
-        cls, setting: Mapping[str, Any] | str | None, train: np.ndarray
-    ) -> "Normalisation | None":
+    def from_setting(cls, setting: Statistics | None, train: np.ndarray) -> "Normalisation | None":
         """What a configuration asks for; None leaves the numbers as they are.
 
         Args:
@@ -198,7 +225,7 @@ def assemble(
     kind: str,
     stored: Mapping[str, Stored],
     classes: Sequence[str] | None,
-    normalisation: Mapping[str, Any] | Normalisation | str | None,
+    normalisation: Statistics | Normalisation | None,
     expected: Mapping[str, str] | None = None,
     more: Mapping[str, Any] | None = None,
 ) -> Dataset:
@@ -251,10 +278,27 @@ def assemble(
         identity[f"{split}_sha256"] = checksums[split]
         identity[f"{split}_indices"] = index_ranges(samples.indices)
     more = more or {}
+    for split, samples in splits.items():
+        if not samples.inputs.isfinite().all():
+            raise DataError(
+                f"data.normalisation: {split} inputs of {name} become NaN or infinite, divided by "
+                f"{_rounded(identity['normalisation']['deviation'])}"
+            )
     removed = {key for key, value in more.items() if value is None}
     identity = {k: v for k, v in (identity | {**more}).items() if k not in removed}
     n_classes = None if classes is None else len(classes)
     return Dataset(name, splits["train"], splits["test"], n_classes, identity)
+
+
+def listed(names: Sequence[str], most: int = 6) -> str:
+    """Names in a sentence, cut after some."""
+    return ", ".join([*names[:most], *["…"] * (len(names) > most)])
+
+
+def _rounded(numbers: Sequence[float]) -> str:
+    """One number a channel; where all are the same, that one."""
+    shown = [f"{number:.4g}" for number in numbers]
+    return shown[0] if len({*shown}) == 1 else f"({listed(shown, 4)})"
 
 
 def named_by_seed(seed: int) -> dict[str, Any]:
@@ -287,6 +331,11 @@ def stratified(targets: np.ndarray, n_test: int, seed: int) -> tuple[np.ndarray,
     # Half a second, which stages on other data need not spend.
     from sklearn.model_selection import train_test_split
 
+    if targets.dtype.kind != "f" and 1 in (counts := np.bincount(targets)):
+        raise ConfigurationError(
+            f"data.n_test: class {int((counts == 1).argmax())}, numbered from 0, has one sample, but "
+            "training and test part need one each: add samples, or leave the class out"
+        )
     try:
         train, test = train_test_split(
             np.arange(len(targets)),
@@ -310,7 +359,10 @@ def balanced_positions(labels: Tensor, n: int) -> Tensor:
     classes, counts = labels.unique(return_counts=True)
     each, rest = divmod(n, len(classes))
     if rest or each < 1:
-        raise DataError(f"{n} samples cannot be balanced over {len(classes)} classes")
+        raise DataError(
+            f"{n} samples cannot be balanced over {len(classes)} classes, multiples of "
+            f"{len(classes)} can"
+        )
     if each > counts.min():
         scarce = classes[counts.argmin()].item()
         raise DataError(

@@ -14,14 +14,21 @@ from hessian_directions.data.dataset import (
     stratified,
 )
 from hessian_directions.data.images import converter
+from hessian_directions.data.keys import Colours, Seed
 from hessian_directions.errors import ConfigurationError
+from hessian_directions.settings import Count
 
 # Over all pixels of all 1,797 images, whose values are the integers 0 to 16.
 NORMALISATION = Normalisation(mean=(4.884164579855,), deviation=(6.016787548672,))
 
 
 def digits(
-    *, cache: Path, n_test: int = 450, seed: int = 0, size: int | None = None, channels: int = 1
+    *,
+    cache: Path,
+    n_test: Count = 450,
+    seed: Seed = 0,
+    size: Count | None = None,
+    channels: Colours = 1,
 ) -> Dataset:
     """(n, 1, 8, 8) images, standardised by one mean and deviation, in a seeded stratified split.
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hessian_directions import seeds
 from hessian_directions.data.dataset import Dataset, Split
-from hessian_directions.errors import ConfigurationError
+from hessian_directions.settings import Count, Natural
 
 
 def f(x: Tensor) -> Tensor:
@@ -16,7 +16,9 @@ def f(x: Tensor) -> Tensor:
     return torch.log(torch.sin(10 * x) + 2) + torch.sin(x)
 
 
-def function(*, cache: Path, n_train: int = 50, n_test: int = 1000, seed: int = 0) -> Dataset:
+def function(
+    *, cache: Path, n_train: Count = 50, n_test: Count = 1000, seed: Natural = 0
+) -> Dataset:
     """Pairs (x, f(x)) of shape (n, 1), x drawn uniformly from [−1, 1); the test points are sorted.
 
     Both splits are drawn and evaluated in float64 and rounded once, to float32.
@@ -26,8 +28,6 @@ def function(*, cache: Path, n_train: int = 50, n_test: int = 1000, seed: int = 
         n_test: Test points.
         seed: Of the points.
     """
-    if n_train < 1 or n_test < 1:
-        raise ConfigurationError("data.n_train and data.n_test of a function are at least 1")
     splits = {}
     for name, n in (("train", n_train), ("test", n_test)):
         generator = torch.Generator().manual_seed(seeds.derive(seed, "function", name))

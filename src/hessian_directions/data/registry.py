@@ -1,10 +1,15 @@
 """Data sets by kind."""
 
 import inspect
+import reprlib
+import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
+from hessian_directions import references
 from hessian_directions.data.arrays import arrays
 from hessian_directions.data.cifar10 import cifar10
 from hessian_directions.data.dataset import Dataset
@@ -14,7 +19,8 @@ from hessian_directions.data.image_folder import image_folder
 from hessian_directions.data.python import python
 from hessian_directions.data.source import Choice
 from hessian_directions.data.torchvision_sets import torchvision
-from hessian_directions.errors import ConfigurationError
+from hessian_directions.errors import ConfigurationError, HessianDirectionsError
+from hessian_directions.settings import described
 
 KINDS: dict[str, Callable[..., Dataset]] = {
     "digits": digits,
@@ -44,6 +50,7 @@ def load(
     cache: Path,
     folder: Path | None = None,
     published: str | None = None,
+    name: str | None = None,
 ) -> Dataset:
     """The data set that `settings` describe: a `kind` and keywords of the function of that name.
 
@@ -54,6 +61,7 @@ def load(
             folder; None: the working folder.
         published: The network's model or published weights, "timm:<name>" or "torchvision:<name>",
             which `transform: timm` and `transform: torchvision` stand for.
+        name: Of the data set in the configuration, for messages.
 
     Raises:
         ConfigurationError: A kind or a key is unknown, or a key is missing or has a wrong value.
@@ -61,7 +69,7 @@ def load(
     """
     options = dict(settings)
     kind = options.pop("kind", None)
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise ConfigurationError(f"data.kind: {kind!r} is unknown, it can be {', '.join(KINDS)}")
     taken = inspect.signature(KINDS[kind]).parameters
     given = {key: value for key, value in zip(SURROUNDINGS, (cache, folder)) if key in taken}
@@ -74,6 +82,7 @@ def load(
     for key, parameter in parameters.items():
         if parameter.default is parameter.empty and key not in options:
             raise ConfigurationError(f"data of kind {kind} needs the key {key}")
+    _require_types(KINDS[kind], options, name)
     if (library := options.get("transform")) in ("timm", "torchvision"):
         if published is None or published.partition(":")[0] != library:
             raise ConfigurationError(
@@ -83,8 +92,25 @@ def load(
         options["transform"] = published
     try:
         return KINDS[kind](**given, **options)
-    except (TypeError, ValueError, AttributeError) as error:
-        reason = " ".join(str(error).split())
+    except (HessianDirectionsError, MemoryError):
+        raise
+    except Exception as error:
         raise ConfigurationError(
-            f"data of kind {kind} cannot be made from {options}: {reason}"
+            f"data of kind {kind} cannot be made from {options}: {references.describe(error)}"
         ) from error
+
+
+def _require_types(
+    kind: Callable[..., Dataset], options: Mapping[str, Any], name: str | None
+) -> None:
+    """Refuse a value that is not of the type that the kind's signature names; nothing is cast."""
+    types = typing.get_type_hints(Choice, include_extras=True)
+    types |= typing.get_type_hints(kind, include_extras=True)
+    place = "data" if name is None else f"data.{name}"
+    for key, value in options.items():
+        try:
+            TypeAdapter(types[key]).validate_python(value, strict=True)
+        except ValidationError:
+            raise ConfigurationError(
+                f"key '{place}.{key}' is {reprlib.repr(value)}; allowed: {described(types[key])}"
+            ) from None

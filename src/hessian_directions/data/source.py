@@ -12,8 +12,20 @@ from torch.utils import data as torch_data
 from hessian_directions import references
 from hessian_directions.arrays import memory
 from hessian_directions.data import images
-from hessian_directions.data.dataset import Stored, balanced_positions, named_by_seed, stratified
+from hessian_directions.data.dataset import (
+    Stored,
+    balanced_positions,
+    listed,
+    named_by_seed,
+    stratified,
+)
+from hessian_directions.data.keys import Seed
 from hessian_directions.errors import ConfigurationError, DataError
+from hessian_directions.settings import Count, Natural, Share
+
+# What parts of data are called, in capitals or not; the first one that is there counts.
+TRAINING_PARTS = ("train", "training")
+TEST_PARTS = ("test", "testing", "val", "validation", "valid")
 
 
 @dataclass(frozen=True)
@@ -24,11 +36,13 @@ class Source:
         name: For messages.
         targets: (n,) int64 classes, or (n, m) float32 numbers; see `targets_of`.
         read: The inputs at places (m,), as `Stored` has them.
+        classes: Their names, where they have some.
     """
 
     name: str
     targets: np.ndarray
     read: Callable[[np.ndarray], np.ndarray]
+    classes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -48,10 +62,10 @@ class Choice:
         seed: Of the stratified split.
     """
 
-    n_train: int | None = None
-    n_test: int | None = None
-    test_share: float | None = None
-    seed: int = 0
+    n_train: Count | None = None
+    n_test: Natural | None = None
+    test_share: Share | None = None
+    seed: Seed = 0
 
     def of(
         self, train: Source, test: Source | None, n_classes: int | None
@@ -84,15 +98,12 @@ class Choice:
         more: dict[str, Any] = {}
         if test is None and n_test != 0:
             if (n_test is None) == (test_share is None):
+                having = f" (its classes are {listed(train.classes)})" if train.classes else ""
                 raise ConfigurationError(
-                    f"{train.name} has no test part: state either data.n_test or data.test_share, or "
+                    f"{train.name} has no test part{having}: state either data.n_test or data.test_share, or "
                     "data.n_test: 0 to let the training samples double as test samples"
                 )
             if test_share is not None:
-                if not 0 < test_share < 1:
-                    raise ConfigurationError(
-                        f"data.test_share: {test_share} is not between 0 and 1"
-                    )
                 n_test = round(test_share * len(train))
             assert n_test is not None
             chosen["train"], chosen["test"] = stratified(train.targets, n_test, self.seed)
@@ -190,11 +201,14 @@ def targets_of(values: Any, name: str) -> np.ndarray:
             raise DataError(f"{name} are NaN or infinite, first of sample {wrong}")
         return array
     if array.dtype.kind not in "iub":
-        raise DataError(f"{name} are of type {array.dtype}: neither integers nor real numbers")
+        raise DataError(
+            f"{name} are of type {array.dtype}: neither integers nor real numbers; number classes "
+            "from 0, as np.unique(y, return_inverse=True)[1] does"
+        )
     if array.size != len(array):
         raise DataError(
-            f"{name} have shape {array.shape}: classes are integers, one a sample, and numbers to "
-            "predict are of a floating-point type"
+            f"{name} have shape {array.shape}: classes are integers, one a sample, as y.argmax(1) "
+            "makes them of one-hot rows, and numbers to predict are of a floating-point type"
         )
     array = array.reshape(-1).astype(np.int64)
     if array.min() < 0:

@@ -8,6 +8,15 @@ from typing import Any
 
 from hessian_directions.data import images
 from hessian_directions.data.dataset import Dataset, assemble
+from hessian_directions.data.keys import (
+    Classes,
+    Colours,
+    Named,
+    Options,
+    Size,
+    Statistics,
+    Transform,
+)
 from hessian_directions.data.source import Choice, from_torch
 from hessian_directions.errors import ConfigurationError, DataError
 from hessian_directions.models import vision
@@ -20,16 +29,16 @@ def torchvision(
     *,
     cache: Path,
     folder: Path | None = None,
-    name: str,
-    options: Mapping[str, Any] | None = None,
-    train: Mapping[str, Any] | None = None,
-    test: Mapping[str, Any] | None = None,
-    path: str | None = None,
-    size: int | Sequence[int] | None = None,
-    channels: int | None = None,
-    transform: str | Mapping[str, Any] | None = None,
-    n_classes: int | None = None,
-    normalisation: Mapping[str, Any] | str | None = None,
+    name: Named,
+    options: Options | None = None,
+    train: Options | None = None,
+    test: Options | None = None,
+    path: Named | None = None,
+    size: Size | None = None,
+    channels: Colours | None = None,
+    transform: Transform | None = None,
+    n_classes: Classes | None = None,
+    normalisation: Statistics | None = None,
     **choice: Any,
 ) -> Dataset:
     """Images (n, channels, h, w) of one of torchvision's data sets for classification or regression.
