@@ -12,13 +12,21 @@ import numpy as np
 
 from hessian_directions.data import cache as cache_folder
 from hessian_directions.data import images
-from hessian_directions.data.dataset import Dataset, assemble
-from hessian_directions.data.source import Choice, Source, stack
+from hessian_directions.data.dataset import Dataset, assemble, listed
+from hessian_directions.data.keys import (
+    Classes,
+    ClassNames,
+    Colours,
+    Named,
+    Names,
+    Size,
+    Statistics,
+    Transform,
+)
+from hessian_directions.data.source import TEST_PARTS, TRAINING_PARTS, Choice, Source, stack
 from hessian_directions.errors import ConfigurationError, DataError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
-# What folders of test images are called, the first one that is there counts.
-TEST_FOLDERS = ("test", "val", "validation", "valid")
 
 Parts = tuple[str, ...]
 
@@ -27,18 +35,18 @@ def image_folder(
     *,
     cache: Path,
     folder: Path | None = None,
-    path: str,
-    train: str = "train",
-    test: str | None = None,
-    url: str | None = None,
-    archive_sha256: str | None = None,
-    size: int | Sequence[int] | None = None,
-    channels: int = 3,
-    transform: str | Mapping[str, Any] | None = None,
-    classes: Sequence[str] | Mapping[str, int] | str | None = None,
-    n_classes: int | None = None,
-    normalisation: Mapping[str, Any] | str | None = None,
-    sha256: Mapping[str, str] | None = None,
+    path: Named,
+    train: Named | None = None,
+    test: Named | None = None,
+    url: Named | None = None,
+    archive_sha256: Named | None = None,
+    size: Size | None = None,
+    channels: Colours = 3,
+    transform: Transform | None = None,
+    classes: ClassNames | None = None,
+    n_classes: Classes | None = None,
+    normalisation: Statistics | None = None,
+    sha256: Names | None = None,
     **choice: Any,
 ) -> Dataset:
     """Images (n, channels, h, w) of train/<class>/<name> and test/<class>/<name>, or of <class>/<name>.
@@ -52,10 +60,10 @@ def image_folder(
             looked for in the folder of the configuration, the working folder and the cache folder.
             With `url` and `archive_sha256` it is the archive's name in the cache folder, fetched
             where it is missing.
-        train: Name of the folder of training images. Where it is not there, the folders are the
-            classes themselves, and there is no test part.
-        test: Name of the folder of test images; None: the first one there is of test, val,
-            validation and valid. Without a test part, see `n_test`.
+        train: Name of the folder of training images, in capitals or not; None: train or training.
+            Where there is none, the folders are the classes themselves, and there is no test part.
+        test: Name of the folder of test images, in capitals or not; None: the first one there is of
+            test, testing, val, validation and valid. Without a test part, see `n_test`.
         url: Of the archive.
         archive_sha256: Checksum of the archive.
         size: Height and width in pixels that images are scaled to (bilinear), one number or
@@ -69,7 +77,8 @@ def image_folder(
             these options.
         classes: Names of the class folders in the order of the network's outputs, as a list or a
             text file of one name a line, or {name: number}. Some may have no images. None: the
-            folders by alphabet, and none may be empty.
+            folders by alphabet; none may be empty, hold nothing but folders or be called as parts
+            of the data are.
         n_classes: Outputs of the network, where they are more than there are classes in `classes`.
         normalisation: {mean, deviation} per channel in units of 0 … 255, or in fractions of that if
             all are at most 1; "none" divides pixels by 255; None or "train" takes mean and deviation
@@ -77,8 +86,6 @@ def image_folder(
         sha256: {train, test}: checksums of images and labels (see `assemble`) that must be met.
         **choice: Of the images, see `Choice`.
     """
-    if channels not in (1, 3):
-        raise ConfigurationError(f"data.channels: {channels} is neither 3 (colour) nor 1 (grey)")
     if (url is None) != (archive_sha256 is None):
         raise ConfigurationError("data.url and data.archive_sha256 are stated together")
     if transform is not None and normalisation not in (None, "none"):
@@ -101,7 +108,7 @@ def image_folder(
 def sources_of(
     path: Path,
     convert: Any = None,
-    train: str = "train",
+    train: str | None = None,
     test: str | None = None,
     order: Mapping[str, int] | None = None,
 ) -> tuple[dict[str, Source], list[str]]:
@@ -132,6 +139,7 @@ def sources_of(
     if not labels:
         raise DataError(f"{path} holds no class folders train/<class>/ and test/<class>/")
     if order is None:
+        _require_classes(path, labels, roots, found)
         for split, entries in found.items():
             filled = {label for _, label, _ in entries}
             for label in sorted(labels - filled):
@@ -149,7 +157,9 @@ def sources_of(
             raise DataError(f"{path}: there are no {split} images")
         targets = np.array([order[label] for _, label, _ in entries], dtype=np.int64)
         members = [parts for _, _, parts in entries]
-        sources[split] = Source(str(path), targets, partial(_read, path, members, convert))
+        sources[split] = Source(
+            str(path), targets, partial(_read, path, members, convert), classes=tuple(names)
+        )
     return sources, names
 
 
@@ -216,7 +226,7 @@ def _entries(path: Path) -> Iterator[tuple[Parts, Callable[[], bytes] | None]]:
 
 
 def _roots(
-    path: Path, files: list[Parts], folders: list[Parts], train: str, test: str | None
+    path: Path, files: list[Parts], folders: list[Parts], train: str | None, test: str | None
 ) -> dict[str, Parts]:
     """Where the class folders of "train" and "test" lie; a single folder around them is passed over."""
     root: Parts = ()
@@ -225,25 +235,70 @@ def _roots(
         below = [parts for parts in (*files, *folders) if parts[:depth] == root]
         here = {parts[depth] for parts in below if len(parts) > depth + 1}
         here |= {parts[depth] for parts in folders if parts[:depth] == root and len(parts) > depth}
-        if train in here:
+        training = _called(path, here, TRAINING_PARTS if train is None else (train,))
+        if training is not None:
             break
         nested = {parts[depth] for parts in below if len(parts) > depth + 2}
-        if len(here) != 1 or not nested:
-            if test is not None or train != "train" or (here and here <= {*TEST_FOLDERS}):
-                raise DataError(f"{path} has no folder {train} (data.train)")
+        if len(here) != 1 or not nested or _called(path, here, TEST_PARTS):
+            if test is not None or train is not None:
+                raise DataError(
+                    f"{path} has no folder {train or TRAINING_PARTS[0]} (data.train), but "
+                    f"{listed(sorted(here)) or 'no folders'}"
+                )
             return {"train": root}
         root = (*root, *here)
     # A folder without class folders holds no labels: ImageNet's test images are of that kind.
     labelled = {parts[depth] for parts in below if len(parts) > depth + 2}
     labelled |= {p[depth] for p in folders if p[:depth] == root and len(p) > depth + 1}
-    names = [test] if test is not None else [name for name in TEST_FOLDERS if name in labelled]
-    if test is not None and test not in labelled:
+    testing = _called(path, labelled, TEST_PARTS if test is None else (test,))
+    if test is not None and testing is None:
         raise DataError(f"{path} has no folder {test} with class folders (data.test)")
-    return {"train": (*root, train)} | ({"test": (*root, names[0])} if names else {})
+    return {"train": (*root, training)} | ({} if testing is None else {"test": (*root, testing)})
+
+
+def _called(path: Path, folders: set[str], names: Sequence[str]) -> str | None:
+    """The folder that has the first of these names that there is, in capitals or not."""
+    for name in names:
+        found = sorted(folder for folder in folders if folder.lower() == name.lower())
+        if len(found) > 1:
+            raise DataError(f"{path} has the folders {' and '.join(found)}: rename one of them")
+        if found:
+            return found[0]
+    return None
+
+
+def _require_classes(
+    path: Path,
+    labels: set[str],
+    roots: Mapping[str, Parts],
+    found: Mapping[str, Sequence[tuple[str, str, Parts]]],
+) -> None:
+    """Refuse folders that look like parts of the data: a network would learn to tell parts apart."""
+    parts = sorted(label for label in labels if label.lower() in (*TRAINING_PARTS, *TEST_PARTS))
+    if parts:
+        raise DataError(
+            f"{path}: the folders {listed(parts)} would be classes: name those of training and test "
+            "images in data.train and data.test or, if they are classes, state data.classes"
+        )
+    for split, entries in found.items():
+        direct = {label for name, label, _ in entries if "/" not in name}
+        below: dict[str, set[str]] = {}
+        for name, label, _ in entries:
+            if label not in direct:
+                below.setdefault(label, set()).add(name.partition("/")[0])
+        for label, folders in sorted(below.items()):
+            # One folder inside, as of Tiny ImageNet, is none of several classes.
+            if len(folders) > 1:
+                raise DataError(
+                    f"{path}: the folder {'/'.join((*roots[split], label))} would be a class, but "
+                    f"holds only the folders {listed(sorted(folders))}: name those of training and "
+                    "test images in data.train and data.test or, if it is a class, state "
+                    "data.classes"
+                )
 
 
 def _class_order(
-    classes: Sequence[str] | Mapping[str, int] | str | None,
+    classes: Sequence[str | int] | Mapping[str | int, int] | str | None,
     n_classes: int | None,
     folder: Path | None,
     cache: Path,
@@ -260,14 +315,17 @@ def _class_order(
         file = cache_folder.find(classes, folder, cache)
         if not file.is_file():
             raise DataError(f"{file} is missing: data.classes names a text file of class names")
-        classes = [line.strip() for line in file.read_text().splitlines() if line.strip()]
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+        classes = [line.strip() for line in lines if line.strip()]
+        if not classes:
+            raise DataError(f"{file} holds no names (data.classes)")
     if isinstance(classes, Mapping):
         order = {str(label): int(number) for label, number in classes.items()}
     else:
         order = {str(label): number for number, label in enumerate(classes)}
     numbers = sorted(order.values())
-    if len(set(numbers)) < len(classes) or numbers[0] < 0:
-        raise ConfigurationError("data.classes: names or numbers repeat, or are negative")
+    if len(set(numbers)) < len(classes):
+        raise ConfigurationError("data.classes: names or numbers repeat")
     if n_classes is not None:
         if numbers[-1] >= n_classes:
             raise ConfigurationError(

@@ -28,8 +28,6 @@ def converter(
         channels: 3 for colour, 1 for grey; None: what the image has.
         folder: Of the configuration, where modules are looked for.
     """
-    if channels not in (None, 1, 3):
-        raise ConfigurationError(f"data.channels: {channels} is neither 3 (colour) nor 1 (grey)")
     sides = _sides(size)
     if transform is None:
         return lambda image: _pixels(_scaled(_coloured(image, channels), sides), channels)
@@ -104,6 +102,7 @@ def numbers(value: Any, channels: int | None = None) -> np.ndarray:
         return array[..., None]
     if array.dtype == np.uint8 and array.ndim == 3:
         last = channels_last(array.shape, otherwise=not tensor)
+        last = not tensor if last is None else last
         return array if last else array.transpose(1, 2, 0)
     integers = array.dtype.kind in "iu" and array.dtype != np.uint8
     return np.atleast_1d(array.astype(np.int64 if integers else np.float32))
@@ -118,10 +117,19 @@ def as_array(values: Any) -> np.ndarray:
     return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
 
 
-def channels_last(shape: tuple[int, ...], otherwise: bool) -> bool:
-    """Whether the last of three axes is that of the channels: the one of 1, 3 or 4 entries."""
-    first, last = (shape[axis] in (1, 3, 4) for axis in (0, -1))
-    return last if first != last else otherwise
+def channels_last(shape: tuple[int, ...], otherwise: bool) -> bool | None:
+    """Whether the last of three axes is that of the channels, and not the first.
+
+    Beside the sides of a square it is the other axis, else the one of 1, 3 or 4 entries; where both
+    have so many, it is as `otherwise` says. None: the shape does not tell.
+    """
+    first, middle, last = shape
+    if (first == middle) != (middle == last):
+        return first == middle
+    few_first, few_last = (n in (1, 3, 4) for n in (first, last))
+    if few_first != few_last:
+        return few_last
+    return otherwise if few_first else None
 
 
 def _sides(size: Size) -> tuple[int, int] | None:
@@ -129,9 +137,7 @@ def _sides(size: Size) -> tuple[int, int] | None:
     if size is None:
         return None
     sides = (size, size) if isinstance(size, int) else tuple(size)
-    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
-        raise ConfigurationError(f"data.size: {size} is neither a number of pixels nor two")
-    return sides
+    return sides[0], sides[1]
 
 
 def _scaled(image: Image.Image, sides: tuple[int, int] | None) -> Image.Image:
@@ -144,7 +150,10 @@ def _coloured(image: Image.Image, channels: int | None) -> Image.Image:
     """With 8 bits a channel; `channels` None keeps grey images grey."""
     if image.mode[0] in "IF":
         # Pillow would cut such values off at 255.
-        raise DataError(f"an image has more than 8 bits a channel (mode {image.mode})")
+        raise DataError(
+            f"an image has more than 8 bits a channel (mode {image.mode}): convert all images to 8 "
+            "bits, or store them as an array of floats (data.kind: arrays)"
+        )
     grey = channels == 1 or (channels is None and image.mode in ("1", "L"))
     return image.convert("L" if grey else "RGB")
 
