@@ -10,8 +10,16 @@ import numpy as np
 from hessian_directions.data import cache as cache_folder
 from hessian_directions.data import images
 from hessian_directions.data.dataset import Dataset, assemble
-from hessian_directions.data.source import Choice, Source, targets_of
+from hessian_directions.data.keys import ChannelAxis, Classes, Named, Names, Statistics
+from hessian_directions.data.source import (
+    TEST_PARTS,
+    TRAINING_PARTS,
+    Choice,
+    Source,
+    targets_of,
+)
 from hessian_directions.errors import ConfigurationError, DataError
+from hessian_directions.settings import Flag
 
 INPUTS = ("x", "images", "inputs", "data", "features", "tokens", "input_ids")
 TARGETS = ("y", "labels", "targets", "label", "target", "classes")
@@ -21,13 +29,13 @@ def arrays(
     *,
     cache: Path,
     folder: Path | None = None,
-    path: str,
-    test_path: str | None = None,
-    names: Mapping[str, str] | None = None,
-    channels: str | None = None,
-    tokens: bool | None = None,
-    n_classes: int | None = None,
-    normalisation: Mapping[str, Any] | str | None = None,
+    path: Named,
+    test_path: Named | None = None,
+    names: Names | None = None,
+    channels: ChannelAxis | None = None,
+    tokens: Flag | None = None,
+    n_classes: Classes | None = None,
+    normalisation: Statistics | None = None,
     **choice: Any,
 ) -> Dataset:
     """Inputs of any shape, with classes or with numbers to predict, from an .npz or .npy files.
@@ -42,12 +50,13 @@ def arrays(
         test_path: Another one with the test samples; None: they are in `path`, if anywhere.
         names: Names of the arrays, {x_train, y_train, x_test, y_test}; those that are not stated
             are found among usual ones: x_train, train_images, X, inputs, images …; y_train,
-            train_labels, y, targets, labels ….
-        channels: Of images (n, ·, ·, ·): "last" (n, h, w, c) or "first" (n, c, h, w). None: the axis
-            that has 1, 3 or 4 entries; where that does not decide, the last of uint8 images and
-            the first of others.
+            train_labels, y, targets, labels …; test samples also as x_val, val_images ….
+        channels: Of images (n, ·, ·, ·): "last" (n, h, w, c) or "first" (n, c, h, w); either says of
+            (n, ·, ·) that they are grey images. None: the axis beside two of equal length, the
+            sides of a square; else that of 1, 3 or 4 entries; where both have so many, the last of
+            uint8 images and the first of others. Of three axes uint8 are grey images.
         tokens: Whether integers are token ids, which a network embeds; None: those of another type
-            than uint8 are, except in images (n, ·, ·, ·).
+            than uint8 are, except in images (n, ·, ·, ·), and has to be stated for (n, ·, ·).
         n_classes: Outputs of the network, where some of the classes have no samples; None: counted.
         normalisation: {mean, deviation}, each one number or one a channel, of uint8 images in units
             of 0 … 255 (in fractions of that if all are at most 1), of others in their own units;
@@ -55,8 +64,6 @@ def arrays(
             leaves others as they are. None: "train" for uint8 images, else "none".
         **choice: Of the samples, see `Choice`.
     """
-    if channels not in (None, "first", "last"):
-        raise ConfigurationError(f"data.channels: {channels!r} is neither first nor last")
     known = {"x_train", "y_train", "x_test", "y_test"}
     if unknown := set(names or {}) - known:
         raise ConfigurationError(
@@ -108,9 +115,8 @@ def source_of(
             f"{name}: there are {len(inputs)} samples in {input_name}, {len(wanted)} in {target_name}"
         )
     integers = inputs.dtype.kind in "iu" and inputs.dtype != np.uint8
-    if tokens and inputs.dtype.kind not in "iu":
-        raise ConfigurationError(f"data.tokens: {input_name} of {name} has type {inputs.dtype}")
-    as_tokens = integers and inputs.ndim != 4 if tokens is None else tokens
+    _require_axes(what, inputs, channels, tokens)
+    as_tokens = integers and inputs.ndim not in (3, 4) if tokens is None else tokens
 
     def read(places: np.ndarray) -> np.ndarray:
         chosen = np.asarray(inputs[places])
@@ -118,18 +124,45 @@ def source_of(
             chosen = chosen[:, None]
         if as_tokens:
             return chosen.astype(np.int64)
-        if chosen.ndim == 3 and chosen.dtype == np.uint8:
-            return chosen[..., None]
-        if chosen.ndim != 4:
+        is_grey = chosen.ndim == 3 and (chosen.dtype == np.uint8 or channels is not None)
+        if chosen.ndim != 4 and not is_grey:
             return chosen.astype(np.float32)
         pixels = chosen.dtype == np.uint8 or (integers and 0 <= chosen.min() <= chosen.max() < 256)
-        last = images.channels_last(chosen.shape[1:], otherwise=pixels)
-        last = last if channels is None else channels == "last"
+        if is_grey:
+            chosen, last = chosen[..., None], True
+        elif channels is not None:
+            last = channels == "last"
+        else:
+            last = bool(images.channels_last(chosen.shape[1:], otherwise=pixels))
         if last != pixels:
             chosen = np.moveaxis(chosen, *((-1, 1) if last else (1, -1)))
         return np.ascontiguousarray(chosen, dtype=np.uint8 if pixels else np.float32)
 
     return Source(name, wanted, read)
+
+
+def _require_axes(what: str, inputs: np.ndarray, channels: str | None, tokens: bool | None) -> None:
+    """Refuse what the settings do not fit, and what could be understood in several ways."""
+    kind, is_pixels = inputs.dtype.kind, inputs.dtype == np.uint8
+    having = f"{what} has type {inputs.dtype} and shape {inputs.shape}"
+    if tokens and kind not in "iu":
+        raise ConfigurationError(f"data.tokens: {having}, which no token ids have")
+    if channels is not None and tokens:
+        raise ConfigurationError("data.channels: token ids have none, state it or data.tokens")
+    if channels is not None and inputs.ndim not in (3, 4):
+        raise ConfigurationError(f"data.channels: {having}, which no images have")
+    if channels is not None or tokens:
+        return
+    if inputs.ndim == 3 and kind in "iu" and not is_pixels and tokens is None:
+        raise ConfigurationError(
+            f"{having}: state data.channels: first for grey images, data.tokens: true for token ids "
+            "or data.tokens: false for other numbers"
+        )
+    if inputs.ndim == 4 and images.channels_last(inputs.shape[1:], otherwise=True) is None:
+        raise ConfigurationError(
+            f"{having}, which does not tell the axis of the channels: state data.channels, first or "
+            "last"
+        )
 
 
 def _source(
@@ -174,7 +207,10 @@ def _find(
     stated = (names or {}).get(f"{stems[0]}_{split}")
     if stated is not None:
         return stated
-    usual = [name for stem in stems for name in (f"{stem}_{split}", f"{split}_{stem}")]
+    parts = TRAINING_PARTS if split == "train" else TEST_PARTS
+    usual = [
+        name for part in parts for stem in stems for name in (f"{stem}_{part}", f"{part}_{stem}")
+    ]
     lower = {name.lower(): name for name in content}
     return next((lower[name] for name in (*usual, *stems * alone) if name in lower), None)
 

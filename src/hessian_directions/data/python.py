@@ -1,6 +1,7 @@
 """Data that a function of the user's gives."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +12,22 @@ from torch.utils import data as torch_data
 from hessian_directions import references
 from hessian_directions.data import arrays, images
 from hessian_directions.data.dataset import Dataset, assemble
-from hessian_directions.data.source import Choice, Source, from_torch
+from hessian_directions.data.keys import ChannelAxis, Classes, Named, Options, Statistics
+from hessian_directions.data.source import TEST_PARTS, Choice, Source, from_torch
 from hessian_directions.errors import ConfigurationError, DataError
+from hessian_directions.settings import Flag
 
 
 def python(
     *,
     cache: Path,
     folder: Path | None = None,
-    name: str,
-    options: Mapping[str, Any] | None = None,
-    n_classes: int | None = None,
-    normalisation: Mapping[str, Any] | str | None = None,
+    name: Named,
+    options: Options | None = None,
+    channels: ChannelAxis | None = None,
+    tokens: Flag | None = None,
+    n_classes: Classes | None = None,
+    normalisation: Statistics | None = None,
     **choice: Any,
 ) -> Dataset:
     """What a function of the user's returns, of which only the chosen samples are read and kept.
@@ -38,6 +43,8 @@ def python(
             configuration, in the working folder or on Python's path.
         options: Keyword arguments of the function; it gets `cache`, the folder of downloads, where
             its signature names it.
+        channels: As for arrays, where the function returns arrays or tensors.
+        tokens: As for arrays, where the function returns arrays or tensors.
         n_classes: Outputs of the network, where some of the classes have no samples; None: counted.
         normalisation: As for arrays.
         **choice: Of the samples, see `Choice`.
@@ -58,8 +65,9 @@ def python(
             f"data.name: {name} fails with options {dict(options or {})}: {references.describe(error)}"
         ) from error
     first, second = _parts(returned, name)
-    train = _source(first, f"{name} (train)")
-    test = None if second is None else _source(second, f"{name} (test)")
+    make = partial(_source, channels=channels, tokens=tokens)
+    train = make(first, f"{name} (train)")
+    test = None if second is None else make(second, f"{name} (test)")
     stored, n_classes, more = Choice(**choice).of(train, test, n_classes)
     classes = None if n_classes is None else [str(number) for number in range(n_classes)]
     more |= {"name": name, "options": dict(options or {})}
@@ -74,7 +82,7 @@ def _parts(returned: Any, name: str) -> tuple[Any, Any]:
                 f"{name} returns a dictionary with the keys {', '.join(map(str, returned))}, not "
                 "with train and test"
             )
-        tests = [returned[key] for key in ("test", "val", "validation") if key in returned]
+        tests = [returned[key] for key in TEST_PARTS if key in returned]
         return returned["train"], tests[0] if tests else None
     if isinstance(returned, tuple | list) and not isinstance(returned, torch_data.Dataset):
         if len(returned) != 2:
@@ -86,11 +94,15 @@ def _parts(returned: Any, name: str) -> tuple[Any, Any]:
     return returned, None
 
 
-def _source(part: Any, name: str) -> Source:
+def _source(part: Any, name: str, channels: str | None, tokens: bool | None) -> Source:
     if isinstance(part, torch_data.DataLoader):
         part = part.dataset
     if isinstance(part, tuple | list) and len(part) == 2 and _is_array(part[0]):
-        return arrays.source_of(images.as_array(part[0]), images.as_array(part[1]), name)
+        inputs, targets = (images.as_array(values) for values in part)
+        return arrays.source_of(inputs, targets, name, channels=channels, tokens=tokens)
+    if channels is not None or tokens is not None:
+        key = "tokens" if channels is None else "channels"
+        raise ConfigurationError(f"data.{key}: {name} returns samples, not arrays or tensors")
     if not hasattr(part, "__getitem__"):
         raise DataError(
             f"{name} is a {type(part).__name__}: it should be a torch.utils.data.Dataset with "
