@@ -49,7 +49,10 @@ class Problem:
             return split.take(range(n))
         if name == "test":  # a class may have fewer of them than n asks for
             n = min(n, split.n_balanced)
-        return split.balanced(n)
+        try:
+            return split.balanced(n)
+        except DataError as error:
+            raise DataError(f"key 'n_images': of the {name} split {error}") from error
 
     def over(self, n_images: int | None) -> "Problem":
         """The same, its curvature over another choice of images; None: over the same ones."""
@@ -92,12 +95,34 @@ class Problem:
 
 def choose_loss(name: str | None, dataset: Dataset) -> Loss:
     """The loss of that name, or the one that fits; ConfigurationError for one that does not fit."""
-    fitting = "mean_squared_error" if dataset.n_classes is None else "cross_entropy"
-    if name is not None and name != fitting:
+    if dataset.n_classes is not None:
+        if name == "mean_squared_error":
+            raise ConfigurationError(
+                f"key 'loss' is {name}, but the targets of {dataset.name} are classes, which need "
+                "cross_entropy: store numbers to predict as floats, y.astype(float)"
+            )
+        return LOSSES["cross_entropy"]
+    remedy = "store classes as integers, y.astype(int), or y.argmax(1) of one-hot rows"
+    if name == "cross_entropy":
         raise ConfigurationError(
-            f"key 'loss' is {name}, but the targets of {dataset.name} need {fitting}"
+            f"key 'loss' is {name}, but the targets of {dataset.name} are floats, numbers to "
+            f"predict: {remedy}"
         )
-    return LOSSES[fitting]
+    if name is None and _look_like_classes(dataset.train.targets):
+        raise ConfigurationError(
+            f"the targets of {dataset.name} are floats, but look like classes: {remedy}; or state "
+            "key 'loss': mean_squared_error to predict them as numbers"
+        )
+    return LOSSES["mean_squared_error"]
+
+
+def _look_like_classes(targets: Tensor) -> bool:
+    """Whether targets (n, m) are whole numbers of few values, or rows of shares that add up to 1."""
+    if bool((targets == targets.round()).all()):
+        return 2 * len(targets.unique()) <= len(targets)
+    sums = targets.sum(1)
+    are_shares = targets.shape[1] > 1 and bool((targets >= 0).all())
+    return are_shares and torch.allclose(sums, torch.ones_like(sums), atol=1e-4)
 
 
 def choose_device(name: str) -> torch.device:
@@ -131,9 +156,7 @@ def load(
         checkpoint: A file of weights that the workflow wrote.
     """
     chosen_device = choose_device(device)
-    dataset = data.load(
-        network["data_settings"], cache_folder(cache), folder, published=_published(network)
-    )
+    dataset = load_data(network, cache=cache, folder=folder)
     model = models.build(
         network["model"]["name"],
         network["model"]["options"],
@@ -153,6 +176,19 @@ def load(
         dtype=getattr(torch, precision),
         batch_size=network.get("batch_size", 256),
         n_images=network.get("n_images"),
+    )
+
+
+def load_data(
+    network: Mapping[str, Any], *, cache: str | None, folder: Path | None = None
+) -> Dataset:
+    """The data set alone, see `load`."""
+    return data.load(
+        network["data_settings"],
+        cache_folder(cache),
+        folder,
+        published=_published(network),
+        name=network.get("data"),
     )
 
 
