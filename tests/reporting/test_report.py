@@ -179,6 +179,18 @@ def test_numbers_are_those_of_the_results(whole):
     assert str(results.scores.attrs["self_test"]) in said
 
 
+def test_a_page_says_how_the_data_were_understood():
+    results = fabricate.results()
+    understood = "24 training images, 2 classes (<b>, Äpfel)"
+    scores = results.scores.assign_attrs(data=understood)
+    page = network.page("mine", dataclasses.replace(results, scores=scores))
+    assert "Data: 24 training images, 2 classes (&lt;b&gt;, Äpfel)." in page.html
+    # Scores that were made before, or by `analyze`, do not know it.
+    del scores.attrs["data"]
+    page = network.page("mine", dataclasses.replace(results, scores=scores))
+    assert "Data:" not in page.html
+
+
 def test_pictures_are_drawn_from_the_results():
     results = fabricate.results()
     panels = network.page("mine", results).panels

@@ -4,6 +4,7 @@ import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -57,9 +58,10 @@ def test_prediction(monkeypatch: pytest.MonkeyPatch) -> None:
         "Profile tiny: 1 network (1 trained here), 1 analyses, beside the archive of "
         "cifar10-subset."
     )
+    assert lines[1].startswith("  digits: ")
     # 4 · 41 values, a gradient, 4 derivatives and the start; 3 epochs and 4 records; both processes.
-    assert "Predicted from a few passes: 4 min of one core, about 2 min on 2 like it" in lines[1]
-    assert lines[2:] == [
+    assert "Predicted from a few passes: 4 min of one core, about 2 min on 2 like it" in lines[2]
+    assert lines[3:] == [
         "  classifier: 4 min, 0.5 GB (lines 3 min, train_network 71 s)",
     ]
 
@@ -95,9 +97,9 @@ def test_records_of_another_device_tell_nothing(
     monkeypatch.setattr(cost_model, "measure", lambda settings, folder: {})
     record(tmp_path / "saddles.run.json", "saddles", "", 3.0, "cpu")
     assert "this took" in announced(SETTINGS, tmp_path, cores=4)[1]
-    assert "Predicted" in announced(on_gpu, tmp_path, cores=4)[1]
+    assert "Predicted" in announced(on_gpu, tmp_path, cores=4)[3]
     record(tmp_path / "networks/a/eigenpairs.run.json", "eigenpairs", "a", 600.0, "cuda")
-    assert "Predicted" in announced(SETTINGS, tmp_path, cores=4)[1]
+    assert "Predicted" in announced(SETTINGS, tmp_path, cores=4)[3]
     assert announced(on_gpu, tmp_path, cores=4)[-2:] == [
         "  a: 40 min, 1.0 GB (eigenpairs 40 min)",
         "  no network: 3 s, 2.0 GB (saddles 3 s)",
@@ -110,7 +112,43 @@ def test_records_of_other_settings_tell_nothing(
     record(tmp_path / "saddles.run.json", "saddles", "", 3.0)
     (tmp_path / "configuration.yaml").write_text(yaml.safe_dump(SETTINGS | {"seed": 2}))
     monkeypatch.setattr(cost_model, "measure", lambda settings, folder: {})
-    assert "Predicted" in announced(SETTINGS, tmp_path, cores=4)[1]
+    assert "Predicted" in announced(SETTINGS, tmp_path, cores=4)[3]
+
+
+def test_each_data_set_has_a_line_that_says_how_it_was_understood(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also at the second time, when nothing is measured; and the files may be others by then."""
+    images = np.random.default_rng(0).integers(0, 256, (24, 12, 12, 5), dtype=np.uint8)
+    np.savez(tmp_path / "bands.npz", x=images, y=np.arange(24) % 3)
+    (tmp_path / "weights.pt").touch()
+    own = {"model": {"name": "mlp"}, "checkpoint": {"file": "weights.pt"}}
+    given = {
+        "profile": "mine",
+        "data": {
+            "bands": {"kind": "arrays", "path": "bands.npz", "n_test": 6},
+            "curve": {"kind": "function"},
+        },
+        "networks": {"a": own | {"data": "bands"}, "b": own | {"data": "curve"}}
+        | {"c": own | {"data": "bands"}},
+    }
+    settings = configuration.complete(given, "mine", ROOT)
+    monkeypatch.setattr(cost_model, "measure", lambda settings, folder: {})
+
+    def said() -> list[str]:
+        return announcement.announce(settings, Path("nowhere"), 2, tmp_path).splitlines()
+
+    lines = said()
+    assert lines[1].startswith(
+        "  bands: 18 training and 6 test images, 5×12×12 (channels×height×width), 3 classes "
+        "(0, 1, 2), normalised by mean ("
+    )
+    assert lines[2] == (
+        "  curve: 50 training and 1000 test samples of shape 1, 1 number to predict, not normalised."
+    )
+    assert lines[3].startswith("Predicted")
+    np.savez(tmp_path / "bands.npz", x=images, y=np.arange(24) % 2)
+    assert "2 classes (0, 1)" in said()[1]
 
 
 def run(monkeypatch: pytest.MonkeyPatch, config: str) -> int:
@@ -159,6 +197,11 @@ networks:
             "kind: digits}",
             "kind: digits, paht: 3}",
             r"mine\.yaml: own \(data marks\): data of kind digits has no key paht",
+        ),
+        (
+            "kind: digits}",
+            "kind: digits, n_test: 1e2}",
+            r"mine\.yaml: own \(data marks\): key 'data\.marks\.n_test' is '1e2'; allowed: a whole",
         ),
         (
             "name: resnet",

@@ -52,6 +52,7 @@ def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
     dataset = xr.Dataset(
         scores,
         attrs={
+            "data": problem.dataset.describe(),
             "self_test": self_test.describe(),
             "product_mode": self_test.product_mode,
             "second_derivative_mode": self_test.second_derivative_mode,

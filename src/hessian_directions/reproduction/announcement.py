@@ -20,7 +20,8 @@ from hessian_directions.reproduction.cost_model import Estimate
 def announce(settings: configuration.Configuration, archive: Path, cores: int, folder: Path) -> str:
     """Networks, analyses, the time and memory that it all takes, and a line for every network.
 
-    `archive` is the profile's, which may be missing, `folder` that of the configuration.
+    Where it is not in the archive, each data set has a line, too: how it was understood. `archive` is
+    the profile's, which may be missing, `folder` that of the configuration.
     """
     networks = settings["networks"]
     trained = sum(network["training"] is not None for network in networks.values())
@@ -39,6 +40,7 @@ def announce(settings: configuration.Configuration, archive: Path, cores: int, f
         told = "Where the archive was made this took"
     else:
         _require_checkpoints(settings, folder)
+        lines += _data(settings, folder)
         stages = cost_model.stages(settings, cost_model.measure(settings, folder))
         told = "Predicted from a few passes:"
     whole = functools.reduce(cost_model.together, stages.values(), Estimate(0.0, 0))
@@ -48,6 +50,28 @@ def announce(settings: configuration.Configuration, archive: Path, cores: int, f
         "shorter in proportion."
     )
     return "\n".join(lines + cost_model.describe(stages))
+
+
+def _data(settings: configuration.Configuration, folder: Path) -> list[str]:
+    """How each data set is understood: read anew, since files may be others than at the last time."""
+    from hessian_directions.analyses import problem  # imports torch, which an archive does without
+
+    lines = {}
+    for name, subject in cost_model.subjects(settings):
+        key = subject["data"]
+        own = settings["data"][key]
+        # These transforms alone depend on the network.
+        shared = own.get("transform") not in ("timm", "torchvision")
+        if (place := key if shared else name) in lines:
+            continue
+        try:
+            data = problem.load_data(
+                {**subject, "data_settings": own}, cache=settings["cache"], folder=folder
+            )
+        except HessianDirectionsError as error:
+            raise type(error)(f"{name} (data {key}): {error}") from error
+        lines[place] = f"  {key if shared else f'{key} for {name}'}: {data.describe()}."
+    return list(lines.values())
 
 
 def _require_checkpoints(settings: configuration.Configuration, folder: Path) -> None:

@@ -272,11 +272,11 @@ def read(settings: Mapping[str, Any]) -> dict[str, Passes]:
         known = {name: Passes(**passes) for name, passes in artifacts.read_json(path).items()}
     except (TypeError, AttributeError) as error:
         raise artifacts.ArtifactError(f"{path} is corrupt; delete it") from error
-    subjects = dict(_subjects(settings))
+    named = dict(subjects(settings))
     return {
         name: passes
         for name, passes in known.items()
-        if name in subjects and passes.measured == fingerprint(settings, subjects[name])
+        if name in named and passes.measured == fingerprint(settings, named[name])
     }
 
 
@@ -287,7 +287,7 @@ def measure(settings: Mapping[str, Any], folder: Path) -> dict[str, Passes]:
     """
     known = read(settings)
     alike = {passes.measured: passes for passes in known.values()}
-    for name, subject in _subjects(settings):
+    for name, subject in subjects(settings):
         key = fingerprint(settings, subject)
         if name in known:
             continue
@@ -302,7 +302,7 @@ def measure(settings: Mapping[str, Any], folder: Path) -> dict[str, Passes]:
     return known
 
 
-def _subjects(settings: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+def subjects(settings: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """What is measured, by name: networks, and the network of an analysis that trains its own."""
     kept = ("data", "loss", "model", "n_images", "batch_size", "training", "checkpoint")
     for name, network in settings["networks"].items():

@@ -88,7 +88,9 @@ def _scores(results: Results) -> str:
                 rows.append((f"{said} {score}", number(value)))
     test = measured.attrs.get("self_test")
     tested = f"<p class='note'>Self-test: {escape(str(test))}</p>" if test else ""
-    return "<h3>Scores</h3>" + text.table(None, rows) + tested
+    data = measured.attrs.get("data")
+    understood = f"<p class='note'>Data: {escape(str(data))}.</p>" if data else ""
+    return "<h3>Scores</h3>" + text.table(None, rows) + understood + tested
 
 
 def _scalars(results: Results) -> str:

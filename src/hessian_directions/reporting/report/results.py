@@ -26,7 +26,8 @@ class Results:
     Attributes:
         label: Printed name.
         scores: Scalars loss, gradient_norm, theta_norm, n_parameters, n_images; train_… and
-            test_loss and _accuracy; attribute self_test.
+            test_loss and _accuracy; attributes self_test and, where known, data: how they were
+            understood.
         eigenpairs: value, residual, converged, exact_curvature (pair), ascending; attributes
             n_products, n_check_products, missed_probability, noise_floor.
         trace: Scalars trace, trace_standard_error; where known n_samples, frobenius_norm,
