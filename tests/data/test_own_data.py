@@ -202,7 +202,12 @@ def spoiled(values, place, value):
         ),
         (PIXELS, LABELS - 1, {}, r"d.npz: y_train: class -1 of sample 0 is negative"),
         (PIXELS, LABELS, {"n_classes": 3}, r"target 3 is outside the 3 classes \(data.n_classes\)"),
-        (PIXELS, LABELS, {"normalisation": "no"}, "keys mean and deviation, or is none or train"),
+        (
+            PIXELS,
+            LABELS,
+            {"normalisation": "no"},
+            "allowed: train, none, or a mapping of the keys mean",
+        ),
         (PIXELS, LABELS, {"normalisation": {"mean": [0, 0], "deviation": 1}}, "need 3 numbers"),
         (PIXELS, LABELS, {"n_train": 10}, r"data.n_train: 10 samples cannot be balanced over 4"),
         (PIXELS, LABELS, {"n_test": 80}, r"data.n_test: 80 balanced samples need 20 of each"),
@@ -214,7 +219,7 @@ def spoiled(values, place, value):
             {"names": {"x_train": "a"}},
             r"no array a \(data.names.x_train\), it hold",
         ),
-        (PIXELS, LABELS, {"channels": 3}, "data.channels: 3 is neither first nor last"),
+        (PIXELS, LABELS, {"channels": 3}, "key 'data.channels' is 3; allowed: first or last"),
         (PIXELS, LABELS * 0, {}, "holds one class alone"),
         (PIXELS, np.eye(4, dtype=int)[LABELS], {}, r"y_train have shape \(24, 4\): classes are in"),
         (PIXELS, LABELS.astype(str), {}, "y_train are of type <U"),
@@ -350,8 +355,8 @@ def test_parts_have_the_names_that_the_class_knows(tmp_path, monkeypatch, known)
         ({}, "has no test part"),
         ({"n_test": 4, "transform": "timm"}, "the network's weights are not timm's"),
         ({"n_test": 4, "transform": "timm:resnet1x"}, "names no published weights here"),
-        ({"n_test": 4, "size": 0}, "data.size: 0 is neither"),
-        ({"n_test": 4, "channels": 2}, "data.channels: 2 is neither 3"),
+        ({"n_test": 4, "size": 0}, "key 'data.size' is 0; allowed: a whole number of pixels"),
+        ({"n_test": 4, "channels": 2}, r"key 'data.channels' is 2; allowed: 1 \(grey\) or 3"),
         ({"n_test": 4, "transform": "torch:nn", "normalisation": "train"}, "state one of them"),
         ({"options": {"size": 10**7, "num_classes": 2}, "n_test": 4}, None),
     ],
@@ -614,7 +619,7 @@ def test_errors_in_transforms_are_one_sentence(own, tmp_path, transform, message
 
 def test_what_no_image_folder_is(tmp_path):
     settings = write_images(tmp_path / "d", lambda n: "val" if n < 24 else "test")
-    refused(settings, tmp_path, r"has no folder train \(data.train\)")
+    refused(settings, tmp_path, "the folders test, val would be classes: name those of training")
     settings = write_images(tmp_path / "e", lambda n: "") | {"n_test": 4}
     Image.fromarray(np.zeros((6, 5), np.uint16)).save(tmp_path / "e" / "a" / "00.png")
     refused(settings, tmp_path, "a/00.png: an image has more than 8 bits a channel")
