@@ -69,6 +69,8 @@ def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
 
     import torch
 
+    from hessian_directions.data.identity import differing
+    from hessian_directions.errors import DataError
     from hessian_directions.geometry import planes
     from hessian_directions.learning import checkpoints
     from hessian_directions.learning.interpolation import has_statistics
@@ -77,7 +79,11 @@ def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
     networks = [problem.model.to(problem.device, problem.dtype).eval()]
     for name in settings.others:
         networks.append(copy.deepcopy(networks[0]))
-        checkpoints.load(job.checkpoints[name], networks[-1])
+        made_with = checkpoints.load(job.checkpoints[name], networks[-1]).get("data", {})
+        if differing(problem.dataset.identity, made_with):
+            raise DataError(
+                f"{name} was trained on other data than {job.network}, of the same name"
+            )
     kinds = STATISTICS if has_statistics(networks[0]) else STATISTICS[:1]
     pairs = list(itertools.combinations(range(len(networks)), 2))
     x = np.linspace(0, 1, settings.n_points)

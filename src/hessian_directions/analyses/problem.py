@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from hessian_directions.data import registry as data
 from hessian_directions.data.cache import folder as cache_folder
 from hessian_directions.data.dataset import Dataset, Split, index_ranges
+from hessian_directions.data.identity import differing
 from hessian_directions.errors import ConfigurationError, DataError, DeviceError
 from hessian_directions.learning import checkpoints
 from hessian_directions.models import registry as models
@@ -154,9 +156,13 @@ def load(
         precision: That of curvature.
         folder: Of the configuration, where its files and modules are looked for first.
         checkpoint: A file of weights that the workflow wrote.
+
+    Raises:
+        DataError: The checkpoint was made with other data of this name.
     """
     chosen_device = choose_device(device)
-    dataset = load_data(network, cache=cache, folder=folder)
+    read_data = partial(load_data, network, cache=cache, folder=folder)
+    dataset = read_data()
     model = models.build(
         network["model"]["name"],
         network["model"]["options"],
@@ -167,7 +173,10 @@ def load(
         folder=folder,
     )
     if checkpoint is not None:
-        checkpoints.load(checkpoint, model)
+        made_with = checkpoints.load(checkpoint, model).get("data", {})
+        if others := differing(dataset.identity, made_with):
+            is_random = bool(differing(dataset.identity, read_data().identity))
+            raise DataError(_other_data(network["data"], others, checkpoint, is_random))
     return Problem(
         model=model,
         loss=choose_loss(network["loss"], dataset),
@@ -189,6 +198,16 @@ def load_data(
         folder,
         published=_published(network),
         name=network.get("data"),
+    )
+
+
+def _other_data(name: str, splits: list[str], checkpoint: str | Path, is_random: bool) -> str:
+    """Every job reads the data anew: weights and curvature would be those of different losses."""
+    if is_random:
+        return f"data.{name} is another one in every job: give what is random in it a seed"
+    return (
+        f"data.{name}: its {' and '.join(splits)} samples are not those that {checkpoint} was made "
+        "with: they have changed since, or are others in every job (give what is random a seed)"
     )
 
 
