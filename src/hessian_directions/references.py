@@ -1,8 +1,9 @@
 """Objects of a user's own code, named in a configuration as "package.module:name".
 
 A name before the colon that ends in ``.py`` is the path of a file: "path/to/my_net.py:MyNet".
-Modules are looked for as Python does it for a script in the folder of the configuration: first in
-that folder, then in the working folder, then on Python's path.
+Modules, and what they import, are looked for as Python does it for a script in the folder of the
+configuration: first in that folder, then in the working folder, then on Python's path; for a file
+before all in the folder that it is in.
 """
 
 import importlib
@@ -36,13 +37,7 @@ def resolve(name: str, folder: Path | None = None) -> Any:
         raise ConfigurationError(
             f"{name!r} is not of the form package.module:name or path/to/file.py:name"
         )
-    folders = list(dict.fromkeys(Path(place).resolve() for place in (folder or "", "")))
-    if module_name.endswith(".py"):
-        file = next((f / module_name for f in folders if (f / module_name).is_file()), None)
-        if file is None:
-            raise ConfigurationError(f"{name}: there is no file {module_name} in {folders[0]}")
-        root, module_name = _importable(file.resolve())
-        folders = [root]
+    folders, module_name = located(module_name, folder)
     try:
         _put_first(folders, module_name)
         module = importlib.import_module(module_name)
@@ -58,6 +53,28 @@ def resolve(name: str, folder: Path | None = None) -> Any:
             f"{name} cannot be imported: {module.__file__ or module_name} has no {attribute}"
         ) from error
     return found
+
+
+def located(place: str, folder: Path | None = None) -> tuple[list[Path], str]:
+    """The folders where a module is looked for, and its dotted name.
+
+    Args:
+        place: "package.module" or "path/to/file.py"; "~/" is the user's home.
+        folder: Of the configuration; None: the working folder alone.
+
+    Raises:
+        ConfigurationError: There is no such file.
+    """
+    folders = list(dict.fromkeys(Path(where).resolve() for where in (folder or "", "")))
+    if not place.endswith(".py"):
+        return folders, place
+    path = Path(place).expanduser()
+    file = next((f / path for f in folders if (f / path).is_file()), None)
+    if file is None:
+        raise ConfigurationError(f"there is no file {place} in {folders[0]}")
+    root, name = _importable(file.resolve())
+    # What lies beside it comes first, then what any module of the configuration can import.
+    return list(dict.fromkeys([root, *folders])), name
 
 
 def parameters(function: Any) -> Collection[str]:

@@ -11,6 +11,7 @@ for name in filter(is_computed, OF_NETWORKS):
             **read_by(analysis.reads),
             other_checkpoints=other_checkpoints(name),
             checkpoint=f"{TRAINING}/checkpoint.safetensors",
+            own=studied_files,
             code=code(
                 "analyze_network",
                 analysis.file,
@@ -32,6 +33,7 @@ for name in filter(is_computed, OF_NETWORKS):
             **PROCESSES,
             **told(name, "run"),
             network=studied_network,
+            own_data=own_data,
         script:
             "../scripts/analyze_network.py"
 
@@ -44,6 +46,7 @@ for name in filter(is_computed, OF_PROFILE):
         name:
             stage
         input:
+            own=files_of(name),
             code=code("analyze", analysis.file, without=["gather"]),
         output:
             **made_by(name),

@@ -1,5 +1,6 @@
 # Configuration, paths, and the source files that each stage depends on.
 
+import functools
 import os
 import pickle
 import shlex
@@ -11,8 +12,10 @@ from snakemake.exceptions import WorkflowError
 from snakemake.iocontainers import Snakemake
 
 from hessian_directions.analyses import registry
+from hessian_directions.data import cache as cache_folder
 from hessian_directions.errors import HessianDirectionsError
 from hessian_directions.reporting import tables
+from hessian_directions.reproduction import own_files as users_own
 from hessian_directions.reproduction import source_files
 from hessian_directions.reproduction.artifacts import verify_manifest
 from hessian_directions.reproduction.configuration import (
@@ -85,6 +88,8 @@ except HessianDirectionsError as error:
 COMPLETE = dict(config)
 # Files and modules that a configuration names are looked for beside it first.
 config["folder"] = str(Path(CONFIGFILE).parent)
+# Where they are, and the cache folder.
+OWN_FOLDERS = Path(config["folder"]), cache_folder.folder(config["cache"])
 
 
 pathvars:
@@ -227,9 +232,19 @@ def log_of(name, rule_name):
 
 
 def data_of(name):
-    """The settings of the data that an analysis of no network reads, as a parameter."""
+    """The settings of the data that an analysis of no network reads, and what they are now, as parameters."""
     data = config["analyses"][name].get("data")
-    return {} if data is None else {"data_settings": config["data"][data]}
+    if data is None:
+        return {}
+    return {"data_settings": config["data"][data], "own_data": fingerprints_of(data)}
+
+
+def files_of(name):
+    """Files of the user's own that such an analysis reads."""
+    settings = config["analyses"][name]
+    if settings.get("data") is None:
+        return []
+    return own_inputs(settings["data"], settings["model"]["name"])
 
 
 def read_by(names):
@@ -284,21 +299,32 @@ def studied_network(wildcards):
 def own_files(wildcards):
     """Files of the user's own that a network is made from: weights, images, modules."""
     settings = config["networks"][wildcards.network]
-    data, weights = config["data"][settings["data"]], settings["checkpoint"] or {}
-    named = [data.get("path"), data.get("test_path")]
-    if not weights.get("url"):
-        named.append(weights.get("file"))
-    for reference in (settings["model"]["name"], data.get("name", "")):
-        place, colon, _ = reference.rpartition(":")
-        if colon and not place.endswith(".py"):
-            place = f"{place.replace('.', '/')}.py"
-        named += [place, f"src/{place}"] if colon else []
-    paths = [
-        folder / path
-        for path in filter(None, named)
-        for folder in (Path(config["folder"]), Path())
-    ]
-    return list(dict.fromkeys(str(path) for path in paths if path.exists()))
+    return own_inputs(
+        settings["data"], settings["model"]["name"], settings["checkpoint"]
+    )
+
+
+def studied_files(wildcards):
+    """Those that a network is analysed with: its weights are in the checkpoint that was made of them."""
+    settings = config["networks"][wildcards.network]
+    return own_inputs(settings["data"], settings["model"]["name"])
+
+
+def own_inputs(data, model="", checkpoint=None):
+    """Files of the user's own behind a key of `data` and a model, as inputs."""
+    files = users_own.files(config["data"][data], *OWN_FOLDERS, model, checkpoint)
+    # They are the user's own wherever results are kept.
+    return [local(file) for file in files]
+
+
+def own_data(wildcards):
+    """Fingerprints of the user's own folders of images, as a parameter: thousands of files are no inputs."""
+    return fingerprints_of(config["networks"][wildcards.network]["data"])
+
+
+@functools.cache
+def fingerprints_of(data):
+    return users_own.fingerprints(config["data"][data], *OWN_FOLDERS)
 
 
 def code(script, *modules, without=()):

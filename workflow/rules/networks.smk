@@ -24,6 +24,7 @@ rule train_network:
     params:
         **COMMON,
         network=initial_network,
+        own_data=own_data,
         training=lambda wildcards: config["networks"][wildcards.network]["training"],
         # What the trained weights are rounded to before they are kept, and analysed.
         checkpoint_precision=lambda wildcards: config["networks"][wildcards.network][
@@ -55,6 +56,7 @@ rule import_checkpoint:
         # Reading and scoring weights needs no GPU, and none is asked for.
         **COMMON | {"device": "cpu"},
         network=initial_network,
+        own_data=own_data,
         checkpoint=lambda wildcards: config["networks"][wildcards.network]["checkpoint"],
     script:
         "../scripts/import_checkpoint.py"

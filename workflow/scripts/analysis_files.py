@@ -9,7 +9,7 @@ from hessian_directions.analyses.registry import Analysis
 from hessian_directions.reproduction import artifacts
 
 # Inputs that no analysis reads itself.
-OTHERS = {"checkpoint", "code", "shards", "other_checkpoints"}
+OTHERS = {"checkpoint", "code", "own", "shards", "other_checkpoints"}
 
 
 def job_of(stage: Any) -> Job:

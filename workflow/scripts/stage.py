@@ -64,8 +64,10 @@ class Stage:
         return bool(self.output.get("run") and self.wildcards.get("network"))
 
     def provenance(self, data: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        # Dates of files re-run a job; what the data are is said by their checksums.
+        configuration = {key: value for key, value in self.params.items() if key != "own_data"}
         return artifacts.provenance(
-            configuration=dict(self.params.items()),
+            configuration=configuration,
             seed=self.params.seed,
             threads=self.threads,
             device=self.params.device,

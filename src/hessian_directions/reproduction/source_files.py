@@ -1,4 +1,4 @@
-"""Which source files a script uses: the script and, through its imports, the modules of a package.
+"""Which source files a script or module uses: its own and, through its imports, those of other modules.
 
 The workflow names them as inputs, so that editing a module re-runs the stages that use it and no others.
 Nothing is imported: the files are parsed.
@@ -18,16 +18,29 @@ def source_files(script: str | Path, root: str | Path, without: Iterable[str] = 
     the script imports inside the functions named in `without` is left out: they are not called.
     Paths come back sorted, as given.
     """
-    script, root, without = Path(script), Path(root), frozenset(without)
+    script, root = Path(script), Path(root)
+    return _reached([script], (root, script.parent), frozenset(without))
+
+
+def module_files(name: str, roots: Iterable[Path]) -> list[str]:
+    """The file of a module in these folders, and every file below them that it imports, likewise."""
+    roots = tuple(roots)
+    return _reached([file for root in roots for file in _module_files(name, root)], roots)
+
+
+def _reached(
+    start: list[Path], roots: tuple[Path, ...], without: frozenset[str] = frozenset()
+) -> list[str]:
+    """These files and all that they import; `without` names functions of theirs."""
     found: set[Path] = set()
-    waiting = [script]
+    waiting = list(start)
     while waiting:
         path = waiting.pop()
         if path in found:
             continue
         found.add(path)
-        left_out = without if path == script else frozenset()
-        waiting.extend(_imported_files(path, (root, script.parent), left_out))
+        left_out = without if path in start else frozenset()
+        waiting.extend(_imported_files(path, roots, left_out))
     return sorted(str(path) for path in found)
 
 
@@ -35,20 +48,31 @@ def source_files(script: str | Path, root: str | Path, without: Iterable[str] = 
 def _imported_files(
     path: Path, roots: tuple[Path, ...], without: frozenset[str]
 ) -> tuple[Path, ...]:
-    tree = ast.parse(path.read_bytes(), filename=str(path))
+    try:
+        tree = ast.parse(path.read_bytes(), filename=str(path))
+    except (SyntaxError, ValueError):  # who runs it hears what is wrong
+        return ()
     called = [node for node in tree.body if getattr(node, "name", None) not in without]
-    names = (name for node in called for name in _imported_names(node))
-    return tuple(file for name in names for root in roots for file in _module_files(name, root))
+    return tuple(
+        file
+        for node in called
+        for name, level in _imported_names(node)
+        # Relative ones are looked for in a package around the file.
+        for root in (path.parents[level - 1 : level] if level else roots)
+        for file in _module_files(name, root)
+    )
 
 
-def _imported_names(tree: ast.AST) -> Iterator[str]:
+def _imported_names(tree: ast.AST) -> Iterator[tuple[str, int]]:
+    """Names of modules, and how many dots stand before them."""
     for node in executed(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            yield from ((alias.name, 0) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
             # `from package import module` and `from module import name` look alike: both are tried.
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            above = [node.module] if node.module else []
+            names = [".".join([*above, alias.name]) for alias in node.names]
+            yield from ((name, node.level) for name in (*above, *names))
 
 
 def executed(tree: ast.AST) -> Iterator[ast.AST]:
