@@ -214,6 +214,134 @@ def test_wrong_keys_and_prefixes_are_refused(tmp_path, settings, message):
     assert "\n" not in str(caught.value)
 
 
+def averaged(seed, wrapped=lambda model: model):
+    """As `torch.optim.swa_utils.AveragedModel` writes it, of a network in a wrapper, too."""
+    return torch.optim.swa_utils.AveragedModel(wrapped(attention(seed))).state_dict()
+
+
+@pytest.mark.parametrize(
+    ("content", "key"),
+    [
+        (averaged(1), None),
+        (averaged(1, nn.DataParallel), None),
+        ({"ema": averaged(1), "epoch": 3}, None),
+        ({"ema": averaged(1), "state_dict": attention(3).state_dict()}, "ema"),
+        ({"state_dict": prefixed(averaged(1), "ema_model."), "epoch": 3}, None),
+    ],
+)
+def test_averaged_weights_have_a_count_that_is_no_weight(tmp_path, content, key):
+    torch.save(content, tmp_path / "a.pt")
+    model = attention(2)
+    settings = {"file": "a.pt"} | ({"key": key} if key else {})
+    beside = checkpoints.import_into(model, settings, folder=tmp_path)
+    assert "notes" not in beside
+    assert same_state(model, attention(1))
+
+
+def test_averaged_weights_beside_the_last_ones_are_noted(tmp_path):
+    torch.save({"ema": averaged(3), "state_dict": attention(1).state_dict()}, tmp_path / "a.pt")
+    model = attention(2)
+    beside = checkpoints.import_into(model, {"file": "a.pt"}, folder=tmp_path)
+    assert "are those under state_dict; those under ema fit, too" in beside["notes"][0]
+    assert same_state(model, attention(1))
+
+
+class Counting(nn.Module):
+    """It has of its own what wrappers call theirs."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("n_averaged", torch.tensor(3))
+        self.module = nn.ModuleDict({"_module": nn.Linear(2, 2), "other": nn.Linear(2, 2)})
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "net."])
+def test_parts_of_a_network_may_be_called_as_wrappers_are(tmp_path, prefix):
+    model, other = Counting(), Counting()
+    torch.save(prefixed(model.state_dict(), prefix), tmp_path / "a.pt")
+    checkpoints.import_into(other, {"file": "a.pt"}, folder=tmp_path)
+    assert same_state(model, other)
+
+
+def test_names_of_wrapped_parts_are_found(tmp_path):
+    """torch.compile, DataParallel, Opacus and FSDP of a part, alone and beside one another."""
+    model = attention(1)
+    for place, wrapper in (
+        ("model.", "_orig_mod."),
+        ("model.head.", "_orig_mod."),
+        ("attention.", "module."),
+        ("attention.out_proj.", "_module."),
+        ("model.norm.", "_fsdp_wrapped_module._orig_mod."),
+        ("model.", "module._orig_mod."),
+    ):
+        for prefix in ("", "module.", "net."):
+            state = {
+                prefix
+                + (place + wrapper + key.removeprefix(place) if key.startswith(place) else key): t
+                for key, t in model.state_dict().items()
+            }
+            torch.save(state, tmp_path / "a.pt")
+            other = attention(2)
+            checkpoints.import_into(other, {"file": "a.pt"}, folder=tmp_path)
+            assert same_state(model, other), state.keys()
+
+
+def test_a_network_among_other_weights_is_found_where_one_alone_fits(tmp_path):
+    """As Lightning keeps it beside a criterion or a teacher of another size."""
+    state, extra = attention(1).state_dict(), {"criterion.weight": torch.ones(3)}
+    for prefix in ("model.", "net.backbone.", "module.model.", "model._orig_mod."):
+        for more in (extra, prefixed(attention(3).state_dict(), "teacher.")):
+            # The teacher is wider, with the same names.
+            others = {
+                k: torch.cat([t, t]) if k.startswith("teacher") else t for k, t in more.items()
+            }
+            torch.save({"state_dict": prefixed(state, prefix) | others}, tmp_path / "a.ckpt")
+            model = attention(2)
+            beside = checkpoints.import_into(model, {"file": "a.ckpt"}, folder=tmp_path)
+            assert same_state(model, attention(1))
+            assert f"{len(others)} entries do not begin with " in beside["notes"][0]
+
+
+def test_several_networks_among_other_weights_are_refused_with_their_prefixes(tmp_path):
+    parts = prefixed(attention(1).state_dict(), "model.") | prefixed(averaged(3), "ema_model.")
+    parts |= {"criterion.weight": torch.ones(3)}
+    torch.save({"state_dict": parts, "loss": torch.tensor(0.3)}, tmp_path / "a.ckpt")
+    message = r"a.ckpt holds the network .*; checkpoint.prefix: model. or ema_model. fits"
+    with pytest.raises(CheckpointError, match=message):
+        checkpoints.import_into(attention(2), {"file": "a.ckpt"}, folder=tmp_path)
+    for prefix, seed in (
+        ("model.", 1),
+        ("model", 1),
+        ("ema_model.", 3),
+        ("ema_model", 3),
+        ("ema_model.module", 3),
+    ):
+        model = attention(2)
+        settings = {"file": "a.ckpt", "prefix": prefix}
+        beside = checkpoints.import_into(model, settings, folder=tmp_path)
+        assert same_state(model, attention(seed))
+        assert "do not begin with " in beside["notes"][0]
+
+
+def test_names_that_become_one_are_not_confused(tmp_path):
+    """Two tensors of one name without wrappers: one of them would be lost."""
+    state = attention(1).state_dict()
+    torch.save(state | {"model.module.head.weight": torch.ones(3, 4)}, tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match=r"the model lacks, model.module.head"):
+        checkpoints.import_into(attention(2), {"file": "a.pt"}, folder=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_a_folder_is_refused_with_the_file_that_is_meant(tmp_path, name):
+    folder = tmp_path / "checkpoint-500"
+    folder.mkdir()
+    (folder / name).touch()
+    (folder / "optimizer.pt").touch()
+    message = f"checkpoint-500 is a folder, not a file of weights; checkpoint-500/{name} is one"
+    with pytest.raises(CheckpointError, match=message):
+        checkpoints.import_into(attention(1), {"file": "checkpoint-500"}, folder=tmp_path)
+
+
 def test_weights_of_another_network_are_named_by_their_first_keys(tmp_path):
     torch.save({"epoch": 3, "state_dict": attention(1).state_dict()}, tmp_path / "a.th")
     message = "a.th lacks the key stem.weight .and .* more. and has attention.in_proj_bias .and"

@@ -14,8 +14,8 @@ import pathlib
 import re
 import types
 import warnings
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +43,15 @@ PLACES = (
     "state_dict", "model_state_dict", "model_state", "model", "net", "network", "module", "weights",
     "params", "student", "ema", "model_ema", "ema_state_dict", "state_dict_ema",
 )  # fmt: skip
-# What DataParallel and torch.compile put before the names of parameters.
-WRAPPERS = ("module.", "_orig_mod.")
+# What the weights are called in the folders that transformers and accelerate write.
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+# How many networks `torch.optim.swa_utils.AveragedModel` has averaged.
+AVERAGED = "n_averaged"
+# What torch.compile puts into the names of parameters, of a whole network or of a part; no part of
+# a network is called so.
+COMPILED = "_orig_mod"
+# What DataParallel, Opacus and FSDP put there; parts may be called so.
+WRAPPERS = ("module", "_module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 
 
 def save(
@@ -330,33 +337,74 @@ def _find(path: Path, model: nn.Module, content: Mapping[str, Any], chosen: Chec
         states = dict(_states(_at(path, content, chosen.key), chosen.key, 0))
     else:
         states = dict(_states(content, "", 3))
+    known = model.state_dict().keys()
+    if not any(key.rpartition(".")[2] == AVERAGED for key in known):
+        states = {place: _without_count(state) for place, state in states.items()}
+        states = {place: state for place, state in states.items() if state}
     if not states:
         where = f" under {chosen.key} (checkpoint.key)" if chosen.key else ""
         raise CheckpointError(f"{path} holds no dictionary of named tensors{where}")
-    wanted = _unshared(model).keys()
-    known = model.state_dict().keys()
+    notes: dict[str, str] = {}
+    if chosen.prefix is not None:
+        states, notes = _beginning(path, states, chosen.prefix)
     ranks = {
         place: PLACES.index(name) for place in states if (name := place.split(".")[-1]) in PLACES
     }
     order = sorted(states, key=lambda place: ranks.get(place, len(PLACES)))
-    found: list[_Found] = []
-    for place in order:
-        for state, notes in _renamed(path, states[place], chosen, isinstance(model, ResNet)):
-            if not any(key.endswith(COUNTER) for key in state):
-                zero = torch.tensor(0)
-                state |= {key: zero for key in known if key.endswith(COUNTER)}
-            n_wrong = len(wanted - state.keys()) + len(state.keys() - known)
-            found.append(_Found(state, place, n_wrong, notes))
-            if n_wrong == 0:
-                break
+    found = [_best(model, place, states[place], chosen) for place in order]
     best = min(found, key=lambda one: one.n_wrong)
-    others = [one.place for one in found if one.n_wrong == 0 and one.place != best.place]
+    best.notes.extend(filter(None, [notes.get(best.place)]))
+    if best.n_wrong and chosen.prefix is None:
+        inside = (_inside(path, model, place, states[place], chosen) for place in order)
+        return next(filter(None, inside), best)
+    others = [one.place for one in found if one.n_wrong == 0 and one is not best]
     if best.n_wrong == 0 and others:
         best.notes.append(
             f"{path}: the weights are those under {best.place or 'the top'}; those under "
             f"{', '.join(others)} fit, too (checkpoint.key)"
         )
     return best
+
+
+def _best(model: nn.Module, place: str, state: Mapping[str, Tensor], chosen: Checkpoint) -> _Found:
+    """The state under the first names that are the model's, else under those that lack the fewest."""
+    wanted, known = _unshared(model).keys(), model.state_dict().keys()
+    found: list[_Found] = []
+    for form in _renamed(state, chosen, isinstance(model, ResNet)):
+        if not any(key.endswith(COUNTER) for key in form):
+            zero = torch.tensor(0)
+            form |= {key: zero for key in known if key.endswith(COUNTER)}
+        n_wrong = len(wanted - form.keys()) + len(form.keys() - known)
+        found.append(_Found(form, place, n_wrong, []))
+        if n_wrong == 0:
+            break
+    return min(found, key=lambda one: one.n_wrong)
+
+
+def _inside(
+    path: Path, model: nn.Module, place: str, state: Mapping[str, Tensor], chosen: Checkpoint
+) -> _Found | None:
+    """The weights where they are a part among others, as in Lightning's modules: by a prefix.
+
+    Raises CheckpointError where several parts fit.
+    """
+    *_, (before, inner) = _peeled(_called(state, _unwrapped))
+    wanted = _unshared(model)
+    fitting = {}
+    for first in dict.fromkeys(key.partition(".")[0] for key in inner if "." in key):
+        part = {k.partition(".")[2]: t for k, t in inner.items() if k.startswith(f"{first}.")}
+        found = _best(model, place, part, chosen)
+        # Beside others' weights more than names has to fit.
+        if found.n_wrong == 0 and all(found.state[k].shape == wanted[k].shape for k in wanted):
+            prefix = f"{before}{first}."
+            note = f"{path}: {len(inner) - len(part)} entries do not begin with {prefix}"
+            fitting[prefix] = replace(found, notes=[note])
+    if len(fitting) > 1:
+        raise CheckpointError(
+            f"{path} holds the network several times, state which is meant; checkpoint.prefix: "
+            f"{' or '.join(fitting)} fits"
+        )
+    return next(iter(fitting.values()), None)
 
 
 def _states(
@@ -393,44 +441,79 @@ def _at(path: Path, content: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     return here
 
 
+def _beginning(
+    path: Path, states: Mapping[str, dict[str, Tensor]], prefix: str
+) -> tuple[dict[str, dict[str, Tensor]], dict[str, str]]:
+    """By place the entries that begin with a prefix, without it, and a sentence about the others."""
+    kept, notes = {}, {}
+    # It may have been stated without its dot, or stand behind a wrapper's.
+    starts = (f"{prefix.removesuffix('.')}.", prefix)
+    for place, state in states.items():
+        for names in (state, _called(state, _unwrapped)):
+            start = next((s for s in starts if any(key.startswith(s) for key in names)), None)
+            if start is None:
+                continue
+            kept[place] = {
+                k.removeprefix(start): t for k, t in names.items() if k.startswith(start)
+            }
+            if n := len(names) - len(kept[place]):
+                notes[place] = f"{path}: {n} entries do not begin with {start}"
+            break
+    if not kept:
+        first = next(iter(next(iter(states.values()))))
+        raise CheckpointError(
+            f"{path}: no key begins with {prefix} (checkpoint.prefix), the first is {first}"
+        )
+    return kept, notes
+
+
 def _renamed(
-    path: Path, state: Mapping[str, Tensor], chosen: Checkpoint, ours: bool
-) -> Iterator[tuple[dict[str, Tensor], list[str]]]:
+    state: Mapping[str, Tensor], chosen: Checkpoint, ours: bool
+) -> Iterator[dict[str, Tensor]]:
     """The state under the names that it may have in the model, the likeliest first.
 
     Into our own `resnet` a file with Li et al.'s names goes without being called so.
     """
-    notes: list[str] = []
-    plain = dict(state)
-    bare = {_unwrapped(key): tensor for key, tensor in state.items()}
-    if chosen.prefix is not None:
-        prefix = chosen.prefix
-        inside = plain if any(key.startswith(prefix) for key in plain) else bare
-        kept = {k.removeprefix(prefix): t for k, t in inside.items() if k.startswith(prefix)}
-        if not kept:
-            raise CheckpointError(
-                f"{path}: no key begins with {prefix} (checkpoint.prefix), the first is {next(iter(state))}"
-            )
-        if len(kept) < len(inside):
-            notes = [f"{path}: {len(inside) - len(kept)} entries do not begin with {prefix}"]
-        forms = [kept]
-    else:
-        forms = [bare, plain]
-        while len({key.partition(".")[0] for key in bare}) == 1 and all("." in key for key in bare):
-            bare = {key.partition(".")[2]: tensor for key, tensor in bare.items()}
-            forms.append(bare)
+    starts = [_called(state, rename) for rename in (_unwrapped, str, _without_wrappers)]
+    forms = [form for start in starts for _, form in _peeled(start)]
+    # Where two names became one, one of the two tensors is gone.
+    forms = [form for form in forms if len(form) == len(state)]
     if chosen.format != "li_et_al":
-        yield from ((dict(form), list(notes)) for form in forms)
+        yield from map(dict, forms)
     if chosen.format == "li_et_al" or (chosen.format is None and ours):
         for form in forms:
-            yield {_from_lietal(key): tensor for key, tensor in form.items()}, list(notes)
+            yield _called(form, _from_lietal)
+
+
+def _peeled(state: Mapping[str, Tensor]) -> Iterator[tuple[str, Mapping[str, Tensor]]]:
+    """The state as it is, then without each first part that all its names share; and those parts."""
+    before = ""
+    yield before, state
+    while len({key.partition(".")[0] for key in state}) == 1 and all("." in key for key in state):
+        before += f"{next(iter(state)).partition('.')[0]}."
+        state = _called(state, lambda key: key.partition(".")[2])
+        yield before, state
+
+
+def _called(state: Mapping[str, Tensor], rename: Callable[[str], str]) -> dict[str, Tensor]:
+    return {rename(key): tensor for key, tensor in state.items()}
 
 
 def _unwrapped(key: str) -> str:
-    """A parameter's name without what DataParallel and torch.compile put before it."""
-    while key.startswith(WRAPPERS):
-        key = key.partition(".")[2]
-    return key
+    """A name without what torch.compile puts anywhere in it, and DataParallel before it."""
+    parts = [part for part in key.split(".") if part != COMPILED] or [key]
+    while parts[0] == WRAPPERS[0] and len(parts) > 1:
+        parts = parts[1:]
+    return ".".join(parts)
+
+
+def _without_wrappers(key: str) -> str:
+    """A name without what wrappers of a network's parts put into it."""
+    return ".".join(part for part in key.split(".") if part not in (COMPILED, *WRAPPERS))
+
+
+def _without_count(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key: t for key, t in state.items() if key.rpartition(".")[2] != AVERAGED or t.ndim}
 
 
 def _noted(beside: dict[str, Any], notes: list[str]) -> dict[str, Any]:
@@ -504,6 +587,8 @@ def _others(keys: list[str]) -> str:
 
 def _require(path: str | os.PathLike[str]) -> None:
     if Path(path).is_dir():
-        raise CheckpointError(f"{path} is a folder, not a file of weights")
+        inside = next((name for name in WEIGHTS if Path(path, name).is_file()), None)
+        hint = f"; {Path(Path(path).name, inside)} is one" if inside else ""
+        raise CheckpointError(f"{path} is a folder, not a file of weights{hint}")
     if not Path(path).is_file():
         raise CheckpointError(f"{path} is missing")
