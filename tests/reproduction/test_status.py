@@ -106,7 +106,13 @@ def test_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (
         status.Status(1, 3, 0.0, 2, ()).describe(2).endswith("0 running, 2 jobs of unknown length")
     )
-    assert status.Status(3, 3, 0.0, 0, ()).describe(2).endswith("about 0 s left on 2 cores")
+    # What draws is no job that computes: no time is left of these.
+    assert status.Status(3, 3, 0.0, 0, ()).describe(2) == "all 3 jobs that compute are done"
+    drawing = status.Status(3, 3, 0.0, 0, now.running).describe(2).splitlines()
+    assert drawing == [
+        "all 3 jobs that compute are done; figures, tables and pages are made now",
+        "  scores (network=other): half of it",
+    ]
     assert status.status(SETTINGS, results, logs, archive).running == ()
     ended = {job.name: job.ended for job in map(job_logs.job_of, job_logs.logs_in(logs))}
     assert ended == {"scores (network=one)": True, "scores (network=other)": False}

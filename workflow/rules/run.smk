@@ -1,5 +1,6 @@
 # One run at a time, how far it is, and what became of it.
 
+import atexit
 import contextlib
 import threading
 import time
@@ -10,6 +11,11 @@ from hessian_directions.reproduction import artifacts, job_logs, locks, status
 SAY_EVERY = 60
 # Logs that are younger are of this run.
 BEGUN = time.time()
+# What one opens when a run has ended, and the rules that make it.
+TO_OPEN = {
+    "compile_paper": f"The paper: {DRAWN}/paper.pdf",
+    "make_report": f"The report: {DRAWN}/report.html",
+}
 
 
 def say(sentence):
@@ -54,6 +60,10 @@ onsuccess:
         for sentence in failed:
             say(f"{sentence}; all that depends on it is left out")
         raise SystemExit(1)
+    asked_for = {job.rule.name for job in workflow.dag.jobs}
+    if lines := [line for rule, line in TO_OPEN.items() if rule in asked_for]:
+        # After Snakemake's own last words.
+        atexit.register(print, *lines, sep="\n", file=sys.stderr)
 
 
 onerror:

@@ -39,6 +39,10 @@ class Status:
 
     def describe(self, cores: int) -> str:
         """A line, and one more for every job under way."""
+        jobs = [f"  {job.name}: {job.said}" for job in self.running]
+        if self.done == self.total:
+            drawn = "; figures, tables and pages are made now" if jobs else ""
+            return "\n".join([f"all {self.total} jobs that compute are done{drawn}", *jobs])
         left = []
         if self.seconds_left or not self.unknown:
             left.append(f"about {duration(self.seconds_left / cores)} left on {cores} cores")
@@ -48,7 +52,7 @@ class Status:
             f"{self.done} of {self.total} jobs done, {len(self.running)} running, "
             + " beside ".join(left)
         ]
-        return "\n".join([*lines, *(f"  {job.name}: {job.said}" for job in self.running)])
+        return "\n".join([*lines, *jobs])
 
 
 def status(settings: Mapping[str, Any], results: Path, logs: Path, archive: Path) -> Status:
