@@ -2,6 +2,8 @@
 
 PROFILE ?= demo
 CONFIG ?= config/$(PROFILE).yaml
+# Shells leave ~ as it is within a word.
+override CONFIG := $(patsubst ~/%,$(HOME)/%,$(CONFIG))
 VENV := .venv
 PEERS := .benchmarks-venv
 BIN := $(VENV)/bin

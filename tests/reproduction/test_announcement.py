@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
+from hessian_directions.errors import CheckpointError
 from hessian_directions.reproduction import announcement, artifacts, configuration, cost_model
 from hessian_directions.reproduction.cost_model import Passes
 
@@ -192,7 +193,7 @@ networks:
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [
-        ("", "", r"mine\.yaml: own: the checkpoint .*weights\.pt is missing, or is no file"),
+        ("", "", r"mine\.yaml: own: the checkpoint .*weights\.pt is missing"),
         (
             "kind: digits}",
             "kind: digits, paht: 3}",
@@ -202,6 +203,16 @@ networks:
             "kind: digits}",
             "kind: digits, n_test: 1e2}",
             r"mine\.yaml: own \(data marks\): key 'data\.marks\.n_test' is '1e2'; allowed: a whole",
+        ),
+        (
+            "width: 4}",
+            "width: 4}",
+            r"mine\.yaml: own: .*weights\.pt is not a checkpoint of tensors",
+        ),
+        (
+            "file: weights.pt",
+            "file: run",
+            r"mine\.yaml: own: .*run is a folder.*; run/model.safetens",
         ),
         (
             "name: resnet",
@@ -218,9 +229,64 @@ def test_what_is_wrong_is_said_with_file_network_and_data(
     path.write_text(MINE.replace(old, new, 1) if old else MINE)
     if old and "twice" not in sentence:
         (tmp_path / "weights.pt").touch()
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run/model.safetensors").touch()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", ["announcement", str(path)])
         assert announcement.main() == 1
     said = capsys.readouterr().err
     assert re.search(sentence, said)
     assert len(said.splitlines()) == 1
+
+
+def test_weights_that_do_not_fit_are_refused_before_anything_is_timed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of the last network, too; and what is noted of those that fit is said."""
+    import torch
+
+    from hessian_directions.models.registry import build
+
+    def weights(width: int) -> dict:
+        options = {"depth": 8, "width": width}
+        return build("resnet", options, input_shape=(1, 8, 8), n_outputs=10, seed=0).state_dict()
+
+    fits, other = tmp_path / "fits.pt", tmp_path / "other.pt"
+    torch.save({"state_dict": weights(4), "ema": weights(4)}, fits)
+    torch.save(weights(3), other)
+    given = yaml.safe_load(MINE)
+    network = given["networks"]["own"] | {"checkpoint": {"file": "fits.pt"}}
+    given["networks"] = {
+        "first": network,
+        "last": network | {"checkpoint": {"file": "other.pt"}},
+    }
+    measured: list[bool] = []
+    monkeypatch.setattr(cost_model, "measure", lambda *given: measured.append(True) or {})
+    monkeypatch.chdir(tmp_path)
+
+    def announce() -> str:
+        settings = configuration.complete(given, "mine", ROOT)
+        return announcement.announce(settings, Path("nowhere"), 2, tmp_path)
+
+    with pytest.raises(CheckpointError, match=r"^last: .*other.pt: key .* has shape"):
+        announce()
+    assert not measured
+    torch.save(weights(4), other)
+    assert announce().endswith("those under ema fit, too (checkpoint.key)")
+    assert measured
+    # What was imported before is not read again.
+    torch.save(weights(3), other)
+    for name in given["networks"]:
+        place = tmp_path / "results/computed/mine/networks" / name
+        place.mkdir(parents=True)
+        (place / "checkpoint.safetensors").touch()
+    announce()
+
+
+def test_home_is_expanded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine.yaml").write_text(MINE)
+    assert run(monkeypatch, "~/mine.yaml") == 1
+    assert f"{tmp_path}/weights.pt is missing" in capsys.readouterr().err

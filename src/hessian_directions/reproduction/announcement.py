@@ -34,13 +34,15 @@ def announce(settings: configuration.Configuration, archive: Path, cores: int, f
         + (f", beside the archive of {settings['companion']}" if settings["companion"] else "")
         + "."
     ]
+    notes: list[str] = []
     archived = configuration.is_archived(settings, archive)
     if archived and (records := cost_model.recorded(archive, settings["device"])):
         stages = cost_model.by_stage(records)
         told = "Where the archive was made this took"
     else:
-        _require_checkpoints(settings, folder)
+        _require_files(settings, folder)
         lines += _data(settings, folder)
+        notes = _import_checkpoints(settings, folder)
         stages = cost_model.stages(settings, cost_model.measure(settings, folder))
         told = "Predicted from a few passes:"
     whole = functools.reduce(cost_model.together, stages.values(), Estimate(0.0, 0))
@@ -49,7 +51,7 @@ def announce(settings: configuration.Configuration, archive: Path, cores: int, f
         f"{cores} like it; the largest job {whole.bytes / 1e9:.1f} GB. A smaller 'n_images' makes it "
         "shorter in proportion."
     )
-    return "\n".join(lines + cost_model.describe(stages))
+    return "\n".join(lines + cost_model.describe(stages) + notes)
 
 
 def _data(settings: configuration.Configuration, folder: Path) -> list[str]:
@@ -74,15 +76,48 @@ def _data(settings: configuration.Configuration, folder: Path) -> list[str]:
     return list(lines.values())
 
 
-def _require_checkpoints(settings: configuration.Configuration, folder: Path) -> None:
-    """Before anything is timed: files that no job could read."""
+def _require_files(settings: configuration.Configuration, folder: Path) -> None:
+    """Before anything is read: files that no job could read."""
     for name, network in settings["networks"].items():
         wanted = network["checkpoint"] or {}
         if not wanted.get("file") or wanted.get("url"):
             continue
         path = cache.find(wanted["file"], folder, cache.folder(settings["cache"]))
-        if not path.is_file():
-            raise CheckpointError(f"{name}: the checkpoint {path} is missing, or is no file")
+        if not path.exists():
+            raise CheckpointError(f"{name}: the checkpoint {path} is missing")
+
+
+def _import_checkpoints(settings: configuration.Configuration, folder: Path) -> list[str]:
+    """Before anything is timed: weights that do not fit are refused; and notes on those that do.
+
+    What an earlier run has imported did fit; the workflow sees whether it changed.
+    """
+    notes = []
+    imported = Path("results/computed") / settings["profile"] / "networks"
+    for name, network in settings["networks"].items():
+        if network["checkpoint"] is None or (imported / name / "checkpoint.safetensors").exists():
+            continue
+        from hessian_directions.analyses import problem
+        from hessian_directions.learning import checkpoints
+
+        place = f"{name} (data {network['data']})"
+        try:
+            studied = problem.load(
+                {**network, "data_settings": settings["data"][network["data"]]},
+                seed=settings["seed"],
+                device=settings["device"],
+                precision=settings["precision"],
+                cache=settings["cache"],
+                folder=folder,
+            )
+            place = name
+            beside = checkpoints.import_into(
+                studied.model, network["checkpoint"], settings["cache"], folder
+            )
+        except HessianDirectionsError as error:
+            raise type(error)(f"{place}: {error}") from error
+        notes += [f"{name}: {note}" for note in beside.get("notes", [])]
+    return notes
 
 
 def main() -> int:

@@ -154,8 +154,9 @@ def program(name: str, sentence: str, work: Callable[[Configuration, Path], str]
     """What a program has to say of a configuration that its arguments name; its exit status."""
     parser = argparse.ArgumentParser(description=sentence)
     parser.add_argument("config", help="the configuration of a profile")
-    path = parser.parse_args().config
-    return as_program(name, lambda: work(read(path), Path(path)))
+    # Shells leave ~ as it is in quotes.
+    path = Path(parser.parse_args().config).expanduser()
+    return as_program(name, lambda: work(read(path), path))
 
 
 def read_yaml(path: str | Path) -> Any:
