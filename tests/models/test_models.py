@@ -217,6 +217,23 @@ def test_the_user_s_own_networks_get_from_the_data_what_they_ask_for(tmp_path, m
         build(f"{module}:Attention", {"in_chans": 3}, **size)
 
 
+@pytest.mark.parametrize(("shape", "n_outputs"), [((1,), 2), ((), 2), ((1,), 3), ((3,), 2)])
+def test_two_classes_need_two_outputs(tmp_path, shape, n_outputs):
+    """Networks for the binary cross entropy have one."""
+    text = "from torch import nn\n\n\nclass Net(nn.Module):\n    def forward(self, x):\n"
+    folder = tmp_path / f"binary{len(shape)}{sum(shape)}{n_outputs}"
+    folder.mkdir()
+    (folder / f"{folder.name}.py").write_text(f"{text}        return x.new_zeros({(2, *shape)})\n")
+    size = {"input_shape": (4,), "n_outputs": n_outputs, "seed": 0, "folder": folder}
+    with pytest.raises(ModelError) as caught:
+        build(f"{folder.name}.py:Net", **size)
+    said = f"gives {(2, *shape)} for 2 samples, not (2, {n_outputs})"
+    is_binary = n_outputs == 2 and shape != (3,)
+    assert str(caught.value).endswith(
+        f"{said}: two classes need two outputs" if is_binary else said
+    )
+
+
 @pytest.mark.usefixtures("_path")
 def test_errors_in_the_user_s_code_are_one_sentence_with_file_and_line(tmp_path):
     folder = write_package(tmp_path)
