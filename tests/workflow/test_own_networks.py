@@ -123,7 +123,8 @@ def test_every_way_to_name_a_network_ends_on_the_page(bare: Project, folder: Pat
     ).stdout
     assert announced.startswith("Profile own: 6 networks (3 trained here)")
     assert "Predicted" in announced
-    bare.snakemake("page", configfile=str(path), config="source=auto")
+    done = bare.snakemake("page", configfile=str(path), config="source=auto")
+    assert done.stderr.splitlines()[-1] == "The report: results/computed/own/report.html"
     page = (bare.path / "results/computed/own/report.html").read_text()
     for name in configuration["networks"]:
         assert f'<article class="page" id="{name}"' in page

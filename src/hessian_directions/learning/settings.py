@@ -145,7 +145,7 @@ class Checkpoint(Settings):
     prefix: Text | None = setting(
         None,
         "what stands before every name, entries without it are left out; null: prefixes of wrappers "
-        "are taken off",
+        "are taken off, and a part among other weights is found where one alone fits",
     )
     file: Text | None = setting(None, "path of the file; its name in the cache folder beside a url")
     url: Text | None = setting(
