@@ -60,8 +60,8 @@ onsuccess:
         for sentence in failed:
             say(f"{sentence}; all that depends on it is left out")
         raise SystemExit(1)
-    asked_for = {job.rule.name for job in workflow.dag.jobs}
-    if lines := [line for rule, line in TO_OPEN.items() if rule in asked_for]:
+    made = {job.rule.name for job in workflow.dag.jobs}
+    if lines := [line for name, line in TO_OPEN.items() if name in made]:
         # After Snakemake's own last words.
         atexit.register(print, *lines, sep="\n", file=sys.stderr)
 
