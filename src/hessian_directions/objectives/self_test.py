@@ -599,7 +599,7 @@ class Proof:
         """What a result that is not finite comes from, as the end of a sentence."""
         if not bool(torch.isfinite(self._theta).all()):
             return ": weights of the network are NaN or infinite"
-        for leaf in tree_leaves(self._samples.batch):
+        for leaf in tree_leaves(self._samples.pieces):
             if isinstance(leaf, Tensor) and not bool(torch.isfinite(leaf).all()):
                 return ": inputs or targets are NaN or infinite"
         return ", though weights, inputs and targets are"
