@@ -103,11 +103,14 @@ def test_survival_of_an_interruption(
 ) -> None:
     """It is no lack of memory: the log says what it was, and the state stays for the next run."""
     before = signal.getsignal(signal.SIGTERM)
+    # In the background of a shell it is ignored.
+    interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(SystemExit) as ended, caplog.at_level(logging.INFO):
             told_to_end(stage_module, tmp_path, number)
     finally:
         signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGINT, interrupt)
     assert ended.value.code == 1
     assert caplog.messages[-1] == f"{job_logs.FAILED}: {job_logs.INTERRUPTED}"
     assert [path.name for path in tmp_path.iterdir()] == ["pairs.nc.state"]
