@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map
 
 from hessian_directions.autodiff.copies import copied
 
@@ -34,3 +38,18 @@ def moved(
     twin = copied(module, what)
     twin._apply(change)
     return twin
+
+
+class Widened(TorchFunctionMode):
+    """What is cast to float32 is cast to float64.
+
+    Of networks that normalise or attend in float32 whatever they are given, rounding would hide
+    what a proof in float64 looks for.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        func = Tensor.double if func is Tensor.float else func
+        args, kwargs = tree_map(
+            lambda part: torch.float64 if part is torch.float32 else part, (args, kwargs or {})
+        )
+        return func(*args, **kwargs)

@@ -12,6 +12,7 @@ batch, keep weights elsewhere than in its parameters.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import time
@@ -28,9 +29,9 @@ from torch.utils._pytree import tree_leaves
 from hessian_directions.autodiff.folding import Folding
 from hessian_directions.autodiff.kinks import refusal
 from hessian_directions.autodiff.modes import FAST, PRODUCTS, SECOND_DERIVATIVES
-from hessian_directions.autodiff.precision import moved
+from hessian_directions.autodiff.precision import Widened, moved
 from hessian_directions.autodiff.program import misleading_option
-from hessian_directions.autodiff.referee import Referee, cast
+from hessian_directions.autodiff.referee import FirstPass, Referee, cast
 from hessian_directions.cost import Cost
 from hessian_directions.errors import (
     DifferentiationError,
@@ -151,6 +152,7 @@ class Proof:
         self.report: SelfTest | None = None
         self.deviations: dict[str, float] = {}
         self.fallbacks: dict[str, str] = {}
+        self._casts = False
         self._done: set[str] = set()
         self._failed: dict[str, HessianDirectionsError] = {}
         self._seconds = 0.0
@@ -217,7 +219,7 @@ class Proof:
             return
         start = time.perf_counter()
         try:
-            with self._processes.agreed(f"self-test of {stage}"):
+            with self._processes.agreed(f"self-test of {stage}"), self._widened(stage != "values"):
                 prove()
         except HessianDirectionsError as error:
             self._failed[stage] = error
@@ -235,10 +237,20 @@ class Proof:
         if stage == "products":
             self._report()
 
+    def _widened(self, known: bool = True) -> contextlib.AbstractContextManager[Any]:
+        """In which few samples are looked at, once it is `known` whether the network casts."""
+        return Widened() if known and self._casts else contextlib.nullcontext()
+
     # --- values ---------------------------------------------------------------------------------
 
     def _prove_values(self) -> None:
         first = self._first_pass()
+        with self._widened():
+            self._prove_few_values(self._referee.value(self._theta) if self._casts else first)
+        if self.compared:
+            self._compare_splits()
+
+    def _prove_few_values(self, first: float) -> None:
         probe, referee, theta = self._probe, self._referee, self._theta
         if self._seen.changes_its_buffers:
             self._refuse_memory(first)
@@ -280,7 +292,6 @@ class Proof:
         at, wanted = (far, expected[1]) if math.isfinite(expected[1]) else (theta, first)
         self._compare_with_single_samples(at, wanted)
         self._ways.copies_samples = referee.changes_its_samples
-        self._compare_splits()
 
     def _far_point(self) -> tuple[Tensor, float]:
         """Where the loss is as large as that of no trained network, and the loss there.
@@ -317,7 +328,8 @@ class Proof:
             return
         deviation = abs(values[0] - values[1]) / (max(map(abs, values)) or 1.0)
         self.deviations["two splits of all samples"] = deviation
-        if deviation > 0.1 * TOLERANCES[self._own_precision].exact:
+        coarser = TOLERANCES.get(self._seen.rounds_to, TOLERANCES[torch.float32])
+        if deviation > 0.1 * max(TOLERANCES[self._own_precision].exact, coarser.exact):
             raise depends_on_batches(is_sum=False)
 
     def _compare_two_passes(self, first: float) -> None:
@@ -403,13 +415,27 @@ class Proof:
         if seen.changes_its_parameters:
             raise ModelError("The network changes its own parameters in a forward pass.")
         self._seen = seen
-        self._tolerances = TOLERANCES.get(seen.rounds_to, TOLERANCES[torch.float32])
+        self._casts = self._can_be_widened(seen)
+        proven_in = torch.float64 if self._casts else seen.rounds_to
+        self._tolerances = TOLERANCES.get(proven_in, TOLERANCES[torch.float32])
         self.precision = str(seen.rounds_to).removeprefix("torch.")
         self.kinks, self.jumps = seen.kinks, seen.jumps
         self._ways.reads_numbers = seen.reads_numbers
         self._scale = entry_scale(self._theta, self._probe.sizes)
         self._refuse_coarse_casts()
         return seen.value
+
+    def _can_be_widened(self, seen: FirstPass) -> bool:
+        """Whether a network that casts float64 to float32 on its way does as well without."""
+        if self._theta.dtype != torch.float64 or seen.rounds_to != torch.float32:
+            return False
+        with Widened():
+            wide, _ = self._attempt(lambda: self._referee.first_pass(self._theta))
+        return (
+            wide is not None
+            and wide.rounds_to == torch.float64
+            and abs(wide.value - seen.value) <= TOLERANCES[torch.float32].exact * abs(seen.value)
+        )
 
     def _refuse_coarse_casts(self) -> None:
         """Casts to less than float32; autocast makes them in float32 alone."""
