@@ -118,8 +118,8 @@ class SelfTest:
         fallbacks = "".join(f"; {mode} not taken: {why}" for mode, why in self.fallbacks.items())
         return (
             f"Hessian-vector products by {self.product_mode}, second directional derivatives by "
-            f"{self.second_derivative_mode}; deviations in {self.precision} on {self.n_samples} "
-            f"samples: {deviations}{fallbacks}"
+            f"{self.second_derivative_mode}, where the network computes in {self.precision}; "
+            f"deviations on {self.n_samples} samples: {deviations}{fallbacks}"
         )
 
 

@@ -123,8 +123,10 @@ def _import_checkpoints(settings: configuration.Configuration, folder: Path) -> 
 def main() -> int:
     def work(settings: configuration.Configuration, path: Path) -> str:
         archive = Path("results/archive") / settings["profile"]
+        # Snakemake has no last word where nothing is to be done.
+        report = f"The report: results/computed/{settings['profile']}/report.html"
         try:
-            return announce(settings, archive, os.cpu_count() or 1, path.parent)
+            return announce(settings, archive, os.cpu_count() or 1, path.parent) + f"\n{report}"
         except HessianDirectionsError as error:
             raise type(error)(f"{path}: {error}") from error
 
