@@ -7,6 +7,7 @@ PyTorch's gradient is not the slope of the loss; differences in float64 decide.
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -309,3 +310,20 @@ class PlainAutograd:
             signs = torch.randint(0, 2, outputs.shape, generator=generator) * 2.0 - 1
             count = 1 if "summed" in self._case.loss else len(outputs)
             return self._gradient((outputs * signs).sum() / count).detach()
+
+
+def derivatives(
+    model: nn.Module, total: Callable[[nn.Module], Tensor]
+) -> tuple[float, Tensor, Tensor]:
+    """L, ∇L and the dense ∇²L of a user's own network, `total` being the loss of all samples."""
+    model = copy.deepcopy(model).eval()
+    parameters = [p for p in model.parameters() if p.requires_grad and p.numel()]
+    value = total(model)
+    slopes = torch.autograd.grad(value, parameters, create_graph=True, materialize_grads=True)
+    slope = torch.cat([part.reshape(-1) for part in slopes])
+    rows = [
+        torch.autograd.grad(entry, parameters, retain_graph=True, materialize_grads=True)
+        for entry in slope
+    ]
+    hessian = torch.stack([torch.cat([part.reshape(-1) for part in row]) for row in rows])
+    return float(value.detach()), slope.detach(), hessian

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 import ranks
 import torch
+from plain_autograd import derivatives
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
@@ -29,25 +29,10 @@ def _seeded() -> None:
     torch.manual_seed(0)
 
 
-def dense(model: nn.Module, total: Callable[[nn.Module], Tensor]) -> tuple[float, Tensor, Tensor]:
-    """L, ∇L and ∇²L of the user's own network, `total` being the loss of all samples."""
-    model = copy.deepcopy(model).eval()
-    parameters = [p for p in model.parameters() if p.requires_grad and p.numel()]
-    value = total(model)
-    slopes = torch.autograd.grad(value, parameters, create_graph=True, materialize_grads=True)
-    slope = torch.cat([part.reshape(-1) for part in slopes])
-    rows = [
-        torch.autograd.grad(entry, parameters, retain_graph=True, materialize_grads=True)
-        for entry in slope
-    ]
-    hessian = torch.stack([torch.cat([part.reshape(-1) for part in row]) for row in rows])
-    return float(value.detach()), slope.detach(), hessian
-
-
 def require_right(
     objective: hd.Objective, model: nn.Module, total: Callable[[nn.Module], Tensor]
 ) -> None:
-    value, slope, hessian = dense(model, total)
+    value, slope, hessian = derivatives(model, total)
     assert float(objective.value()) == pytest.approx(value, rel=1e-10)
     torch.testing.assert_close(objective.gradient(), slope, rtol=1e-9, atol=1e-10)
     eye = torch.eye(objective.n_parameters, dtype=torch.float64)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from plain_autograd import derivatives
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations
@@ -29,21 +30,7 @@ def data(n: int = 40, classes: int = 3) -> tuple[Tensor, Tensor]:
 
 
 def dense(model: nn.Module, loss: Loss, x: Any, y: Any) -> tuple[float, Tensor, Tensor]:
-    """L, ∇L and ∇²L of the user's own network, all samples at once."""
-    model = copy.deepcopy(model).eval()
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    value = loss(model(x), y)
-    slopes = torch.autograd.grad(value, parameters, create_graph=True, allow_unused=True)
-    flat = [
-        torch.zeros_like(p) if s is None else s for s, p in zip(slopes, parameters, strict=True)
-    ]
-    slope = torch.cat([part.reshape(-1) for part in flat])
-    rows = [
-        torch.autograd.grad(entry, parameters, retain_graph=True, materialize_grads=True)
-        for entry in slope
-    ]
-    hessian = torch.stack([torch.cat([part.reshape(-1) for part in row]) for row in rows])
-    return float(value.detach()), slope.detach(), hessian
+    return derivatives(model, lambda own: loss(own(x), y))
 
 
 def require_right(

@@ -219,7 +219,7 @@ class Proof:
             return
         start = time.perf_counter()
         try:
-            with self._processes.agreed(f"self-test of {stage}"), self._widened(stage != "values"):
+            with self._processes.agreed(f"self-test of {stage}"), self._widened():
                 prove()
         except HessianDirectionsError as error:
             self._failed[stage] = error
@@ -237,9 +237,9 @@ class Proof:
         if stage == "products":
             self._report()
 
-    def _widened(self, known: bool = True) -> contextlib.AbstractContextManager[Any]:
-        """In which few samples are looked at, once it is `known` whether the network casts."""
-        return Widened() if known and self._casts else contextlib.nullcontext()
+    def _widened(self) -> contextlib.AbstractContextManager[Any]:
+        """In which few samples are looked at, once the first pass has told whether the network casts."""
+        return Widened() if self._casts else contextlib.nullcontext()
 
     # --- values ---------------------------------------------------------------------------------
 
