@@ -143,6 +143,7 @@ def compile_paper(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             configuration=f"{RUNS['demo']}/configuration.yaml",
             companion=f"{RUNS['main']}/manifest.sha256",
             power=[],
+            replicates=[],
         ),
         output=Named(pdf="paper.pdf"),
         params=Named(role="demo", companion_role="main"),

@@ -26,7 +26,8 @@ if COMPANION:
     # The manuscript is about one run of networks and one with saddles of its own.
     ROLES = ("demo", "main") if "saddles" in OF_PROFILE else ("main", "demo")
     # How much a comparison with the demo's archive notices, where that archive says so.
-    POWER = Path(ARCHIVE if ROLES[0] == "demo" else SHARED) / "comparison_power.csv"
+    DEMO = Path(ARCHIVE if ROLES[0] == "demo" else SHARED)
+    POWER = DEMO / "comparison_power.csv"
 
     rule compile_paper:
         input:
@@ -52,6 +53,8 @@ if COMPANION:
             # The companion's manifest stands for all its files.
             companion="<shared>/manifest.sha256",
             power=[str(POWER)] if POWER.exists() else [],
+            # The verdicts with other seeds.
+            replicates=sorted(map(str, DEMO.glob("replicates/*/claims.csv"))),
             code=code("compile_paper"),
         output:
             pdf=report(

@@ -20,6 +20,7 @@ with stage(snakemake) as job:
             if not path.is_file():
                 raise ArtifactError(f"{path} is missing, and {job.input.shown} lists it")
     inputs = {role: f"/{folder}" for role, folder in folders.items()}
+    inputs["replicates"] = ",".join(f"/{path}" for path in job.input.replicates)
     if job.input.power:
         inputs["power"] = f"/{job.input.power[0]}"
     # No system fonts and no date: the same inputs give the same PDF on every machine.

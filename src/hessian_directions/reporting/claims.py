@@ -2,7 +2,7 @@
 
 Two wordings of the abstract are public: that of the preprint (arXiv 2208.13219, 2022) and that of
 the article (J. Stat. Mech. 2024). Where they differ, each has its claim. Thresholds stand in
-config/claims.yaml and were written down before anything was computed with them.
+config/claims.yaml; which of them followed data is said in the paper.
 """
 
 import math
@@ -30,7 +30,7 @@ CLAIMS = {
         "The expected curvature of a random projection is the trace of the Hessian",
         "the expected curvature in a lower-dimensional representation is proportional to the mean "
         "curvature in the original loss space",
-        BOTH,
+        PREPRINT,
         theorem=True,
     ),
     "C1b": Claim(
@@ -85,7 +85,7 @@ CLAIMS = {
         "Slices along the extreme Hessian directions show the saddle",
         "we propose to study projections along Hessian directions that are associated with the "
         "largest and smallest principal curvatures",
-        BOTH,
+        PREPRINT,
     ),
     "C6a": Claim(
         "Flatness in random projections says little about generalization",
@@ -101,7 +101,7 @@ CLAIMS = {
     "C7": Claim(
         "The method works for image classifiers of up to about 7·10⁶ parameters",
         "numerical experiments on different image classifiers with up to about 7×10⁶ parameters",
-        BOTH,
+        PREPRINT,
     ),
     "C8": Claim(
         "Along Hessian directions points of lower loss are found that random projections miss",

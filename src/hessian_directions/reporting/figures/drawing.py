@@ -204,14 +204,15 @@ def errors(centre: Any, low: Any, high: Any) -> Array:
 def log_axis(ax: Axes, which: str) -> None:
     """Make the axes named, x, y or xy, logarithmic; call it when the data are drawn.
 
-    Decades alone are labelled; where fewer than two are in view, also 2 and 5 times them.
+    Decades alone are labelled; where fewer than two are in view, also 3 times them, or 2 and 5 times.
     """
     for name in which:
         ax.set(**{f"{name}scale": "log"})
         axis = ax.xaxis if name == "x" else ax.yaxis
         low, high = sorted(axis.get_view_interval())
         decades = np.floor(np.log10(high)) - np.ceil(np.log10(low)) + 1
-        axis.set_major_locator(ticker.LogLocator(subs=(1.0,) if decades >= 2 else (1.0, 2.0, 5.0)))
+        between = (3.0,) if high > 10 * low else (2.0, 5.0)
+        axis.set_major_locator(ticker.LogLocator(subs=(1.0, *(() if decades >= 2 else between))))
         axis.set_major_formatter(every_tick())
         axis.set_minor_formatter(ticker.NullFormatter())
 

@@ -77,7 +77,8 @@ def _finish(axes: list[Axes], names: list[str]) -> None:
         ax.tick_params(axis="y", which="both", length=0)
     # What is negative is a hundredth of what is positive.
     axes[0].set_xscale("symlog", linthresh=1e-3)
-    axes[0].set_xlim(right=2.5)
+    axes[0].set_xlim(axes[0].get_xlim()[0], 2.5)
+    axes[0].set_xticks([x for x in (-1.0, -1e-2, 0.0, 1e-2, 1.0) if x > axes[0].get_xlim()[0]])
     axes[0].set_yticks([-row for row in range(len(names))], names)
     axes[0].set_ylim(0.6 - len(names), 0.5)
     drawing.title_panels(axes)

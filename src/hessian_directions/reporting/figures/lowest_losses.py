@@ -1,6 +1,7 @@
 """How much lower a loss the same search finds in random planes and in the Hessian plane."""
 
 from itertools import cycle
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -12,13 +13,18 @@ from hessian_directions.reporting.figures import drawing
 from hessian_directions.reporting.figures.drawing import GREEN, GREY, LOOKS, VERMILION
 from hessian_directions.statistics.proportions import TIE, as_low
 
+# Of each kind of planes; what lies on another line has gaps that show it.
+RANDOM: dict[str, Any] = {"color": GREY, "lw": 1.2}
+HESSIAN: dict[str, Any] = {"color": VERMILION, "lw": 1.4}
+SLOPE: dict[str, Any] = {"color": GREEN, "lw": 1.2, "ls": (0, (4, 1.5))}
+
 FIGURES = {
     "lowest_losses": {
         "title": "Lower losses in random and Hessian planes",
         "category": "5. Slices",
         "reads": {"discs": "lowest_losses"},
         "caption": r"""
-By what part of itself the loss falls, (L(θ*) − L)/L(θ*), at the lowest point that the same search
+Relative fall of the loss, (L(θ*) − L)/L(θ*), at the lowest point that the same search
 finds in discs of radius ρ: in random planes (line: median, band: the middle four fifths), in the
 Hessian plane of λ\ :sub:`max` and λ\ :sub:`min`, and in a plane along the slope, as a control.
 Dotted: the fall in random planes that the slope alone predicts, ‖∇L‖√(2/N)ρ. Falls within rounding
@@ -48,9 +54,9 @@ def draw(discs: drawing.Datasets, labels: drawing.Labels) -> Figure:
     drawing.legend_below(
         figure,
         [
-            drawing.line_handle("random planes", color=GREY, lw=1.2),
-            drawing.line_handle("Hessian plane", color=VERMILION, lw=1.4),
-            drawing.line_handle("plane along the slope", color=GREEN, lw=1.2),
+            drawing.line_handle("random planes", **RANDOM),
+            drawing.line_handle("Hessian plane", **HESSIAN),
+            drawing.line_handle("plane along the slope", **SLOPE),
             drawing.line_handle("slope alone, random planes", color="black", lw=0.9, ls=":"),
             *shares,
         ],
@@ -70,13 +76,9 @@ def draw_falls(ax: Axes, dataset: xr.Dataset) -> None:
     low, middle, high = np.quantile(random, (0.1, 0.5, 0.9), axis=0)
     predicted = dataset["random_slope"].values / loss
     seen = [high[high > smallest]]
-    for values, colour, width in (
-        (middle, GREY, 1.2),
-        (slope, GREEN, 1.2),
-        (hessian, VERMILION, 1.4),
-    ):
+    for values, look in ((middle, RANDOM), (hessian, HESSIAN), (slope, SLOPE)):
         shown = np.where(values > smallest, values, np.nan)
-        ax.plot(radius, shown, color=colour, lw=width)
+        ax.plot(radius, shown, **look)
         seen.append(shown[np.isfinite(shown)])
     ax.plot(radius, predicted, color="black", lw=0.9, ls=":")
     # The prediction may leave the picture: beyond the loss itself it means nothing.

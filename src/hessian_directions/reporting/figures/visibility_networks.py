@@ -83,5 +83,7 @@ def draw_shares(ax: Axes, dataset: xr.Dataset) -> None:
     ax.axvline(0, color="black", linewidth=0.6)
     ax.set(xlim=(x[0], x[-1]), ylim=(lowest, 1.1))
     drawing.log_axis(ax, "y")
+    ax.ticklabel_format(axis="x", style="plain")
+    ax.locator_params(axis="x", nbins=3)
     ax.set_xlabel(r"principal curvature $\kappa_-$")
     ax.text(0.96, 0.06, f"$r={float(dataset['r']):.1f}$", ha="right", transform=ax.transAxes)
