@@ -114,12 +114,13 @@ def is_accepted(new: np.ndarray, archived: np.ndarray, groups: list[int]) -> boo
     )
 
 
-def test_false_alarms_are_rare() -> None:
-    """A seventh run of the same world is accepted; one of another world is not."""
+@pytest.mark.parametrize("n_archived", [replicates.FEWEST, N_RUNS])
+def test_false_alarms_are_rare(n_archived: int) -> None:
+    """A further run of the same world is accepted; one of another world is not."""
     random = np.random.default_rng(2)
     accepted, detected, n_worlds = 0, 0, 40
     for _ in range(n_worlds):
-        runs, groups = world(random, N_RUNS + 1)
+        runs, groups = world(random, n_archived + 1)
         accepted += is_accepted(runs[-1], runs[:-1], groups)
         wrong = runs[-1].copy()
         wrong[0] *= -1

@@ -107,7 +107,7 @@ def compare_tables(
     acceptance = replicates.accept(probabilities.T, [cell["subject"] for cell in judged])
     for cell in cells:
         _judge(cell, others, acceptance)
-        if cell["subject"] in others and len(runs) < replicates.FEWEST:
+        if cell["subject"] in others and len(runs) + 1 < replicates.FEWEST:
             cell |= {"within": NOTHING, "agrees": False, "decisive": False}
     return pd.DataFrame(cells, columns=COLUMNS), acceptance
 
@@ -236,7 +236,7 @@ def _how(
         lines.append(
             f"  {counts[NOTHING]} were measured on other networks than the archive's "
             f"({', '.join(sorted(others))}) and are NOT judged: the archive has fewer than "
-            f"{replicates.FEWEST} replicates to predict them from (`make replicates`)"
+            f"{replicates.FEWEST} seeds to predict them from (`make replicates`)"
         )
     if counts[PREDICTION]:
         lines += [
@@ -314,7 +314,7 @@ def _cells(
                 "is_predicted": subject in scales
                 and subject != ""
                 and quantity.kind not in _NOT_PREDICTED
-                and np.isfinite(values).sum() > replicates.FEWEST,
+                and np.isfinite(values).sum() >= replicates.FEWEST,
             }
 
 

@@ -29,7 +29,7 @@ Floats = NDArray[np.float64]
 
 # Of an interval; and of the number of misses, and of all intervals together.
 CONFIDENCE = 0.99
-# Seeds beside the archive's own.
+# Runs with different seeds that another is predicted from, the archive's own among them.
 FEWEST = 5
 
 IDENTITY, LOGARITHM, FISHER = "identity", "logarithm", "Fisher's z"
