@@ -215,8 +215,8 @@ def rescale(model: nn.Module, scale: float) -> nn.Module:
     ReLU is positively homogeneous, relu(s·a) = s·relu(a), so weights and biases of the first linear
     layer that a ReLU and another linear layer follow may be multiplied by s and the weights of the
     second divided by s (Dinh, Pascanu, Bengio and Bengio 2017, "Sharp Minima Can Generalize For
-    Deep Nets"). With θ' = d ⊙ θ (d from `rescaling_factors`) the Hessian becomes
-    H'_ij = H_ij/(d_i d_j), so a trace or λ_max as large as one likes goes with one function.
+    Deep Nets"). With θ' = d ⊙ θ, d being s, 1/s or 1, the Hessian becomes H'_ij = H_ij/(d_i d_j), so
+    a trace or λ_max as large as one likes goes with one function.
 
     Args:
         model: Sequential network; it is not changed.
@@ -239,16 +239,6 @@ def rescale(model: nn.Module, scale: float) -> nn.Module:
             parameter.mul_(scale)
         second.weight.div_(scale)
     return rescaled
-
-
-def rescaling_factors(model: nn.Module, scale: float) -> Tensor:
-    """Factors d (N,) of the trainable parameters, in the model's order, that `rescale` applies."""
-    ones = copied(model)
-    with torch.no_grad():
-        for parameter in ones.parameters():
-            parameter.fill_(1)
-    trainable = [p for p in rescale(ones, scale).parameters() if p.requires_grad]
-    return torch.cat([p.detach().reshape(-1) for p in trainable])
 
 
 def _require_plain(layer: nn.Linear, model: nn.Module) -> None:
