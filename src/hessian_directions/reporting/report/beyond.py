@@ -9,7 +9,7 @@ import xarray as xr
 
 from hessian_directions.geometry.principal_curvatures import visibility
 from hessian_directions.reporting.report.panels import Links, Page, Panel
-from hessian_directions.reporting.report.text import number
+from hessian_directions.reporting.report.text import number, raised
 
 Networks = Mapping[str, xr.Dataset]
 
@@ -34,7 +34,7 @@ class Evidence:
 def page(evidence: Evidence) -> Page | None:
     """The page, with a panel for each analysis that there is; None where there is none."""
     panels = [*_of_profile(evidence), *_of_networks(evidence)]
-    said = '<p class="see">What the paper does not ask, measured on the same networks.</p>'
+    said = '<p class="see">What the paper does not ask.</p>'
     return Page("beyond", "Beyond", said, panels) if panels else None
 
 
@@ -64,7 +64,7 @@ def _of_networks(evidence: Evidence) -> Iterator[Panel]:
             label = evidence.labels.get(network, network)
             for picture in pictures(dataset):
                 both = f"{label}: {picture['label']}" if picture["label"] else label
-                drawn.append({**picture, "label": both})
+                drawn.append({**picture, "label": both, "network": network})
         if drawn:
             yield Panel(
                 f"beyond-{name}",
@@ -85,7 +85,8 @@ def _kinks(study: xr.Dataset) -> list[Any]:
         predicted = one["predicted"].values / scale
         measured = (one["difference"] - one["exact"]).values / scale
         ends += [float(predicted.min()), float(predicted.max())]
-        drawn.append(_curve(f"ε = {number(step, 2)}", predicted, measured, mode="markers"))
+        name = raised(f"ε = {number(step, 2)}")
+        drawn.append(_curve(name, predicted, measured, mode="markers"))
     equal = np.array([min(ends), max(ends)])
     drawn.append(_curve("equal", equal, equal, colour="ink"))
     return [curves("predicted excess", "measured excess", drawn)]
@@ -202,6 +203,7 @@ def _interpolation(found: xr.Dataset) -> list[Any]:
                 found["x"].values,
                 loss.values[i, k],
                 dash="solid" if k == 0 else "dot",
+                colour=("smallest", "largest", "green", "purple", "orange", "sky")[i % 6],
             )
             for i in range(loss.sizes["line"])
             for k, how in enumerate(found["statistics"].values)
@@ -335,7 +337,8 @@ def _critical_points(points: xr.Dataset | None, saddles: xr.Dataset | None, of: 
         "beyond-critical_points",
         "How visible saddles are",
         "Against r, trace over Frobenius norm; the curve is the Gaussian limit. Where no slice shows "
-        "the saddle, the point is the upper end of the interval.",
+        "the saddle, the point is the upper end of the interval. The other picture has the loss against "
+        "the share of curvatures that are negative.",
         "curves",
         {"pictures": pictures},
         links=tuple(links.items()),
@@ -365,7 +368,8 @@ GAPS = {
 
 def _population(population: xr.Dataset, links: Links) -> Panel:
     reached = population.isel(member=population["reached"].values.astype(bool))
-    names = [str(name) for name in reached["measure"].values]
+    # The first is shown first: what random slices show.
+    names = sorted(map(str, reached["measure"].values), key=lambda name: name != "mean_curvature")
     return Panel(
         "beyond-population",
         "Flatness and generalization",

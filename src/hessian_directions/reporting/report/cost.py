@@ -9,7 +9,7 @@ from hessian_directions.progress import duration
 from hessian_directions.reporting.report import text
 from hessian_directions.reporting.report.panels import Page, Panel
 
-HEADS = ("network", "stage", "jobs", "time", "predicted", "memory", "predicted")
+HEADS = ("network", "stage", "jobs", "time", "predicted time", "memory", "predicted memory")
 NUMERIC = (False, False, True, True, True, True, True)
 # Of a stage: seconds of all its jobs, bytes of the largest.
 Cost = tuple[float, float]
@@ -69,8 +69,8 @@ def page(
 
 
 def _time(seconds: float) -> tuple[str, float | str]:
-    return ("–" if seconds != seconds else duration(seconds)), seconds
+    return ("–", "") if seconds != seconds else (duration(seconds), seconds)
 
 
 def _memory(size: float) -> tuple[str, float | str]:
-    return ("–" if size != size else f"{size / 1e9:.2f} GB"), size
+    return ("–", "") if size != size else (f"{size / 1e9:.2f} GB", size)

@@ -59,6 +59,9 @@ def _summary(results: Results) -> str:
             said.append(f"{unconverged} of {pairs.sizes['pair']} eigenpairs did not converge.")
     if trace is not None:
         said.append(f"Its trace is {with_error(trace['trace'], trace['trace_standard_error'])}.")
+    differing = sum(not check.agrees for check in checks(results))
+    if differing:
+        said.append(f"{differing} of {len(checks(results))} checks DIFFER: see “Is the plot right?”.")
     sampled = results.visibility
     if sampled is not None:
         share, n = float(sampled["visibility_direct"]), sampled.sizes["sample"]
@@ -87,7 +90,12 @@ def _scores(results: Results) -> str:
             if not math.isnan(value):
                 rows.append((f"{said} {score}", number(value)))
     test = measured.attrs.get("self_test")
-    tested = f"<p class='note'>Self-test: {escape(str(test))}</p>" if test else ""
+    tested = (
+        "<details><summary>The self-test has passed</summary>"
+        f"<p class='note'>{escape(str(test))}</p></details>"
+        if test
+        else ""
+    )
     data = measured.attrs.get("data")
     understood = f"<p class='note'>Data: {escape(str(data))}.</p>" if data else ""
     return "<h3>Scores</h3>" + text.table(None, rows) + understood + tested
@@ -142,7 +150,8 @@ def _slices(name: str, results: Results) -> Iterator[Panel]:
             "The loss around the weights",
             "Blue is lower than the loss L(θ*) of the network, red higher, and the black line joins "
             "the points that have it. In the Hessian plane, α along the eigenvector of λ_max and β "
-            "along that of λ_min, a saddle shows both colours. Each axis reaches as far as the "
+            "along that of λ_min, a saddle shows both colours. Colours and heights are logarithmic "
+            "beyond 2 % of the largest change, “height in proportion” undoes it for heights. Each axis reaches as far as the "
             "curvature along it suggests, unless half-widths were set.",
             "slices",
             {"planes": planes},
@@ -159,17 +168,17 @@ def _sanity(results: Results) -> str:
         return ""
     rows = [
         (
+            "agrees" if check.agrees else "DIFFERS",
             check.what,
             number(check.found, 7),
             number(check.expected, 7),
-            f"{check.tolerance:.1e}",
-            "agrees" if check.agrees else "DIFFERS",
+            number(check.tolerance, 2),
         )
         for check in compared
     ]
     failed = sum(not check.agrees for check in compared)
     said = f"All {len(compared)} agree." if not failed else f"{failed} of {len(compared)} DIFFER."
-    heads = ("what is compared", "found", "expected", "allowed", "")
+    heads = ("", "what is compared", "found", "expected", "allowed")
     is_open = " open" if failed else ""
     return (
         f"<details{is_open}><summary>Is the plot right? {said}</summary>"
@@ -207,7 +216,8 @@ def _turning(name: str, results: Results) -> Iterator[Panel]:
         f"{name}-turning",
         "The plane turns",
         "From the random plane (0°) to that of the Hessian directions (90°): where the smaller "
-        "principal curvature κ₋ falls below zero the saddle comes out. The numbers are those of "
+        "principal curvature κ₋ falls below zero the saddle comes out. Axes and colours change with "
+        "the angle. The numbers are those of "
         "the exact projected Hessian of each plane.",
         "turning",
         {
@@ -324,7 +334,7 @@ def _participation(dataset: xr.Dataset, pairs: xr.Dataset | None) -> str:
     ratios = dataset["inverse_participation_ratio"].values
     values = np.full(len(ratios), np.nan) if pairs is None else pairs["value"].values
     rows = [
-        (number(value, 4), number(ratio, 3), number(1 / float(ratio), 3))
+        (number(value, 4), number(ratio, 3), count(round(1 / float(ratio))))
         for value, ratio in zip(values, ratios, strict=True)
     ]
     return text.table(("eigenvalue λ", "Σv⁴/(Σv²)²", "parameters that carry it"), rows)
@@ -348,7 +358,8 @@ def _visibility(name: str, results: Results) -> Iterator[Panel]:
         f"{name}-visibility",
         "What random slices show",
         "Share of slices along two Gaussian directions whose smaller principal curvature κ₋ lies "
-        "below a value: at zero it is the share that shows a direction of negative curvature.",
+        "below a value: at zero it is the share that shows a direction of negative curvature. The "
+        "directions are not normalised: curvatures are about N times those per unit length.",
         "visibility",
         {
             "smallest": smallest,

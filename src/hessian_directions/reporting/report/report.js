@@ -104,6 +104,7 @@ function draw(div, traces, layout = {}) {
     dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
     ...layout,
   }, { responsive: true, displaylogo: false, displayModeBar: narrow() ? false : "hover",
+    showSendToCloud: false, // nothing leaves this file
     modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] });
 }
 
@@ -195,8 +196,10 @@ function surfaceAndMap(host, shown, options = {}) {
     const [i, j] = state.at, a = x[i], b = y[j];
     const distance = Math.sqrt(Math.max(a * a + b * b + 2 * a * b * (cosine ?? 0), 0));
     const change = rows[i][j];
+    const against = Math.abs(change) <= 1e-12 * Math.abs(origin) ? "as in θ*"
+      : `${change < 0 ? "lower" : "higher"} by ${number(Math.abs(change))}`;
     said.textContent = `α ${number(a)}, β ${number(b)}: ${titles.loss ?? "L"} = ${number(origin + change, 5)}, ` +
-      `${change < 0 ? "lower" : "higher"} by ${number(Math.abs(change))}, at distance ${number(distance)} from θ*`;
+      `${against}, at distance ${number(distance)} from θ*`;
   }
 
   function hairs() {
@@ -218,7 +221,10 @@ function surfaceAndMap(host, shown, options = {}) {
 
   function move(i, j) {
     const { x, y } = shown();
-    state.at = [Math.min(Math.max(i, 0), x.length - 1), Math.min(Math.max(j, 0), y.length - 1)];
+    const at = [Math.min(Math.max(i, 0), x.length - 1), Math.min(Math.max(j, 0), y.length - 1)];
+    // A surface that is drawn anew under the pointer says again that it is hovered over.
+    if (at[0] === state.at[0] && at[1] === state.at[1]) return;
+    state.at = at;
     hairs();
   }
 
@@ -241,7 +247,7 @@ function surfaceAndMap(host, shown, options = {}) {
     const colours = rows.map((row) => row.map((value) => squeezed(value, scale)));
     const ticks = [-1, -0.1, 0, 0.1, 1].map((share) => share * scale);
     const bar = { tickvals: ticks.map((value) => squeezed(value, scale)), ticktext: ticks.map((value) => number(value, 2)),
-      title: { text: "L − L(θ*)", side: "right" }, thickness: 12, outlinewidth: 0, len: 0.9 };
+      title: { text: "L − L(θ*)", side: "top" }, thickness: 12, outlinewidth: 0, len: 0.9 };
     const common = { colorscale: BLUE_TO_RED, zmin: -1, zmax: 1 };
     const hovered = "α %{x:.4~g}<br>β %{y:.4~g}<br>L − L(θ*) %{text}<extra></extra>";
     const texts = transposed(rows).map((row) => row.map((value) => number(value)));
@@ -270,15 +276,17 @@ function surfaceAndMap(host, shown, options = {}) {
       ], { margin: { l: 0, r: 0, t: 0, b: 0 }, uirevision: options.keepView ? "kept" : titles.key, showlegend: false,
         scene: { ...scene([titles.x, titles.y, "L − L(θ*)"], { range: high,
           ...(state.linear ? {} : { tickvals: bar.tickvals, ticktext: bar.ticktext }) }),
-        camera: { eye: narrow() ? { x: -1.45, y: -1.55, z: 0.95 } : { x: -1.2, y: -1.3, z: 0.8 }, center: { x: 0, y: 0, z: -0.1 } } } });
+        camera: { eye: { x: -1.45, y: -1.55, z: 0.95 }, center: { x: 0, y: 0, z: -0.1 } } } });
     }
     hairs();
     if (!state.listens) {
       state.listens = true;
       const follow = ({ points: [point] }) => move(nearest(shown().x, point.x), nearest(shown().y, point.y));
-      map.on("plotly_hover", follow);
-      // The cross-hairs are curves of their own.
-      solid?.on("plotly_hover", (event) => { if (event.points[0].curveNumber === 0) follow(event); });
+      // A finger clicks and does not hover. The cross-hairs of the surface are curves of their own.
+      for (const event of ["plotly_hover", "plotly_click"]) {
+        map.on(event, follow);
+        solid?.on(event, (found) => { if (found.points[0].curveNumber === 0) follow(found); });
+      }
     }
   }
   return again;
@@ -396,13 +404,14 @@ kinds.spectrum = (host, data) => {
   const last = Math.ceil(Math.log10(Math.max(-low, high)));
   const state = { exponent: first };
   const bar = controls(host);
-  slider(bar, "λ₀", first - 2, last, 0.25, first, (value) => { state.exponent = value; again(); });
+  const input = slider(bar, "λ₀", first - 2, last - 1, 0.25, first, (value) => { state.exponent = value; again(); });
   const says = add(bar, "span");
   const div = place(host, "", "Density of the eigenvalues");
   const WIDTH = 0.12; // of the Gaussians that broaden the quadrature, in units of arcsinh(λ/λ₀)
   function again() {
     const c = colour(), scale = 10 ** state.exponent, u = (value) => Math.asinh(value / scale);
     says.textContent = number(scale, 2);
+    input.setAttribute("aria-valuetext", says.textContent);
     const from = Math.min(u(low), 0) - 6 * WIDTH, to = Math.max(u(high), 0) + 6 * WIDTH;
     const grid = range(600).map((k) => from + ((to - from) * k) / 599);
     const unit = WIDTH * Math.sqrt(2 * Math.PI), one = 1 / (data.n_parameters * unit), floor = one / 30;
@@ -452,7 +461,7 @@ kinds.localisation = (host, data) => {
     const bars = (name, values, tone, pattern) => ({ type: "bar", name, x: labels, y: Array.from(values), customdata: group.names,
       marker: { color: tone, pattern: { shape: pattern, fillmode: "overlay", fgcolor: c.paper, fgopacity: 1, size: 6, solidity: 0.25 } }, hovertemplate: `%{customdata}: %{y:.1%}<extra>${name}</extra>` });
     return draw(div, [bars("of vₘₐₓ", group.largest, c.largest, ""), bars("of vₘᵢₙ", group.smallest, c.smallest, "/"),
-      bars("of the parameters", group.part, c.line === DARK.line ? "#6a6a74" : "#bfbfc6", "")],
+      bars("of the parameters", group.part, c.line === DARK.line ? "#8a8a94" : "#8f8f98", "")],
     { barmode: "group", bargap: 0.25, xaxis: axis(n > 14 ? "layer, from the input to the output" : "", { type: n > 14 ? "linear" : "category" }),
       yaxis: axis("share", { tickformat: ".0%", rangemode: "tozero" }), uirevision: state.by });
   }
@@ -474,31 +483,39 @@ kinds.visibility = (host, data) => {
       line("Gaussian limit", data.limit.x, clipped(data.limit.share), { color: c.ink, width: 1.5, dash: "dash" }, { hoverinfo: "skip" }),
     ];
     if (data.predicted) traces.push(line("from the spectrum", data.predicted.x, data.predicted.share, { color: c.smallest, width: 2 }, { hovertemplate: "%{y:.3~g} below %{x:.3~g}<extra></extra>" }));
-    return draw(div, traces, { xaxis: axis("principal curvature κ₋", { range: [data.limit.x[0], data.limit.x[data.limit.x.length - 1]], zerolinewidth: 2 }),
+    return draw(div, traces, { xaxis: axis("principal curvature κ₋, directions not normalised", { range: [data.limit.x[0], data.limit.x[data.limit.x.length - 1]], zerolinewidth: 2 }),
       yaxis: axis("share of slices with smaller κ₋", state.logarithmic ? { type: "log", range: [Math.log10(floor), 0.05] } : { range: [0, 1.03] }), uirevision: String(state.logarithmic),
       annotations: [{ x: 0.98, y: 0.04, xref: "paper", yref: "paper", xanchor: "right", yanchor: "bottom", text: `r = t/f = ${number(data.r)}`, showarrow: false }] });
   }
   return again;
 };
 
+// A logarithmic axis: decades alone are labelled, all ticks where fewer than two are in view.
+function logarithmic(values) {
+  const positive = values.filter((value) => value > 0), decades = Math.log10(largest(positive) / smallest(positive));
+  return { type: "log", ...(decades < 2 ? { tickformat: "~g" } : { dtick: Math.ceil(decades / 7) }) };
+}
+
 // Any curves and points: pictures of which one is chosen, each with its axes, curves, and perhaps a map behind.
 kinds.curves = (host, { pictures }) => {
-  const state = { i: 0, logarithmic: null }, bar = controls(host);
-  menu(bar, "Show", pictures.map((picture, i) => [String(i), picture.label]), "0", (i) => { state.i = Number(i); again(); });
+  // The first, or that of the network that an address names.
+  const sought = pictures.findIndex((picture) => picture.network === host.dataset.network);
+  const state = { i: Math.max(sought, 0) }, bar = controls(host);
+  menu(bar, "Show", pictures.map((picture, i) => [String(i), picture.label]), String(state.i), (i) => { state.i = Number(i); again(); });
   const div = place(host, "", "Curves");
   function again() {
-    const c = colour(), picture = pictures[state.i], logarithmic = picture.logarithmic ?? "";
+    const c = colour(), picture = pictures[state.i], powers = picture.logarithmic ?? "";
     const traces = [];
     if (picture.map) {
       traces.push({ type: "contour", ...picture.map, colorscale: "Cividis", contours: { coloring: "fill" }, line: { width: 0.5, color: "rgba(255,255,255,.5)" }, ncontours: 20,
-        colorbar: { title: { text: picture.map.title, side: "right" }, thickness: 12, outlinewidth: 0 }, showscale: !narrow(), hoverinfo: "skip" });
+        colorbar: { title: { text: picture.map.title, side: "top" }, thickness: 12, outlinewidth: 0 }, showscale: !narrow(), hoverinfo: "skip" });
     }
-    const shown = (axis, values) => Array.from(values).map((v) => (logarithmic.includes(axis) && !(v > 0) ? null : v));
+    const shown = (axis, values) => Array.from(values).map((v) => (powers.includes(axis) && !(v > 0) ? null : v));
     picture.curves.forEach((curve, k) => {
       const tone = picture.map ? "#ffffff" : c[curve.colour] ?? series(k), mode = curve.mode ?? "lines";
       const x = shown("x", curve.x), y = shown("y", curve.y);
       const trace = { type: "scatter", mode, name: curve.name, x, y, text: curve.text, line: { color: tone, width: 2, dash: curve.dash },
-        marker: { color: tone, size: 8, opacity: 0.8, symbol: MARKERS[k % MARKERS.length], line: { width: 0.5, color: c.paper } },
+        marker: { color: tone, size: 8, opacity: 0.9, symbol: MARKERS[k % MARKERS.length], line: { width: 0.5, color: c.paper } },
         hovertemplate: `${curve.text ? "%{text}<br>" : ""}%{x:.4~g}: %{y:.4~g}<extra>%{fullData.name}</extra>` };
       if (curve.x.some((v) => typeof v === "string")) trace.hovertemplate = "%{x}: %{y:.5~g}<extra></extra>";
       if (curve.low && mode === "markers") {
@@ -510,7 +527,8 @@ kinds.curves = (host, { pictures }) => {
       }
       traces.push(trace);
     });
-    const is = (name) => (logarithmic.includes(name) ? { type: "log" } : {});
+    const all = (name) => picture.curves.flatMap((curve) => Array.from(curve[name]));
+    const is = (name) => (powers.includes(name) ? logarithmic(all(name)) : {});
     div.setAttribute("aria-label", `${picture.label}: ${picture.y} against ${picture.x}`);
     return draw(div, traces, { xaxis: axis(picture.x, is("x")), yaxis: axis(picture.y, is("y")), uirevision: String(state.i), showlegend: true });
   }
@@ -540,29 +558,43 @@ kinds.population = (host, data) => {
   const only = menu(bar, "Only", [["all", "all"], ["", ""]], "all", (level) => { state.only = level; again(); });
   const of = (factor) => [...new Set(data.factors[factor])].sort((a, b) => a - b);
   function levels() {
-    only.replaceChildren(...["all", ...of(state.factor).map(String)].map((level) => new Option(level === "all" ? level : number(Number(level), 2), level)));
+    only.replaceChildren(...["all", ...of(state.factor).map(String)].map((level) => new Option(level === "all" ? level : number(Number(level), 6), level)));
   }
   levels();
   const div = place(host, "", "Measure of flatness against the generalization gap");
-  const picked = readout(host);
-  picked.textContent = "Pick a point to read what was trained.";
+  const picked = readout(host, { ariaLive: "polite" });
+  picked.textContent = "Pick a point, or step through them with the arrow keys, to read what was trained.";
+  div.tabIndex = 0;
+  let at = -1; // the last that was picked
+  function pick(i) {
+    at = i;
+    picked.textContent = `${said(state.measure)} ${number(data.measures[state.measure][i])}, ${state.gap} ${number(data.gaps[state.gap][i])}; ` +
+      factors.map((name) => `${name} ${number(data.factors[name][i], 6)}`).join(", ");
+  }
+  div.addEventListener("keydown", (event) => {
+    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (!step) return;
+    event.preventDefault();
+    // From left to right, among those that are shown.
+    const points = div.data.flatMap((trace, c) => trace.customdata.map((i, p) => [trace.x[p], i, c, p])).sort(([a], [b]) => a - b);
+    const found = points.findIndex(([, i]) => i === at);
+    const [, i, curveNumber, pointNumber] = points[Math.min(Math.max(found + step, 0), points.length - 1)];
+    pick(i);
+    Plotly.Fx.hover(div, [{ curveNumber, pointNumber }]);
+  });
   function again() {
     const c = colour(), x = data.measures[state.measure], y = data.gaps[state.gap], factor = data.factors[state.factor];
     const positive = x.every((v) => v > 0) && largest(x) > 3 * smallest(x);
     const traces = of(state.factor).filter((level) => state.only === "all" || String(level) === state.only).map((level, k) => {
       const kept = range(x.length).filter((i) => factor[i] === level), a = kept.map((i) => x[i]), b = kept.map((i) => y[i]);
-      return { type: "scatter", mode: "markers", name: `${state.factor} ${number(level, 2)}: τ = ${number(kendall(a, b), 2)}`, x: a, y: b, customdata: kept,
-        marker: { size: 7, color: series(of(state.factor).indexOf(level)), symbol: MARKERS[of(state.factor).indexOf(level) % MARKERS.length], opacity: 0.75, line: { width: 0.4, color: c.paper } },
+      return { type: "scatter", mode: "markers", name: `${state.factor} ${number(level, 6)}: τ = ${number(kendall(a, b), 2)}`, x: a, y: b, customdata: kept,
+        marker: { size: 7, color: series(of(state.factor).indexOf(level)), symbol: MARKERS[of(state.factor).indexOf(level) % MARKERS.length], opacity: 0.9, line: { width: 0.4, color: c.paper } },
         hovertemplate: "%{x:.4~g}, %{y:.3~g}<extra></extra>" };
     });
-    return draw(div, traces, { xaxis: axis(said(state.measure), positive ? { type: "log" } : {}), yaxis: axis(state.gap), uirevision: `${state.measure}${state.gap}`, showlegend: true, hovermode: "closest" })
+    return draw(div, traces, { xaxis: axis(said(state.measure), positive ? logarithmic(x) : {}), yaxis: axis(state.gap), uirevision: `${state.measure}${state.gap}`, showlegend: true, hovermode: "closest" })
       .then(() => {
         div.removeAllListeners("plotly_click");
-        div.on("plotly_click", ({ points: [point] }) => {
-          const i = point.customdata;
-          picked.textContent = `${said(state.measure)} ${number(x[i])}, ${state.gap} ${number(y[i])}; ` +
-            factors.map((name) => `${name} ${number(data.factors[name][i], 2)}`).join(", ");
-        });
+        div.on("plotly_click", ({ points: [point] }) => pick(point.customdata));
       });
   }
   return again;
@@ -581,7 +613,9 @@ kinds.comparison = (host, { rows }) => {
   function again() {
     const c = colour();
     const kept = rows.filter((row) => (!state.misses || !row.agrees) && `${row.quantity} ${row.row}`.toLowerCase().includes(state.text));
-    const judged = kept.map((row, i) => ({ row, i, at: (2 * (row.computed - (row.low + row.high) / 2)) / (row.high - row.low) })).filter(({ at }) => Number.isFinite(at));
+    // Of an interval without width: its middle, or outside.
+    const place = (row) => (row.high > row.low ? (2 * row.computed - row.low - row.high) / (row.high - row.low) : row.computed === row.low ? 0 : 3);
+    const judged = kept.filter((row) => row.computed !== null).map((row, i) => ({ row, i, at: place(row) })).filter(({ at }) => Number.isFinite(at));
     const shown = (at) => Math.sign(at) * Math.min(Math.abs(at), 3);
     const points = (name, agrees, tone, symbol) => {
       const own = judged.filter(({ row }) => row.agrees === agrees);
@@ -611,6 +645,13 @@ kinds.comparison = (host, { rows }) => {
 // The page itself.
 
 const drawn = new Map(); // place → the function that draws it anew
+const TITLE = document.title;
+
+// What an address led to. Panels above it that are drawn later push it down: it is kept in view until the reader acts.
+let aim = null;
+for (const act of ["wheel", "touchstart", "keydown", "pointerdown"]) {
+  window.addEventListener(act, () => { aim = null; }, { passive: true });
+}
 
 function show(div) {
   if (!drawn.has(div)) {
@@ -618,7 +659,9 @@ function show(div) {
     div.querySelector("p.note")?.remove();
     drawn.set(div, kinds[div.dataset.kind](div, data));
   }
-  return drawn.get(div)();
+  const done = Promise.resolve(drawn.get(div)());
+  done.then(() => aim?.scrollIntoView());
+  return done;
 }
 
 // Browsers keep few surfaces alive: those of a page that is left are given up.
@@ -636,9 +679,20 @@ const seen = new IntersectionObserver((entries) => {
   }
 }, { rootMargin: "300px" });
 
-function open(address) {
+function decodedAddress(address) {
+  try {
+    return decodeURIComponent(address);
+  } catch { // no address of ours
+    return "";
+  }
+}
+
+// An address names a page or a panel, and after a question mark the network that a panel begins with. `y`: where the
+// reader was when the page was left.
+function open(address, y = 0) {
   const pages = [...document.querySelectorAll("article.page")];
-  const target = address ? document.getElementById(decodeURIComponent(address)) : null;
+  const [name, network] = decodedAddress(address).split("?");
+  const target = name ? document.getElementById(name) : null;
   const page = target?.closest("article.page") ?? pages[0];
   for (const other of pages) {
     if (other !== page && !other.hidden) leave(other);
@@ -649,13 +703,21 @@ function open(address) {
     isHere ? link.setAttribute("aria-current", "page") : link.removeAttribute("aria-current");
     if (isHere) link.scrollIntoView({ block: "nearest", inline: "nearest" });
   }
+  const label = page.querySelector("h2").textContent;
+  document.title = pages.length > 1 ? `${label} · ${TITLE}` : TITLE;
   document.querySelectorAll(".sought").forEach((panel) => panel.classList.remove("sought"));
+  aim = null;
+  // What sticks to the top would hide what lies under it.
+  document.documentElement.style.scrollPaddingTop = `calc(${document.querySelector("header").offsetHeight}px - 3rem)`;
   if (target && target !== page) {
+    const plot = target.querySelector(".plot");
+    if (plot && network) plot.dataset.network = network;
     target.classList.add("sought");
-    target.scrollIntoView();
-  } else {
-    window.scrollTo(0, 0);
+    target.tabIndex = -1;
+    if (!y) aim = target;
   }
+  if (address) (target ?? page).focus({ preventScroll: true });
+  aim && !y ? aim.scrollIntoView() : window.scrollTo(0, y);
 }
 
 function sort(table, column, direction) {
@@ -675,6 +737,12 @@ for (const table of document.querySelectorAll("table.sortable")) {
     cell.addEventListener("click", () => sort(table, column, cell.getAttribute("aria-sort") === "ascending" ? -1 : 1)));
 }
 
+// Back leads to where one was.
+history.scrollRestoration = "manual";
+document.addEventListener("click", (event) => {
+  if (event.target.closest?.('a[href^="#"]')) history.replaceState({ y: window.scrollY }, "");
+});
+
 const themeButton = document.getElementById("theme");
 
 function setTheme(name) {
@@ -692,12 +760,16 @@ setTheme(prefersDark.matches ? "dark" : "light");
 let before = null;
 window.addEventListener("beforeprint", () => {
   before = document.documentElement.dataset.theme;
+  document.body.classList.add("paper");
   setTheme("light");
   document.querySelectorAll("article.page:not([hidden]) .plot").forEach(show);
   document.querySelectorAll("article.page:not([hidden]) .js-plotly-plot").forEach((div) => Plotly.Plots.resize(div));
 });
-window.addEventListener("afterprint", () => setTheme(before));
+window.addEventListener("afterprint", () => {
+  document.body.classList.remove("paper");
+  setTheme(before);
+});
 
-window.addEventListener("hashchange", () => open(location.hash.slice(1)));
+window.addEventListener("hashchange", () => open(location.hash.slice(1), history.state?.y));
 open(location.hash.slice(1));
 document.querySelectorAll(".plot").forEach((div) => seen.observe(div));

@@ -8,7 +8,7 @@ from typing import Any
 
 from hessian_directions.reporting.report import text
 from hessian_directions.reporting.report.panels import Page, Panel
-from hessian_directions.reporting.report.results import Results
+from hessian_directions.reporting.report.results import Results, checks
 from hessian_directions.reporting.report.text import number
 
 QUESTION = (
@@ -49,7 +49,11 @@ def page(
         html += (
             f'<p class="see">Verdicts on the claims of {escape(PAPER)}. A claim is reproduced where '
             "all its subjects meet its rule, and not where one fails it: the card shows the one that "
-            "decides. Which rules were changed when results were known is said in the paper.</p>"
+            "decides, <a href='claim_rows.csv'>claim_rows.csv</a> has them all. Which rules were changed "
+            "when results were known is said in the paper. In the statistics t is the trace of the "
+            "Hessian, f its Frobenius norm, N the number of parameters, η a random direction, κ₋ and κ₊ "
+            "the smaller and the larger curvature of a slice, ρ a distance, ñ the number of positive "
+            "curvatures of a synthetic saddle.</p>"
             f'<div class="cards">{"".join(_cards(claims, rows, known, artifacts or {}))}</div>'
         )
     return Page("start", "Start", html, panels)
@@ -75,6 +79,8 @@ def _networks(networks: Mapping[str, Results]) -> str:
             _value(sampled, "visibility_direct"),
         ]
         link = f'<a href="#{escape(name)}">{escape(results.label)}</a>'
+        if not all(check.agrees for check in checks(results)):
+            link += " (a check differs)"
         shown = [
             f"{value:,.0f}" if i == 0 and value == value else text.raised(number(value, 3))
             for i, value in enumerate(values)
@@ -137,7 +143,7 @@ def _measured(claim: Row, rows: Sequence[Row]) -> list[str]:
         rule = f"Rule: {side} {text.raised(number(row['threshold'], 3))}.".replace("± ", "±")
         if _is_there(row["power"]):
             share = 100 * float(row["power"])
-            rule += f" Of worlds where it is false, {share:.3g} % would be found out (power)."
+            rule += f" If the claim were false, it would notice in {share:.3g} % of cases (power)."
         parts.append(f"<p>{rule}</p>")
     counts = {
         verdict.replace("_", " "): int(claim[f"n_{verdict}"])
@@ -155,7 +161,9 @@ def _evidence(artifact: str, known: Collection[str], artifacts: Mapping[str, str
     analysis = path.parts[2].removesuffix(".nc") if network else path.stem
     analysis = SHOWN_IN.get(analysis, analysis)
     places = (f"{network}-{analysis}", f"beyond-{analysis}", network)
-    links = [f'<a href="#{escape(place)}">Evidence</a>' for place in places if place in known][:1]
+    shown = [place for place in places if place in known][:1]
+    of = f"?{network}" if network and shown == [places[1]] else ""
+    links = [f'<a href="#{escape(place + of)}">Evidence</a>' for place in shown]
     if artifact in artifacts:
         links.append(f'<a href="{escape(artifacts[artifact])}">{escape(artifact)}</a>')
     return f'<p class="evidence links">{" · ".join(links)}</p>' if links else ""
