@@ -26,7 +26,13 @@ with stage(snakemake) as job:
     def link(path: str) -> tuple[str, str]:
         return Path(path).name, os.path.relpath(path, folder)
 
-    def files(paths: list[str]) -> list[tuple[str, str]]:
+    def link_of_network(path: str) -> tuple[str, str]:
+        """Among those of others: under the network's name."""
+        name, place = link(path)
+        is_of_network = "networks" in Path(path).parts
+        return (f"{artifact_inputs.network_of(path)}/{name}" if is_of_network else name), place
+
+    def files(paths: list[str], link=link) -> list[tuple[str, str]]:
         """Artifacts, and the figures that are drawn from them."""
         figures = [
             f"{folder}/figures/{figure}.pdf"
@@ -63,7 +69,7 @@ with stage(snakemake) as job:
         {name: read[name] for name in registry.OF_PROFILES if name in read},
         labels,
         {
-            name: files(paths_of(name))
+            name: files(paths_of(name), link_of_network)
             for name in (*beyond.OF_NETWORKS, *registry.OF_PROFILES)
             if name in read
         },

@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from hessian_directions.geometry.principal_curvatures import visibility
+from hessian_directions.reporting.figures import drawing
 from hessian_directions.reporting.report.panels import Links, Page, Panel
 from hessian_directions.reporting.report.text import number, raised
 
@@ -171,7 +172,7 @@ def _gauss_newton(parts: xr.Dataset) -> list[Any]:
 
 def _trace_estimators(found: xr.Dataset) -> list[Any]:
     mean = found["mean"]
-    names = [str(name).replace("_", " ") for name in found["estimator"].values]
+    names = [drawing.ESTIMATORS[str(name)][0] for name in found["estimator"].values]
     ends, reference = [names[0], names[-1]], [float(found["reference"])] * 2
     look = {"mode": "markers", **_band(mean, found["standard_error"]), "colour": "largest"}
     drawn = [
@@ -304,7 +305,8 @@ def _critical_points(points: xr.Dataset | None, saddles: xr.Dataset | None, of: 
     ends = [-3.0, 6.0]
     if saddles is not None:
         r = (saddles["trace"] / saddles["frobenius_norm"]).values
-        shares.append(_shares("synthetic saddles", r, saddles, "grey"))
+        named = [f"saddle ñ={n}" for n in saddles["saddle"].values]
+        shares.append(_shares("synthetic saddles", named, r, saddles, "grey"))
     if points is not None:
         tolerance = points["zero_tolerance"]
         both = (points["smallest"] < -tolerance) & (points["largest"] > tolerance)
@@ -316,9 +318,11 @@ def _critical_points(points: xr.Dataset | None, saddles: xr.Dataset | None, of: 
             if not one.sizes["point"]:
                 continue
             name = f"{origin}, {'all layers' if layers == 'all' else layers}"
-            shares.append(_shares(name, one["r"].values, one, ""))
+            # As the verdicts name them.
+            named = [f"critical point {number}" for number in np.flatnonzero(chosen)]
+            shares.append(_shares(name, named, one["r"].values, one, ""))
             share = (one["index"] / one["n_parameters"]).values
-            losses.append(_curve(name, share, one["loss"].values, mode="markers"))
+            losses.append(_curve(name, share, one["loss"].values, mode="markers", text=named))
             ends += [float(one["r"].min()), float(one["r"].max())]
     span = np.linspace(min(ends), max(ends), 200)
     limit = visibility(span)
@@ -345,7 +349,10 @@ def _critical_points(points: xr.Dataset | None, saddles: xr.Dataset | None, of: 
     )
 
 
-def _shares(name: str, r: Any, dataset: xr.Dataset, colour: str) -> dict[str, Any]:
+def _shares(
+    name: str, named: list[str], r: Any, dataset: xr.Dataset, colour: str
+) -> dict[str, Any]:
+    """The share of slices that show each saddle, against r."""
     sampled, low, high = (dataset[f"visibility_{end}"].values for end in ("sampled", "low", "high"))
     unseen = sampled == 0
     return _curve(
@@ -355,6 +362,7 @@ def _shares(name: str, r: Any, dataset: xr.Dataset, colour: str) -> dict[str, An
         low=np.where(unseen, high / 3, low),
         high=high,
         mode="markers",
+        text=named,
         colour=colour,
     )
 

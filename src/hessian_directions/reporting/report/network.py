@@ -61,7 +61,9 @@ def _summary(results: Results) -> str:
         said.append(f"Its trace is {with_error(trace['trace'], trace['trace_standard_error'])}.")
     differing = sum(not check.agrees for check in checks(results))
     if differing:
-        said.append(f"{differing} of {len(checks(results))} checks DIFFER: see “Is the plot right?”.")
+        said.append(
+            f"{differing} of {len(checks(results))} checks DIFFER: see “Is the plot right?”."
+        )
     sampled = results.visibility
     if sampled is not None:
         share, n = float(sampled["visibility_direct"]), sampled.sizes["sample"]
@@ -151,8 +153,8 @@ def _slices(name: str, results: Results) -> Iterator[Panel]:
             "Blue is lower than the loss L(θ*) of the network, red higher, and the black line joins "
             "the points that have it. In the Hessian plane, α along the eigenvector of λ_max and β "
             "along that of λ_min, a saddle shows both colours. Colours and heights are logarithmic "
-            "beyond 2 % of the largest change, “height in proportion” undoes it for heights. Each axis reaches as far as the "
-            "curvature along it suggests, unless half-widths were set.",
+            "beyond 2 % of the largest change, “height in proportion” undoes it for heights. Each axis "
+            "reaches as far as the curvature along it suggests, unless half-widths were set.",
             "slices",
             {"planes": planes},
             _sanity(results),

@@ -132,6 +132,9 @@ def _measured(claim: Row, rows: Sequence[Row]) -> list[str]:
         else ""
     )
     parts = [f"<p>{measured}: <b>{estimate}</b>{interval}</p>"]
+    # As where fewer samples were taken than the rule asks for.
+    if claim["verdict"] == "inconclusive" and not _is_there(claim["low"]):
+        parts.append("<p>On fewer samples than the rule asks for.</p>")
     judged = [
         row
         for row in rows
