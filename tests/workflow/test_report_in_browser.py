@@ -43,12 +43,16 @@ def fabricated(path: Path) -> Path:
     networks["other"] = dataclasses.replace(networks["other"], label="Another <network>")
     number = {"published": 1.0, "low": 0.9, "high": 1.1, "within": "rounding"}
     numbers = [
-        {"quantity": f"table.column{i}", "row": "mine", "computed": 1.0 + 0.3 * (i == 4)}
-        | {"agrees": i != 4, **number}
+        {"quantity": f"table.column{i}", "row": "mine", "computed": 1.0, "agrees": True, **number}
         for i in range(9)
     ]
+    # No interval at all, as of what must be the same to the bit.
+    numbers[4] |= {"computed": 1.3, "low": 1.0, "high": 1.0, "agrees": False}
     evidence = beyond.Evidence(
-        {name: {"mine": fabricate.made(name)} for name in beyond.OF_NETWORKS},
+        {
+            name: {network: fabricate.made(name) for network in networks}
+            for name in beyond.OF_NETWORKS
+        },
         {name: fabricate.made(name) for name in ("saddles", "critical_points", "population")},
     )
     claims = pd.read_csv(ROOT / "results/archive/cifar10-subset/claims.csv").to_dict("records")
@@ -320,6 +324,7 @@ def test_numbers_are_filtered(opened: Opened, report: Path) -> None:
     panel = drawn(page, "comparison-numbers")
     rows = panel.locator("tbody tr")
     eventually(lambda: rows.count() == 9)
+    assert trace(page, "#comparison-numbers .canvas", 1)["name"] == "1 do not"
     assert rows.first.get_attribute("class") == "miss"
     panel.get_by_text("misses only").click()
     eventually(lambda: rows.count() == 1)
@@ -344,6 +349,75 @@ def test_evidence_opens_where_it_is(opened: Opened, report: Path) -> None:
     page.locator("#mine-visibility.sought").wait_for()
     assert page.locator("#mine").is_visible()
     assert not page.locator("#start").is_visible()
+    assert page.title().startswith("Network 0")
+    # Panels above are drawn later, and do not push it out of sight.
+    top = "document.querySelector('.sought h3').getBoundingClientRect().top"
+    header = "document.querySelector('header').getBoundingClientRect().bottom"
+    drawn(page, "mine-visibility")
+    eventually(lambda: page.evaluate(header) <= page.evaluate(top) < 400)
+    page.evaluate("location.hash = 'beyond-kinks?other'")
+    chosen = drawn(page, "beyond-kinks").locator("select option:checked")
+    eventually(lambda: chosen.inner_text() == "other")
+
+
+def test_an_address_that_is_none_opens_the_start(opened: Opened, report: Path) -> None:
+    page = opened(report, "%E0%A4%A")
+    assert page.locator("article.page:not([hidden])").count() == 1
+    assert page.locator("#start").is_visible()
+
+
+def test_back_leads_to_where_one_was(opened: Opened, report: Path) -> None:
+    page = opened(report, "start")
+    page.locator("#start-networks a").last.click()
+    playwright.expect(page.locator("#other")).to_be_visible(timeout=PATIENCE)
+    left = page.evaluate("history.length")
+    page.go_back()
+    playwright.expect(page.locator("#start")).to_be_visible(timeout=PATIENCE)
+    assert page.evaluate("history.length") == left
+    eventually(lambda: page.evaluate("window.scrollY") == page.evaluate("history.state.y"))
+    assert page.evaluate("window.scrollY") > 0
+
+
+def test_the_pointer_over_a_surface_does_not_lose_it(opened: Opened, report: Path) -> None:
+    page = opened(report, "mine-slices", surfaces=True)
+    panel = drawn(page, "mine-slices")
+    eventually(lambda: "L = " in panel.locator("output").inner_text())
+    surface = panel.locator(".solid")
+    surface.scroll_into_view_if_needed()
+    box = surface.bounding_box()
+    for share in (0.4, 0.5, 0.6):
+        page.mouse.move(box["x"] + share * box["width"], box["y"] + 0.55 * box["height"])
+        page.wait_for_timeout(500)
+    before = trace(page, "#mine-slices .solid")["z"]
+    panel.get_by_role("radio", name="random", exact=True).check()
+    eventually(lambda: trace(page, "#mine-slices .solid")["z"] != before)
+
+
+def test_a_finger_moves_the_cross_hairs(opened: Opened, report: Path) -> None:
+    page = opened(report, "mine-slices", viewport=PHONE, has_touch=True, is_mobile=True)
+    panel = drawn(page, "mine-slices")
+    said, picture = panel.locator("output"), panel.locator(".map")
+    eventually(lambda: "L = " in said.inner_text())
+    before = said.inner_text()
+    picture.scroll_into_view_if_needed()
+    box = picture.bounding_box()
+    page.touchscreen.tap(box["x"] + 0.7 * box["width"], box["y"] + 0.3 * box["height"])
+    eventually(lambda: said.inner_text() != before)
+
+
+def test_points_are_picked_by_key(opened: Opened, report: Path) -> None:
+    """From left to right; factors are written as they are."""
+    population = fabricate.made("population")
+    reached = population.isel(member=population["reached"].values.astype(bool))
+    page = opened(report, "beyond-population")
+    panel = drawn(page, "beyond-population")
+    picture = panel.locator(".canvas")
+    trace(page, "#beyond-population .canvas")
+    first = reached.isel(member=int(reached["mean_curvature"].values.argmin()))
+    picture.focus()
+    picture.press("ArrowRight")
+    said = panel.locator("output")
+    eventually(lambda: f"batch size {int(first['batch_size'])}," in said.inner_text())
 
 
 def test_it_is_printed_with_its_pictures(opened: Opened, report: Path, tmp_path: Path) -> None:
@@ -373,6 +447,6 @@ def test_archives(opened: Opened, tmp_path: Path, profile: str) -> None:
     for i in range(links.count()):
         target = links.nth(i).get_attribute("href")
         if target.startswith("#"):
-            assert page.locator(f"[id='{target[1:]}']").count() == 1
+            assert page.locator(f"[id='{target[1:].split('?')[0]}']").count() == 1
         else:
             assert (path.parent / target).is_file()

@@ -490,10 +490,10 @@ kinds.visibility = (host, data) => {
   return again;
 };
 
-// A logarithmic axis: decades alone are labelled, all ticks where fewer than two are in view.
+// A logarithmic axis: decades alone are labelled; where fewer than two are in view, also 2 and 5 times them.
 function logarithmic(values) {
   const positive = values.filter((value) => value > 0), decades = Math.log10(largest(positive) / smallest(positive));
-  return { type: "log", ...(decades < 2 ? { tickformat: "~g" } : { dtick: Math.ceil(decades / 7) }) };
+  return { type: "log", ...(decades < 2 ? { dtick: "D2", tickformat: "~g" } : { dtick: Math.ceil(decades / 7) }) };
 }
 
 // Any curves and points: pictures of which one is chosen, each with its axes, curves, and perhaps a map behind.
