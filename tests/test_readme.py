@@ -123,6 +123,20 @@ def test_verdicts_are_the_archived_ones() -> None:
         assert verdicts == ["–" if row["rule"] == "none" else row["verdict"] for row in found]
 
 
+def test_verdicts_are_those_of_other_seeds() -> None:
+    archive = ROOT / "results/archive/demo"
+    own = pd.read_csv(archive / "claims.csv", index_col="claim")["verdict"]
+    others = [
+        pd.read_csv(path, index_col="claim")["verdict"]
+        for path in archive.glob("replicates/*/claims.csv")
+    ]
+    changed = [(claim, other[claim]) for other in others for claim in own.index[other != own]]
+    assert len(others) == 4
+    assert changed == [("C2", "proved")]
+    assert "With four other seeds" in README
+    assert "the same, but for C2 with one of them, which is proved" in README
+
+
 def test_findings_are_the_archived_ones() -> None:
     """Every number of the sentences, from both archives."""
     found = {row[0]: row[2] for row in table_of_findings()[1:]}
