@@ -47,10 +47,6 @@ STRICTNESS, STRICTER, STRICTEST = 0.5, 0.2, 1e-3
 
 MAX_PRODUCTS = 1000
 
-# A resumed run's first product has to agree with the saved one to this part: devices differ by
-# less, other weights or images by far more.
-SAME_OPERATOR = 0.01
-
 
 class ConvergenceWarning(UserWarning):
     """Eigenpairs are returned whose residuals are larger than was asked for."""
@@ -194,8 +190,9 @@ def extreme_eigenpairs(
             estimates of the wanted eigenvalues and residuals, in the check (for lost ones) those
             of the complement of what was found.
         state_path: File in which the run is saved every `save_seconds`, and from which it resumes
-            to the same bits (see `SavedRun`). Resuming takes one product, not counted, to make
-            sure that H is the same.
+            to the same bits (see `SavedRun`). Resuming takes products, not counted, to make sure
+            that H is the same to rounding: one, and one for each pair found. The state of another
+            H, of other weights say, is replaced by one of this run, which begins anew.
         save_seconds: Seconds between two saves.
 
     Returns:
@@ -276,6 +273,11 @@ class _Found:
 
     def converged(self, wanted: _Wanted) -> NDArray[np.bool_]:
         return self.residuals <= wanted.thresholds(self.values, self.norm)
+
+    def holds_for(self, H: Operator, wanted: _Wanted) -> bool:
+        """Whether new products with H give residuals no larger than these, but for rounding."""
+        fresh = _residuals(self.vectors, H @ self.vectors, self.values)
+        return bool((fresh <= self.residuals + wanted.noise_floor(self.norm)).all())
 
     def ends(self, wanted: _Wanted) -> _Found:
         """The wanted ones among more pairs than wanted."""
@@ -437,19 +439,21 @@ class _Run:
         }
 
     def resume(self) -> None:
-        """Take up the saved run, if there is one, after making sure that it is that of H."""
+        """Take up the saved run, if there is one and it is that of H."""
         saved = self.state and self.state.read()
         if not saved:
             return
-        assert self.state is not None
-        deflated = None
+        found, deflated = None, None
         if saved["found"] is not None:
             values, vectors, residuals, norm = saved["found"]
             deflated = vectors.to(self.H.device)
-            self.found = _Found(values.numpy(), deflated, residuals.numpy(), norm)
-        self.process = Lanczos.from_state(saved["process"], self.H.device, deflated)
-        if self.process.relation_defect(self.H) > SAME_OPERATOR:
-            raise self.state.refused("was saved for another H")
+            found = _Found(values.numpy(), deflated, residuals.numpy(), norm)
+        process = Lanczos.from_state(saved["process"], self.H.device, deflated)
+        if not process.made_by(self.H, found.norm if found else 0.0):
+            return
+        if found and not found.holds_for(self.H, self.wanted):
+            return
+        self.process, self.found = process, found
         self.n_products = saved["n_products"]
         self.n_check_products = saved["n_check_products"]
         self.strictness = saved["strictness"]
@@ -467,9 +471,13 @@ def _rayleigh_ritz(H: Operator, V: Tensor, norm: float) -> _Found:
     values, S = eigh((projected + projected.T) / 2, (gram + gram.T) / 2)
     rotation = torch.as_tensor(S).to(V)
     V, W = V @ rotation, W @ rotation
-    differences = (w - value * v for v, w, value in zip(V.T, W.T, values))
-    residuals = np.array([length(difference) for difference in differences])
+    residuals = _residuals(V, W, values)
     return _Found(values, V.contiguous(), residuals, max(norm, float(np.abs(values).max())))
+
+
+def _residuals(V: Tensor, HV: Tensor, values: Floats) -> Floats:
+    differences = (w - value * v for v, w, value in zip(V.T, HV.T, values))
+    return np.array([length(difference) for difference in differences])
 
 
 def _require_symmetry(asymmetry: float, norm: float, epsilon: float) -> None:

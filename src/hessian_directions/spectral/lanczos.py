@@ -300,18 +300,21 @@ class Lanczos:
         process.asymmetry, process._largest_product = state["asymmetry"], state["largest_product"]
         return process
 
-    def relation_defect(self, H: Operator) -> float:
-        """How far H is from having made this process: ‖Hq₀ − α₀q₀ − β₀q₁‖/‖Hq₀‖; one product.
+    def made_by(self, H: Operator, norm: float = 0.0) -> bool:
+        """Whether H has made this process: H q₀ = α₀q₀ + β₀q₁, q₀ being random; one product.
 
-        With deflation the part of H q₀ along the deflated vectors is left out.
+        To half the digits of the product, since devices and threads sum in another order, and to
+        the rounding of a larger ‖H‖, where that is known: with deflation, the part of H q₀ along
+        the deflated vectors is left out, and the rest may be rounding.
         """
         first = self.basis.blocks[0]
         product, _, _ = orthogonalise(H @ first[0], self._deflated)
         expected = self.alphas[0] * first[0]
         if len(self.basis) > 1 and self.betas[0] > 0:
             expected = expected + self.betas[0] * first[1]
-        size = max(length(product), length(expected))
-        return length(product - expected) / size if size > 0 else 0.0
+        epsilon = torch.finfo(self.basis.dtype).eps
+        allowed = math.sqrt(epsilon) * length(expected) + BREAKDOWN_ROUNDINGS * epsilon * norm
+        return length(product - expected) <= allowed
 
 
 def ends_of(m: int, k_smallest: int, k_largest: int) -> NDArray[np.int64]:
