@@ -14,7 +14,7 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
 from hessian_directions.errors import ArgumentError
-from hessian_directions.geometry.principal_curvatures import principal_curvatures
+from hessian_directions.geometry.principal_curvatures import principal_curvatures, shows_saddle
 
 Floats = NDArray[np.float64]
 
@@ -50,9 +50,8 @@ class QuadraticFit:
 
     @property
     def is_saddle(self) -> NDArray[np.bool_]:
-        """Whether the fit has curvature of both signs, κ₋ < 0 < κ₊, (…)."""
-        low, high = self.principal
-        return np.asarray((low < 0) & (high > 0))
+        """Whether the fit has curvature of both signs beyond rounding, κ₋ < 0 < κ₊, (…)."""
+        return shows_saddle(self.curvature)
 
     @property
     def stationary_point(self) -> Floats:

@@ -15,11 +15,17 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from hessian_directions.errors import ArgumentError, require_count
-from hessian_directions.geometry.directions import gaussian
-from hessian_directions.geometry.principal_curvatures import principal_curvatures, visibility
+from hessian_directions.geometry.directions import gaussian, lengths
+from hessian_directions.geometry.principal_curvatures import (
+    principal_curvatures,
+    shows_saddle,
+    visibility,
+    without_rounding,
+)
 from hessian_directions.operators import HasHessian, Operator, as_operator
 from hessian_directions.progress import Clock, Progress
 from hessian_directions.seeds import as_generator
+from hessian_directions.spectral.density import NOISE_ROUNDINGS
 from hessian_directions.statistics.proportions import wilson
 
 
@@ -88,7 +94,7 @@ class Share:
 
 
 def share_of_saddles(M: ArrayLike, confidence: float = 0.95) -> Share:
-    """Share of projected Hessians with κ₋ < 0 < κ₊.
+    """Share of projected Hessians with κ₋ < 0 < κ₊, both beyond the rounding of float64.
 
     Args:
         M: (S, 2, 2) projected Hessians.
@@ -97,7 +103,7 @@ def share_of_saddles(M: ArrayLike, confidence: float = 0.95) -> Share:
     smallest, largest = principal_curvatures(M)
     if not (np.isfinite(smallest).all() and np.isfinite(largest).all()):
         raise ArgumentError("A projected Hessian is not finite, so that no share of them is known.")
-    return _share((smallest < 0) & (largest > 0), confidence)
+    return _share(shows_saddle(M), confidence)
 
 
 def share_below(M: ArrayLike, bound: float, confidence: float = 0.95) -> Share:
@@ -161,24 +167,28 @@ def sample_projections(
         chunk: Slices held at once.
 
     Returns:
-        (S, 2, 2), float64. Cost: 2S products with H. Memory: 4·chunk·N·itemsize bytes and what H
+        (S, 2, 2), float64. A curvature that has another sign than the other one, but only by the
+        rounding of H's products, is 0. Cost: 2S products with H. Memory: 4·chunk·N·itemsize bytes and what H
         needs for 2·chunk products.
     """
     require_count("n_samples", n_samples)
     require_count("chunk", chunk)
     H, generator = as_operator(H), as_generator(seed, "projections")
     n, clock = H.shape[0], Clock(n_samples, "planes", progress)
-    M = np.empty((n_samples, 2, 2))
+    M, size = np.empty((n_samples, 2, 2)), np.empty(n_samples)
     for start in range(0, n_samples, chunk):
         s = min(chunk, n_samples - start)
         V = gaussian(n, 2 * s, generator, H.dtype, H.device)
         HV = H @ V
         for i in range(s):
             pair = slice(2 * i, 2 * i + 2)
-            m = V[:, pair].double().T @ HV[:, pair].double()
-            M[start + i] = ((m + m.T) / 2).cpu().numpy()
+            M[start + i] = (V[:, pair].double().T @ HV[:, pair].double()).cpu().numpy()
+            size[start + i] = max(np.abs(M[start + i]).max(), float(lengths(HV[:, pair]).max()))
         clock(start + s)
-    return M
+    # Of a symmetric H, η'Hδ and δ'Hη differ by rounding alone, which is larger where losses are tiny.
+    differing = (np.abs(M[:, 0, 1] - M[:, 1, 0]) / np.where(size > 0, size, 1)).max()
+    rounding = max(NOISE_ROUNDINGS * torch.finfo(H.dtype).eps, 2 * differing)
+    return without_rounding((M + M.mT) / 2, rounding * size)
 
 
 def first_negative_dimension(

@@ -17,6 +17,10 @@ from hessian_directions.errors import ArgumentError
 
 Floats = NDArray[np.float64]
 
+# Eigenvalues below this many units of rounding of the largest cannot be told from zero, nor can
+# their residuals.
+NOISE_ROUNDINGS = 50.0
+
 
 def broaden(nodes: ArrayLike, weights: ArrayLike, grid: ArrayLike, width: float) -> Floats:
     """Density Σ_i w_i g((x − θ_i)/σ)/σ, g the standard normal density, averaged over grid cells.

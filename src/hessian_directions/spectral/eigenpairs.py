@@ -25,6 +25,7 @@ from hessian_directions.operators import HasHessian, Operator, as_operator
 from hessian_directions.progress import Clock, Progress
 from hessian_directions.saved_run import SavedRun
 from hessian_directions.seeds import as_generator, recorded
+from hessian_directions.spectral.density import NOISE_ROUNDINGS
 from hessian_directions.spectral.lanczos import (
     Floats,
     Lanczos,
@@ -37,9 +38,6 @@ from hessian_directions.spectral.lanczos import (
 
 if TYPE_CHECKING:
     import xarray as xr
-
-# The floor of residuals in units of rounding of ‖H‖₂.
-NOISE_ROUNDINGS = 50.0
 
 # The estimated residual has to fall below this part of the wanted one before products are spent on
 # the true residual; if that is still too large, below ever smaller parts.

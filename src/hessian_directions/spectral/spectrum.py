@@ -28,7 +28,7 @@ class SpectralDensity:
     """The distribution of the N eigenvalues, as one quadrature for each of P probes.
 
     Attributes:
-        nodes: (P, m), ascending.
+        nodes: (P, m), ascending; none is negative (or positive) by rounding alone.
         weights: (P, m), ≥ 0; those of a probe sum to 1.
         n_parameters: N.
         seed: Of the probes, where it was an integer.
@@ -117,4 +117,10 @@ def spectral_density(
             theta, w = process.quadrature()
             nodes[probe] = theta[-1]
             nodes[probe, : len(theta)], weights[probe, : len(w)] = theta, w
+    # A spectrum of one sign, but for rounding, is of one sign.
+    floor = density.NOISE_ROUNDINGS * torch.finfo(H.dtype).eps * np.abs(nodes).max()
+    if nodes.min() >= -floor:
+        nodes = np.maximum(nodes, 0.0)
+    elif nodes.max() <= floor:
+        nodes = np.minimum(nodes, 0.0)
     return SpectralDensity(nodes, weights, n, recorded(seed))
