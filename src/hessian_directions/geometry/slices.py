@@ -107,7 +107,7 @@ def plane_directions(
         return both_ends(extreme_eigenpairs(objective, seed=seed).vectors)
     generator = as_generator(seed, "plane")
     V = gaussian(objective.n_parameters, 2, generator, objective.dtype, objective.device)
-    return filter_normalised(V, objective.parameters.values()) if plane == "filter" else V
+    return filter_normalised(V, objective) if plane == "filter" else V
 
 
 def surface(

@@ -188,7 +188,7 @@ def sample_projections(
     # Of a symmetric H, η'Hδ and δ'Hη differ by rounding alone, which is larger where losses are tiny.
     differing = (np.abs(M[:, 0, 1] - M[:, 1, 0]) / np.where(size > 0, size, 1)).max()
     rounding = max(NOISE_ROUNDINGS * torch.finfo(H.dtype).eps, 2 * differing)
-    return without_rounding((M + M.mT) / 2, rounding * size)
+    return without_rounding((M + M.transpose(0, 2, 1)) / 2, rounding * size)
 
 
 def first_negative_dimension(
