@@ -89,15 +89,15 @@ def filter_normalised(
     scaled = torch.zeros_like(columns)
     start = 0
     for p, modules in weights:
-        place: slice | Tensor = slice(start, start + p.numel())
-        start += p.numel()
+        first, start = start, start + p.numel()
+        place: slice | Tensor = slice(first, start)
         if p.ndim >= 2 and p.numel():
             filters = p.reshape(p.shape[0], -1)
             transposed = [module for module in modules if isinstance(module, TRANSPOSED)]
             if transposed:
                 filters = outputs_first(p, transposed[0])
                 order = torch.arange(p.numel(), device=columns.device).reshape(p.shape)
-                place = place.start + outputs_first(order, transposed[0]).reshape(-1)
+                place = first + outputs_first(order, transposed[0]).reshape(-1)
             d = columns[place].reshape(len(filters), -1, columns.shape[1])  # (filters, size, K)
             wanted = torch.linalg.vector_norm(filters.to(d), dim=1)
             present = torch.linalg.vector_norm(d, dim=1)
@@ -128,7 +128,7 @@ def outputs_first(weight: Tensor, module: nn.Module) -> Tensor:
     """
     if isinstance(module, TRANSPOSED):
         grouped = weight.unflatten(0, (module.groups, -1))  # (groups, inputs, outputs, …)
-        return grouped.transpose(1, 2).flatten(0, 1).flatten(1)
+        return torch.flatten(grouped.transpose(1, 2).flatten(0, 1), 1)
     if isinstance(module, nn.Embedding | nn.EmbeddingBag):
         return weight.T
     if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy.linalg import eigh
 from torch import Tensor
 
-from hessian_directions.errors import ConfigurationError, DifferentiationError, require_count
+from hessian_directions.errors import ConfigurationError, require_count
 from hessian_directions.operators import HasHessian, Operator, as_operator
 from hessian_directions.progress import Clock, Progress
 from hessian_directions.saved_run import SavedRun
@@ -34,6 +34,7 @@ from hessian_directions.spectral.lanczos import (
     length,
     probability_of_less,
     random_start,
+    require_symmetry,
 )
 
 if TYPE_CHECKING:
@@ -230,8 +231,6 @@ class _Wanted:
     missed_probability: float
 
     def __post_init__(self) -> None:
-        if self.dtype not in (torch.float32, torch.float64):
-            raise ConfigurationError(f"H is {self.dtype}, but must be float32 or float64.")
         for name, k in (("k_smallest", self.k_smallest), ("k_largest", self.k_largest)):
             if not 0 <= k <= self.n:
                 raise ConfigurationError(f"{name} is {k}, but H has {self.n} eigenpairs.")
@@ -366,7 +365,7 @@ class _Run:
                 # Residuals that stay large however small their estimates become are noise of H.
                 at_end |= self.products_left <= wanted.k or self.strictness < STRICTEST
                 if at_end or found.converged(wanted).all():
-                    _require_symmetry(process.asymmetry, found.norm, wanted.epsilon)
+                    require_symmetry(process.asymmetry, found.norm, wanted.epsilon)
                     return found
             self._save(process)
 
@@ -476,14 +475,6 @@ def _rayleigh_ritz(H: Operator, V: Tensor, norm: float) -> _Found:
 def _residuals(V: Tensor, HV: Tensor, values: Floats) -> Floats:
     differences = (w - value * v for v, w, value in zip(V.T, HV.T, values))
     return np.array([length(difference) for difference in differences])
-
-
-def _require_symmetry(asymmetry: float, norm: float, epsilon: float) -> None:
-    if asymmetry > math.sqrt(epsilon) * norm:
-        raise DifferentiationError(
-            f"H is not symmetric: v'Hw and w'Hv differ by {asymmetry:.1e} for unit vectors v, w, "
-            f"where the norm of H is {norm:.1e}."
-        )
 
 
 def _eigenpairs(found: _Found, wanted: _Wanted, run: _Run, seed: int | None) -> Eigenpairs:

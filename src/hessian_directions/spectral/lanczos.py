@@ -16,7 +16,7 @@ from scipy.linalg import eigh_tridiagonal
 from scipy.special import betainc
 from torch import Tensor
 
-from hessian_directions.errors import NonFiniteError
+from hessian_directions.errors import DifferentiationError, NonFiniteError
 from hessian_directions.operators import Operator
 from hessian_directions.random_vectors import gaussian
 
@@ -315,6 +315,15 @@ class Lanczos:
         epsilon = torch.finfo(self.basis.dtype).eps
         allowed = math.sqrt(epsilon) * length(expected) + BREAKDOWN_ROUNDINGS * epsilon * norm
         return length(product - expected) <= allowed
+
+
+def require_symmetry(asymmetry: float, norm: float, epsilon: float) -> None:
+    """Refuse an H that made a process of this asymmetry, if it is more than rounding."""
+    if asymmetry > math.sqrt(epsilon) * norm:
+        raise DifferentiationError(
+            f"H is not symmetric: v'Hw and w'Hv differ by {asymmetry:.1e} for unit vectors v, w, "
+            f"where the norm of H is {norm:.1e}."
+        )
 
 
 def ends_of(m: int, k_smallest: int, k_largest: int) -> NDArray[np.int64]:

@@ -548,7 +548,7 @@ def _warn_of_kinks(objective: Objective) -> None:
 def _curvature_of(source: Operator | Objective) -> Curvature:
     if isinstance(source, Objective):
         return DirectionalCurvature(source)
-    return ProductCurvature(source)
+    return ProductCurvature(as_operator(source))
 
 
 def _inner_products(U: Tensor, V: Tensor) -> Tensor:
