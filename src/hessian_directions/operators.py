@@ -72,6 +72,18 @@ def as_operator(source: Operator | HasHessian | NDArray[Any]) -> Operator:
     return H
 
 
+def require_objective(source: Any) -> None:
+    """Refuse what cannot be asked for losses: a model, or an operator.
+
+    Raises:
+        ArgumentError: It is no objective.
+    """
+    if not (hasattr(source, "values") and hasattr(source, "n_parameters")):
+        raise ArgumentError(
+            f"A {type(source).__name__} knows no loss at other weights: give an Objective."
+        )
+
+
 def _require_symmetric(H: Tensor) -> None:
     rows = range(0, len(H), ROWS_AT_ONCE)
     differing = max(

@@ -6,7 +6,7 @@ direction has length about √N), so whoever draws a slice says which one it is.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import torch
 from numpy.typing import ArrayLike
@@ -25,6 +25,7 @@ from hessian_directions.random_vectors import (
 
 __all__ = [
     "Distribution",
+    "as_directions",
     "draw",
     "filter_normalised",
     "gaussian",
@@ -137,6 +138,33 @@ def outputs_first(weight: Tensor, module: nn.Module) -> Tensor:
         f"A weight of a {type(module).__name__} has no outputs that are known here: choose those of "
         "linear maps, convolutions and embeddings with the objective's `parameters`."
     )
+
+
+def as_directions(vectors: Any, n: int, k: int | None = None) -> Tensor:
+    """Directions as columns (N, K) without a graph: given so, as eigenpairs that hold them, or,
+    where any number will do, as one of shape (N,).
+
+    Args:
+        vectors: The directions, in any precision, on any device: they are not moved.
+        n: N.
+        k: K, if it must be that.
+
+    Raises:
+        ArgumentError: They have another shape, are complex or not finite, or one has length zero.
+    """
+    V = as_tensor(getattr(vectors, "vectors", vectors))
+    if k is None and V.ndim == 1:
+        V = V[:, None]
+    if V.ndim != 2 or V.shape[0] != n or k not in (None, V.shape[1]):
+        raise ArgumentError(
+            f"the directions have the shape {tuple(V.shape)}, not ({n}, {k or 'K'})."
+        )
+    if V.is_complex():
+        raise ArgumentError("the directions are complex, but must be real.")
+    length = lengths(V.to(torch.promote_types(V.dtype, torch.float32)))
+    if not bool(((length > 0) & length.isfinite()).all()):
+        raise ArgumentError("a direction has length zero or is not finite.")
+    return V
 
 
 def orthonormalise(V: ArrayLike | Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from hessian_directions.autodiff.copies import copied
 from hessian_directions.errors import ArgumentError, DataError, ModelError, require_count
 from hessian_directions.geometry.directions import outputs_first, owners
 from hessian_directions.objectives.objective import Objective
-from hessian_directions.operators import DerivedOperator
+from hessian_directions.operators import DerivedOperator, require_objective
 from hessian_directions.random_vectors import gaussian, rademacher, unit
 from hessian_directions.seeds import as_generator
 from hessian_directions.traces.finite_differences import in_float64
@@ -104,6 +104,7 @@ def relative_flatness(
     Raises:
         ModelError: A weight is of none of these kinds, so that its rows are not known.
     """
+    require_objective(objective)
     require_count("n_samples", n_samples, least=2)
     generator = as_generator(seed, "relative flatness")
     parameters = objective.parameters
@@ -213,6 +214,7 @@ def m_sharpness(
     Raises:
         DataError: There are fewer than two batches.
     """
+    require_objective(objective)
     require_count("m", m)
     n_batches = objective.n_samples // m
     if n_batches < 2:

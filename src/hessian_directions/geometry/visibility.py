@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from hessian_directions.errors import ArgumentError, require_count
+from hessian_directions.errors import ArgumentError, require_count, require_number
 from hessian_directions.geometry.directions import gaussian, lengths
 from hessian_directions.geometry.principal_curvatures import (
     principal_curvatures,
@@ -137,6 +137,8 @@ def sample_from_spectrum(
     Returns:
         (S, 2, 2), float64.
     """
+    require_count("n_samples", n_samples)
+    require_number("rest_frobenius", rest_frobenius)
     generator = as_generator(seed, "spectrum")
     # NumPy draws χ² variables, which PyTorch has no public function for.
     random = np.random.default_rng(int(torch.randint(2**63 - 1, (), generator=generator)))
@@ -222,6 +224,8 @@ def first_negative_dimension(
     """
     H, generator = as_operator(H), as_generator(seed, "subspaces")
     n, clock = H.shape[0], Clock(n_samples, "samples", progress)
+    require_count("n_samples", n_samples)
+    require_count("max_dimension", max_dimension, least=0)
     if not 1 <= max_dimension <= n:
         raise ArgumentError(
             f"the largest dimension must lie between 1 and {n}, not {max_dimension}."

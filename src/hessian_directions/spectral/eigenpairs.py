@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy.linalg import eigh
 from torch import Tensor
 
-from hessian_directions.errors import ConfigurationError, require_count
+from hessian_directions.errors import ConfigurationError, require_count, require_number
 from hessian_directions.operators import HasHessian, Operator, as_operator
 from hessian_directions.progress import Clock, Progress
 from hessian_directions.saved_run import SavedRun
@@ -236,8 +236,8 @@ class _Wanted:
                 raise ConfigurationError(f"{name} is {k}, but H has {self.n} eigenpairs.")
         if self.k_smallest + self.k_largest == 0:
             raise ConfigurationError("k_smallest and k_largest are both 0: no pair is wanted.")
-        if self.tolerance < 0:
-            raise ConfigurationError(f"tolerance is {self.tolerance}, but must not be negative.")
+        require_number("tolerance", self.tolerance)
+        require_number("missed_probability", self.missed_probability)
         if self.max_products < (needed := 2 * self.k):
             raise ConfigurationError(
                 f"max_products is {self.max_products}, but {needed} are needed for this many pairs."
