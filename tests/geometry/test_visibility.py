@@ -8,6 +8,7 @@ from matrices import diagonal, generator, matrix
 from scipy import special
 from torch import nn
 
+from hessian_directions.errors import ArgumentError
 from hessian_directions.geometry import synthetic, visibility
 from hessian_directions.geometry.directions import gaussian, orthonormalise
 from hessian_directions.geometry.principal_curvatures import (
@@ -308,8 +309,27 @@ def test_convex_losses_show_no_saddle(dtype):
     sure = Objective(saturated, nn.functional.cross_entropy, X, Y, parameters="2.bias")
     few = Objective(model, nn.functional.cross_entropy, X[:1], Y[:1])
     for H in (last.hessian(), sure.hessian(), few.gauss_newton()):  # all of rank one
+        d = min(4, H.shape[0])
+        assert (visibility.first_negative_dimension(H, d, 30, generator()) == d + 1).all()
         M = visibility.sample_projections(H, 300, generator())
         assert visibility.share_of_saddles(M).probability == 0
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (lambda: visibility.formula([1.0, math.nan]), "not finite"),
+        (lambda: visibility.formula([1.0], math.inf), "not finite"),
+        (lambda: visibility.share_of_saddles(np.zeros((0, 2, 2))), "no samples"),
+        (lambda: visibility.sample_from_spectrum([1.0], 0.0, -1.0, 5), "rest_frobenius"),
+        (lambda: visibility.sample_from_spectrum([1.0], 0.0, 1.0, 0), "n_samples"),
+        (lambda: visibility.first_negative_dimension(torch.eye(3), 2, 0), "n_samples"),
+        (lambda: visibility.first_negative_dimension(torch.eye(3), 2.5, 3), "max_dimension"),
+    ],
+)
+def test_what_has_no_visibility(ask, message):
+    with pytest.raises(ArgumentError, match=message):
+        ask()
 
 
 # --- More dimensions -----------------------------------------------------------------------------

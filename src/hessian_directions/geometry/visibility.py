@@ -66,9 +66,11 @@ def formula(
         the known ones.
 
     Raises:
-        ArgumentError: The spectrum is zero, so that r is not defined.
+        ArgumentError: The spectrum is zero, so that r is not defined, or not finite.
     """
     values = np.asarray(eigenvalues, dtype=np.float64)
+    if not np.isfinite([*values.ravel(), rest_trace, rest_frobenius]).all():
+        raise ArgumentError("the spectrum is not finite, so that no visibility is known.")
     trace = float(values.sum()) + rest_trace
     frobenius = math.hypot(float(np.linalg.norm(values)), rest_frobenius)
     if frobenius == 0:
@@ -187,10 +189,8 @@ def sample_projections(
             M[start + i] = (V[:, pair].double().T @ HV[:, pair].double()).cpu().numpy()
             size[start + i] = max(np.abs(M[start + i]).max(), float(lengths(HV[:, pair]).max()))
         clock(start + s)
-    # Of a symmetric H, η'Hδ and δ'Hη differ by rounding alone, which is larger where losses are tiny.
-    differing = (np.abs(M[:, 0, 1] - M[:, 1, 0]) / np.where(size > 0, size, 1)).max()
-    rounding = max(NOISE_ROUNDINGS * torch.finfo(H.dtype).eps, 2 * differing)
-    return without_rounding((M + M.transpose(0, 2, 1)) / 2, rounding * size)
+    rounding = _rounding(H, np.abs(M[:, 0, 1] - M[:, 1, 0]), size)
+    return without_rounding((M + M.transpose(0, 2, 1)) / 2, rounding)
 
 
 def first_negative_dimension(
@@ -217,7 +217,7 @@ def first_negative_dimension(
     Returns:
         (S,) dimensions; max_dimension + 1 where no negative direction was seen. Curvature below the
         rounding of G'HG counts as zero. Cost: max_dimension products a sample. Memory:
-        2·max_dimension·N·itemsize bytes.
+        2·max_dimension·N·itemsize bytes, and S·max_dimension² numbers.
 
     Raises:
         ArgumentError: max_dimension is not between 1 and N.
@@ -230,18 +230,31 @@ def first_negative_dimension(
         raise ArgumentError(
             f"the largest dimension must lie between 1 and {n}, not {max_dimension}."
         )
-    eps = torch.finfo(H.dtype).eps
-    first = np.empty(n_samples, dtype=np.int64)
+    M = torch.empty(n_samples, max_dimension, max_dimension, dtype=torch.float64)
     for i in range(n_samples):
         G = gaussian(n, max_dimension, generator, H.dtype, H.device)
-        M = G.double().T @ (H @ G).double()
-        # The smallest number keeps a Hessian of zeros semidefinite.
-        rounding = max_dimension * eps * M.diagonal().abs().max() + torch.finfo(M.dtype).tiny
-        M = (M + M.T) / 2 + rounding * torch.eye(max_dimension, dtype=M.dtype, device=M.device)
-        info = int(torch.linalg.cholesky_ex(M).info)
-        first[i] = info if info > 0 else max_dimension + 1
+        M[i] = G.double().T @ (H @ G).double()
         clock(i + 1)
-    return first
+    size = M.diagonal(dim1=1, dim2=2).abs().amax(1)
+    rounding = _rounding(H, (M - M.mT).abs().amax((1, 2)).numpy(), size.numpy(), max_dimension)
+    # The smallest number keeps a Hessian of zeros semidefinite.
+    shift = torch.from_numpy(rounding) + torch.finfo(M.dtype).tiny
+    M = (M + M.mT) / 2 + shift[:, None, None] * torch.eye(max_dimension, dtype=M.dtype)
+    info = torch.linalg.cholesky_ex(M).info.numpy().astype(np.int64)
+    return np.where(info > 0, info, max_dimension + 1)
+
+
+def _rounding(
+    H: Operator, differing: NDArray[np.float64], size: NDArray[np.float64], dimension: int = 1
+) -> NDArray[np.float64]:
+    """Rounding of projected Hessians of these sizes, (S,), between which two sides of the diagonal
+    differ by so much.
+
+    Of a symmetric H they differ by rounding alone, which is larger where losses are tiny.
+    """
+    measured = (differing / np.where(size > 0, size, 1)).max()
+    least = max(NOISE_ROUNDINGS, dimension) * torch.finfo(H.dtype).eps
+    return np.asarray(max(least, 4 * measured) * size)
 
 
 def share_seeing_negative(first: ArrayLike, dimension: int, confidence: float = 0.95) -> Share:
@@ -256,6 +269,8 @@ def share_seeing_negative(first: ArrayLike, dimension: int, confidence: float = 
 
 
 def _share(shown: NDArray[np.bool_], confidence: float) -> Share:
+    if not shown.size:
+        raise ArgumentError("of no samples at all no share is known.")
     low, high = wilson(int(shown.sum()), shown.size, confidence)
     return Share(float(shown.mean()), low, high)
 
