@@ -43,10 +43,12 @@ def principal_curvatures(M: ArrayLike) -> tuple[Floats, Floats]:
     return centre - radius, centre + radius
 
 
-def shows_saddle(M: ArrayLike) -> NDArray[np.bool_]:
-    """Whether κ₋ < 0 < κ₊, both beyond the rounding of float64, for matrices (…, 2, 2): (…)."""
+def shows_saddle(M: ArrayLike, size: ArrayLike = 0.0) -> NDArray[np.bool_]:
+    """Whether κ₋ < 0 < κ₊ for matrices (…, 2, 2), (…): both beyond the rounding, in float64, of the
+    larger one and of what the matrix was computed from, of this size (…).
+    """
     smallest, largest = principal_curvatures(M)
-    floor = _rounding(np.maximum(np.abs(smallest), np.abs(largest)))
+    floor = _rounding(np.maximum(np.maximum(np.abs(smallest), np.abs(largest)), size))
     return np.asarray((smallest < -floor) & (largest > floor))
 
 
