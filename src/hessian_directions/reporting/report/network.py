@@ -61,9 +61,7 @@ def _summary(results: Results) -> str:
         said.append(f"Its trace is {with_error(trace['trace'], trace['trace_standard_error'])}.")
     differing = sum(not check.agrees for check in checks(results))
     if differing:
-        said.append(
-            f"{differing} of {len(checks(results))} checks DIFFER: see “Is the plot right?”."
-        )
+        said.append(f"{differing} of {len(checks(results))} checks DIFFER: see “Is the plot right?”.")
     sampled = results.visibility
     if sampled is not None:
         share, n = float(sampled["visibility_direct"]), sampled.sizes["sample"]
