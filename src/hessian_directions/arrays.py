@@ -40,7 +40,7 @@ def as_tensor(
     of their own get NumPy's, float64.
 
     Raises:
-        DataError: They are no array of numbers, or a sparse one.
+        DataError: They are no array of numbers, a sparse one, or complex where real ones are named.
     """
     if not isinstance(value, Tensor):
         try:
@@ -56,6 +56,8 @@ def as_tensor(
             raise DataError(f"This {kind} is no array of numbers.") from error
     if value.layout != torch.strided:
         raise DataError(f"A tensor is {value.layout}: make it dense.")
+    if value.is_complex() and dtype is not None and not dtype.is_complex:
+        raise DataError("The numbers are complex, but must be real.")
     tensor: Tensor = value.clone() if value.is_inference() else value.detach()
     return tensor.to(device, dtype)
 

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 
@@ -72,6 +72,12 @@ def require_count(name: str, value: Any, least: int = 1) -> None:
     """Refuse an argument that is no whole number, or too small a one."""
     if not isinstance(value, Integral) or value < least:
         raise ArgumentError(f"{name} must be a whole number, at least {least}, not {value!r}.")
+
+
+def require_number(name: str, value: Any, least: float = 0.0) -> None:
+    """Refuse an argument that is no number, not one (NaN), or too small a one."""
+    if not isinstance(value, Real) or not float(value) >= least:
+        raise ArgumentError(f"{name} must be a number, at least {least:g}, not {value!r}.")
 
 
 def as_program(name: str, work: Callable[[], str]) -> int:

@@ -1,12 +1,19 @@
 """Symmetric matrices as operators: whatever has shape, dtype, device and `@` stands in for H."""
 
+import math
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from hessian_directions.errors import ArgumentError
+from hessian_directions.arrays import as_tensor
+from hessian_directions.errors import ArgumentError, DifferentiationError
+
+# Rows of a dense matrix that are held against its columns together.
+ROWS_AT_ONCE = 1024
 
 
 class Operator(Protocol):
@@ -38,19 +45,56 @@ class WithVectors(Protocol):
     def vectors(self) -> Tensor: ...
 
 
-def as_operator(source: Operator | HasHessian) -> Operator:
-    """The Hessian of an objective, or the operator itself.
+def as_operator(source: Operator | HasHessian | NDArray[Any]) -> Operator:
+    """The Hessian of an objective, or the operator itself; a NumPy array as a tensor.
 
     Raises:
-        ArgumentError: It is neither.
+        ArgumentError: It is neither, or no square matrix in float32 or float64.
+        DifferentiationError: It is a matrix that is not symmetric.
     """
     H = source.hessian() if isinstance(source, HasHessian) else source
+    if isinstance(H, np.ndarray):
+        H = as_tensor(H)
     if not all(hasattr(H, name) for name in ("shape", "dtype", "device", "__matmul__")):
         raise ArgumentError(
             f"A {type(source).__name__} has no Hessian: give an Objective, or a matrix or operator "
             "with shape, dtype, device and @."
         )
+    shape = tuple(H.shape)
+    if len(shape) != 2 or shape[0] != shape[1] or shape[0] == 0:
+        raise ArgumentError(f"H has the shape {shape}, but must be a square matrix.")
+    if H.dtype not in (torch.float32, torch.float64):
+        raise ArgumentError(f"H is {H.dtype}, but must be float32 or float64.")
+    if isinstance(H, Tensor):
+        H = H.detach()
+        if H.layout == torch.strided:
+            _require_symmetric(H)
     return H
+
+
+def require_objective(source: Any) -> None:
+    """Refuse what cannot be asked for losses: a model, or an operator.
+
+    Raises:
+        ArgumentError: It is no objective.
+    """
+    if not (hasattr(source, "values") and hasattr(source, "n_parameters")):
+        raise ArgumentError(
+            f"A {type(source).__name__} knows no loss at other weights: give an Objective."
+        )
+
+
+def _require_symmetric(H: Tensor) -> None:
+    rows = range(0, len(H), ROWS_AT_ONCE)
+    differing = max(
+        float((H[i : i + ROWS_AT_ONCE] - H[:, i : i + ROWS_AT_ONCE].T).abs().max()) for i in rows
+    )
+    largest = float(H.abs().max())
+    if differing > math.sqrt(torch.finfo(H.dtype).eps) * largest:
+        raise DifferentiationError(
+            f"H is not symmetric: entries across its diagonal differ by {differing:.1e}, where the "
+            f"largest is {largest:.1e}."
+        )
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from torch import nn
 
 from hessian_directions import seeds
 from hessian_directions.errors import DataError, ModelError
+from hessian_directions.geometry.directions import filter_normalised
 from hessian_directions.geometry.flatness import (
     ScaledOperator,
     average_increase,
@@ -131,6 +132,71 @@ def test_models_without_such_layers(model):
         rescale(model, 2.0)
 
 
+class Shifted(nn.ReLU):
+    def forward(self, x):
+        return super().forward(x) - 0.1
+
+
+class Skipping(nn.Sequential):
+    def forward(self, x):
+        h = self[0](x)
+        return self[2](self[1](h)) + h
+
+
+def linear():
+    return nn.Linear(5, 5)
+
+
+def hooked(module):
+    module.register_forward_hook(lambda module, inputs, output: output + 1)
+    return module
+
+
+def tied(name):
+    first, last = linear(), linear()
+    setattr(last, name, getattr(first, name))
+    return nn.Sequential(first, nn.ReLU(), linear(), nn.ReLU(), last)
+
+
+def replaced():
+    layer = nn.ReLU()
+    layer.forward = lambda x: x.tanh()
+    return layer
+
+
+def again():
+    first = linear()
+    return nn.Sequential(first, nn.ReLU(), linear(), nn.Sequential(nn.ReLU(), first))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: tied("weight"),
+        lambda: tied("bias"),
+        again,
+        lambda: nn.Sequential(linear(), Shifted(), linear()),
+        lambda: nn.Sequential(linear(), replaced(), linear()),
+        lambda: nn.Sequential(linear(), hooked(nn.ReLU()), linear()),
+        lambda: nn.Sequential(hooked(linear()), nn.ReLU(), linear()),
+        lambda: nn.Sequential(linear(), nn.ReLU(), hooked(linear())),
+        lambda: nn.Sequential(hooked(nn.Sequential(linear())), nn.ReLU(), linear()),
+        lambda: Skipping(linear(), nn.ReLU(), linear()),
+        lambda: nn.Sequential(Skipping(linear(), nn.ReLU(), linear()), nn.ReLU()),
+    ],
+)
+def test_rescaling_keeps_the_function_or_is_refused(make):
+    with pytest.raises(ModelError, match="must be plain"):
+        rescale(make(), 2.0)
+
+
+def test_parameters_that_only_share_memory_are_rescaled_apart():
+    model = tied("weight")
+    model[4].weight = nn.Parameter(model[0].weight.data)
+    x = torch.randn(7, 5, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(rescale(model, 2.0)(x), model(x))
+
+
 @pytest.mark.parametrize("scale", [0.0, -1.0, float("inf"), float("nan")])
 def test_scales_that_are_not_positive(scale):
     with pytest.raises(ModelError, match="positive"):
@@ -187,6 +253,93 @@ def test_relative_flatness_against_blocks_of_the_dense_hessian():
         assert estimate.standard_error < 0.05 * abs(expected[name])
         errors.append((estimate.mean - expected[name]) / estimate.standard_error)
     assert np.abs(errors).max() < 3.5
+
+
+def as_convolution(layer):
+    """The convolution that a transposed one of kernel size 1 is, group by group."""
+    groups = layer.groups
+    same = nn.Conv2d(layer.in_channels, layer.out_channels, 1, groups=groups, bias=False).double()
+    weight = layer.weight.detach()
+    parts = [part.transpose(0, 1) for part in weight.chunk(groups)]
+    same.weight.data = torch.cat(parts).clone()
+    return same
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_transposed_convolutions_are_the_convolutions_that_they_equal(groups):
+    draw = torch.Generator().manual_seed(0)
+    X = torch.randn(9, 4, 3, 3, generator=draw).double()
+    T = torch.randn(9, 6, 3, 3, generator=draw).double()
+    layer = nn.ConvTranspose2d(4, 6, 1, groups=groups, bias=False).double()
+    same = as_convolution(layer)
+    torch.testing.assert_close(layer(X), same(X))
+    one, other = (Objective(m, nn.functional.mse_loss, X, T) for m in (layer, same))
+    found, expected = (relative_flatness(o, 40, seed=1)["weight"] for o in (one, other))
+    assert found.mean == pytest.approx(expected.mean, rel=1e-9)
+
+    V = torch.randn(one.n_parameters, 2, generator=draw).double()
+    for source in (layer, one):
+        scaled = filter_normalised(V, source).unflatten(0, layer.weight.shape)
+        before = V.unflatten(0, layer.weight.shape)
+        for g in range(groups):
+            inputs = slice(g * 4 // groups, (g + 1) * 4 // groups)
+            for c in range(6 // groups):
+                length = scaled[inputs, c].flatten(0, 2).norm(dim=0)
+                wanted = layer.weight[inputs, c].norm().expand(2)
+                torch.testing.assert_close(length, wanted, check_dtype=False)
+                ratio = scaled[inputs, c] / before[inputs, c]
+                torch.testing.assert_close(ratio, ratio[:1, :1, :1].expand(ratio.shape))
+
+
+def test_an_embedding_is_the_linear_map_of_a_one_hot_vector():
+    draw = torch.Generator().manual_seed(0)
+    ids, Y = (torch.randint(k, (80,), generator=draw) for k in (6, 3))
+    embedding, loss = nn.Sequential(nn.Embedding(6, 3)).double(), nn.functional.cross_entropy
+    dense = nn.Sequential(nn.Linear(6, 3, bias=False)).double()
+    dense[0].weight.data = embedding[0].weight.data.T.clone()
+    X = nn.functional.one_hot(ids, 6).double()
+
+    def of(flat):
+        return loss(X @ flat.reshape(3, 6).T, Y)
+
+    W = dense[0].weight.detach()
+    H = torch.autograd.functional.hessian(of, W.flatten()).reshape(3, 6, 3, 6)
+    expected = float(torch.einsum("st,sjtj->", W @ W.T, H))
+    found = relative_flatness(Objective(embedding, loss, ids, Y), 4000)["0.weight"]
+    assert abs(found.mean - expected) < 3.5 * found.standard_error < 0.1 * expected
+
+
+class OwnWeight(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(3, 4))
+
+    def forward(self, x):
+        return x @ self.weight.T
+
+
+class TiedEmbedding(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.head = nn.Embedding(3, 4), nn.Linear(4, 3, bias=False)
+        self.head.weight = self.embedding.weight
+
+    def forward(self, x):
+        return self.head(x @ self.embedding.weight.T @ self.embedding.weight)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (OwnWeight(), "OwnWeight has no outputs that are known"),
+        (nn.utils.parametrizations.weight_norm(nn.Linear(4, 3)), "is no weight of a layer"),
+        (TiedEmbedding(), "other outputs in one layer than in another"),
+    ],
+)
+def test_weights_whose_outputs_are_not_known_have_no_relative_flatness(model, message):
+    X, Y = torch.randn(8, 4), torch.randint(3, (8,))
+    with pytest.raises(ModelError, match=message):
+        relative_flatness(Objective(model, nn.functional.cross_entropy, X, Y), 2)
 
 
 def test_standard_error_of_relative_flatness():
@@ -300,6 +453,27 @@ def test_m_sharpness_is_the_mean_over_batches_of_a_step_by_hand():
         increases.append(float(after - before))
     assert found.mean == pytest.approx(np.mean(increases), rel=1e-9)
     assert found.standard_error == pytest.approx(np.std(increases, ddof=1) / np.sqrt(2), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "increase",
+    [
+        lambda o: average_increase(o, 1e-5, 50).mean,
+        lambda o: average_increase(o, 1e-5, 50).standard_error,
+        lambda o: worst_increase(o, 1e-6, 3),
+        lambda o: m_sharpness(o, 1e-6, 10).mean,
+    ],
+)
+def test_increases_of_a_loss_in_float32_are_no_rounding(increase):
+    """A float32 copy has the increases of the float64 network with the same numbers."""
+    single = network().float()
+    same = copy.deepcopy(single).double()
+    draw = torch.Generator().manual_seed(2)
+    X, Y = torch.randn(50, 3, generator=draw), torch.randint(4, (50,), generator=draw)
+    loss = nn.functional.cross_entropy
+    found = increase(Objective(single, loss, X, Y))
+    expected = increase(Objective(same, loss, X.double(), Y))
+    assert found == pytest.approx(expected, rel=1e-6)
 
 
 def test_too_few_samples_for_two_batches():

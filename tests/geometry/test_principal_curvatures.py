@@ -188,3 +188,17 @@ def test_the_next_order_of_visibility():
     assert pc.visibility(2.0, 0.01) / pc.visibility(2.0) == pytest.approx(math.exp(-0.08 / 6))
     assert pc.visibility(-2.0, -0.01) == pc.visibility(2.0, 0.01)
     assert pc.visibility(20.0, -1.0) == 1
+
+
+@pytest.mark.parametrize("weight", [1e-30, 1e-20, 1e-12])
+def test_critical_dimension_of_a_negative_eigenvalue_of_hardly_any_weight(weight):
+    """Its own term is lost, and the others are largest at the pole: Σ λ/(1 + λ), in units of it."""
+    d = pc.critical_dimension([1.0, 3.0, -0.5], [10, 2, weight])
+    assert d == pytest.approx(10 * 2 / 3 + 2 * 6 / 7, rel=1e-5)
+
+
+def test_eigenvalues_negative_by_rounding_are_zero():
+    B = np.random.default_rng(0).normal(size=(80, 20))
+    values = np.linalg.eigvalsh(B @ B.T)
+    assert values[0] < 0
+    assert pc.critical_dimension(values) == math.inf

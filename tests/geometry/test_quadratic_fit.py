@@ -142,3 +142,19 @@ def test_weights_give_the_mean_curvature_and_its_error() -> None:
     np.testing.assert_allclose(curvature, every @ weights.T, rtol=1e-6, atol=1e-9)
     # The scatter of 4000 is known to a ninetieth.
     np.testing.assert_allclose(curvature.std(0), np.linalg.norm(weights, axis=1), rtol=0.05)
+
+
+@pytest.mark.parametrize("angle", np.linspace(0.1, 3.0, 7))
+@pytest.mark.parametrize(("constant", "scale"), [(0.0, 1.0), (2.3, 1.0), (2.3, 1e-3), (5.0, -1e-6)])
+def test_a_valley_is_no_saddle_by_rounding(angle, constant, scale):
+    """L = c + s·(x cos φ + y sin φ)² has one curvature, 2s, and none across it."""
+    x, y = (grid.ravel() for grid in np.meshgrid(np.linspace(-3, 3, 9), np.linspace(-0.1, 0.1, 7)))
+    fit = fit_quadratic(x, y, constant + scale * (x * np.cos(angle) + y * np.sin(angle)) ** 2)
+    assert not fit.is_saddle
+    rising = max(fit.principal, key=abs)
+    assert rising == pytest.approx(2 * scale, rel=1e-4)
+
+
+def test_a_hardly_bent_valley_is_a_saddle():
+    x, y = (grid.ravel() for grid in np.meshgrid(np.linspace(-3, 3, 9), np.linspace(-0.1, 0.1, 7)))
+    assert fit_quadratic(x, y, 2.3 + x**2 - 1e-8 * y**2).is_saddle

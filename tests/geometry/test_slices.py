@@ -9,12 +9,13 @@ import xarray as xr
 from matrices import generator
 from torch import nn
 
-from hessian_directions.errors import ArtifactError, ConfigurationError
-from hessian_directions.geometry import directions, slices, synthetic
+from hessian_directions.errors import ArgumentError, ArtifactError, ConfigurationError
+from hessian_directions.geometry import directions, flatness, slices, synthetic
 from hessian_directions.geometry.directions import gaussian, orthonormalise, unit
 from hessian_directions.objectives.objective import Objective
 from hessian_directions.progress import Status
 from hessian_directions.spectral.eigenpairs import extreme_eigenpairs
+from hessian_directions.traces import estimators as trace
 
 
 def network(dtype: torch.dtype = torch.float64) -> Objective:
@@ -408,3 +409,109 @@ def test_default_lines():
     single = slices.line(objective, torch.eye(4, dtype=torch.float64)[0], radius=0.5, n_points=3)
     np.testing.assert_allclose(single, [[1.5, 1, 1.5]], rtol=1e-12)
     assert slices.line(quadratic([1.0]), n_points=3)["direction"].values.tolist() == ["largest"]
+
+
+# --- grids and directions as people have them -------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "points",
+    [
+        torch.linspace(-1, 1, 21),
+        torch.linspace(-0.3, 0.3, 7),
+        np.linspace(-0.7, 0.7, 57),
+        np.arange(-1, 1.01, 0.1),
+        np.arange(-0.3, 0.35, 0.1, dtype=np.float32),
+        1e-9 * np.arange(-1, 1.01, 0.1),
+    ],
+)
+def test_symmetric_grids_hold_the_network(points):
+    objective, v = bowl(), torch.ones(40, dtype=torch.float64)
+    line = slices.line(objective, v, points)
+    assert (line["alpha"] == 0).sum() == 1
+    assert float(line.sel(alpha=0.0)[0]) == float(objective.value())
+    surface = slices.surface(objective, torch.eye(40, 2), points, points)
+    assert surface.attrs["loss_at_origin"] == float(objective.value())
+    np.testing.assert_allclose(surface["alpha"], points, atol=1e-6 * float(points[-1]))
+
+
+@pytest.mark.parametrize("points", [[-1.0, 1e-5, 1.0], [-1.0, -1e-3, 1.0], [1e-300], [-1.0, 1.0]])
+def test_grids_beside_the_network(points):
+    with pytest.raises(ConfigurationError, match="must contain 0"):
+        slices.line(bowl(), torch.ones(40), points)
+
+
+@pytest.mark.parametrize("kind", ["line", "surface", "half_widths", "projected_hessian"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda V: V * torch.tensor([1, 0]), "length zero or is not finite"),
+        (lambda V: V * torch.tensor([1, np.nan]), "length zero or is not finite"),
+        (lambda V: V * torch.tensor([1, np.inf]), "length zero or is not finite"),
+        (lambda V: V * 1j, "complex, but must be real"),
+        (lambda V: V.numpy() * 1j, "complex, but must be real"),
+        (lambda V: V[:-1], r"the shape \(39, 2\), not \(40, "),
+        (lambda V: V[None], r"the shape \(1, 40, 2\), not \(40, "),
+    ],
+)
+def test_directions_that_are_none(kind, change, message):
+    grid = [-1.0, 0.0, 1.0]
+    ask = {
+        "line": lambda V: slices.line(bowl(), V, grid),
+        "surface": lambda V: slices.surface(bowl(), V, grid, grid),
+        "half_widths": lambda V: slices.half_widths(bowl(), V),
+        "projected_hessian": lambda V: slices.projected_hessian(bowl(), V),
+    }[kind]
+    V = torch.eye(40, 2, dtype=torch.float64)
+    with pytest.raises(ArgumentError, match=message):
+        ask(change(V))
+
+
+def test_eigenpairs_serve_as_lines():
+    pairs = extreme_eigenpairs(bowl())
+    found = slices.line(bowl(), pairs, [-1.0, 0.0, 1.0])
+    expected = slices.line(bowl(), pairs.vectors, [-1.0, 0.0, 1.0])
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_biases_have_no_filters():
+    model = torch.nn.Linear(3, 2)
+    X, Y = torch.randn(20, 3), torch.randint(2, (20,))
+    loss = torch.nn.functional.cross_entropy
+    objective = Objective(model, loss, X, Y, parameters="bias")
+    with pytest.raises(ConfigurationError, match="no parameter here has filters"):
+        slices.surface(objective, plane="filter", radius=1.0)
+
+
+def test_the_lowest_point_along_parallel_directions_has_a_distance():
+    """Along v twice, α = −β is the network itself: its distance is 0, never less by rounding."""
+    draw = torch.Generator().manual_seed(0)
+    for _ in range(30):
+        v = torch.randn(40, dtype=torch.float64, generator=draw)
+        surface = slices.surface(bowl(), torch.stack([v, v], 1), [-1, 0, 1], [-1, 0, 1])
+        surface[:] = 1.0
+        surface[0, 2] = 0.0
+        assert slices.gather([surface.assign_attrs(n_rows=3)]).attrs["lowest_distance"] < 1e-6
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda o: slices.surface(o),
+        lambda o: slices.surface(o, torch.eye(3, 2), [0.0], [0.0]),
+        lambda o: slices.line(o),
+        lambda o: slices.half_widths(o, torch.eye(3, 1)),
+        lambda o: trace.directional(o),
+        lambda o: trace.finite_difference(o),
+        lambda o: trace.finite_difference(o, kinks="correct"),
+        lambda o: trace.quadratic_fit(o),
+        lambda o: flatness.relative_flatness(o, 4),
+        lambda o: flatness.average_increase(o, 0.1, 4),
+        lambda o: flatness.worst_increase(o, 0.1, 4),
+        lambda o: flatness.m_sharpness(o, 0.1, 4),
+    ],
+)
+@pytest.mark.parametrize("other", [torch.nn.Linear(1, 3), torch.eye(3), bowl().hessian()])
+def test_only_an_objective_has_losses(ask, other):
+    with pytest.raises(ArgumentError, match="knows no loss at other weights: give an Objective"):
+        ask(other)

@@ -1,19 +1,24 @@
+import copy
 import math
 
 import numpy as np
 import pytest
 import torch
-from matrices import diagonal, generator
+from matrices import diagonal, generator, matrix
 from scipy import special
+from torch import nn
 
+from hessian_directions.errors import ArgumentError
 from hessian_directions.geometry import synthetic, visibility
 from hessian_directions.geometry.directions import gaussian, orthonormalise
 from hessian_directions.geometry.principal_curvatures import (
     critical_dimension,
+    critical_dimension_of_density,
     principal_curvatures,
 )
 from hessian_directions.objectives.objective import Objective
 from hessian_directions.progress import Status
+from hessian_directions.spectral.spectrum import spectral_density
 
 # Ten outliers 1 … 10 over a bulk of 600 eigenvalues 0.1 and 440 eigenvalues −0.1.
 OUTLIERS = np.arange(1.0, 11.0)
@@ -253,6 +258,78 @@ def test_share_of_saddles_counts_both_signs():
     share = visibility.share_of_saddles(M)
     assert share.probability == pytest.approx(0.4)
     assert 0 < share.low < 0.4 < share.high < 1
+
+
+ONE_SIGN = {
+    "rank one": [0.0] * 59 + [3.0],
+    "rank one, small": [0.0] * 59 + [3e-9],
+    "rank two": [0.0] * 58 + [1e-3, 5.0],
+    "of full rank": np.geomspace(1e-6, 1.0, 60),
+    "zero": [0.0] * 60,
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize("name", ONE_SIGN)
+def test_rounding_is_no_curvature(name, sign, dtype):
+    """A semidefinite Hessian has no saddle in any slice, and no dimension shows it."""
+    values = sign * np.array(ONE_SIGN[name])
+    H = matrix(values).to(dtype)
+    for M in (
+        visibility.sample_projections(H, 300, generator()),
+        visibility.sample_from_spectrum(values, 0.0, 0.0, 3000, generator()),
+    ):
+        assert visibility.share_of_saddles(M).probability == 0
+    found = spectral_density(H, 3, 20, generator())
+    wanted = critical_dimension_of_density(found.nodes, found.weights, 60).dimension
+    assert wanted == (0 if sign < 0 and any(values) else math.inf)
+
+
+@pytest.mark.parametrize(("dtype", "small"), [(torch.float64, 1e-9), (torch.float32, 0.1)])
+def test_small_curvature_of_the_other_sign_is_no_rounding(dtype, small):
+    """Of diag(1, −s) every slice shows a saddle, det M = −s·det[η δ]², but those that hardly do."""
+    for values in ([1.0, -small], [-1.0, small]):
+        M = visibility.sample_projections(diagonal(values, dtype), 300, generator())
+        assert visibility.share_of_saddles(M).probability > 0.97
+    found = spectral_density(diagonal([1.0, -small], dtype), 2, 2, generator())
+    assert critical_dimension_of_density(found.nodes, found.weights, 2).dimension < math.inf
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_convex_losses_show_no_saddle(dtype):
+    X = torch.randn(60, 6, generator=generator()).to(dtype)
+    Y = torch.randint(2, (60,), generator=generator(1))
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 10), nn.ReLU(), nn.Linear(10, 2)).to(dtype)
+    last = Objective(model, nn.functional.cross_entropy, X, Y, parameters="2.bias")
+    saturated = copy.deepcopy(model)
+    with torch.no_grad():
+        saturated[2].weight.mul_(40)
+    sure = Objective(saturated, nn.functional.cross_entropy, X, Y, parameters="2.bias")
+    few = Objective(model, nn.functional.cross_entropy, X[:1], Y[:1])
+    for H in (last.hessian(), sure.hessian(), few.gauss_newton()):  # all of rank one
+        d = min(4, H.shape[0])
+        assert (visibility.first_negative_dimension(H, d, 30, generator()) == d + 1).all()
+        M = visibility.sample_projections(H, 300, generator())
+        assert visibility.share_of_saddles(M).probability == 0
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (lambda: visibility.formula([1.0, math.nan]), "not finite"),
+        (lambda: visibility.formula([1.0], math.inf), "not finite"),
+        (lambda: visibility.share_of_saddles(np.zeros((0, 2, 2))), "no samples"),
+        (lambda: visibility.sample_from_spectrum([1.0], 0.0, -1.0, 5), "rest_frobenius"),
+        (lambda: visibility.sample_from_spectrum([1.0], 0.0, 1.0, 0), "n_samples"),
+        (lambda: visibility.first_negative_dimension(torch.eye(3), 2, 0), "n_samples"),
+        (lambda: visibility.first_negative_dimension(torch.eye(3), 2.5, 3), "max_dimension"),
+    ],
+)
+def test_what_has_no_visibility(ask, message):
+    with pytest.raises(ArgumentError, match=message):
+        ask()
 
 
 # --- More dimensions -----------------------------------------------------------------------------

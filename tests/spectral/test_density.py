@@ -92,14 +92,14 @@ def test_moments_are_covered_by_their_standard_errors():
 
 
 def test_moments_of_one_eigenvalue_have_no_error():
-    found = moments([[3.0], [3.0]], [[1.0], [1.0]], 100)
+    found = moments([[3.0, 3.0], [3.0, 3.0]], [[1.0, 0.0], [1.0, 0.0]], 100)
     assert (found.trace, found.frobenius_norm) == (300, pytest.approx(30))
     assert (found.trace_standard_error, found.frobenius_standard_error) == (0, 0)
 
 
 def test_one_probe_has_no_standard_error():
     with pytest.raises(ValueError, match="two probes"):
-        moments([[1.0]], [[1.0]], 5)
+        moments([[1.0, 2.0]], [[0.5, 0.5]], 5)
 
 
 def test_norm_samples_are_those_of_the_delta_method():

@@ -450,7 +450,6 @@ def killed_state(tmp_path, H, **options):
         ({"tolerance": 0.1}, "with tolerance 0.001, not 0.1"),
         ({"H": matrix(network_spectrum(101))}, "with n_parameters 100, not 101"),
         ({"H": matrix(network_spectrum(100)).float()}, "with epsilon"),
-        ({"H": matrix(network_spectrum(100), seed=2)}, "saved for another H"),
     ],
 )
 def test_state_of_another_run_is_refused(tmp_path, changed, message):
@@ -460,6 +459,44 @@ def test_state_of_another_run_is_refused(tmp_path, changed, message):
     with pytest.raises(ArtifactError, match=message):
         extreme_eigenpairs(**arguments)
     assert path.exists()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("kill", [True, False])
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda H: 1.005 * H,
+        lambda H: H + 1e-3 * matrix(np.linspace(-10, 10, 100), seed=5).to(H),
+        lambda H: matrix(network_spectrum(100), seed=2).to(H),
+        lambda H: 0 * H,
+    ],
+)
+def test_state_of_another_matrix_is_begun_anew(tmp_path, dtype, kill, other):
+    H, path = matrix(network_spectrum(100)).to(dtype), tmp_path / "state"
+    if kill:
+        killed_state(tmp_path, H, seed=generator())
+    else:  # the file outlives its run
+        extreme_eigenpairs(H, seed=generator(), state_path=path, save_seconds=0)
+    assert path.exists()
+    changed, drawing = other(H), generator()
+    pairs = extreme_eigenpairs(changed, seed=drawing, state_path=path, save_seconds=0)
+    fresh_drawing = generator()
+    fresh = extreme_eigenpairs(changed, seed=fresh_drawing)
+    assert torch.equal(pairs.values, fresh.values)
+    assert torch.equal(pairs.residuals, fresh.residuals)
+    assert pairs.missed_probability == fresh.missed_probability
+    assert torch.equal(drawing.get_state(), fresh_drawing.get_state())
+
+
+def test_pairs_of_a_state_are_held_against_the_matrix(tmp_path):
+    """What a random vector hardly sees: the largest eigenvalue alone is another one."""
+    values = np.append(np.linspace(-1, 1, 2999), 100.0)
+    H, path = diagonal(values), tmp_path / "state"
+    extreme_eigenpairs(H, seed=generator(), state_path=path, save_seconds=0)
+    values[-1] *= 1 + 1e-8
+    pairs = extreme_eigenpairs(diagonal(values), seed=generator(), state_path=path)
+    assert float(pairs.values[-1]) == pytest.approx(values[-1], rel=1e-13)
 
 
 def test_run_may_be_continued_with_more_products(tmp_path):

@@ -187,13 +187,16 @@ def test_saved_process_continues_to_the_same_bits():
     assert resumed.asymmetry == whole.asymmetry
 
 
-def test_relation_defect_tells_another_matrix():
-    H = matrix(np.random.default_rng(4).normal(size=30))
-    assert run(H, 1).relation_defect(H) < 1e-12
-    assert run(H, 9).relation_defect(1.1 * H) > 0.05
-    zero = torch.zeros(30, 30, dtype=torch.float64)
-    assert run(zero, 1).relation_defect(zero) == 0
-    assert run(zero, 1).relation_defect(H) == 1
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_a_process_tells_another_matrix(dtype):
+    H = matrix(np.random.default_rng(4).normal(size=30)).to(dtype)
+    assert run(H, 1).made_by(H)
+    assert run(H, 9).made_by(H)
+    assert not run(H, 9).made_by(1.1 * H)
+    assert not run(H, 9).made_by((1 + 1e-3) * H)
+    zero = torch.zeros_like(H)
+    assert run(zero, 1).made_by(zero)
+    assert not run(zero, 1).made_by(H)
 
 
 def test_asymmetry_is_seen():

@@ -401,7 +401,7 @@ def test_what_is_asked_for_must_be_clear():
     H = torch.eye(3)
     with pytest.raises(ConfigurationError, match="not both"):
         estimators.hutchinson(H, 5, generator(), directions=torch.ones(3, 2))
-    with pytest.raises(ConfigurationError, match=r"\(3, S\)"):
+    with pytest.raises(ConfigurationError, match=r"\(3, K\)"):
         estimators.hutchinson(H, directions=torch.ones(4, 2))
     with pytest.raises(ValueError, match="n_samples must be a whole number, at least 2"):
         estimators.hutchinson(H, 1, generator())
@@ -463,3 +463,37 @@ def test_directions_may_be_lists_or_numpy_arrays() -> None:
         assert math.isclose(
             deflated.mean, estimators.deflated(objective, V, directions=V).mean, rel_tol=1e-12
         )
+
+
+EYE = torch.eye(6, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (
+            lambda: estimators.hutchinson(EYE, relative_error=None),
+            "relative_error must be a number",
+        ),
+        (lambda: estimators.hutchinson(EYE, relative_error=math.nan), "at least 0, not nan"),
+        (lambda: estimators.hutchinson(EYE, relative_error=-1.0), "at least 0, not -1.0"),
+        (lambda: estimators.hutchinson(EYE, absolute_error="1"), "absolute_error must be a number"),
+        (lambda: estimators.hutchinson(EYE, directions=1j * EYE), "complex, but must be real"),
+        (lambda: estimators.hutchinson(EYE, directions=0 * EYE), "length zero or is not finite"),
+        (lambda: estimators.hutchinson(EYE, directions=EYE[:5]), r"shape \(5, 6\), not \(6, K\)"),
+        (lambda: estimators.deflated(EYE, 1j * EYE), "complex, but must be real"),
+        (lambda: estimators.deflated(EYE, math.nan * EYE), "length zero or is not finite"),
+        (lambda: estimators.deflated(EYE, EYE[:5]), r"shape \(5, 6\), not \(6, K\)"),
+        (lambda: estimators.hutch_plus_plus(EYE, 10.5), "n_products must be a whole number"),
+    ],
+)
+def test_arguments_that_are_none(ask, message):
+    with pytest.raises(ConfigurationError, match=message):
+        ask()
+
+
+def test_one_vector_is_a_column():
+    H = matrix(range(6))
+    v = torch.linalg.eigh(H).eigenvectors[:, -1]
+    one, column = (estimators.deflated(H, V, 8, generator()) for V in (v, v[:, None]))
+    assert torch.equal(one.samples, column.samples)

@@ -333,7 +333,7 @@ def _visibility(settings: Settings, seed: int, number: int, point: Point) -> dic
     """How often random slices show the saddle: drawn from its whole spectrum, and by formula."""
     from hessian_directions import seeds
     from hessian_directions.geometry import visibility
-    from hessian_directions.geometry.principal_curvatures import principal_curvatures
+    from hessian_directions.geometry.principal_curvatures import shows_saddle
     from hessian_directions.statistics.proportions import clopper_pearson
 
     values = point.end.eigenvalues
@@ -343,8 +343,7 @@ def _visibility(settings: Settings, seed: int, number: int, point: Point) -> dic
     matrices = visibility.sample_from_spectrum(
         equal, 0.0, 0.0, settings.n_spectrum_samples, seeds.generator(seed, "planes", number)
     )
-    smaller, larger = principal_curvatures(matrices)
-    seen = int(((smaller < 0) & (larger > 0)).sum())
+    seen = int(shows_saddle(matrices).sum())
     low, high = clopper_pearson(seen, len(matrices))
     formula = visibility.formula(values)
     return {

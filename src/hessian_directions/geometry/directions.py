@@ -5,14 +5,15 @@ filter-normalised directions are different objects that see different curvatures
 direction has length about √N), so whoever draws a slice says which one it is.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol, cast
 
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from hessian_directions.arrays import as_tensor
-from hessian_directions.errors import ArgumentError
+from hessian_directions.errors import ArgumentError, ModelError
 from hessian_directions.random_vectors import (
     Distribution,
     draw,
@@ -24,29 +25,46 @@ from hessian_directions.random_vectors import (
 
 __all__ = [
     "Distribution",
+    "as_directions",
     "draw",
     "filter_normalised",
     "gaussian",
     "lengths",
     "orthonormalise",
+    "outputs_first",
+    "owners",
     "rademacher",
     "unit",
 ]
 
 
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+
+class Weights(Protocol):
+    """An objective, or whatever else has weights by name and the network that they are of."""
+
+    @property
+    def network(self) -> nn.Module: ...
+    @property
+    def parameters(self) -> Mapping[str, Tensor]: ...
+
+
 def filter_normalised(
-    direction: ArrayLike | Tensor, network: nn.Module | Iterable[Tensor]
+    direction: ArrayLike | Tensor, network: nn.Module | Weights | Iterable[Tensor]
 ) -> Tensor:
     """Give every filter of a direction the length of the same filter of the network.
 
     d_j ← d_j · ‖θ_j‖/‖d_j‖ for the filters j of each weight (slices along its first axis: output
-    channels of a convolution, rows of a linear map), each filter exactly once; parameters with
-    fewer than two axes (biases, BatchNorm) get 0. Li, Xu, Taylor, Studer and Goldstein, 2018,
-    "Visualizing the Loss Landscape of Neural Nets", with the `biasbn` rule of their published code.
+    channels of a convolution, rows of a linear map; those of a transposed convolution along its
+    second one), each filter exactly once; parameters with fewer than two axes (biases, BatchNorm)
+    get 0. Li, Xu, Taylor, Studer and Goldstein, 2018, "Visualizing the Loss Landscape of Neural
+    Nets", with the `biasbn` rule of their published code.
 
     Args:
         direction: (N,) or (N, K), N trainable parameters in the network's order.
-        network: The network whose present weights set the lengths, or these weights one by one.
+        network: The network whose present weights set the lengths; an objective; or the weights
+            alone, of which none is a transposed convolution's.
 
     Returns:
         Tensor of the same shape, dtype and device.
@@ -56,9 +74,14 @@ def filter_normalised(
     """
     direction = as_tensor(direction)
     if isinstance(network, nn.Module):
-        network = (p for p in network.parameters() if p.requires_grad)
-    parameters = [p.detach() for p in network]
-    n_parameters = sum(p.numel() for p in parameters)
+        named = {name: p for name, p in network.named_parameters() if p.requires_grad}
+        weights = [(p.detach(), owners(network, name)) for name, p in named.items()]
+    elif isinstance(getattr(network, "network", None), nn.Module):
+        of = cast(Weights, network)
+        weights = [(p, owners(of.network, name)) for name, p in of.parameters.items()]
+    else:
+        weights = [(p.detach(), []) for p in cast(Iterable[Tensor], network)]
+    n_parameters = sum(p.numel() for p, _ in weights)
     if direction.shape[0] != n_parameters:
         raise ArgumentError(
             f"the direction has {direction.shape[0]} entries, the network {n_parameters} parameters."
@@ -66,17 +89,82 @@ def filter_normalised(
     columns = direction.reshape(n_parameters, -1)
     scaled = torch.zeros_like(columns)
     start = 0
-    for p in parameters:
-        stop = start + p.numel()
+    for p, modules in weights:
+        first, start = start, start + p.numel()
+        place: slice | Tensor = slice(first, start)
         if p.ndim >= 2 and p.numel():
-            d = columns[start:stop].reshape(p.shape[0], -1, columns.shape[1])  # (filters, size, K)
-            wanted = torch.linalg.vector_norm(p.reshape(p.shape[0], -1).to(d), dim=1)
+            filters = p.reshape(p.shape[0], -1)
+            transposed = [module for module in modules if isinstance(module, TRANSPOSED)]
+            if transposed:
+                filters = outputs_first(p, transposed[0])
+                order = torch.arange(p.numel(), device=columns.device).reshape(p.shape)
+                place = first + outputs_first(order, transposed[0]).reshape(-1)
+            d = columns[place].reshape(len(filters), -1, columns.shape[1])  # (filters, size, K)
+            wanted = torch.linalg.vector_norm(filters.to(d), dim=1)
             present = torch.linalg.vector_norm(d, dim=1)
             # A filter of zeros has no direction to scale; it stays zero.
             factor = torch.where(present > 0, wanted[:, None] / present, 0)
-            scaled[start:stop] = (d * factor[:, None]).reshape(p.numel(), -1)
-        start = stop
+            scaled[place] = (d * factor[:, None]).reshape(p.numel(), -1)
     return scaled.reshape(direction.shape)
+
+
+def owners(network: nn.Module, name: str) -> list[nn.Module]:
+    """The modules that have the network's parameter of this name, several where it is tied."""
+    parameter = network.get_parameter(name)
+    return [
+        module
+        for module in network.modules()
+        if any(p is parameter for p in module._parameters.values())
+    ]
+
+
+def outputs_first(weight: Tensor, module: nn.Module) -> Tensor:
+    """A weight of a convolution, transposed or not, a linear map or an embedding as (outputs, size).
+
+    A transposed convolution has its outputs along the second axis, those of each group of inputs
+    from the start; an embedding, the linear map of a one-hot vector, along the second one, too.
+
+    Raises:
+        ModelError: The module is of none of these kinds.
+    """
+    if isinstance(module, TRANSPOSED):
+        grouped = weight.unflatten(0, (module.groups, -1))  # (groups, inputs, outputs, …)
+        return torch.flatten(grouped.transpose(1, 2).flatten(0, 1), 1)
+    if isinstance(module, nn.Embedding | nn.EmbeddingBag):
+        return weight.T
+    if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        return weight.flatten(1)
+    raise ModelError(
+        f"A weight of a {type(module).__name__} has no outputs that are known here: choose those of "
+        "linear maps, convolutions and embeddings with the objective's `parameters`."
+    )
+
+
+def as_directions(vectors: Any, n: int, k: int | None = None) -> Tensor:
+    """Directions as columns (N, K) without a graph: given so, as eigenpairs that hold them, or,
+    where any number will do, as one of shape (N,).
+
+    Args:
+        vectors: The directions, in any precision, on any device: they are not moved.
+        n: N.
+        k: K, if it must be that.
+
+    Raises:
+        ArgumentError: They have another shape, are complex or not finite, or one has length zero.
+    """
+    V = as_tensor(getattr(vectors, "vectors", vectors))
+    if k is None and V.ndim == 1:
+        V = V[:, None]
+    if V.ndim != 2 or V.shape[0] != n or k not in (None, V.shape[1]):
+        raise ArgumentError(
+            f"the directions have the shape {tuple(V.shape)}, not ({n}, {k or 'K'})."
+        )
+    if V.is_complex():
+        raise ArgumentError("the directions are complex, but must be real.")
+    length = lengths(V.to(torch.promote_types(V.dtype, torch.float32)))
+    if not bool(((length > 0) & length.isfinite()).all()):
+        raise ArgumentError("a direction has length zero or is not finite.")
+    return V
 
 
 def orthonormalise(V: ArrayLike | Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 Rank correlations of such measures with generalization lie in `rank_correlation`, without torch.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 
 import torch
@@ -10,10 +11,12 @@ from torch import Tensor, nn
 
 from hessian_directions.autodiff.copies import copied
 from hessian_directions.errors import ArgumentError, DataError, ModelError, require_count
+from hessian_directions.geometry.directions import outputs_first, owners
 from hessian_directions.objectives.objective import Objective
-from hessian_directions.operators import DerivedOperator
+from hessian_directions.operators import DerivedOperator, require_objective
 from hessian_directions.random_vectors import gaussian, rademacher, unit
 from hessian_directions.seeds import as_generator
+from hessian_directions.traces.finite_differences import in_float64
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ def relative_flatness(
     w_s are the rows of a weight matrix W (outputs × inputs), H_ss' the blocks of the Hessian with
     respect to the rows s and s' (Petzka, Kamp, Adilova, Sminchisescu and Boley 2021, "Relative
     Flatness and Generalization"). Multiplying a layer by c and dividing the next by c leaves κ as
-    it is. Filters of convolutions are rows.
+    it is. Filters of convolutions are rows; an embedding is the linear map of a one-hot vector.
 
     κ = E ⟨WG, H[WG]⟩ over matrices G (inputs × inputs) of independent entries ±1, because
     E vec(WG) vec(WG)' = WW' ⊗ I. One product with H serves all layers: their G are independent, so
@@ -97,23 +100,48 @@ def relative_flatness(
 
     Returns:
         Mean and standard error of κ by the parameter's name.
+
+    Raises:
+        ModelError: A weight is of none of these kinds, so that its rows are not known.
     """
+    require_objective(objective)
     require_count("n_samples", n_samples, least=2)
     generator = as_generator(seed, "relative flatness")
     parameters = objective.parameters
     sizes = [parameter.numel() for parameter in parameters.values()]
     V = torch.zeros(objective.n_parameters, n_samples, dtype=objective.dtype).to(objective.device)
     blocks = dict(zip(parameters, V.split(sizes), strict=True))  # views of V
-    weights = {name: p.flatten(1) for name, p in parameters.items() if p.ndim > 1}
-    for name, W in weights.items():
-        m = W.shape[1]
-        G = rademacher(m * m, n_samples, generator, V.dtype, V.device).reshape(m, m, n_samples)
-        blocks[name].copy_(torch.einsum("si,ijk->sjk", W, G).flatten(0, 1))
+    weights = []
+    for name, p in parameters.items():
+        if p.ndim > 1:
+            order = _rows(objective.network, name, p)
+            weights.append(name)
+            W = p.reshape(-1)[order]
+            m = W.shape[1]
+            G = rademacher(m * m, n_samples, generator, V.dtype, V.device).reshape(m, m, n_samples)
+            WG = torch.einsum("si,ijk->sjk", W, G)
+            blocks[name][order.reshape(-1)] = WG.flatten(0, 1)
     products = dict(zip(parameters, (objective.hessian() @ V).split(sizes), strict=True))
     return {name: _sampled((blocks[name] * products[name]).sum(0)) for name in weights}
 
 
+def _rows(network: nn.Module, name: str, weight: Tensor) -> Tensor:
+    """Places in the flattened weight of what belongs to each output, (outputs, inputs)."""
+    if name.rpartition(".")[2] != "weight":
+        raise ModelError(f"The parameter {name!r} is no weight of a layer whose outputs are known.")
+    places = torch.arange(weight.numel(), device=weight.device).reshape(weight.shape)
+    found = [outputs_first(places, module) for module in owners(network, name)]
+    if not all(torch.equal(rows, found[0]) for rows in found):
+        raise ModelError(
+            f"The tied weight {name!r} has other outputs in one layer than in another."
+        )
+    return found[0]
+
+
 # --- the loss at a distance -----------------------------------------------------------------------
+#
+# Increases are differences of losses, taken in float64 as those of `traces.finite_differences` are:
+# in float32 small ones are rounding, which scatters too little to betray itself.
 
 
 def average_increase(
@@ -132,6 +160,7 @@ def average_increase(
     """
     _require_radius(radius)
     require_count("n_samples", n_samples, least=2)
+    objective = in_float64(objective)
     u = unit(gaussian(objective.n_parameters, n_samples, seed, objective.dtype, objective.device))
     theta = objective.theta[:, None]
     ends = objective.values(torch.cat([theta + radius * u, theta - radius * u], dim=1))
@@ -154,6 +183,7 @@ def worst_increase(objective: Objective, radius: float, n_steps: int) -> float:
     """
     _require_radius(radius)
     require_count("n_steps", n_steps)
+    objective = in_float64(objective)
     theta = objective.theta
     delta, found = torch.zeros_like(theta), [float(objective.value())]
     for _ in range(n_steps):
@@ -184,6 +214,7 @@ def m_sharpness(
     Raises:
         DataError: There are fewer than two batches.
     """
+    require_objective(objective)
     require_count("m", m)
     n_batches = objective.n_samples // m
     if n_batches < 2:
@@ -192,6 +223,7 @@ def m_sharpness(
         )
     order = torch.randperm(objective.n_samples, generator=as_generator(seed, "m-sharpness"))
     batches = order[: n_batches * m].reshape(n_batches, m)
+    objective = in_float64(objective)
     increases = [worst_increase(objective.subset(batch), radius, 1) for batch in batches]
     return _sampled(torch.tensor(increases, dtype=torch.float64))
 
@@ -226,14 +258,13 @@ def rescale(model: nn.Module, scale: float) -> nn.Module:
         A rescaled copy.
 
     Raises:
-        ModelError: s is not positive, the model has no two such layers, or they are not plain.
+        ModelError: s is not positive, the model has no two such layers, or these, the ReLU or a
+            container of theirs are not plain: subclassed, watched by hooks, or sharing numbers.
     """
     if not 0 < scale < float("inf"):
         raise ModelError(f"The scale is {scale}, but must be positive and finite.")
     rescaled = copied(model)
     first, second = _layers_around_relu(rescaled)
-    for layer in (first, second):
-        _require_plain(layer, rescaled)
     with torch.no_grad():
         for parameter in first.parameters():
             parameter.mul_(scale)
@@ -241,32 +272,50 @@ def rescale(model: nn.Module, scale: float) -> nn.Module:
     return rescaled
 
 
-def _require_plain(layer: nn.Linear, model: nn.Module) -> None:
-    """Refuse a layer whose results its weights and biases alone do not tell, or that is used twice."""
-    hooked = layer._forward_hooks or layer._forward_pre_hooks
-    used = sum(part is layer for part in _in_sequence(model))
-    if hooked or type(layer) is not nn.Linear or used > 1:
-        raise ModelError(
-            "The layers to be rescaled must be plain: no hooks, no parametrization, used once."
-        )
-
-
 def _layers_around_relu(model: nn.Module) -> tuple[nn.Linear, nn.Linear]:
-    """The first two linear layers of a sequential network with just a ReLU between them."""
-    layers = _in_sequence(model)
-    for first, activation, second in zip(layers, layers[1:], layers[2:]):
+    """The first two linear layers of a sequential network with just a ReLU between them.
+
+    What may compute anything else than these three, or have their numbers twice, is refused.
+    """
+    sequence = _in_sequence(model)
+    layers = [layer for layer, _ in sequence]
+    for i, (first, activation, second) in enumerate(zip(layers, layers[1:], layers[2:])):
         if (
             isinstance(first, nn.Linear)
             and isinstance(activation, nn.ReLU)
             and isinstance(second, nn.Linear)
-            and first.weight is not second.weight
         ):
+            around = [part for _, parts in sequence[i : i + 3] for part in parts]
+            if not all(map(_plain, around)) or not _used_once(model, first, second):
+                raise ModelError(
+                    "The layers to be rescaled must be plain: no subclasses of Linear, ReLU and "
+                    "Sequential, no hooks, no parametrization, used once."
+                )
             return first, second
     raise ModelError("The model is no sequence of layers with Linear, ReLU, Linear in it.")
 
 
-def _in_sequence(model: nn.Module) -> list[nn.Module]:
-    """The layers in the order in which they are applied: only a Sequential tells it."""
+def _in_sequence(
+    model: nn.Module, around: tuple[nn.Module, ...] = ()
+) -> list[tuple[nn.Module, tuple[nn.Module, ...]]]:
+    """The layers in the order in which they are applied, which only a Sequential tells, each with
+    itself and the containers that it lies in.
+    """
+    around = (*around, model)
     if not isinstance(model, nn.Sequential):
-        return [model]
-    return [layer for part in model for layer in _in_sequence(part)]
+        return [(model, around)]
+    return [layer for part in model for layer in _in_sequence(part, around)]
+
+
+def _plain(module: nn.Module) -> bool:
+    """Whether a module does what its class says, no more."""
+    hooks = module._forward_hooks or module._forward_pre_hooks
+    kinds = (nn.Linear, nn.ReLU, nn.Sequential)
+    return type(module) in kinds and not hooks and "forward" not in vars(module)
+
+
+def _used_once(model: nn.Module, *layers: nn.Module) -> bool:
+    """Whether these layers alone have their numbers, under one name each."""
+    named = (model.named_parameters, model.named_buffers)
+    uses = Counter(id(t) for tensors in named for _, t in tensors(remove_duplicate=False))
+    return all(uses[id(p)] == 1 for layer in layers for p in layer.parameters())

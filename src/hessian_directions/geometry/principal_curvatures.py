@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, special
 
 from hessian_directions.errors import ArgumentError
+from hessian_directions.spectral.density import NOISE_ROUNDINGS
 
 Floats = NDArray[np.float64]
 
@@ -40,6 +41,29 @@ def principal_curvatures(M: ArrayLike) -> tuple[Floats, Floats]:
     A, B, C = matrices[..., 0, 0], matrices[..., 0, 1], matrices[..., 1, 1]
     centre, radius = (A + C) / 2, np.hypot((A - C) / 2, B)
     return centre - radius, centre + radius
+
+
+def shows_saddle(M: ArrayLike, size: ArrayLike = 0.0) -> NDArray[np.bool_]:
+    """Whether κ₋ < 0 < κ₊ for matrices (…, 2, 2), (…): both beyond the rounding, in float64, of the
+    larger one and of what the matrix was computed from, of this size (…).
+    """
+    smallest, largest = principal_curvatures(M)
+    floor = _rounding(np.maximum(np.maximum(np.abs(smallest), np.abs(largest)), size))
+    return np.asarray((smallest < -floor) & (largest > floor))
+
+
+def without_rounding(M: Floats, floor: Floats) -> Floats:
+    """Matrices (…, 2, 2) in which a curvature of another sign than the other one is 0 where it is
+    no larger than the rounding, floor (…): it is taken off, times I.
+    """
+    smallest, largest = principal_curvatures(M)
+    saddle, low, high = (smallest < 0) & (largest > 0), smallest >= -floor, largest <= floor
+    shift = np.where(saddle & low, smallest, np.where(saddle & high, largest, 0.0))
+    return np.asarray(M - shift[..., None, None] * np.eye(2))
+
+
+def _rounding(size: ArrayLike) -> Floats:
+    return np.asarray(NOISE_ROUNDINGS * np.finfo(np.float64).eps * np.asarray(size))
 
 
 def expected_principal_curvatures(trace: float, frobenius_norm: float) -> tuple[float, float]:
@@ -130,13 +154,13 @@ def critical_dimension(eigenvalues: ArrayLike, multiplicities: ArrayLike | None 
 
     Returns:
         d*; 0 when the trace is not positive (one direction suffices), infinity when no eigenvalue
-        is negative (none is ever seen).
+        is negative beyond the rounding of the largest (none is ever seen).
     """
     values = np.asarray(eigenvalues, dtype=np.float64)
     counts = np.ones_like(values) if multiplicities is None else np.asarray(multiplicities, float)
     present = (values != 0) & (counts > 0)
     values, counts = values[present], counts[present]
-    if not (values < 0).any():
+    if not (values < -_rounding(np.abs(values).max(initial=0.0))).any():
         return math.inf
     if float(counts @ values) <= 0:
         return 0.0
@@ -197,4 +221,6 @@ def _place_of_maximum(scaled: Floats, counts: Floats) -> float:
     def slope(x: float) -> float:
         return float(counts @ (scaled / (1 + scaled * x) ** 2))
 
-    return float(optimize.brentq(slope, 0.0, 1 - 1e-12, xtol=1e-15))
+    last = 1 - 1e-12
+    # What is negative may have so little weight that the sum grows up to the pole.
+    return last if slope(last) > 0 else float(optimize.brentq(slope, 0.0, last, xtol=1e-15))

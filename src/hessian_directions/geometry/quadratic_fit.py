@@ -14,7 +14,7 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
 from hessian_directions.errors import ArgumentError
-from hessian_directions.geometry.principal_curvatures import principal_curvatures
+from hessian_directions.geometry.principal_curvatures import principal_curvatures, shows_saddle
 
 Floats = NDArray[np.float64]
 
@@ -31,12 +31,15 @@ class QuadraticFit:
         slope: g, (…, 2), loss per length.
         curvature: K, (…, 2, 2), symmetric, loss per length².
         residual: Root mean square of what the fit leaves, (…), in units of the loss.
+        is_saddle: Whether the fit has curvature of both signs, κ₋ < 0 < κ₊, (…): beyond the
+            rounding of losses in float64.
     """
 
     constant: Floats
     slope: Floats
     curvature: Floats
     residual: Floats
+    is_saddle: NDArray[np.bool_]
 
     @property
     def principal(self) -> tuple[Floats, Floats]:
@@ -47,12 +50,6 @@ class QuadraticFit:
     def mean_curvature(self) -> Floats:
         """½(κ₋ + κ₊), (…)."""
         return np.asarray(np.trace(self.curvature, axis1=-2, axis2=-1) / 2)
-
-    @property
-    def is_saddle(self) -> NDArray[np.bool_]:
-        """Whether the fit has curvature of both signs, κ₋ < 0 < κ₊, (…)."""
-        low, high = self.principal
-        return np.asarray((low < 0) & (high > 0))
 
     @property
     def stationary_point(self) -> Floats:
@@ -96,12 +93,16 @@ def fit_quadratic(x: ArrayLike, y: ArrayLike, values: ArrayLike) -> QuadraticFit
     residual = np.sqrt(np.square(differences - coefficients @ design.T).mean(axis=-1))
     coefficients = np.where(finite[..., None], coefficients, np.nan)
     c, g, h, A, B, C = np.moveaxis(coefficients, -1, 0)
+    # Signs are the same in any units; in the region's own, rounding is that of the losses.
+    scaled = np.stack([np.stack([A, B], axis=-1), np.stack([B, C], axis=-1)], axis=-1)
+    saddle = shows_saddle(scaled, np.where(finite, np.abs(values).max(axis=-1), 0.0))
     A, B, C = A / across**2, B / (across * along), C / along**2
     return QuadraticFit(
         constant=c + np.where(finite, reference[..., 0], np.nan),
         slope=np.stack([g / across, h / along], axis=-1),
         curvature=np.stack([np.stack([A, B], axis=-1), np.stack([B, C], axis=-1)], axis=-1),
         residual=np.where(finite, residual, np.nan),
+        is_saddle=saddle,
     )
 
 
@@ -122,7 +123,7 @@ def fit_surface(loss: xr.DataArray, region: float = 1.0) -> QuadraticFit:
     rows, columns = (np.abs(axis) <= region * axis.max() * (1 + 1e-9) for axis in (x, y))
     if min(rows.sum(), columns.sum()) < 3:
         nothing = np.full((2, 2), np.nan)
-        return QuadraticFit(nothing[0, 0], nothing[0], nothing, nothing[0, 0])
+        return QuadraticFit(nothing[0, 0], nothing[0], nothing, nothing[0, 0], np.array(False))
     across, along = np.meshgrid(x[rows], y[columns], indexing="ij")
     inside = loss.values[np.ix_(rows, columns)]
     return fit_quadratic(across.ravel(), along.ravel(), inside.ravel())
@@ -181,7 +182,7 @@ def fit_discs(radii: Sequence[float] | Floats, rings: ArrayLike, centre: ArrayLi
     return QuadraticFit(
         *(
             np.stack([getattr(fit, name) for fit in fits], axis=rings.ndim - 2)
-            for name in ("constant", "slope", "curvature", "residual")
+            for name in ("constant", "slope", "curvature", "residual", "is_saddle")
         )
     )
 

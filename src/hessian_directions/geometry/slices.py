@@ -25,15 +25,30 @@ from hessian_directions.errors import (
     ConfigurationError,
     NonFiniteError,
 )
-from hessian_directions.geometry.directions import filter_normalised, gaussian, lengths, unit
+from hessian_directions.geometry.directions import (
+    as_directions,
+    filter_normalised,
+    gaussian,
+    lengths,
+    unit,
+)
 from hessian_directions.objectives.objective import Objective
-from hessian_directions.operators import HasHessian, Operator, WithVectors, as_operator
+from hessian_directions.operators import (
+    HasHessian,
+    Operator,
+    WithVectors,
+    as_operator,
+    require_objective,
+)
 from hessian_directions.progress import Clock, Progress
 from hessian_directions.seeds import as_generator
 from hessian_directions.spectral.eigenpairs import extreme_eigenpairs
 
 # Points handed to the objective at once: enough to share its batches, few enough to hold.
 CHUNK = 16
+
+# A coordinate this small beside the distance of two of them is 0.
+NO_DISTANCE = 1e-6
 
 # What the shards of one surface have in common.
 SHARED_ATTRIBUTES = ("n_rows", "length_alpha", "length_beta", "cosine", "normalisation")
@@ -78,7 +93,9 @@ def half_widths(objective: Objective, directions: Array) -> Floats:
     Returns:
         (K,) distances in parameter space. Cost: K second directional derivatives, one forward pass.
     """
-    V = unit(as_tensor(directions, objective.dtype, objective.device))
+    require_objective(objective)
+    V = as_directions(directions, objective.n_parameters)
+    V = unit(V.to(objective.device, objective.dtype))
     curvatures = np.abs(as_floats(objective.second_directional_derivative(V)))
     loss = abs(float(objective.value())) or 1.0
     longest = float(lengths(objective.theta)) or 1.0
@@ -107,7 +124,11 @@ def plane_directions(
         return both_ends(extreme_eigenpairs(objective, seed=seed).vectors)
     generator = as_generator(seed, "plane")
     V = gaussian(objective.n_parameters, 2, generator, objective.dtype, objective.device)
-    return filter_normalised(V, objective.parameters.values()) if plane == "filter" else V
+    if plane == "filter":
+        V = filter_normalised(V, objective)
+        if not V.any():
+            raise ConfigurationError("The plane is 'filter', but no parameter here has filters.")
+    return V
 
 
 def surface(
@@ -154,6 +175,7 @@ def surface(
         ConfigurationError: The coordinates do not ascend or do not contain 0.
         ArgumentError: The directions are not two vectors of N entries.
     """
+    require_objective(objective)
     if directions is None:
         directions, normalisation = plane_directions(objective, plane, seed), NORMALISATIONS[plane]
     elif (vectors := getattr(directions, "vectors", None)) is not None:
@@ -162,9 +184,8 @@ def surface(
                 "A plane needs two eigenvectors: extreme_eigenpairs(objective, 1, 1)."
             )
         directions, normalisation = both_ends(vectors), "unit"
-    V = as_tensor(directions)
+    V = as_directions(directions, objective.n_parameters, 2)
     if alphas is None or betas is None:
-        _require_shape(V, objective, 2)
         reach = half_widths(objective, V) if radius is None else np.full(2, radius)
         along = [
             grid(half_width / float(length), n_points)
@@ -195,9 +216,9 @@ def surface_rows(
         the attributes n_rows (of the whole surface), length_alpha, length_beta, cosine and
         normalisation.
     """
+    require_objective(objective)
     along_alpha, along_beta = _coordinates(alphas, "alphas"), _coordinates(betas, "betas")
-    directions = as_tensor(directions)
-    _require_shape(directions, objective, 2)
+    directions = as_directions(directions, objective.n_parameters, 2)
     picked = along_alpha[np.asarray(rows if isinstance(rows, range) else as_tensor(rows).cpu())]
     eta, delta = directions.to(objective.device, objective.dtype).T
     theta, clock = objective.theta, Clock(len(picked) * len(along_beta), "points", progress)
@@ -253,7 +274,7 @@ def gather(shards: Sequence[xr.DataArray]) -> xr.DataArray:
 
 def line(
     objective: Objective,
-    directions: Array | None = None,
+    directions: Array | WithVectors | None = None,
     alphas: Array | None = None,
     normalisation: str = "unit",
     progress: Progress | None = None,
@@ -266,7 +287,7 @@ def line(
 
     Args:
         objective: Loss and its parameters.
-        directions: (N, K), the v_k as columns, or one of them, (N,). Without, the directions of the
+        directions: (N, K), the v_k as columns, or one of them, (N,); or eigenpairs. Without, the directions of the
             smallest and the largest eigenvalue, named so in the coordinate direction.
         alphas: (A,) ascending coordinates; one of them is 0. Without, `n_points` that reach to
             `radius`, or to the geometric mean of the directions' half-widths (`half_widths`).
@@ -284,15 +305,14 @@ def line(
     Raises:
         ConfigurationError: The coordinates do not ascend or do not contain 0.
     """
+    require_objective(objective)
     names: list[str] | None = None
     if directions is None:
         directions = extreme_eigenpairs(objective, seed=seed).vectors
         names, normalisation = ["smallest", "largest"], "unit"
         if objective.n_parameters == 1:
             names = ["largest"]
-    V = as_tensor(directions)
-    V = V[:, None] if V.ndim == 1 else V
-    _require_shape(V, objective, None)
+    V = as_directions(directions, objective.n_parameters)
     length = as_floats(lengths(V))
     if alphas is None and radius is None:
         radius = float(np.exp(np.log(half_widths(objective, V) / length).mean()))
@@ -327,7 +347,8 @@ def projected_hessian(H: Operator | HasHessian, directions: Array) -> Tensor:
     Returns:
         (K, K), float64, on the CPU. Cost: K products with H.
     """
-    V, H = as_tensor(directions), as_operator(H)
+    H = as_operator(H)
+    V = as_directions(directions, H.shape[0])
     product = H @ V.to(H.device, H.dtype)
     M = V.to(H.device, torch.float64).T @ product.double()
     return ((M + M.T) / 2).cpu()
@@ -343,19 +364,15 @@ def both_ends(vectors: Tensor) -> Tensor:
     return V * torch.where(signs == 0, 1, signs)
 
 
-def _require_shape(directions: Tensor, objective: Objective, k: int | None) -> None:
-    n = objective.n_parameters
-    if directions.ndim != 2 or directions.shape[0] != n or k not in (None, directions.shape[1]):
-        raise ArgumentError(
-            f"the directions have the shape {tuple(directions.shape)}, not ({n}, {k or 'K'})."
-        )
-
-
 def _coordinates(points: Array, name: str) -> Floats:
     coordinates = as_floats(points)
     ascending = coordinates.ndim == 1 and bool((np.diff(coordinates) > 0).all())
     if not ascending or not np.isfinite(coordinates).all():
         raise ConfigurationError(f"The {name} of a slice must ascend.")
+    # The middle of a symmetric grid is 0 but for rounding, in float32 even 10⁻⁸ of its half-width.
+    middle = np.abs(coordinates) <= NO_DISTANCE * np.diff(coordinates).min(initial=np.inf)
+    if len(coordinates) > 1:
+        coordinates = np.where(middle, 0.0, coordinates)
     if not (coordinates == 0).any():
         raise ConfigurationError(
             f"The {name} of a slice must contain 0, so that the network lies at a grid point."
@@ -398,10 +415,12 @@ def _description(loss: xr.DataArray) -> dict[str, float]:
     lowest = loss[loss.argmin(...)]
     a = float(lowest["alpha"]) * loss.attrs["length_alpha"]
     b = float(lowest["beta"]) * loss.attrs["length_beta"]
+    # Of opposite steps along parallel directions rounding may leave less than nothing.
+    square = a**2 + b**2 + 2 * a * b * loss.attrs["cosine"]
     return {
         "loss_at_origin": float(loss.sel(alpha=0.0, beta=0.0)),
         "lowest_alpha": float(lowest["alpha"]),
         "lowest_beta": float(lowest["beta"]),
         "lowest_loss": float(lowest),
-        "lowest_distance": float(np.sqrt(a**2 + b**2 + 2 * a * b * loss.attrs["cosine"])),
+        "lowest_distance": float(np.sqrt(max(square, 0.0))),
     }

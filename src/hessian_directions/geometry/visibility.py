@@ -14,12 +14,18 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from hessian_directions.errors import ArgumentError, require_count
-from hessian_directions.geometry.directions import gaussian
-from hessian_directions.geometry.principal_curvatures import principal_curvatures, visibility
+from hessian_directions.errors import ArgumentError, require_count, require_number
+from hessian_directions.geometry.directions import gaussian, lengths
+from hessian_directions.geometry.principal_curvatures import (
+    principal_curvatures,
+    shows_saddle,
+    visibility,
+    without_rounding,
+)
 from hessian_directions.operators import HasHessian, Operator, as_operator
 from hessian_directions.progress import Clock, Progress
 from hessian_directions.seeds import as_generator
+from hessian_directions.spectral.density import NOISE_ROUNDINGS
 from hessian_directions.statistics.proportions import wilson
 
 
@@ -60,9 +66,11 @@ def formula(
         the known ones.
 
     Raises:
-        ArgumentError: The spectrum is zero, so that r is not defined.
+        ArgumentError: The spectrum is zero, so that r is not defined, or not finite.
     """
     values = np.asarray(eigenvalues, dtype=np.float64)
+    if not np.isfinite([*values.ravel(), rest_trace, rest_frobenius]).all():
+        raise ArgumentError("the spectrum is not finite, so that no visibility is known.")
     trace = float(values.sum()) + rest_trace
     frobenius = math.hypot(float(np.linalg.norm(values)), rest_frobenius)
     if frobenius == 0:
@@ -88,7 +96,7 @@ class Share:
 
 
 def share_of_saddles(M: ArrayLike, confidence: float = 0.95) -> Share:
-    """Share of projected Hessians with κ₋ < 0 < κ₊.
+    """Share of projected Hessians with κ₋ < 0 < κ₊, both beyond the rounding of float64.
 
     Args:
         M: (S, 2, 2) projected Hessians.
@@ -97,7 +105,7 @@ def share_of_saddles(M: ArrayLike, confidence: float = 0.95) -> Share:
     smallest, largest = principal_curvatures(M)
     if not (np.isfinite(smallest).all() and np.isfinite(largest).all()):
         raise ArgumentError("A projected Hessian is not finite, so that no share of them is known.")
-    return _share((smallest < 0) & (largest > 0), confidence)
+    return _share(shows_saddle(M), confidence)
 
 
 def share_below(M: ArrayLike, bound: float, confidence: float = 0.95) -> Share:
@@ -131,6 +139,8 @@ def sample_from_spectrum(
     Returns:
         (S, 2, 2), float64.
     """
+    require_count("n_samples", n_samples)
+    require_number("rest_frobenius", rest_frobenius)
     generator = as_generator(seed, "spectrum")
     # NumPy draws χ² variables, which PyTorch has no public function for.
     random = np.random.default_rng(int(torch.randint(2**63 - 1, (), generator=generator)))
@@ -161,24 +171,26 @@ def sample_projections(
         chunk: Slices held at once.
 
     Returns:
-        (S, 2, 2), float64. Cost: 2S products with H. Memory: 4·chunk·N·itemsize bytes and what H
+        (S, 2, 2), float64. A curvature that has another sign than the other one, but only by the
+        rounding of H's products, is 0. Cost: 2S products with H. Memory: 4·chunk·N·itemsize bytes and what H
         needs for 2·chunk products.
     """
     require_count("n_samples", n_samples)
     require_count("chunk", chunk)
     H, generator = as_operator(H), as_generator(seed, "projections")
     n, clock = H.shape[0], Clock(n_samples, "planes", progress)
-    M = np.empty((n_samples, 2, 2))
+    M, size = np.empty((n_samples, 2, 2)), np.empty(n_samples)
     for start in range(0, n_samples, chunk):
         s = min(chunk, n_samples - start)
         V = gaussian(n, 2 * s, generator, H.dtype, H.device)
         HV = H @ V
         for i in range(s):
             pair = slice(2 * i, 2 * i + 2)
-            m = V[:, pair].double().T @ HV[:, pair].double()
-            M[start + i] = ((m + m.T) / 2).cpu().numpy()
+            M[start + i] = (V[:, pair].double().T @ HV[:, pair].double()).cpu().numpy()
+            size[start + i] = max(np.abs(M[start + i]).max(), float(lengths(HV[:, pair]).max()))
         clock(start + s)
-    return M
+    rounding = _rounding(H, np.abs(M[:, 0, 1] - M[:, 1, 0]), size)
+    return without_rounding((M + M.transpose(0, 2, 1)) / 2, rounding)
 
 
 def first_negative_dimension(
@@ -205,29 +217,44 @@ def first_negative_dimension(
     Returns:
         (S,) dimensions; max_dimension + 1 where no negative direction was seen. Curvature below the
         rounding of G'HG counts as zero. Cost: max_dimension products a sample. Memory:
-        2·max_dimension·N·itemsize bytes.
+        2·max_dimension·N·itemsize bytes, and S·max_dimension² numbers.
 
     Raises:
         ArgumentError: max_dimension is not between 1 and N.
     """
     H, generator = as_operator(H), as_generator(seed, "subspaces")
     n, clock = H.shape[0], Clock(n_samples, "samples", progress)
+    require_count("n_samples", n_samples)
+    require_count("max_dimension", max_dimension, least=0)
     if not 1 <= max_dimension <= n:
         raise ArgumentError(
             f"the largest dimension must lie between 1 and {n}, not {max_dimension}."
         )
-    eps = torch.finfo(H.dtype).eps
-    first = np.empty(n_samples, dtype=np.int64)
+    M = torch.empty(n_samples, max_dimension, max_dimension, dtype=torch.float64)
     for i in range(n_samples):
         G = gaussian(n, max_dimension, generator, H.dtype, H.device)
-        M = G.double().T @ (H @ G).double()
-        # The smallest number keeps a Hessian of zeros semidefinite.
-        rounding = max_dimension * eps * M.diagonal().abs().max() + torch.finfo(M.dtype).tiny
-        M = (M + M.T) / 2 + rounding * torch.eye(max_dimension, dtype=M.dtype, device=M.device)
-        info = int(torch.linalg.cholesky_ex(M).info)
-        first[i] = info if info > 0 else max_dimension + 1
+        M[i] = G.double().T @ (H @ G).double()
         clock(i + 1)
-    return first
+    size = M.diagonal(dim1=1, dim2=2).abs().amax(1)
+    rounding = _rounding(H, (M - M.mT).abs().amax((1, 2)).numpy(), size.numpy(), max_dimension)
+    # The smallest number keeps a Hessian of zeros semidefinite.
+    shift = torch.from_numpy(rounding) + torch.finfo(M.dtype).tiny
+    M = (M + M.mT) / 2 + shift[:, None, None] * torch.eye(max_dimension, dtype=M.dtype)
+    info = torch.linalg.cholesky_ex(M).info.numpy().astype(np.int64)
+    return np.where(info > 0, info, max_dimension + 1)
+
+
+def _rounding(
+    H: Operator, differing: NDArray[np.float64], size: NDArray[np.float64], dimension: int = 1
+) -> NDArray[np.float64]:
+    """Rounding of projected Hessians of these sizes, (S,), between which two sides of the diagonal
+    differ by so much.
+
+    Of a symmetric H they differ by rounding alone, which is larger where losses are tiny.
+    """
+    measured = (differing / np.where(size > 0, size, 1)).max()
+    least = max(NOISE_ROUNDINGS, dimension) * torch.finfo(H.dtype).eps
+    return np.asarray(max(least, 4 * measured) * size)
 
 
 def share_seeing_negative(first: ArrayLike, dimension: int, confidence: float = 0.95) -> Share:
@@ -242,6 +269,8 @@ def share_seeing_negative(first: ArrayLike, dimension: int, confidence: float = 
 
 
 def _share(shown: NDArray[np.bool_], confidence: float) -> Share:
+    if not shown.size:
+        raise ArgumentError("of no samples at all no share is known.")
     low, high = wilson(int(shown.sum()), shown.size, confidence)
     return Share(float(shown.mean()), low, high)
 

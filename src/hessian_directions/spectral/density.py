@@ -17,6 +17,10 @@ from hessian_directions.errors import ArgumentError
 
 Floats = NDArray[np.float64]
 
+# Eigenvalues below this many units of rounding of the largest cannot be told from zero, nor can
+# their residuals.
+NOISE_ROUNDINGS = 50.0
+
 
 def broaden(nodes: ArrayLike, weights: ArrayLike, grid: ArrayLike, width: float) -> Floats:
     """Density Σ_i w_i g((x − θ_i)/σ)/σ, g the standard normal density, averaged over grid cells.
@@ -80,10 +84,13 @@ def moments(nodes: ArrayLike, weights: ArrayLike, n_parameters: int) -> Moments:
         n_parameters: N.
 
     Raises:
-        ArgumentError: Fewer than two probes, which have no standard error.
+        ArgumentError: Fewer than two probes, which have no standard error, or than two steps,
+            which do not have the second moment.
     """
     nodes, weights = np.asarray(nodes, float), np.asarray(weights, float)
     n_probes = len(nodes)
+    if nodes.shape[-1] < 2 and n_parameters > 1:
+        raise ArgumentError("the Frobenius norm needs at least two Lanczos steps, n_steps ≥ 2.")
     if n_probes < 2:
         raise ArgumentError("a standard error needs at least two probes.")
     traces = n_parameters * (weights * nodes).sum(axis=1)

@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 from scipy.linalg import eigh
 from torch import Tensor
 
-from hessian_directions.errors import ConfigurationError, DifferentiationError, require_count
+from hessian_directions.errors import ConfigurationError, require_count, require_number
 from hessian_directions.operators import HasHessian, Operator, as_operator
 from hessian_directions.progress import Clock, Progress
 from hessian_directions.saved_run import SavedRun
 from hessian_directions.seeds import as_generator, recorded
+from hessian_directions.spectral.density import NOISE_ROUNDINGS
 from hessian_directions.spectral.lanczos import (
     Floats,
     Lanczos,
@@ -33,23 +34,17 @@ from hessian_directions.spectral.lanczos import (
     length,
     probability_of_less,
     random_start,
+    require_symmetry,
 )
 
 if TYPE_CHECKING:
     import xarray as xr
-
-# The floor of residuals in units of rounding of ‖H‖₂.
-NOISE_ROUNDINGS = 50.0
 
 # The estimated residual has to fall below this part of the wanted one before products are spent on
 # the true residual; if that is still too large, below ever smaller parts.
 STRICTNESS, STRICTER, STRICTEST = 0.5, 0.2, 1e-3
 
 MAX_PRODUCTS = 1000
-
-# A resumed run's first product has to agree with the saved one to this part: devices differ by
-# less, other weights or images by far more.
-SAME_OPERATOR = 0.01
 
 
 class ConvergenceWarning(UserWarning):
@@ -194,8 +189,9 @@ def extreme_eigenpairs(
             estimates of the wanted eigenvalues and residuals, in the check (for lost ones) those
             of the complement of what was found.
         state_path: File in which the run is saved every `save_seconds`, and from which it resumes
-            to the same bits (see `SavedRun`). Resuming takes one product, not counted, to make
-            sure that H is the same.
+            to the same bits (see `SavedRun`). Resuming takes products, not counted, to make sure
+            that H is the same to rounding: one, and one for each pair found. The state of another
+            H, of other weights say, is replaced by one of this run, which begins anew.
         save_seconds: Seconds between two saves.
 
     Returns:
@@ -235,15 +231,13 @@ class _Wanted:
     missed_probability: float
 
     def __post_init__(self) -> None:
-        if self.dtype not in (torch.float32, torch.float64):
-            raise ConfigurationError(f"H is {self.dtype}, but must be float32 or float64.")
         for name, k in (("k_smallest", self.k_smallest), ("k_largest", self.k_largest)):
             if not 0 <= k <= self.n:
                 raise ConfigurationError(f"{name} is {k}, but H has {self.n} eigenpairs.")
         if self.k_smallest + self.k_largest == 0:
             raise ConfigurationError("k_smallest and k_largest are both 0: no pair is wanted.")
-        if self.tolerance < 0:
-            raise ConfigurationError(f"tolerance is {self.tolerance}, but must not be negative.")
+        require_number("tolerance", self.tolerance)
+        require_number("missed_probability", self.missed_probability)
         if self.max_products < (needed := 2 * self.k):
             raise ConfigurationError(
                 f"max_products is {self.max_products}, but {needed} are needed for this many pairs."
@@ -276,6 +270,11 @@ class _Found:
 
     def converged(self, wanted: _Wanted) -> NDArray[np.bool_]:
         return self.residuals <= wanted.thresholds(self.values, self.norm)
+
+    def holds_for(self, H: Operator, wanted: _Wanted) -> bool:
+        """Whether new products with H give residuals no larger than these, but for rounding."""
+        fresh = _residuals(self.vectors, H @ self.vectors, self.values)
+        return bool((fresh <= self.residuals + wanted.noise_floor(self.norm)).all())
 
     def ends(self, wanted: _Wanted) -> _Found:
         """The wanted ones among more pairs than wanted."""
@@ -366,7 +365,7 @@ class _Run:
                 # Residuals that stay large however small their estimates become are noise of H.
                 at_end |= self.products_left <= wanted.k or self.strictness < STRICTEST
                 if at_end or found.converged(wanted).all():
-                    _require_symmetry(process.asymmetry, found.norm, wanted.epsilon)
+                    require_symmetry(process.asymmetry, found.norm, wanted.epsilon)
                     return found
             self._save(process)
 
@@ -437,19 +436,21 @@ class _Run:
         }
 
     def resume(self) -> None:
-        """Take up the saved run, if there is one, after making sure that it is that of H."""
+        """Take up the saved run, if there is one and it is that of H."""
         saved = self.state and self.state.read()
         if not saved:
             return
-        assert self.state is not None
-        deflated = None
+        found, deflated = None, None
         if saved["found"] is not None:
             values, vectors, residuals, norm = saved["found"]
             deflated = vectors.to(self.H.device)
-            self.found = _Found(values.numpy(), deflated, residuals.numpy(), norm)
-        self.process = Lanczos.from_state(saved["process"], self.H.device, deflated)
-        if self.process.relation_defect(self.H) > SAME_OPERATOR:
-            raise self.state.refused("was saved for another H")
+            found = _Found(values.numpy(), deflated, residuals.numpy(), norm)
+        process = Lanczos.from_state(saved["process"], self.H.device, deflated)
+        if not process.made_by(self.H, found.norm if found else 0.0):
+            return
+        if found and not found.holds_for(self.H, self.wanted):
+            return
+        self.process, self.found = process, found
         self.n_products = saved["n_products"]
         self.n_check_products = saved["n_check_products"]
         self.strictness = saved["strictness"]
@@ -467,17 +468,13 @@ def _rayleigh_ritz(H: Operator, V: Tensor, norm: float) -> _Found:
     values, S = eigh((projected + projected.T) / 2, (gram + gram.T) / 2)
     rotation = torch.as_tensor(S).to(V)
     V, W = V @ rotation, W @ rotation
-    differences = (w - value * v for v, w, value in zip(V.T, W.T, values))
-    residuals = np.array([length(difference) for difference in differences])
+    residuals = _residuals(V, W, values)
     return _Found(values, V.contiguous(), residuals, max(norm, float(np.abs(values).max())))
 
 
-def _require_symmetry(asymmetry: float, norm: float, epsilon: float) -> None:
-    if asymmetry > math.sqrt(epsilon) * norm:
-        raise DifferentiationError(
-            f"H is not symmetric: v'Hw and w'Hv differ by {asymmetry:.1e} for unit vectors v, w, "
-            f"where the norm of H is {norm:.1e}."
-        )
+def _residuals(V: Tensor, HV: Tensor, values: Floats) -> Floats:
+    differences = (w - value * v for v, w, value in zip(V.T, HV.T, values))
+    return np.array([length(difference) for difference in differences])
 
 
 def _eigenpairs(found: _Found, wanted: _Wanted, run: _Run, seed: int | None) -> Eigenpairs:

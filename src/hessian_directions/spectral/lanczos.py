@@ -16,7 +16,7 @@ from scipy.linalg import eigh_tridiagonal
 from scipy.special import betainc
 from torch import Tensor
 
-from hessian_directions.errors import NonFiniteError
+from hessian_directions.errors import DifferentiationError, NonFiniteError
 from hessian_directions.operators import Operator
 from hessian_directions.random_vectors import gaussian
 
@@ -300,18 +300,30 @@ class Lanczos:
         process.asymmetry, process._largest_product = state["asymmetry"], state["largest_product"]
         return process
 
-    def relation_defect(self, H: Operator) -> float:
-        """How far H is from having made this process: ‖Hq₀ − α₀q₀ − β₀q₁‖/‖Hq₀‖; one product.
+    def made_by(self, H: Operator, norm: float = 0.0) -> bool:
+        """Whether H has made this process: H q₀ = α₀q₀ + β₀q₁, q₀ being random; one product.
 
-        With deflation the part of H q₀ along the deflated vectors is left out.
+        To half the digits of the product, since devices and threads sum in another order, and to
+        the rounding of a larger ‖H‖, where that is known: with deflation, the part of H q₀ along
+        the deflated vectors is left out, and the rest may be rounding.
         """
         first = self.basis.blocks[0]
         product, _, _ = orthogonalise(H @ first[0], self._deflated)
         expected = self.alphas[0] * first[0]
         if len(self.basis) > 1 and self.betas[0] > 0:
             expected = expected + self.betas[0] * first[1]
-        size = max(length(product), length(expected))
-        return length(product - expected) / size if size > 0 else 0.0
+        epsilon = torch.finfo(self.basis.dtype).eps
+        allowed = math.sqrt(epsilon) * length(expected) + BREAKDOWN_ROUNDINGS * epsilon * norm
+        return length(product - expected) <= allowed
+
+
+def require_symmetry(asymmetry: float, norm: float, epsilon: float) -> None:
+    """Refuse an H that made a process of this asymmetry, if it is more than rounding."""
+    if asymmetry > math.sqrt(epsilon) * norm:
+        raise DifferentiationError(
+            f"H is not symmetric: v'Hw and w'Hv differ by {asymmetry:.1e} for unit vectors v, w, "
+            f"where the norm of H is {norm:.1e}."
+        )
 
 
 def ends_of(m: int, k_smallest: int, k_largest: int) -> NDArray[np.int64]:

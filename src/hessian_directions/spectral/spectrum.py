@@ -17,7 +17,7 @@ from hessian_directions.progress import Clock, Progress
 from hessian_directions.random_vectors import Distribution, draw, unit
 from hessian_directions.seeds import as_generator, recorded
 from hessian_directions.spectral import density
-from hessian_directions.spectral.lanczos import Floats, Lanczos
+from hessian_directions.spectral.lanczos import Floats, Lanczos, require_symmetry
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -28,7 +28,7 @@ class SpectralDensity:
     """The distribution of the N eigenvalues, as one quadrature for each of P probes.
 
     Attributes:
-        nodes: (P, m), ascending.
+        nodes: (P, m), ascending; none is negative (or positive) by rounding alone.
         weights: (P, m), ≥ 0; those of a probe sum to 1.
         n_parameters: N.
         seed: Of the probes, where it was an integer.
@@ -92,6 +92,7 @@ def spectral_density(
 
     Raises:
         ArgumentError: A number is less than 1.
+        DifferentiationError: H is not symmetric.
         NonFiniteError: A product is not finite.
     """
     for name, number in (("n_probes", n_probes), ("n_steps", n_steps)):
@@ -115,6 +116,14 @@ def spectral_density(
             clock(first * n_steps + (step + 1) * k)
         for probe, process in enumerate(processes, start=first):
             theta, w = process.quadrature()
+            norm = float(np.abs(theta).max())
+            require_symmetry(process.asymmetry, norm, torch.finfo(H.dtype).eps)
             nodes[probe] = theta[-1]
             nodes[probe, : len(theta)], weights[probe, : len(w)] = theta, w
+    # A spectrum of one sign, but for rounding, is of one sign.
+    floor = density.NOISE_ROUNDINGS * torch.finfo(H.dtype).eps * np.abs(nodes).max()
+    if nodes.min() >= -floor:
+        nodes = np.maximum(nodes, 0.0)
+    elif nodes.max() <= floor:
+        nodes = np.minimum(nodes, 0.0)
     return SpectralDensity(nodes, weights, n, recorded(seed))

@@ -41,10 +41,17 @@ from hessian_directions.errors import (
     ConfigurationError,
     NonFiniteError,
     require_count,
+    require_number,
 )
-from hessian_directions.geometry.directions import Distribution, draw, orthonormalise
+from hessian_directions.geometry.directions import Distribution, as_directions, draw, orthonormalise
 from hessian_directions.objectives.objective import Objective
-from hessian_directions.operators import HasHessian, Operator, WithVectors, as_operator
+from hessian_directions.operators import (
+    HasHessian,
+    Operator,
+    WithVectors,
+    as_operator,
+    require_objective,
+)
 from hessian_directions.progress import Clock, Progress
 from hessian_directions.seeds import as_generator, recorded
 from hessian_directions.traces.deflation import off
@@ -184,6 +191,7 @@ class DirectionalCurvature:
     step = math.nan
 
     def __init__(self, objective: Objective) -> None:
+        require_objective(objective)
         self._objective = objective
         self.n_parameters = objective.n_parameters
         self.dtype = objective.dtype
@@ -331,9 +339,9 @@ def deflated(
     """
     computed = _curvature_of(source)
     sampled = computed if sampling is None else sampling
-    found = getattr(vectors, "vectors", vectors)
+    V = as_directions(vectors, computed.n_parameters)
     # Orthonormal to the precision of the trace, not to that in which the vectors were stored.
-    Q = orthonormalise(as_tensor(found, torch.float64, computed.device))
+    Q = orthonormalise(V.to(computed.device, torch.float64))
     before = computed.cost
     exact_part = 0.0
     if Q.shape[1] > 0:
@@ -378,6 +386,7 @@ def hutch_plus_plus(
     Raises:
         ArgumentError: Fewer than 4 products.
     """
+    require_count("n_products", n_products)
     if n_products < 4:
         raise ArgumentError(f"Hutch++ needs at least 4 products, not {n_products}.")
     curvature = ProductCurvature(as_operator(H))
@@ -462,16 +471,14 @@ def _chunks(
     if unknown:
         known = ", ".join(SamplingOptions.__annotations__)
         raise ArgumentError(f"There is no option {min(unknown)!r} here; there are {known}.")
+    for name in ("relative_error", "absolute_error"):
+        require_number(name, options.get(name, 0.0))
     n, chunk, given = curvature.n_parameters, options.get("chunk", 16), options.get("directions")
     require_count("chunk", chunk)
     if given is not None:
         if n_samples is not None:
             raise ConfigurationError("Give either directions or n_samples, not both.")
-        given = as_tensor(given)
-        if given.ndim != 2 or given.shape[0] != n:
-            raise ConfigurationError(
-                f"The directions have the shape {tuple(given.shape)}, not ({n}, S)."
-            )
+        given = as_directions(given, n)
         total = given.shape[1]
         moved = (V.to(curvature.device, curvature.dtype) for V in given.split(chunk, 1))
         return moved, total
@@ -535,6 +542,7 @@ def _seed_of(seed: int | torch.Generator, options: SamplingOptions) -> int | Non
 
 
 def _warn_of_kinks(objective: Objective) -> None:
+    require_objective(objective)
     if kinks := objective.kinks():
         warnings.warn(
             f"The loss has kinks ({', '.join(kinks)}): its differences measure them beside the "
@@ -548,7 +556,7 @@ def _warn_of_kinks(objective: Objective) -> None:
 def _curvature_of(source: Operator | Objective) -> Curvature:
     if isinstance(source, Objective):
         return DirectionalCurvature(source)
-    return ProductCurvature(source)
+    return ProductCurvature(as_operator(source))
 
 
 def _inner_products(U: Tensor, V: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from hessian_directions.cost import Cost
 from hessian_directions.errors import ArgumentError, NonFiniteError
 from hessian_directions.geometry.directions import lengths
 from hessian_directions.objectives.objective import Objective
+from hessian_directions.operators import require_objective
 
 # Second differences of an objective along (N, K) directions, of step ε, given L(θ): (K,).
 Difference = Callable[[Objective, Tensor, float, Tensor], Tensor]
@@ -103,6 +104,7 @@ def parabola(
 
 def in_float64(objective: Objective) -> Objective:
     """The objective itself where it has float64, otherwise an upcast copy with its own cost."""
+    require_objective(objective)
     return objective if objective.dtype == torch.float64 else objective.to(dtype=torch.float64)
 
 
