@@ -28,7 +28,7 @@ from torch.utils._pytree import tree_leaves
 
 from hessian_directions.autodiff.folding import Folding
 from hessian_directions.autodiff.kinks import refusal
-from hessian_directions.autodiff.modes import FAST, PRODUCTS, SECOND_DERIVATIVES
+from hessian_directions.autodiff.modes import FAST, PRODUCTS, SECOND_DERIVATIVES, gradient
 from hessian_directions.autodiff.precision import Widened, moved
 from hessian_directions.autodiff.program import misleading_option
 from hessian_directions.autodiff.referee import FirstPass, Referee, cast
@@ -248,6 +248,7 @@ class Proof:
         with self._widened():
             self._prove_few_values(self._referee.value(self._theta) if self._casts else first)
         if self.compared:
+            self._settle_layout()
             self._compare_splits()
 
     def _prove_few_values(self, first: float) -> None:
@@ -256,6 +257,7 @@ class Proof:
             self._refuse_memory(first)
         self._compare_two_passes(first)
         far, at_far = self._far_point()
+        self._far = far
         expected = [first, at_far]
         self._losses = first, at_far
         if not referee.stands_at(far):
@@ -305,6 +307,47 @@ class Proof:
             if math.isfinite(loss):
                 break
         return far, loss
+
+    def _settle_layout(self) -> None:
+        """Channels-last, where the network gives in it what it gives in the user's own layout.
+
+        Views fail and strides read other numbers in it. Float32 alone takes it, whatever this proof
+        is made in: in few samples at once, in each alone and in as many as a pass will have.
+        """
+        whole, few = self._evaluation, self._samples
+        shapes = [*whole.shapes.values(), *(leaf.shape for leaf in tree_leaves(few.pieces))]
+        if whole.device.type != "cpu" or all(len(shape) != 4 for shape in shapes):
+            return
+        large = whole.to(torch.float32)
+        own = large.to(samples=few, samples_at_once=few.count)
+
+        def seen(point: Tensor) -> tuple[Tensor, Tensor]:
+            at = own.parameters_at(point.to(own.dtype))
+            together = partial(own.share_of_loss, batch=next(own.batches()))
+            batches = [
+                *own.batches(self._ways.smallest_batch),
+                *itertools.islice(large.batches(), 1),
+            ]
+            slopes = gradient(together, at)
+            values = [together(at), *(own.share_of_loss(at, batch) for batch in batches)]
+            return torch.stack(values).detach(), torch.cat([g.reshape(-1) for g in slopes.values()])
+
+        for point in (self._far, self._theta):  # where neither loss nor gradient is rounding
+            self._ways.channels_last = False
+            expected, _ = self._attempt(partial(seen, point))
+            if expected is not None and all(bool(part.isfinite().all()) for part in expected):
+                break
+        self._ways.channels_last = True
+        found, _ = self._attempt(partial(seen, point))
+        allowed = TOLERANCES[torch.float32].exact
+        self._ways.channels_last = (
+            expected is not None
+            and found is not None
+            and all(
+                float((a - b).norm()) <= allowed * float(a.norm())
+                for a, b in zip(expected, found, strict=True)
+            )
+        )
 
     def _compare_splits(self) -> None:
         """What few samples do not show: a loss that leaves some samples out, a network that mixes
@@ -766,7 +809,7 @@ class Proof:
             self._referee.cost + Cost(seconds=self._seconds),
         )
         del self._probe, self._referee, self._near, self._first_differences
-        del self._evaluation, self._few
+        del self._evaluation, self._few, self._far
 
     def _step(self, multiple: float) -> float:
         return multiple * math.sqrt(self._tolerances.epsilon)
