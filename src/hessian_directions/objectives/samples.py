@@ -113,7 +113,7 @@ class InMemory(Samples):
     def batches(self, size: int, smallest: int = 1) -> Iterator[Batch]:
         self._refuse_changes()
         for piece in self.pieces:
-            yield from _split(piece, size, smallest)
+            yield from split(piece, size, smallest)
 
     def take(self, indices: Sequence[int]) -> InMemory:
         self._refuse_changes()
@@ -180,7 +180,7 @@ class Streamed(Samples):
         for batch in self._read():
             total += sum(_checksums(batch))
             if waiting and _kind(waiting[0]) != _kind(batch):
-                yield from _split(_joined(waiting), size, smallest)
+                yield from split(_joined(waiting), size, smallest)
                 waiting = []
             left = sum(map(n_rows, waiting)) + n_rows(batch)
             if left < size + smallest:
@@ -192,7 +192,7 @@ class Streamed(Samples):
                 start, left = start + size, left - size
             waiting = [tree_map(torch.clone, _rows(rows, slice(start, None)))]
         if waiting:
-            yield from _split(_joined(waiting), size, smallest)
+            yield from split(_joined(waiting), size, smallest)
         if total != self._sum:
             raise DataError(_DIFFERENT)
 
@@ -393,7 +393,7 @@ def _rows(batch: Batch, rows: slice | Tensor) -> Batch:
     return tree_map(pick, batch)
 
 
-def _split(batch: Batch, size: int, smallest: int) -> Iterator[Batch]:
+def split(batch: Batch, size: int, smallest: int) -> Iterator[Batch]:
     """Parts of a batch, as `Samples.batches` has them."""
     size, start, left = max(size, smallest), 0, n_rows(batch)
     while left:
