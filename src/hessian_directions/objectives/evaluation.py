@@ -452,14 +452,15 @@ class Evaluation:
         """The batch's part of the loss, how many of its samples are classified correctly, and of
         how many: (3,) float64.
         """
-        counts = torch.zeros(2, dtype=torch.float64, device=self.device)
+        # No batch has classes where one has none.
+        counts = torch.full((2,), torch.nan, dtype=torch.float64, device=self.device)
 
         def count(outputs: Any, targets: Any) -> None:
             nonlocal counts
-            if _are_classes(outputs, targets):
-                known = (targets >= 0) & (targets < outputs.shape[1])
-                right = (outputs.argmax(1) == targets) & known
-                counts = torch.stack([right.sum(), known.sum()]).double()
+            counted = self.loss.counted(outputs, targets)
+            if counted is not None:
+                right = (outputs.argmax(1) == targets) & counted
+                counts = torch.stack([right.sum(), counted.sum()]).double()
 
         share = self.share_of_loss(parameters, batch, watch=count)
         return torch.cat([share.double()[None], counts])
@@ -635,14 +636,6 @@ def _is_real(leaf: Any) -> bool:
         f"The Gauss–Newton matrix needs outputs that are real tensors, or tuples, lists or "
         f"dictionaries of them, but one is {what}."
     )
-
-
-def _are_classes(outputs: Any, targets: Any) -> bool:
-    """Whether integers choose among the second axis of the outputs."""
-    if not (isinstance(outputs, Tensor) and isinstance(targets, Tensor)):
-        return False
-    integers = not (targets.is_floating_point() or targets.is_complex())
-    return integers and outputs.ndim > 1 and outputs[:, 0].shape == targets.shape
 
 
 def _add(total: Parameters, part: Parameters) -> None:

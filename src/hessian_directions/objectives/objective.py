@@ -321,8 +321,10 @@ class Objective:
     def accuracy(self, theta: ArrayLike | Tensor | None = None) -> float:
         """Share of the samples whose largest output is their class; NaN where there are none.
 
-        Outputs (B, classes, …) with integers (B, …) as targets have classes; targets that are none
-        of them are left out.
+        Cross entropy, negative log-likelihood and multi-margin loss have classes, two or more along
+        the second axis of the outputs; targets that are ignored, or none of them, are left out. Any
+        other loss of PyTorch's has none, a function of the user's where outputs (B, classes, …) go
+        with integers (B, …) that are all classes (or -100), and with no other axis of the outputs.
         """
         theta = self.theta if theta is None else self._vectors(theta, "theta", (1,))
         self._prove(Proof.of_values)
