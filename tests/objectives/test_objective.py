@@ -528,6 +528,7 @@ def _assert_memory_is_bounded(case: Problem, n_vectors: int, batch_size: int) ->
     objective.self_test()
     N, K, m = objective.n_parameters, n_vectors, min(n_vectors, 4)
     points = objective.theta[:, None] + vectors(N, K)
+    objective.second_directional_derivative(points[:, :1])  # the first is compared with a product
     with _Memory() as memory, torch.no_grad():
         case.loss(case.model(case.inputs[:1]), case.targets[:1])
     ab = memory.total * batch_size

@@ -56,6 +56,8 @@ class Ways:
         fast_gradients: Gradients by the fast backward pass (`double_backward`), too.
         channels_last: Inputs and parameters lie in memory as convolutions are fastest.
         foldings: Batch normalisations that are folded into the convolution before them.
+        compared: On how many samples second derivatives were compared with products, by precision.
+        inexact: The precisions in which they are other ones.
     """
 
     vectorised: bool
@@ -67,6 +69,8 @@ class Ways:
     fast_gradients: bool = True
     channels_last: bool = False
     foldings: dict[int, Folding] = field(default_factory=dict)
+    compared: dict[torch.dtype, int] = field(default_factory=dict)
+    inexact: set[torch.dtype] = field(default_factory=set)
 
 
 def of_all_processes(
