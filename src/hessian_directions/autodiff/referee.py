@@ -405,8 +405,8 @@ class _HardSigmoid(TorchFunctionMode):
         return x.copy_(y) if in_place else y
 
 
-def cast(batch: Any, dtype: torch.dtype, device: torch.device) -> Any:
-    """A tree of tensors on a device, in a precision; integers stay integers."""
+def cast(batch: Any, dtype: torch.dtype | None, device: torch.device) -> Any:
+    """A tree of tensors on a device, in a precision if one is named; integers stay integers."""
     return tree_map(lambda t: t.to(device=device, dtype=of_kind(t, dtype)), batch)
 
 

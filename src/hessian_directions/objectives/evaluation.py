@@ -171,6 +171,7 @@ class Evaluation:
     ) -> Evaluation:
         """In another precision, on another device, over other samples; by the same ways."""
         model = self.model
+        dtype = None if dtype == self.dtype else dtype  # buffers in float64 stay what they are
         if dtype is not None or device is not None:
             model = moved(model, dtype, device)
         return Evaluation(

@@ -204,10 +204,12 @@ class Proof:
             self._few = self._evaluation.samples.take(self._chosen)
         return self._few
 
-    def _make_referee(self, dtype: torch.dtype) -> Referee:
+    def _make_referee(self, dtype: torch.dtype | None) -> Referee:
+        """In a precision; when None, everything is in the one that it was given in."""
         whole = self._evaluation
         batches = list(self._samples.batches(self._samples.count))
-        model = moved(whole.model, dtype, None)
+        # In its own precision a network keeps buffers of another.
+        model = moved(whole.model, None if dtype == self._own_precision else dtype, None)
         loss = whole.loss.to(dtype, whole.device).of_original
         batches = cast(batches, dtype, whole.device)
         return Referee(model, list(whole.shapes), loss, batches, self._foreign)
@@ -248,6 +250,7 @@ class Proof:
         with self._widened():
             self._prove_few_values(self._referee.value(self._theta) if self._casts else first)
         if self.compared:
+            self._refuse_lost_digits()
             self._settle_layout()
             self._compare_splits()
 
@@ -307,6 +310,32 @@ class Proof:
             if math.isfinite(loss):
                 break
         return far, loss
+
+    def _refuse_lost_digits(self) -> None:
+        """Of data in float64 for a network in float32, which makes use of them before it casts them."""
+        wide = (torch.float64, torch.complex128)
+        leaves = tree_leaves(self._samples.pieces)
+        if self._own_precision in wide or not any(leaf.dtype in wide for leaf in leaves):
+            return
+        tolerances = TOLERANCES[torch.float32]
+        for point, least in ((self._theta, 64 * tolerances.epsilon), (self._far, 0.0)):
+            own = point.to(self._own_precision)
+            given, cast_before = (
+                self._attempt(partial(self._loss_in, precision, own))[0]
+                for precision in (None, self._own_precision)
+            )
+            if given is None or not math.isfinite(given):  # PyTorch does not run it without a cast
+                continue
+            allowed = 0.1 * tolerances.exact * abs(given) + least
+            if cast_before is None or not abs(given - cast_before) <= allowed:
+                raise ModelError(
+                    "The data are in float64 and the network is in float32, in which they lose "
+                    "digits that it uses: subtract an offset from them, give integers as integers, "
+                    "or convert the network to float64."
+                )
+
+    def _loss_in(self, precision: torch.dtype | None, theta: Tensor) -> float:
+        return self._make_referee(precision).value(theta)
 
     def _settle_layout(self) -> None:
         """Channels-last, where the network gives in it what it gives in the user's own layout.
