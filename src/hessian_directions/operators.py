@@ -1,12 +1,35 @@
 """Symmetric matrices as operators: whatever has shape, dtype, device and `@` stands in for H."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from functools import wraps
+from typing import ParamSpec, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from hessian_directions.errors import ArgumentError
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def in_own_precision(function: Callable[P, T]) -> Callable[P, T]:
+    """An analysis whose own products of matrices stay in the precision of its operator, and whose
+    results take part in graphs, whatever the caller has switched on around it.
+    """
+
+    @wraps(function)
+    def analysis(*arguments: P.args, **options: P.kwargs) -> T:
+        with (
+            torch.inference_mode(False),
+            torch.autocast("cpu", enabled=False),
+            torch.autocast("cuda", enabled=False),
+        ):
+            return function(*arguments, **options)
+
+    return analysis
 
 
 class Operator(Protocol):

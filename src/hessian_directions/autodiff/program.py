@@ -356,7 +356,7 @@ def _span(parameter: Tensor) -> int:
 def _addresses(parameter: Tensor) -> Tensor:
     """Where in its memory each of its numbers begins [bytes]."""
     size, start = parameter.element_size(), parameter.data_ptr()
-    numbers = torch.arange(start, start + _span(parameter) * size, size)
+    numbers = torch.arange(start, start + _span(parameter) * size, size, device="cpu")
     return numbers.as_strided(parameter.shape, parameter.stride()).reshape(-1)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from hessian_directions.arrays import as_tensor
 from hessian_directions.errors import ArgumentError
+from hessian_directions.operators import in_own_precision
 from hessian_directions.random_vectors import (
     Distribution,
     draw,
@@ -34,6 +35,7 @@ __all__ = [
 ]
 
 
+@in_own_precision
 def filter_normalised(
     direction: ArrayLike | Tensor, network: nn.Module | Iterable[Tensor]
 ) -> Tensor:
@@ -79,6 +81,7 @@ def filter_normalised(
     return scaled.reshape(direction.shape)
 
 
+@in_own_precision
 def orthonormalise(V: ArrayLike | Tensor) -> Tensor:
     """Orthonormal basis of the span of the columns of V, each turned towards its own column.
 

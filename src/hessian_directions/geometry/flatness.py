@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from hessian_directions.autodiff.copies import copied
 from hessian_directions.errors import ArgumentError, DataError, ModelError, require_count
 from hessian_directions.objectives.objective import Objective
-from hessian_directions.operators import DerivedOperator
+from hessian_directions.operators import DerivedOperator, in_own_precision
 from hessian_directions.random_vectors import gaussian, rademacher, unit
 from hessian_directions.seeds import as_generator
 
@@ -24,6 +24,7 @@ class Sampled:
     standard_error: float
 
 
+@in_own_precision
 def normalised_measures(
     trace: float, largest: float, theta_norm: float, n_parameters: int
 ) -> dict[str, float]:
@@ -76,6 +77,7 @@ class ScaledOperator(DerivedOperator):
         return d * (self.H @ (d * v))
 
 
+@in_own_precision
 def relative_flatness(
     objective: Objective, n_samples: int, seed: int | torch.Generator = 0
 ) -> dict[str, Sampled]:
@@ -102,7 +104,9 @@ def relative_flatness(
     generator = as_generator(seed, "relative flatness")
     parameters = objective.parameters
     sizes = [parameter.numel() for parameter in parameters.values()]
-    V = torch.zeros(objective.n_parameters, n_samples, dtype=objective.dtype).to(objective.device)
+    V = torch.zeros(
+        objective.n_parameters, n_samples, dtype=objective.dtype, device=objective.device
+    )
     blocks = dict(zip(parameters, V.split(sizes), strict=True))  # views of V
     weights = {name: p.flatten(1) for name, p in parameters.items() if p.ndim > 1}
     for name, W in weights.items():
@@ -116,6 +120,7 @@ def relative_flatness(
 # --- the loss at a distance -----------------------------------------------------------------------
 
 
+@in_own_precision
 def average_increase(
     objective: Objective, radius: float, n_samples: int, seed: int | torch.Generator = 0
 ) -> Sampled:
@@ -138,6 +143,7 @@ def average_increase(
     return _sampled(ends.reshape(2, -1).mean(0) - objective.value())
 
 
+@in_own_precision
 def worst_increase(objective: Objective, radius: float, n_steps: int) -> float:
     """Largest L(θ + δ) − L(θ) that gradient ascent finds in the ball ‖δ‖ ≤ ρ, at least 0.
 
@@ -166,6 +172,7 @@ def worst_increase(objective: Objective, radius: float, n_steps: int) -> float:
     return max(found) - found[0]
 
 
+@in_own_precision
 def m_sharpness(
     objective: Objective, radius: float, m: int, seed: int | torch.Generator = 0
 ) -> Sampled:
@@ -190,10 +197,12 @@ def m_sharpness(
         raise DataError(
             f"{objective.n_samples} samples are fewer than two batches of {m}: choose a smaller m."
         )
-    order = torch.randperm(objective.n_samples, generator=as_generator(seed, "m-sharpness"))
+    order = torch.randperm(
+        objective.n_samples, generator=as_generator(seed, "m-sharpness"), device="cpu"
+    )
     batches = order[: n_batches * m].reshape(n_batches, m)
     increases = [worst_increase(objective.subset(batch), radius, 1) for batch in batches]
-    return _sampled(torch.tensor(increases, dtype=torch.float64))
+    return _sampled(torch.tensor(increases, dtype=torch.float64, device="cpu"))
 
 
 def _require_radius(radius: float) -> None:

@@ -27,7 +27,13 @@ from hessian_directions.errors import (
 )
 from hessian_directions.geometry.directions import filter_normalised, gaussian, lengths, unit
 from hessian_directions.objectives.objective import Objective
-from hessian_directions.operators import HasHessian, Operator, WithVectors, as_operator
+from hessian_directions.operators import (
+    HasHessian,
+    Operator,
+    WithVectors,
+    as_operator,
+    in_own_precision,
+)
 from hessian_directions.progress import Clock, Progress
 from hessian_directions.seeds import as_generator
 from hessian_directions.spectral.eigenpairs import extreme_eigenpairs
@@ -63,6 +69,7 @@ def grid(radius: float, n_points: int) -> Floats:
     return radius * np.arange(-half, half + 1) / max(half, 1)
 
 
+@in_own_precision
 def half_widths(objective: Objective, directions: Array) -> Floats:
     """Distances s along K directions at which a slice ends where nobody says how far it reaches.
 
@@ -86,6 +93,7 @@ def half_widths(objective: Objective, directions: Array) -> Floats:
         return np.minimum(np.sqrt(loss / curvatures), longest)
 
 
+@in_own_precision
 def plane_directions(
     objective: Objective, plane: Plane = "hessian", seed: int | torch.Generator = 0
 ) -> Tensor:
@@ -110,6 +118,7 @@ def plane_directions(
     return filter_normalised(V, objective.parameters.values()) if plane == "filter" else V
 
 
+@in_own_precision
 def surface(
     objective: Objective,
     directions: Array | WithVectors | None = None,
@@ -176,6 +185,7 @@ def surface(
     return gather([surface_rows(objective, V, alphas, betas, rows, normalisation, progress)])
 
 
+@in_own_precision
 def surface_rows(
     objective: Objective,
     directions: Array,
@@ -251,6 +261,7 @@ def gather(shards: Sequence[xr.DataArray]) -> xr.DataArray:
     return loss.assign_attrs(_description(loss))
 
 
+@in_own_precision
 def line(
     objective: Objective,
     directions: Array | None = None,
@@ -317,6 +328,7 @@ def line(
     return loss if names is None else loss.assign_coords(direction=names)
 
 
+@in_own_precision
 def projected_hessian(H: Operator | HasHessian, directions: Array) -> Tensor:
     """V'HV, the Hessian of the slice along the columns of V, symmetrised against rounding.
 

@@ -248,7 +248,8 @@ class Objective:
         except (RuntimeError, AssertionError) as error:
             said = first_line(error)
             raise DeviceError(f"The device {str(device)!r} is not there: {said}.") from error
-        return self._with(self._evaluation.to(dtype, device))
+        with surroundings(self.device):
+            return self._with(self._evaluation.to(dtype, device))
 
     def subset(self, indices: ArrayLike | Tensor) -> Objective:
         """The objective over the samples with these indices, with a cost of its own.
@@ -260,8 +261,9 @@ class Objective:
             chosen = chosen.nonzero().reshape(-1)
         if chosen.dtype not in (torch.int64, torch.int32) or not len(chosen):
             raise DataError("A subset needs indices of samples, or a mask of all of them.")
-        samples = self._evaluation.samples.subset(chosen.tolist())
-        return self._with(self._evaluation.to(samples=samples))
+        with surroundings(self.device):
+            samples = self._evaluation.samples.subset(chosen.tolist())
+            return self._with(self._evaluation.to(samples=samples))
 
     def _with(self, evaluation: Evaluation) -> Objective:
         """An objective like this one; the self-test of the one holds for the other."""

@@ -94,7 +94,7 @@ class InMemory(Samples):
         counts = [n_rows(batch) for batch in batches]
         self.count = sum(counts)
         if indices is None:
-            indices = torch.arange(self.count).split(counts)
+            indices = torch.arange(self.count, device="cpu").split(counts)
         alike: dict[int, list[int]] = {}
         for i, batch in enumerate(batches):
             alike.setdefault(_kind(batch), []).append(i)
@@ -117,7 +117,7 @@ class InMemory(Samples):
 
     def take(self, indices: Sequence[int]) -> InMemory:
         self._refuse_changes()
-        chosen = torch.as_tensor(indices, dtype=torch.long)
+        chosen = torch.as_tensor(indices, dtype=torch.long, device="cpu")
         _refuse_strangers(chosen.tolist(), self.count)
         places, first = self._places[chosen], 0
         batches, found = [], []
@@ -138,8 +138,8 @@ class InMemory(Samples):
         return torch.cat(present)[self._places] if len(present) == len(labels) else None
 
     def kinds(self) -> Tensor:
-        counts = torch.tensor([len(held) for held in self.indices])
-        return torch.tensor(self._kinds).repeat_interleave(counts)[self._places]
+        counts = torch.tensor([len(held) for held in self.indices], device="cpu")
+        return torch.tensor(self._kinds, device="cpu").repeat_interleave(counts)[self._places]
 
     def _present_versions(self) -> list[int]:
         return [leaf._version for leaf in tree_leaves(self.pieces)]
@@ -197,7 +197,7 @@ class Streamed(Samples):
             raise DataError(_DIFFERENT)
 
     def take(self, indices: Sequence[int]) -> InMemory:
-        chosen = [int(i) for i in torch.as_tensor(indices).reshape(-1)]
+        chosen = [int(i) for i in torch.as_tensor(indices, device="cpu").reshape(-1)]
         _refuse_strangers(chosen, self.count)
         wanted = [self._checksums[i] for i in chosen]
         missing, found = set(wanted), {}
@@ -205,7 +205,7 @@ class Streamed(Samples):
             for i, checksum in enumerate(_checksums(batch)):
                 if checksum in missing:
                     missing.remove(checksum)
-                    found[checksum] = _rows(batch, torch.tensor([i]))
+                    found[checksum] = _rows(batch, torch.tensor([i], device="cpu"))
         if missing:
             raise DataError(_DIFFERENT)
         return InMemory([found[checksum] for checksum in wanted])
@@ -217,7 +217,7 @@ class Streamed(Samples):
         return self._labels
 
     def kinds(self) -> Tensor:
-        return torch.tensor(self._kinds)
+        return torch.tensor(self._kinds, device="cpu")
 
     def _read(self) -> Iterator[Batch]:
         return (_read(batch, self._loss) for batch in self._source)
@@ -249,7 +249,7 @@ class Distributed(Samples):
     def take(self, indices: Sequence[int]) -> InMemory:
         """In every process, whoever holds them."""
         with self.processes.agreed("samples"):
-            chosen = torch.as_tensor(indices, dtype=torch.long).reshape(-1)
+            chosen = torch.as_tensor(indices, dtype=torch.long, device="cpu").reshape(-1)
             _refuse_strangers(chosen.tolist(), self.count)
             places = chosen % self.count - self._first
             here = ((places >= 0) & (places < self._own.count)).nonzero()[:, 0]
@@ -365,9 +365,9 @@ def representatives(samples: Samples, count: int = 12) -> list[int]:
     chosen: list[int] = []
     if labels is not None:
         values = labels.unique()
-        picked = values[torch.linspace(0, len(values) - 1, min(len(values), count)).long()]
+        picked = values[_spread(len(values), count)]
         chosen = [int((labels == value).nonzero()[0]) for value in picked]
-    spread = torch.linspace(0, samples.count - 1, min(samples.count, count)).long().tolist()
+    spread = _spread(samples.count, count)
     chosen = [*chosen, *(i for i in spread if i not in chosen)][:count]
     kinds, alike = samples.kinds(), dict[int, list[int]]()
     for i in chosen:
@@ -379,6 +379,12 @@ def representatives(samples: Samples, count: int = 12) -> list[int]:
         if len(several) + len(whole) <= count:
             several += whole
     return several
+
+
+def _spread(n: int, count: int) -> list[int]:
+    """At most so many of n indices, from the first to the last, evenly spread."""
+    count = min(n, count)
+    return [i * (n - 1) // max(1, count - 1) for i in range(count)]
 
 
 def n_rows(batch: Batch) -> int:

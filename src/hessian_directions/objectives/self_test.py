@@ -855,7 +855,9 @@ class Proof:
     def _random(self, seed: int) -> Tensor:
         """A random vector whose entries are as large as those of the parameters around them."""
         generator = torch.Generator().manual_seed(seed)
-        v = torch.randn(self._probe.n_parameters, generator=generator, dtype=torch.float64)
+        v = torch.randn(
+            self._probe.n_parameters, generator=generator, dtype=torch.float64, device="cpu"
+        )
         return v.to(self._theta) * self._scale
 
     def _apart(self, a: Tensor, b: Tensor, rounded: bool = False) -> float:
