@@ -95,12 +95,17 @@ def mean_squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
     `torch.nn.functional.mse_loss` has no second derivative by forward mode over reverse mode, so
     the mean of squares is written out; an `Objective` puts it in place of that loss by itself.
     """
-    return (outputs - targets).square().mean()
+    return _residuals(outputs, targets).square().mean()
 
 
 def summed_squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
     """Sum over all entries of (outputs − targets)², for the same reason."""
-    return (outputs - targets).square().sum()
+    return _residuals(outputs, targets).square().sum()
+
+
+def _residuals(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Truth values count as 0 and 1, as in PyTorch's loss; they cannot be subtracted."""
+    return outputs - (targets.to(outputs.dtype) if targets.dtype == torch.bool else targets)
 
 
 class BatchLoss:

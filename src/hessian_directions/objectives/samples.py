@@ -13,7 +13,7 @@ from __future__ import annotations
 import array
 import copy
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -437,8 +437,11 @@ def _with_rows(batch: Batch, loss: BatchLoss) -> Batch:
         " and ".join(str(n) if n > 0 else "no" for n in sorted(count)) or "no" for count in counts
     ]
     if loss.takes_model:
+        named = batch.items() if isinstance(batch, dict) else ()
+        numbers = [repr(k) for k, part in named if isinstance(part, Tensor) and not part.ndim]
+        told = f" ({' and '.join(numbers)} none)" if numbers else ""
         raise ModelError(
-            f"The arrays of a batch have {several[0]} rows, but need one for each sample: a batch "
+            f"The arrays of a batch have {several[0]} rows{told}, but need one for each sample: a batch "
             "that is one sample, as a graph is, is handed over as such by "
             "ModelLoss(..., batch_is_sample=True)."
         )
@@ -481,7 +484,7 @@ def _tensors(value: Any, lists_are_tuples: bool = False) -> Any:
         return _tensors(part, lists_are_tuples)
 
     if isinstance(value, Mapping):
-        return {key: again(part) for key, part in value.items()}
+        return {key: _named(key, part, again) for key, part in value.items()}
     holds_arrays = isinstance(value, list) and any(
         isinstance(part, Tensor | np.ndarray | Mapping | tuple) for part in value
     )
@@ -489,6 +492,14 @@ def _tensors(value: Any, lists_are_tuples: bool = False) -> Any:
         parts = [again(part) for part in value]
         return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
     return as_tensor(value)
+
+
+def _named(key: Any, part: Any, convert: Callable[[Any], Any]) -> Any:
+    """A part of a dictionary, as tensors; one that is none is named."""
+    try:
+        return convert(part)
+    except DataError as error:
+        raise DataError(f"{key!r} of a batch: {error} Leave it out of the batches.") from error
 
 
 def _long(targets: Any) -> Any:
