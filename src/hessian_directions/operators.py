@@ -1,8 +1,10 @@
 """Symmetric matrices as operators: whatever has shape, dtype, device and `@` stands in for H."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from functools import wraps
+from typing import Any, ParamSpec, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -14,6 +16,27 @@ from hessian_directions.errors import ArgumentError, DifferentiationError
 
 # Rows of a dense matrix that are held against its columns together.
 ROWS_AT_ONCE = 1024
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def in_own_precision(function: Callable[P, T]) -> Callable[P, T]:
+    """An analysis whose own products of matrices stay in the precision of its operator, and whose
+    results take part in graphs, whatever the caller has switched on around it.
+    """
+
+    @wraps(function)
+    def analysis(*arguments: P.args, **options: P.kwargs) -> T:
+        with (
+            torch.inference_mode(False),
+            torch.autocast("cpu", enabled=False),
+            torch.autocast("cuda", enabled=False),
+        ):
+            return function(*arguments, **options)
+
+    return analysis
 
 
 class Operator(Protocol):

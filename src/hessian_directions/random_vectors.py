@@ -76,9 +76,10 @@ def draw(
     rows = torch.empty(k, n, dtype=dtype, device=device)
     for row in rows:
         if distribution == "gaussian":
-            row.copy_(torch.randn(n, generator=generator, dtype=torch.float64))
+            row.copy_(torch.randn(n, generator=generator, dtype=torch.float64, device="cpu"))
         else:
-            row.copy_(torch.randint(0, 2, (n,), generator=generator, dtype=torch.int8) * 2 - 1)
+            signs = torch.randint(2, (n,), generator=generator, dtype=torch.int8, device="cpu")
+            row.copy_(signs * 2 - 1)
     return rows.T
 
 

@@ -528,6 +528,7 @@ def _assert_memory_is_bounded(case: Problem, n_vectors: int, batch_size: int) ->
     objective.self_test()
     N, K, m = objective.n_parameters, n_vectors, min(n_vectors, 4)
     points = objective.theta[:, None] + vectors(N, K)
+    objective.second_directional_derivative(points[:, :1])  # the first is compared with a product
     with _Memory() as memory, torch.no_grad():
         case.loss(case.model(case.inputs[:1]), case.targets[:1])
     ab = memory.total * batch_size
@@ -606,6 +607,56 @@ def test_losses_and_accuracies_come_from_the_same_passes(kind: str, dtype: torch
             if y >= 0
         ]
         assert accuracy == sum(right) / 29
+
+
+def _flat_entropy(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return nn.functional.cross_entropy(outputs.movedim(-1, 1), targets)
+
+
+def _binary(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return nn.functional.binary_cross_entropy_with_logits(outputs[:, 0], targets.to(outputs.dtype))
+
+
+def _counts(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return nn.functional.poisson_nll_loss(outputs[:, 0], targets.to(outputs.dtype))
+
+
+def _own_entropy(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return nn.functional.cross_entropy(outputs, targets)
+
+
+ENTROPY = nn.functional.cross_entropy
+ACCURACIES = {  # network, loss, inputs, the largest target, the shape of targets, whether classes
+    "classes": (nn.Linear(5, 3), ENTROPY, (50, 5), 2, (50,), True),
+    "own loss": (nn.Linear(5, 3), _own_entropy, (50, 5), 2, (50,), True),
+    "margins": (nn.Linear(5, 3), nn.MultiMarginLoss(), (50, 5), 2, (50,), True),
+    "ignored": (nn.Linear(5, 3), nn.CrossEntropyLoss(ignore_index=0), (50, 5), 2, (50,), True),
+    "segments": (nn.Conv2d(2, 4, 1), ENTROPY, (20, 2, 4, 4), 3, (20, 4, 4), True),
+    "own segments": (nn.Conv2d(2, 3, 1), _own_entropy, (20, 2, 4, 4), 2, (20, 4, 4), True),
+    "axes that are confused": (nn.Linear(6, 4), _flat_entropy, (30, 4, 6), 3, (30, 4), False),
+    "other axes": (nn.Linear(6, 4), _flat_entropy, (30, 3, 6), 3, (30, 3), False),
+    "one logit": (nn.Linear(5, 1), _binary, (50, 5), 1, (50,), False),
+    "counts": (nn.Linear(5, 1), _counts, (50, 5), 6, (50,), False),
+    "counts and another head": (nn.Linear(5, 2), _counts, (50, 5), 6, (50,), False),
+    "regression": (nn.Linear(5, 3), nn.functional.l1_loss, (50, 5), 2, (50, 3), False),
+}
+
+
+@pytest.mark.parametrize("name", ACCURACIES)
+def test_accuracy_is_of_classes_or_not_a_number(name: str) -> None:
+    torch.manual_seed(0)
+    model, loss, shape, largest, of_targets, has_classes = ACCURACIES[name]
+    inputs, targets = torch.randn(shape), torch.randint(largest + 1, of_targets)
+    objective = Objective(model, loss, inputs, targets, batch_size=7)
+    with torch.no_grad():
+        right = model(inputs).argmax(1) == targets if has_classes else torch.zeros(0)
+    if name == "ignored":
+        right = right[targets != 0]
+    expected = float(right.double().mean())
+    assert objective.accuracy() == pytest.approx(expected, nan_ok=True)
+    losses, accuracies = objective.values_and_accuracies(objective.theta[:, None].expand(-1, 2))
+    assert torch.equal(losses[:1], objective.values(objective.theta[:, None].expand(-1, 2))[:1])
+    assert accuracies.tolist() == pytest.approx([expected] * 2, nan_ok=True)
 
 
 def test_accuracy_is_taken_before_a_loss_that_changes_the_outputs() -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import hessian_directions as hd
-from hessian_directions.errors import DifferentiationError
+from hessian_directions.errors import DifferentiationError, ModelError
 
 
 class Norm(nn.Module):
@@ -91,3 +91,81 @@ def test_products_of_matrices_in_float32_do_not_depend_on_batches() -> None:
     objective = hd.Objective(model, nn.CrossEntropyLoss(), x, y)
     expected = float(nn.functional.cross_entropy(model(x), y).detach())
     assert float(objective.value()) == pytest.approx(expected, rel=1e-6)
+
+
+START = 1.7e9  # seconds since 1970
+
+
+class _OfTime(nn.Module):
+    """A network in float32 that takes an offset off its inputs before it casts them."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.inner = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1))
+        self.register_buffer("start", torch.tensor(START, dtype=torch.float64))
+        self.how = how
+
+    def forward(self, t: Tensor) -> Tensor:
+        start = self.start if self.how == "buffer" else START
+        return self.inner(((t - start) / 100).float())
+
+
+class _OfIds(nn.Module):
+    """Takes numbers of things, of which only the last digits matter, as real numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.inner = nn.Embedding(5, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x[:, 0].long() % 5)
+
+
+class _Casting(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.inner = nn.Linear(1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x.float())
+
+
+def _seconds(n: int = 40) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return 100 * torch.rand(n, 1, generator=generator, dtype=torch.float64)
+
+
+WIDE = {  # network, inputs, targets, whether digits are lost
+    "times": (_OfTime("number"), START + _seconds(), _seconds() / 100, True),
+    "times and a buffer": (_OfTime("buffer"), START + _seconds(), _seconds() / 100, True),
+    "integers and a buffer": (_OfTime("buffer"), (START + _seconds()).long(), _seconds(), False),
+    "ids": (_OfIds(), 2.0**26 + _seconds().floor(), _seconds() / 100, True),
+    "small ids": (_OfIds(), _seconds().floor(), _seconds() / 100, False),
+    "targets": (nn.Linear(1, 1), _seconds().float(), START + _seconds(), False),
+    "plain": (nn.Linear(1, 1), _seconds(), _seconds(), False),
+    "a network that casts": (_Casting(), _seconds(), _seconds(), False),
+    "trained": (_Casting(), _seconds(), _Casting()(_seconds()).detach().double() + 1e-6, False),
+}
+
+
+@pytest.mark.parametrize("name", WIDE)
+def test_data_in_float64_for_a_network_in_float32(name: str) -> None:
+    """They are cast, as PyTorch does not do, where no digits are lost that the network uses."""
+    model, inputs, targets, lost = WIDE[name]
+    loss = nn.functional.mse_loss
+    objective = hd.Objective(model, loss, inputs, targets)
+    if lost:
+        with pytest.raises(ModelError, match="subtract an offset"):
+            objective.value()
+        return
+    casts = isinstance(model, _OfTime | _Casting)
+    exact = model if casts else copy.deepcopy(model).double()
+    z = exact(inputs if casts or isinstance(model, _OfIds) else inputs.double())
+    value = loss(z.double(), targets.double())
+    assert float(objective.value()) == pytest.approx(value.item(), rel=1e-4, abs=1e-10)
+    parts = torch.autograd.grad(value, list(exact.parameters()))
+    slope = torch.cat([part.reshape(-1) for part in parts])
+    assert (objective.gradient() - slope).norm() <= 1e-4 * slope.norm() + 1e-5

@@ -356,7 +356,7 @@ def _span(parameter: Tensor) -> int:
 def _addresses(parameter: Tensor) -> Tensor:
     """Where in its memory each of its numbers begins [bytes]."""
     size, start = parameter.element_size(), parameter.data_ptr()
-    numbers = torch.arange(start, start + _span(parameter) * size, size)
+    numbers = torch.arange(start, start + _span(parameter) * size, size, device="cpu")
     return numbers.as_strided(parameter.shape, parameter.stride()).reshape(-1)
 
 
@@ -405,7 +405,8 @@ def _is_parallel(model: nn.Module) -> bool:
 
 def convention(module: nn.Module) -> Callable[[Any], Any]:
     """The network as a function of its inputs: a tuple or a dictionary of them becomes the
-    arguments that its `forward` names, or is handed over whole where that takes one alone.
+    arguments that its `forward` names, or is handed over whole where that takes one alone (beside
+    switches, which no array is meant for).
     """
     parameters = list(inspect.signature(module.forward).parameters.values())
     required = [p for p in parameters if p.default is p.empty and p.kind in (0, 1)]
@@ -417,7 +418,10 @@ def convention(module: nn.Module) -> Callable[[Any], Any]:
     def call(inputs: Any) -> Any:
         if isinstance(inputs, dict) and (inputs.keys() <= names or (anything and not required)):
             return module(**inputs)
-        if isinstance(inputs, tuple) and several:
+        switched = isinstance(inputs, tuple) and any(
+            isinstance(p.default, bool | str) for p in positional[: len(inputs)]
+        )
+        if isinstance(inputs, tuple) and several and not switched:
             return module(*inputs)
         return module(inputs)
 

@@ -228,8 +228,7 @@ class Referee:
         fresh = [leaf._version for leaf in tree_leaves(batch)]
         loss = self._loss(batch)
         if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.is_floating_point():
-            what = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
-            raise ModelError(f"The loss of a batch is {what}, but one real number is needed.")
+            raise ModelError(_no_loss(loss))
         leaves = tree_leaves(batch)
         # What is changed through .data has no version, but another content.
         if fresh != [leaf._version for leaf in leaves] or not all(
@@ -274,6 +273,23 @@ class Referee:
                 native.enter_context(warnings.catch_warnings(action="ignore"))
                 native.enter_context(torch.backends.mkldnn.flags(enabled=False))
             yield
+
+
+def _no_loss(loss: Any) -> str:
+    """What is wrong with something that a loss has returned."""
+    if isinstance(loss, int | float):
+        return (
+            f"The loss of a batch is a {type(loss).__name__} of Python's, which has no derivative: "
+            "return the tensor (no .item(), no float())."
+        )
+    if not isinstance(loss, Tensor):
+        return f"The loss of a batch is {type(loss).__name__}, but one real number is needed."
+    if loss.numel() != 1:
+        return f"The loss of a batch is {tuple(loss.shape)}, but one real number is needed."
+    return (
+        f"The loss of a batch is a number of {loss.dtype}, as a count of errors is, which has no "
+        "derivative: one real number is needed."
+    )
 
 
 _READING = {torch.ops.aten._local_scalar_dense.default, torch.ops.aten.is_nonzero.default}
@@ -405,8 +421,8 @@ class _HardSigmoid(TorchFunctionMode):
         return x.copy_(y) if in_place else y
 
 
-def cast(batch: Any, dtype: torch.dtype, device: torch.device) -> Any:
-    """A tree of tensors on a device, in a precision; integers stay integers."""
+def cast(batch: Any, dtype: torch.dtype | None, device: torch.device) -> Any:
+    """A tree of tensors on a device, in a precision if one is named; integers stay integers."""
     return tree_map(lambda t: t.to(device=device, dtype=of_kind(t, dtype)), batch)
 
 

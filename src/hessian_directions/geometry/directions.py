@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from hessian_directions.arrays import as_tensor
 from hessian_directions.errors import ArgumentError, ModelError
+from hessian_directions.operators import in_own_precision
 from hessian_directions.random_vectors import (
     Distribution,
     draw,
@@ -50,6 +51,7 @@ class Weights(Protocol):
     def parameters(self) -> Mapping[str, Tensor]: ...
 
 
+@in_own_precision
 def filter_normalised(
     direction: ArrayLike | Tensor, network: nn.Module | Weights | Iterable[Tensor]
 ) -> Tensor:
@@ -167,6 +169,7 @@ def as_directions(vectors: Any, n: int, k: int | None = None) -> Tensor:
     return V
 
 
+@in_own_precision
 def orthonormalise(V: ArrayLike | Tensor) -> Tensor:
     """Orthonormal basis of the span of the columns of V, each turned towards its own column.
 

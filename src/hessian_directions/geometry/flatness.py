@@ -13,7 +13,7 @@ from hessian_directions.autodiff.copies import copied
 from hessian_directions.errors import ArgumentError, DataError, ModelError, require_count
 from hessian_directions.geometry.directions import outputs_first, owners
 from hessian_directions.objectives.objective import Objective
-from hessian_directions.operators import DerivedOperator, require_objective
+from hessian_directions.operators import DerivedOperator, in_own_precision, require_objective
 from hessian_directions.random_vectors import gaussian, rademacher, unit
 from hessian_directions.seeds import as_generator
 from hessian_directions.traces.finite_differences import in_float64
@@ -27,6 +27,7 @@ class Sampled:
     standard_error: float
 
 
+@in_own_precision
 def normalised_measures(
     trace: float, largest: float, theta_norm: float, n_parameters: int
 ) -> dict[str, float]:
@@ -79,6 +80,7 @@ class ScaledOperator(DerivedOperator):
         return d * (self.H @ (d * v))
 
 
+@in_own_precision
 def relative_flatness(
     objective: Objective, n_samples: int, seed: int | torch.Generator = 0
 ) -> dict[str, Sampled]:
@@ -109,7 +111,9 @@ def relative_flatness(
     generator = as_generator(seed, "relative flatness")
     parameters = objective.parameters
     sizes = [parameter.numel() for parameter in parameters.values()]
-    V = torch.zeros(objective.n_parameters, n_samples, dtype=objective.dtype).to(objective.device)
+    V = torch.zeros(
+        objective.n_parameters, n_samples, dtype=objective.dtype, device=objective.device
+    )
     blocks = dict(zip(parameters, V.split(sizes), strict=True))  # views of V
     weights = []
     for name, p in parameters.items():
@@ -144,6 +148,7 @@ def _rows(network: nn.Module, name: str, weight: Tensor) -> Tensor:
 # in float32 small ones are rounding, which scatters too little to betray itself.
 
 
+@in_own_precision
 def average_increase(
     objective: Objective, radius: float, n_samples: int, seed: int | torch.Generator = 0
 ) -> Sampled:
@@ -167,6 +172,7 @@ def average_increase(
     return _sampled(ends.reshape(2, -1).mean(0) - objective.value())
 
 
+@in_own_precision
 def worst_increase(objective: Objective, radius: float, n_steps: int) -> float:
     """Largest L(θ + δ) − L(θ) that gradient ascent finds in the ball ‖δ‖ ≤ ρ, at least 0.
 
@@ -196,6 +202,7 @@ def worst_increase(objective: Objective, radius: float, n_steps: int) -> float:
     return max(found) - found[0]
 
 
+@in_own_precision
 def m_sharpness(
     objective: Objective, radius: float, m: int, seed: int | torch.Generator = 0
 ) -> Sampled:
@@ -221,11 +228,13 @@ def m_sharpness(
         raise DataError(
             f"{objective.n_samples} samples are fewer than two batches of {m}: choose a smaller m."
         )
-    order = torch.randperm(objective.n_samples, generator=as_generator(seed, "m-sharpness"))
+    order = torch.randperm(
+        objective.n_samples, generator=as_generator(seed, "m-sharpness"), device="cpu"
+    )
     batches = order[: n_batches * m].reshape(n_batches, m)
     objective = in_float64(objective)
     increases = [worst_increase(objective.subset(batch), radius, 1) for batch in batches]
-    return _sampled(torch.tensor(increases, dtype=torch.float64))
+    return _sampled(torch.tensor(increases, dtype=torch.float64, device="cpu"))
 
 
 def _require_radius(radius: float) -> None:

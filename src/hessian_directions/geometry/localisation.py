@@ -15,6 +15,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from hessian_directions.arrays import Floats, as_floats
 from hessian_directions.errors import ConfigurationError
+from hessian_directions.operators import in_own_precision
 
 CONVOLUTION, NORMALISATION, BIAS, CLASSIFIER, LINEAR, OTHER = (
     "convolution",
@@ -111,6 +112,7 @@ def layer(name: str) -> str:
     return name.rpartition(".")[0] or name
 
 
+@in_own_precision
 def localise(
     vectors: ArrayLike | Tensor, parameters: Mapping[str, Tensor], network: nn.Module
 ) -> xr.Dataset:

@@ -38,6 +38,7 @@ from hessian_directions.operators import (
     Operator,
     WithVectors,
     as_operator,
+    in_own_precision,
     require_objective,
 )
 from hessian_directions.progress import Clock, Progress
@@ -78,6 +79,7 @@ def grid(radius: float, n_points: int) -> Floats:
     return radius * np.arange(-half, half + 1) / max(half, 1)
 
 
+@in_own_precision
 def half_widths(objective: Objective, directions: Array) -> Floats:
     """Distances s along K directions at which a slice ends where nobody says how far it reaches.
 
@@ -103,6 +105,7 @@ def half_widths(objective: Objective, directions: Array) -> Floats:
         return np.minimum(np.sqrt(loss / curvatures), longest)
 
 
+@in_own_precision
 def plane_directions(
     objective: Objective, plane: Plane = "hessian", seed: int | torch.Generator = 0
 ) -> Tensor:
@@ -131,6 +134,7 @@ def plane_directions(
     return V
 
 
+@in_own_precision
 def surface(
     objective: Objective,
     directions: Array | WithVectors | None = None,
@@ -197,6 +201,7 @@ def surface(
     return gather([surface_rows(objective, V, alphas, betas, rows, normalisation, progress)])
 
 
+@in_own_precision
 def surface_rows(
     objective: Objective,
     directions: Array,
@@ -272,6 +277,7 @@ def gather(shards: Sequence[xr.DataArray]) -> xr.DataArray:
     return loss.assign_attrs(_description(loss))
 
 
+@in_own_precision
 def line(
     objective: Objective,
     directions: Array | WithVectors | None = None,
@@ -337,6 +343,7 @@ def line(
     return loss if names is None else loss.assign_coords(direction=names)
 
 
+@in_own_precision
 def projected_hessian(H: Operator | HasHessian, directions: Array) -> Tensor:
     """V'HV, the Hessian of the slice along the columns of V, symmetrised against rounding.
 

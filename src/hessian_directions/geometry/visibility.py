@@ -143,7 +143,9 @@ def sample_from_spectrum(
     require_number("rest_frobenius", rest_frobenius)
     generator = as_generator(seed, "spectrum")
     # NumPy draws χ² variables, which PyTorch has no public function for.
-    random = np.random.default_rng(int(torch.randint(2**63 - 1, (), generator=generator)))
+    random = np.random.default_rng(
+        int(torch.randint(2**63 - 1, (), generator=generator, device="cpu"))
+    )
     M = np.zeros((n_samples, 2, 2))
     for value, count in zip(*np.unique(np.asarray(eigenvalues, np.float64), return_counts=True)):
         M += value * _wishart(int(count), n_samples, random)

@@ -84,7 +84,7 @@ def prove_gauss_newton(evaluation: Evaluation, precision: str) -> GaussNewtonTes
 
     def random(seed: int) -> Tensor:
         generator = torch.Generator().manual_seed(seed)
-        v = torch.randn(probe.n_parameters, generator=generator, dtype=torch.float64)
+        v = torch.randn(probe.n_parameters, generator=generator, dtype=torch.float64, device="cpu")
         return v.to(scale) * scale
 
     near, far = probe.theta + NEAR * random(3), probe.theta + FAR * random(1)
@@ -165,7 +165,7 @@ def _refuse_a_loss_that_reads(parameters: Sequence[Tensor], loss: Tensor) -> Non
 def _curvature(outputs: Sequence[Tensor], loss: Callable[[Sequence[Tensor]], Tensor]) -> Tensor:
     """∇²ℓ with respect to the outputs, (m, m): a random choice of m where they are many."""
     flat = torch.cat([z.reshape(-1) for z in outputs])
-    order = torch.randperm(len(flat), generator=torch.Generator().manual_seed(0))
+    order = torch.randperm(len(flat), generator=torch.Generator().manual_seed(0), device="cpu")
     chosen = order[:MOST_OUTPUTS].to(flat.device)
 
     def of_chosen(values: Tensor) -> Tensor:

@@ -79,6 +79,7 @@ def with_own_methods(loss: Any, model: nn.Module, owned: set[int]) -> Any:
 
 # Their mean over classes given as numbers is weighted, and leaves out the targets to be ignored.
 _CLASSIFYING = {nn.CrossEntropyLoss, nn.NLLLoss, functional.cross_entropy, functional.nll_loss}
+_OF_CLASSES = _CLASSIFYING | {nn.MultiMarginLoss, functional.multi_margin_loss}
 _OF_PYTORCH = {
     value
     for part in (functional, nn.modules.loss)
@@ -94,12 +95,17 @@ def mean_squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
     `torch.nn.functional.mse_loss` has no second derivative by forward mode over reverse mode, so
     the mean of squares is written out; an `Objective` puts it in place of that loss by itself.
     """
-    return (outputs - targets).square().mean()
+    return _residuals(outputs, targets).square().mean()
 
 
 def summed_squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
     """Sum over all entries of (outputs − targets)², for the same reason."""
-    return (outputs - targets).square().sum()
+    return _residuals(outputs, targets).square().sum()
+
+
+def _residuals(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Truth values count as 0 and 1, as in PyTorch's loss; they cannot be subtracted."""
+    return outputs - (targets.to(outputs.dtype) if targets.dtype == torch.bool else targets)
 
 
 class BatchLoss:
@@ -143,6 +149,7 @@ class BatchLoss:
         if self.is_known and kind in _CLASSIFYING:
             self._weight = options.get("weight")
             self._ignored = options.get("ignore_index", -100)
+        self._has_classes = self.is_known and kind in _OF_CLASSES
         self._squared = self.is_known and kind in _SQUARED and not options.keys() - {"reduction"}
 
     def to(self, dtype: torch.dtype | None, device: torch.device | str | None) -> BatchLoss:
@@ -220,6 +227,26 @@ class BatchLoss:
             return float(valid.sum())
         weight = self._weight.detach().to(targets.device, torch.float64)
         return float(weight[targets[valid]].sum())
+
+    def counted(self, outputs: Any, targets: Any) -> Tensor | None:
+        """Which targets are classes along the second axis of the outputs; None where none are.
+
+        A loss that is not known has them where integers, all of them, can be nothing but such
+        classes: counts may be too large for it, and axes as long as another are confused.
+        """
+        if not (isinstance(outputs, Tensor) and isinstance(targets, Tensor)):
+            return None
+        if targets.is_floating_point() or targets.is_complex() or outputs.ndim < 2:
+            return None
+        shape, n = outputs.shape, outputs.shape[1]
+        fitting = [k for k in range(1, len(shape)) if shape[:k] + shape[k + 1 :] == targets.shape]
+        if 1 not in fitting or n < 2 or (self.is_known and not self._has_classes):
+            return None
+        classes = (targets >= 0) & (targets < n)
+        if self.is_known:
+            return classes if self._ignored is None else classes & (targets != self._ignored)
+        # PyTorch's own losses, called by the user's, ignore -100 unless they are told otherwise.
+        return classes if fitting == [1] and bool((classes | (targets == -100)).all()) else None
 
 
 def _of_copy(loss: Any, model: nn.Module) -> Any:

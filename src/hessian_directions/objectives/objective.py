@@ -41,7 +41,7 @@ from hessian_directions.objectives.gauss_newton import GaussNewtonTest, prove_ga
 from hessian_directions.objectives.losses import BatchLoss, Loss, ModelLoss, with_own_methods
 from hessian_directions.objectives.processes import Processes
 from hessian_directions.objectives.samples import Distributed, collect
-from hessian_directions.objectives.self_test import PRODUCT, Proof, SelfTest
+from hessian_directions.objectives.self_test import PRODUCT, TOLERANCES, Proof, SelfTest
 from hessian_directions.objectives.surroundings import surroundings
 
 
@@ -101,7 +101,8 @@ class Objective:
     - `values`: (2 m + 2) N + a b,
     - `gradient`: 4 N + 2 a b,
     - `hessian_vector_product`, `gauss_newton_vector_product`: (2 K + 3 m + 6) N + 4 a b,
-    - `second_directional_derivative`: (2 m + 3) N + 2 (m + 1) a b, vectorised or not.
+    - `second_directional_derivative`: (2 m + 3) N + 2 (m + 1) a b, vectorised or not; the first of
+      them at least what a product with one vector takes.
 
     Args:
         model: Any module that maps a batch of inputs to outputs. It is copied, put into evaluation
@@ -247,7 +248,8 @@ class Objective:
         except (RuntimeError, AssertionError) as error:
             said = first_line(error)
             raise DeviceError(f"The device {str(device)!r} is not there: {said}.") from error
-        return self._with(self._evaluation.to(dtype, device))
+        with surroundings(self.device):
+            return self._with(self._evaluation.to(dtype, device))
 
     def subset(self, indices: ArrayLike | Tensor) -> Objective:
         """The objective over the samples with these indices, with a cost of its own.
@@ -259,8 +261,9 @@ class Objective:
             chosen = chosen.nonzero().reshape(-1)
         if chosen.dtype not in (torch.int64, torch.int32) or not len(chosen):
             raise DataError("A subset needs indices of samples, or a mask of all of them.")
-        samples = self._evaluation.samples.subset(chosen.tolist())
-        return self._with(self._evaluation.to(samples=samples))
+        with surroundings(self.device):
+            samples = self._evaluation.samples.subset(chosen.tolist())
+            return self._with(self._evaluation.to(samples=samples))
 
     def _with(self, evaluation: Evaluation) -> Objective:
         """An objective like this one; the self-test of the one holds for the other."""
@@ -321,8 +324,10 @@ class Objective:
     def accuracy(self, theta: ArrayLike | Tensor | None = None) -> float:
         """Share of the samples whose largest output is their class; NaN where there are none.
 
-        Outputs (B, classes, …) with integers (B, …) as targets have classes; targets that are none
-        of them are left out.
+        Cross entropy, negative log-likelihood and multi-margin loss have classes, two or more along
+        the second axis of the outputs; targets that are ignored, or none of them, are left out. Any
+        other loss of PyTorch's has none, a function of the user's where outputs (B, classes, …) go
+        with integers (B, …) that are all classes (or -100), and with no other axis of the outputs.
         """
         theta = self.theta if theta is None else self._vectors(theta, "theta", (1,))
         self._prove(Proof.of_values)
@@ -392,22 +397,50 @@ class Objective:
 
         Exact, by default in Taylor mode: without a Hessian-vector product and without a backward
         pass. At a kink of the network (ReLU) it is the derivative beside the kink.
+
+        Before the first of them in a precision, and before the first over more samples than then,
+        the one along a random direction is compared with v'(Hv) over all samples, which costs a
+        product that is no part of `cost`: where they differ by more than rounding, and where one is
+        not finite, v'(Hv) is taken. Large arguments of exponentials are an example.
         """
         v = self._vectors(v, "v")
         parameters = self._parameters_at(theta)
         report = self.self_test()
         vectors = v.reshape(self.n_parameters, -1)
+        self._compare_with_product(parameters, vectors, report)
         with self._pass("second_directional_derivative", vectors.shape[1]):
             parts = vectors.split(self.vectors_at_once, 1)
             result = torch.cat([self._curvatures(parameters, part, report) for part in parts])
         return self._finite(result, "second directional derivative").reshape(v.shape[1:])
 
     def _curvatures(self, parameters: Parameters, vectors: Tensor, report: SelfTest) -> Tensor:
-        if report.second_derivative_mode == PRODUCT:
-            products = self._evaluation.products(parameters, vectors, report.product_mode)
-            return (vectors * products).sum(0)
         mode = report.second_derivative_mode
-        return self._evaluation.second_derivatives(parameters, vectors, mode)
+        if mode != PRODUCT and self.dtype not in self._evaluation.ways.inexact:
+            result = self._evaluation.second_derivatives(parameters, vectors, mode)
+            if bool(result.isfinite().all()):
+                return result
+        products = self._evaluation.products(parameters, vectors, report.product_mode)
+        return (vectors * products).sum(0)
+
+    def _compare_with_product(
+        self, parameters: Parameters, vectors: Tensor, report: SelfTest
+    ) -> None:
+        """See `second_directional_derivative`; the self-test has few samples, and has float64."""
+        evaluation, ways = self._evaluation, self._evaluation.ways
+        mode, seen = report.second_derivative_mode, ways.compared.get(self.dtype, 0)
+        if mode == PRODUCT or self.dtype in ways.inexact or seen >= self.n_samples:
+            return
+        generator = torch.Generator().manual_seed(0)
+        u = torch.randn(self.n_parameters, 1, generator=generator, device="cpu").to(vectors)
+        u *= vectors.norm(dim=0).max() / u.norm()  # as long as theirs: it is squared
+        with self._undisturbed("comparison with a Hessian-vector product"):
+            terms = u * evaluation.products(parameters, u, report.product_mode)
+            found = evaluation.second_derivatives(parameters, u, mode)
+        size, expected = (part.sum(dtype=torch.float64) for part in (terms.abs(), terms))
+        close = (found - expected).abs() <= TOLERANCES[self.dtype].exact * size
+        if bool(size.isfinite()) and not bool(close):
+            ways.inexact.add(self.dtype)
+        ways.compared[self.dtype] = self.n_samples
 
     def hessian(self, theta: ArrayLike | Tensor | None = None) -> HessianOperator:
         """The Hessian at θ as an operator; its products cost passes, nothing is stored."""
@@ -538,27 +571,32 @@ class Objective:
 
     @contextlib.contextmanager
     def _pass(self, kind: str, count: int, gradients: int = 0) -> Iterator[None]:
-        """`count` passes over all samples: their surroundings, their cost, and what they leave.
+        """`count` passes over all samples, and their cost.
 
         `gradients` of them are made on the way, beside the others.
         """
         start = time.perf_counter()
-        try:
-            with surroundings(self.device):
-                yield
-        except (HessianDirectionsError, torch.OutOfMemoryError, MemoryError):
-            raise
-        except Exception as error:
-            reason = first_line(error)
-            raise ModelError(
-                f"The {kind.replace('_', ' ')} over {self.n_samples} samples failed: {reason}"
-            ) from error
-        finally:
-            self._evaluation.restore()
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)  # else the time of the launches alone
+        with self._undisturbed(kind.replace("_", " ")):
+            yield
         precision = str(self.dtype).removeprefix("torch.")
         passes = {f"{kind} {precision}": count}
         if gradients:
             passes[f"gradient {precision}"] = gradients
         self.cost = self.cost + Cost(passes, time.perf_counter() - start)
+
+    @contextlib.contextmanager
+    def _undisturbed(self, what: str) -> Iterator[None]:
+        """The surroundings of passes over all samples; what they leave in the network goes."""
+        with surroundings(self.device):
+            try:
+                yield
+                if self.device.type == "cuda":
+                    torch.cuda.synchronize(self.device)  # else the time of the launches alone
+            except (HessianDirectionsError, torch.OutOfMemoryError, MemoryError):
+                raise
+            except Exception as error:
+                raise ModelError(
+                    f"The {what} over {self.n_samples} samples failed: {first_line(error)}"
+                ) from error
+            finally:
+                self._evaluation.restore()

@@ -13,7 +13,7 @@ from __future__ import annotations
 import array
 import copy
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -94,7 +94,7 @@ class InMemory(Samples):
         counts = [n_rows(batch) for batch in batches]
         self.count = sum(counts)
         if indices is None:
-            indices = torch.arange(self.count).split(counts)
+            indices = torch.arange(self.count, device="cpu").split(counts)
         alike: dict[int, list[int]] = {}
         for i, batch in enumerate(batches):
             alike.setdefault(_kind(batch), []).append(i)
@@ -113,11 +113,11 @@ class InMemory(Samples):
     def batches(self, size: int, smallest: int = 1) -> Iterator[Batch]:
         self._refuse_changes()
         for piece in self.pieces:
-            yield from _split(piece, size, smallest)
+            yield from split(piece, size, smallest)
 
     def take(self, indices: Sequence[int]) -> InMemory:
         self._refuse_changes()
-        chosen = torch.as_tensor(indices, dtype=torch.long)
+        chosen = torch.as_tensor(indices, dtype=torch.long, device="cpu")
         _refuse_strangers(chosen.tolist(), self.count)
         places, first = self._places[chosen], 0
         batches, found = [], []
@@ -138,8 +138,8 @@ class InMemory(Samples):
         return torch.cat(present)[self._places] if len(present) == len(labels) else None
 
     def kinds(self) -> Tensor:
-        counts = torch.tensor([len(held) for held in self.indices])
-        return torch.tensor(self._kinds).repeat_interleave(counts)[self._places]
+        counts = torch.tensor([len(held) for held in self.indices], device="cpu")
+        return torch.tensor(self._kinds, device="cpu").repeat_interleave(counts)[self._places]
 
     def _present_versions(self) -> list[int]:
         return [leaf._version for leaf in tree_leaves(self.pieces)]
@@ -180,7 +180,7 @@ class Streamed(Samples):
         for batch in self._read():
             total += sum(_checksums(batch))
             if waiting and _kind(waiting[0]) != _kind(batch):
-                yield from _split(_joined(waiting), size, smallest)
+                yield from split(_joined(waiting), size, smallest)
                 waiting = []
             left = sum(map(n_rows, waiting)) + n_rows(batch)
             if left < size + smallest:
@@ -192,12 +192,12 @@ class Streamed(Samples):
                 start, left = start + size, left - size
             waiting = [tree_map(torch.clone, _rows(rows, slice(start, None)))]
         if waiting:
-            yield from _split(_joined(waiting), size, smallest)
+            yield from split(_joined(waiting), size, smallest)
         if total != self._sum:
             raise DataError(_DIFFERENT)
 
     def take(self, indices: Sequence[int]) -> InMemory:
-        chosen = [int(i) for i in torch.as_tensor(indices).reshape(-1)]
+        chosen = [int(i) for i in torch.as_tensor(indices, device="cpu").reshape(-1)]
         _refuse_strangers(chosen, self.count)
         wanted = [self._checksums[i] for i in chosen]
         missing, found = set(wanted), {}
@@ -205,7 +205,7 @@ class Streamed(Samples):
             for i, checksum in enumerate(_checksums(batch)):
                 if checksum in missing:
                     missing.remove(checksum)
-                    found[checksum] = _rows(batch, torch.tensor([i]))
+                    found[checksum] = _rows(batch, torch.tensor([i], device="cpu"))
         if missing:
             raise DataError(_DIFFERENT)
         return InMemory([found[checksum] for checksum in wanted])
@@ -217,7 +217,7 @@ class Streamed(Samples):
         return self._labels
 
     def kinds(self) -> Tensor:
-        return torch.tensor(self._kinds)
+        return torch.tensor(self._kinds, device="cpu")
 
     def _read(self) -> Iterator[Batch]:
         return (_read(batch, self._loss) for batch in self._source)
@@ -249,7 +249,7 @@ class Distributed(Samples):
     def take(self, indices: Sequence[int]) -> InMemory:
         """In every process, whoever holds them."""
         with self.processes.agreed("samples"):
-            chosen = torch.as_tensor(indices, dtype=torch.long).reshape(-1)
+            chosen = torch.as_tensor(indices, dtype=torch.long, device="cpu").reshape(-1)
             _refuse_strangers(chosen.tolist(), self.count)
             places = chosen % self.count - self._first
             here = ((places >= 0) & (places < self._own.count)).nonzero()[:, 0]
@@ -365,9 +365,9 @@ def representatives(samples: Samples, count: int = 12) -> list[int]:
     chosen: list[int] = []
     if labels is not None:
         values = labels.unique()
-        picked = values[torch.linspace(0, len(values) - 1, min(len(values), count)).long()]
+        picked = values[_spread(len(values), count)]
         chosen = [int((labels == value).nonzero()[0]) for value in picked]
-    spread = torch.linspace(0, samples.count - 1, min(samples.count, count)).long().tolist()
+    spread = _spread(samples.count, count)
     chosen = [*chosen, *(i for i in spread if i not in chosen)][:count]
     kinds, alike = samples.kinds(), dict[int, list[int]]()
     for i in chosen:
@@ -379,6 +379,12 @@ def representatives(samples: Samples, count: int = 12) -> list[int]:
         if len(several) + len(whole) <= count:
             several += whole
     return several
+
+
+def _spread(n: int, count: int) -> list[int]:
+    """At most so many of n indices, from the first to the last, evenly spread."""
+    count = min(n, count)
+    return [i * (n - 1) // max(1, count - 1) for i in range(count)]
 
 
 def n_rows(batch: Batch) -> int:
@@ -393,7 +399,7 @@ def _rows(batch: Batch, rows: slice | Tensor) -> Batch:
     return tree_map(pick, batch)
 
 
-def _split(batch: Batch, size: int, smallest: int) -> Iterator[Batch]:
+def split(batch: Batch, size: int, smallest: int) -> Iterator[Batch]:
     """Parts of a batch, as `Samples.batches` has them."""
     size, start, left = max(size, smallest), 0, n_rows(batch)
     while left:
@@ -431,8 +437,11 @@ def _with_rows(batch: Batch, loss: BatchLoss) -> Batch:
         " and ".join(str(n) if n > 0 else "no" for n in sorted(count)) or "no" for count in counts
     ]
     if loss.takes_model:
+        named = batch.items() if isinstance(batch, dict) else ()
+        numbers = [repr(k) for k, part in named if isinstance(part, Tensor) and not part.ndim]
+        told = f" ({' and '.join(numbers)} none)" if numbers else ""
         raise ModelError(
-            f"The arrays of a batch have {several[0]} rows, but need one for each sample: a batch "
+            f"The arrays of a batch have {several[0]} rows{told}, but need one for each sample: a batch "
             "that is one sample, as a graph is, is handed over as such by "
             "ModelLoss(..., batch_is_sample=True)."
         )
@@ -475,7 +484,7 @@ def _tensors(value: Any, lists_are_tuples: bool = False) -> Any:
         return _tensors(part, lists_are_tuples)
 
     if isinstance(value, Mapping):
-        return {key: again(part) for key, part in value.items()}
+        return {key: _named(key, part, again) for key, part in value.items()}
     holds_arrays = isinstance(value, list) and any(
         isinstance(part, Tensor | np.ndarray | Mapping | tuple) for part in value
     )
@@ -483,6 +492,14 @@ def _tensors(value: Any, lists_are_tuples: bool = False) -> Any:
         parts = [again(part) for part in value]
         return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
     return as_tensor(value)
+
+
+def _named(key: Any, part: Any, convert: Callable[[Any], Any]) -> Any:
+    """A part of a dictionary, as tensors; one that is none is named."""
+    try:
+        return convert(part)
+    except DataError as error:
+        raise DataError(f"{key!r} of a batch: {error} Leave it out of the batches.") from error
 
 
 def _long(targets: Any) -> Any:

@@ -28,7 +28,7 @@ from torch.utils._pytree import tree_leaves
 
 from hessian_directions.autodiff.folding import Folding
 from hessian_directions.autodiff.kinks import refusal
-from hessian_directions.autodiff.modes import FAST, PRODUCTS, SECOND_DERIVATIVES
+from hessian_directions.autodiff.modes import FAST, PRODUCTS, SECOND_DERIVATIVES, gradient
 from hessian_directions.autodiff.precision import Widened, moved
 from hessian_directions.autodiff.program import misleading_option
 from hessian_directions.autodiff.referee import FirstPass, Referee, cast
@@ -204,10 +204,12 @@ class Proof:
             self._few = self._evaluation.samples.take(self._chosen)
         return self._few
 
-    def _make_referee(self, dtype: torch.dtype) -> Referee:
+    def _make_referee(self, dtype: torch.dtype | None) -> Referee:
+        """In a precision; when None, everything is in the one that it was given in."""
         whole = self._evaluation
         batches = list(self._samples.batches(self._samples.count))
-        model = moved(whole.model, dtype, None)
+        # In its own precision a network keeps buffers of another.
+        model = moved(whole.model, None if dtype == self._own_precision else dtype, None)
         loss = whole.loss.to(dtype, whole.device).of_original
         batches = cast(batches, dtype, whole.device)
         return Referee(model, list(whole.shapes), loss, batches, self._foreign)
@@ -248,6 +250,8 @@ class Proof:
         with self._widened():
             self._prove_few_values(self._referee.value(self._theta) if self._casts else first)
         if self.compared:
+            self._refuse_lost_digits()
+            self._settle_layout()
             self._compare_splits()
 
     def _prove_few_values(self, first: float) -> None:
@@ -256,6 +260,7 @@ class Proof:
             self._refuse_memory(first)
         self._compare_two_passes(first)
         far, at_far = self._far_point()
+        self._far = far
         expected = [first, at_far]
         self._losses = first, at_far
         if not referee.stands_at(far):
@@ -306,6 +311,70 @@ class Proof:
                 break
         return far, loss
 
+    def _refuse_lost_digits(self) -> None:
+        """Of data in float64 for a network in float32, which makes use of them before it casts them."""
+        wide = (torch.float64, torch.complex128)
+        leaves = tree_leaves(self._samples.pieces)
+        if self._own_precision in wide or not any(leaf.dtype in wide for leaf in leaves):
+            return
+        tolerances = TOLERANCES[torch.float32]
+        for point, least in ((self._theta, 64 * tolerances.epsilon), (self._far, 0.0)):
+            own = point.to(self._own_precision)
+            given, cast_before = (
+                self._attempt(partial(self._loss_in, precision, own))[0]
+                for precision in (None, self._own_precision)
+            )
+            if given is None or not math.isfinite(given):  # PyTorch does not run it without a cast
+                continue
+            allowed = 0.1 * tolerances.exact * abs(given) + least
+            if cast_before is None or not abs(given - cast_before) <= allowed:
+                raise ModelError(
+                    "The data are in float64 and the network is in float32, in which they lose "
+                    "digits that it uses: subtract an offset from them, give integers as integers, "
+                    "or convert the network to float64."
+                )
+
+    def _loss_in(self, precision: torch.dtype | None, theta: Tensor) -> float:
+        return self._make_referee(precision).value(theta)
+
+    def _settle_layout(self) -> None:
+        """Channels-last, where the network gives in it what it gives in the user's own layout.
+
+        Views fail and strides read other numbers in it. Float32 alone takes it, whatever this proof
+        is made in: in few samples at once, in each alone and in as many as a pass will have.
+        """
+        whole, few = self._evaluation, self._samples
+        shapes = [*whole.shapes.values(), *(leaf.shape for leaf in tree_leaves(few.pieces))]
+        if whole.device.type != "cpu" or all(len(shape) != 4 for shape in shapes):
+            return
+        large = whole.to(torch.float32)
+        own = large.to(samples=few, samples_at_once=few.count)
+
+        def seen(point: Tensor) -> tuple[Tensor, Tensor]:
+            at = own.parameters_at(point.to(own.dtype))
+            alone = own.batches(self._ways.smallest_batch)
+            batches = [*own.batches(), *alone, *itertools.islice(large.batches(), 1)]
+            slopes = gradient(partial(own.share_of_loss, batch=batches[0]), at)
+            means = [own.share_of_loss(at, b) / own.loss.weight(b) for b in batches]
+            return torch.stack(means).detach(), torch.cat([g.reshape(-1) for g in slopes.values()])
+
+        for point in (self._far, self._theta):  # where neither loss nor gradient is rounding
+            self._ways.channels_last = False
+            expected, _ = self._attempt(partial(seen, point))
+            if expected is not None and all(bool(part.isfinite().all()) for part in expected):
+                break
+        self._ways.channels_last = True
+        found, _ = self._attempt(partial(seen, point))
+        allowed = TOLERANCES[torch.float32].exact
+        self._ways.channels_last = (
+            expected is not None
+            and found is not None
+            and all(
+                float((a - b).abs().max()) <= allowed * float(a.abs().max())
+                for a, b in zip(expected, found, strict=True)
+            )
+        )
+
     def _compare_splits(self) -> None:
         """What few samples do not show: a loss that leaves some samples out, a network that mixes
         those of large batches (experts of a limited capacity).
@@ -315,22 +384,31 @@ class Proof:
         whole = self._evaluation
         if whole.samples.count <= self._samples.count:
             return
-        if whole.loss.is_known:
-            values = whole.first_batch_in_pieces()
-        else:
-            largest = max(n_rows(batch) for batch in whole.batches())
-            size = min(largest, whole.samples.count // 2)
-            values = (
-                float(whole.value_in_batches(size)),
-                float(whole.value_in_batches(size * 2 // 3)),
-            )
+        values = self._in_two_splits(whole)
         if not all(map(math.isfinite, values)):
             return
         deviation = abs(values[0] - values[1]) / (max(map(abs, values)) or 1.0)
         self.deviations["two splits of all samples"] = deviation
         coarser = TOLERANCES.get(self._seen.rounds_to, TOLERANCES[torch.float32])
-        if deviation > 0.1 * max(TOLERANCES[self._own_precision].exact, coarser.exact):
-            raise depends_on_batches(is_sum=False)
+        if deviation <= 0.1 * max(TOLERANCES[self._own_precision].exact, coarser.exact):
+            return
+        # What is small, or cancels, is rounded as it is not: looked at as few samples were.
+        precise = whole.to(self._theta.dtype, samples_at_once=whole.samples_at_once)
+        with self._widened():
+            one, other = self._in_two_splits(precise)
+            known = whole.loss.is_known
+            size = precise.size_of_first_batch() if known else precise.size_in_batches()
+            if not self._agree(one, other, float(size)):
+                raise depends_on_batches(is_sum=False)
+
+    @staticmethod
+    def _in_two_splits(whole: Evaluation) -> tuple[float, float]:
+        if whole.loss.is_known:
+            return whole.first_batch_in_pieces()
+        largest = max(n_rows(batch) for batch in whole.batches())
+        size = min(largest, whole.samples.count // 2)
+        one, other = (whole.value_in_batches(n) for n in (size, size * 2 // 3))
+        return float(one), float(other)
 
     def _compare_two_passes(self, first: float) -> None:
         """The second by the network that has run, and without a graph where it can do without."""
@@ -766,7 +844,7 @@ class Proof:
             self._referee.cost + Cost(seconds=self._seconds),
         )
         del self._probe, self._referee, self._near, self._first_differences
-        del self._evaluation, self._few
+        del self._evaluation, self._few, self._far
 
     def _step(self, multiple: float) -> float:
         return multiple * math.sqrt(self._tolerances.epsilon)
@@ -774,7 +852,9 @@ class Proof:
     def _random(self, seed: int) -> Tensor:
         """A random vector whose entries are as large as those of the parameters around them."""
         generator = torch.Generator().manual_seed(seed)
-        v = torch.randn(self._probe.n_parameters, generator=generator, dtype=torch.float64)
+        v = torch.randn(
+            self._probe.n_parameters, generator=generator, dtype=torch.float64, device="cpu"
+        )
         return v.to(self._theta) * self._scale
 
     def _apart(self, a: Tensor, b: Tensor, rounded: bool = False) -> float:

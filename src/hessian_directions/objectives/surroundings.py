@@ -19,7 +19,7 @@ _ONE_AT_A_TIME = threading.RLock()
 def surroundings(device: torch.device) -> Iterator[None]:
     """What the caller has switched on or off around an analysis is not part of it.
 
-    Graphs are recorded, nothing is cast by itself, compiled pieces run as they were written, and
+    Graphs are recorded and kept as they are, nothing is cast by itself, compiled pieces run as they were written, and
     kernels are those that have second derivatives and are as precise as their number format.
     """
     with contextlib.ExitStack() as stack:
@@ -27,10 +27,26 @@ def surroundings(device: torch.device) -> Iterator[None]:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         stack.enter_context(torch.autocast(device.type, enabled=False))
+        stack.enter_context(torch.autograd.set_detect_anomaly(False))
+        stack.enter_context(_no_saved_tensors_hooks())
         if "torch._dynamo" in sys.modules:
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         stack.enter_context(kernels(device))
         yield
+
+
+@contextlib.contextmanager
+def _no_saved_tensors_hooks() -> Iterator[None]:
+    """Graphs are kept where they are: `torch.func` has no hooks, and second passes find no numbers."""
+    autograd, hooks = torch._C._autograd, []
+    while pair := autograd._top_saved_tensors_default_hooks(True):
+        hooks.append(pair)
+        autograd._pop_saved_tensors_default_hooks()
+    try:
+        yield
+    finally:
+        for pair in reversed(hooks):
+            autograd._push_saved_tensors_default_hooks(*pair)
 
 
 @contextlib.contextmanager

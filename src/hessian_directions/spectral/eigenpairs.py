@@ -21,7 +21,7 @@ from scipy.linalg import eigh
 from torch import Tensor
 
 from hessian_directions.errors import ConfigurationError, require_count, require_number
-from hessian_directions.operators import HasHessian, Operator, as_operator
+from hessian_directions.operators import HasHessian, Operator, as_operator, in_own_precision
 from hessian_directions.progress import Clock, Progress
 from hessian_directions.saved_run import SavedRun
 from hessian_directions.seeds import as_generator, recorded
@@ -138,6 +138,7 @@ class Eigenpairs:
         return "\n".join(lines)
 
 
+@in_own_precision
 def extreme_eigenpairs(
     H: Operator | HasHessian,
     k_smallest: int = 1,
@@ -279,7 +280,7 @@ class _Found:
     def ends(self, wanted: _Wanted) -> _Found:
         """The wanted ones among more pairs than wanted."""
         kept = ends_of(len(self.values), wanted.k_smallest, wanted.k_largest)
-        vectors = self.vectors[:, torch.as_tensor(kept)].contiguous()
+        vectors = self.vectors[:, torch.as_tensor(kept, device="cpu")].contiguous()
         return _Found(self.values[kept], vectors, self.residuals[kept], self.norm)
 
     def bounds(self, wanted: _Wanted) -> tuple[float, float]:
@@ -393,7 +394,7 @@ class _Run:
                 small = residuals <= STRICTNESS * thresholds
                 if at_end or small[beyond].all():
                     vectors = process.ritz_vectors(wanted.k_smallest, wanted.k_largest)
-                    return vectors[:, torch.as_tensor(beyond)]
+                    return vectors[:, torch.as_tensor(beyond, device="cpu")]
             else:
                 weights = [process.weight_bound(end) for end in (low, high) if math.isfinite(end)]
                 chances = [probability_of_less(w, wanted.n - wanted.k) for w in weights]
@@ -428,9 +429,9 @@ class _Run:
             "strictness": self.strictness,
             "found": found
             and (
-                torch.as_tensor(found.values),
+                torch.as_tensor(found.values, device="cpu"),
                 found.vectors,
-                torch.as_tensor(found.residuals),
+                torch.as_tensor(found.residuals, device="cpu"),
                 found.norm,
             ),
         }
@@ -466,7 +467,7 @@ def _rayleigh_ritz(H: Operator, V: Tensor, norm: float) -> _Found:
     W = H @ V
     projected, gram = inner(V.T, W).cpu().numpy(), inner(V.T, V).cpu().numpy()
     values, S = eigh((projected + projected.T) / 2, (gram + gram.T) / 2)
-    rotation = torch.as_tensor(S).to(V)
+    rotation = torch.as_tensor(S, device="cpu").to(V)
     V, W = V @ rotation, W @ rotation
     residuals = _residuals(V, W, values)
     return _Found(values, V.contiguous(), residuals, max(norm, float(np.abs(values).max())))
@@ -480,12 +481,12 @@ def _residuals(V: Tensor, HV: Tensor, values: Floats) -> Floats:
 def _eigenpairs(found: _Found, wanted: _Wanted, run: _Run, seed: int | None) -> Eigenpairs:
     floor = wanted.noise_floor(found.norm)
     return Eigenpairs(
-        values=torch.as_tensor(found.values),
+        values=torch.as_tensor(found.values, device="cpu"),
         vectors=found.vectors,
-        residuals=torch.as_tensor(found.residuals),
+        residuals=torch.as_tensor(found.residuals, device="cpu"),
         end=("smallest",) * wanted.k_smallest + ("largest",) * (wanted.k - wanted.k_smallest),
-        converged=torch.as_tensor(found.converged(wanted)),
-        below_noise=torch.as_tensor(np.abs(found.values) <= floor),
+        converged=torch.as_tensor(found.converged(wanted), device="cpu"),
+        below_noise=torch.as_tensor(np.abs(found.values) <= floor, device="cpu"),
         noise_floor=floor,
         tolerance=wanted.tolerance,
         n_products=run.n_products,

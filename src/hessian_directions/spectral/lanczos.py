@@ -78,7 +78,7 @@ class Basis:
         total = torch.zeros(self.n, coefficients.shape[1], dtype=self.dtype, device=self.device)
         start = 0
         for block in self.blocks:
-            part = torch.as_tensor(coefficients[start : start + len(block)])
+            part = torch.as_tensor(coefficients[start : start + len(block)], device="cpu")
             total += block[: len(part)].T @ part.to(total)
             start += len(block)
         return total

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from hessian_directions.errors import require_count
-from hessian_directions.operators import HasHessian, Operator, as_operator
+from hessian_directions.operators import HasHessian, Operator, as_operator, in_own_precision
 from hessian_directions.progress import Clock, Progress
 from hessian_directions.random_vectors import Distribution, draw, unit
 from hessian_directions.seeds import as_generator, recorded
@@ -57,6 +57,7 @@ class SpectralDensity:
         )
 
 
+@in_own_precision
 def spectral_density(
     H: Operator | HasHessian,
     n_probes: int = 8,

@@ -127,7 +127,7 @@ def deflated_samples(
             continue  # drawn, so that the next have the same bits
         V = off(Q, V)
         HV = off(Q, H @ V)
-        numbers.append(torch.arange(start, start + k))
+        numbers.append(torch.arange(start, start + k, device="cpu"))
         traces.append((V.double() * HV.double()).sum(0))
         squares.append(HV.double().square().sum(0))
         clock(start + k)

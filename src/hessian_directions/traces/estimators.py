@@ -50,6 +50,7 @@ from hessian_directions.operators import (
     Operator,
     WithVectors,
     as_operator,
+    in_own_precision,
     require_objective,
 )
 from hessian_directions.progress import Clock, Progress
@@ -208,6 +209,7 @@ class DirectionalCurvature:
 # --- Estimators -----------------------------------------------------------------------------------
 
 
+@in_own_precision
 def finite_difference(
     objective: Objective,
     n_samples: int | None = None,
@@ -256,6 +258,7 @@ def finite_difference(
     return _estimate(curvature, n_samples, seed, distribution, **options)
 
 
+@in_own_precision
 def quadratic_fit(
     objective: Objective,
     n_samples: int | None = None,
@@ -275,6 +278,7 @@ def quadratic_fit(
     return _estimate(curvature, n_samples, seed, distribution, **options)
 
 
+@in_own_precision
 def directional(
     objective: Objective,
     n_samples: int | None = None,
@@ -290,6 +294,7 @@ def directional(
     return _estimate(DirectionalCurvature(objective), n_samples, seed, distribution, **options)
 
 
+@in_own_precision
 def hutchinson(
     H: Operator | HasHessian,
     n_samples: int | None = None,
@@ -306,6 +311,7 @@ def hutchinson(
     return _estimate(ProductCurvature(as_operator(H)), n_samples, seed, distribution, **options)
 
 
+@in_own_precision
 def deflated(
     source: Operator | Objective,
     vectors: ArrayLike | Tensor | WithVectors,
@@ -357,6 +363,7 @@ def deflated(
     return estimate_from_samples(samples, cost, sampled.step, _seed_of(seed, options))
 
 
+@in_own_precision
 def hutch_plus_plus(
     H: Operator | HasHessian,
     n_products: int = 96,
@@ -409,6 +416,7 @@ def hutch_plus_plus(
     return estimate_from_samples(samples, cost, seed=recorded(seed))
 
 
+@in_own_precision
 def exact(
     source: Operator | Objective,
     batch: int = 64,
@@ -506,7 +514,7 @@ def _collect(
 ) -> Tensor:
     """exact_part + v'Hv of all directions, or of as many as the wanted error needs: (S,) float64."""
     stop, clock = _wants_error(options), Clock(total, "samples", options.get("progress"))
-    samples = torch.empty(0, dtype=torch.float64)
+    samples = torch.empty(0, dtype=torch.float64, device="cpu")
     for V in chunks:
         values = curvature(V).to("cpu", torch.float64)
         if not bool(values.isfinite().all()):
@@ -569,4 +577,4 @@ def _mean_and_standard_error(samples: Tensor) -> tuple[float, float]:
 
 
 def _without_sampling(value: float, cost: Cost) -> Estimate:
-    return Estimate(value, 0.0, torch.tensor([value], dtype=torch.float64), cost)
+    return Estimate(value, 0.0, torch.tensor([value], dtype=torch.float64, device="cpu"), cost)

@@ -91,7 +91,7 @@ def parabola(
         n_points: Odd; the centre is one of them.
     """
     half = n_points // 2
-    points = torch.arange(-half, half + 1, dtype=torch.float64) / half
+    points = torch.arange(-half, half + 1, dtype=torch.float64, device="cpu") / half
     spread = points.square() - points.square().mean()
     # Second derivative = Σ weight·L: least squares in x², whose weights sum to zero.
     weights = 2 * spread / spread.square().sum()
@@ -196,7 +196,7 @@ def loss_noise(objective: Objective, direction: ArrayLike | Tensor) -> float:
     theta = objective.theta[:, None]
     v = as_tensor(direction, theta.dtype, theta.device)[:, None]
     spacing = SPACING[theta.dtype] * _reach(theta, v)
-    values = objective.values(theta + spacing * torch.arange(9.0).to(theta) * v)
+    values = objective.values(theta + spacing * torch.arange(9.0, device="cpu").to(theta) * v)
     third = values.diff(n=3)
     # The median of a χ²₁ variable is 0.455 of its mean.
     measured = math.sqrt(float(third.square().median()) / (20 * 0.455))

@@ -1,0 +1,129 @@
+"""Networks that look at how their tensors lie in memory, in float32 on the CPU."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from hessian_directions.objectives.losses import ModelLoss
+from hessian_directions.objectives.objective import Objective
+
+
+class _Classic(nn.Module):
+    """A convolution whose result `view` flattens, as PyTorch's tutorials write it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution, self.last = nn.Conv2d(2, 3, 3), nn.Linear(108, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.tanh(self.convolution(x))
+        return self.last(x.view(x.size(0), -1))
+
+
+class _Reading(nn.Module):
+    """Reads its inputs by a function of theirs, 128 numbers a sample."""
+
+    def __init__(self, read: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.read, self.last = read, nn.Linear(128, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(torch.tanh(self.read(x)).reshape(len(x), -1))
+
+
+class _Standardised(nn.Module):
+    """Weights that are brought to one length, by a view of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.last = nn.Parameter(torch.randn(3, 2, 3, 3)), nn.Linear(108, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = self.weight.view(3, -1)
+        weight = (rows / rows.norm(dim=1, keepdim=True)).view_as(self.weight)
+        return self.last(torch.tanh(functional.conv2d(x, weight)).flatten(1))
+
+
+class _ManyAtOnce(nn.Module):
+    """Looks at the memory of large batches alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution, self.last = nn.Conv2d(2, 3, 3), nn.Linear(108, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.tanh(self.convolution(x))
+        return self.last(x.view(len(x), 108) if len(x) > 12 else x.flatten(1))
+
+
+NETWORKS = {
+    "view after a convolution": _Classic,
+    "view of inputs": lambda: _Reading(lambda x: x.view(len(x), -1)),
+    "strides": lambda: _Reading(lambda x: x.as_strided((len(x), 8, 16), (128, 16, 1))),
+    "storage": lambda: _Reading(lambda x: torch.as_strided(x, (len(x), 128), (128, 1))),
+    "view of parameters": _Standardised,
+    "large batches": _ManyAtOnce,
+}
+
+
+@pytest.mark.parametrize("n", [1, 8, 40])
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("of_model", [False, True])
+def test_the_layout_of_memory_is_the_users_own(name: str, n: int, of_model: bool) -> None:
+    torch.manual_seed(0)
+    model, inputs, targets = NETWORKS[name](), torch.randn(n, 2, 8, 8), torch.randint(3, (n,))
+    v = torch.randn(sum(p.numel() for p in model.parameters()))
+    data = (inputs, targets)
+    if of_model:
+        loss = ModelLoss(lambda model, batch: functional.cross_entropy(model(batch[0]), batch[1]))
+        objective = Objective(model, loss, [data])
+    else:
+        objective = Objective(model, functional.cross_entropy, *data)
+
+    exact = copy.deepcopy(model).double()
+    parameters = list(exact.parameters())
+    value = functional.cross_entropy(exact(inputs.double()), targets)
+    parts = torch.autograd.grad(value, parameters, create_graph=True)
+    slope = torch.cat([part.reshape(-1) for part in parts])
+    parts = torch.autograd.grad(slope @ v.double(), parameters)
+    product = torch.cat([part.reshape(-1) for part in parts])
+
+    allowed = 1e-5 * product.norm()
+    assert float(objective.value()) == pytest.approx(value.item(), rel=1e-5)
+    assert (objective.gradient() - slope).norm() <= 1e-5 * slope.norm()
+    assert (objective.hessian_vector_product(v) - product).norm() <= allowed
+    curvature = objective.second_directional_derivative(v)
+    assert abs(curvature - v.double() @ product) <= allowed * v.norm()
+
+
+def test_complex_numbers_are_seen_in_a_view() -> None:
+    torch.manual_seed(0)
+    model = _Reading(lambda x: torch.view_as_real(torch.view_as_complex(x) ** 2))
+    inputs, targets = torch.randn(20, 8, 8, 2), torch.randint(3, (20,))
+    objective = Objective(model, functional.cross_entropy, inputs, targets)
+    wanted = functional.cross_entropy(model(inputs), targets).item()
+    assert float(objective.value()) == pytest.approx(wanted, rel=1e-5)
+
+
+def test_a_copy_in_float32_takes_the_layout_that_is_right() -> None:
+    torch.manual_seed(0)
+    model, inputs, targets = _Classic().double(), torch.randn(20, 2, 8, 8), torch.randint(3, (20,))
+    objective = Objective(model, functional.cross_entropy, inputs.double(), targets)
+    wanted = float(objective.value())
+    assert float(objective.to(torch.float32).value()) == pytest.approx(wanted, rel=1e-5)
+
+
+def test_ordinary_convolutions_keep_their_speed() -> None:
+    """Also at the end of training, where the gradient is rounding."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(108, 1))
+    inputs = torch.randn(20, 2, 8, 8)
+    objective = Objective(model, functional.mse_loss, inputs, model(inputs).detach() + 1e-4)
+    objective.value()
+    assert objective._evaluation.ways.channels_last
