@@ -65,8 +65,8 @@ def test_truth_values_as_targets_of_squared_errors(reduction: str) -> None:
 @pytest.mark.parametrize(
     ("loss", "what"),
     [
-        (lambda z, y: float(functional.cross_entropy(z, y)), "return the tensor"),
-        (lambda z, y: functional.cross_entropy(z, y).item(), "return the tensor"),
+        (lambda z, y: float(functional.cross_entropy(z, y)), "float of Python's"),
+        (lambda z, y: functional.cross_entropy(z, y).item(), "float of Python's"),
         (lambda z, y: (z.argmax(1) == y).sum(), "int64"),
         (lambda z, y: functional.cross_entropy(z, y, reduction="none"), r"\(12,\)"),
     ],

@@ -277,19 +277,13 @@ class Referee:
 
 def _no_loss(loss: Any) -> str:
     """What is wrong with something that a loss has returned."""
+    what = type(loss).__name__
     if isinstance(loss, int | float):
-        return (
-            f"The loss of a batch is a {type(loss).__name__} of Python's, which has no derivative: "
-            "return the tensor (no .item(), no float())."
-        )
-    if not isinstance(loss, Tensor):
-        return f"The loss of a batch is {type(loss).__name__}, but one real number is needed."
-    if loss.numel() != 1:
-        return f"The loss of a batch is {tuple(loss.shape)}, but one real number is needed."
-    return (
-        f"The loss of a batch is a number of {loss.dtype}, as a count of errors is, which has no "
-        "derivative: one real number is needed."
-    )
+        what = f"a {what} of Python's without a derivative (by .item() or float())"
+    elif isinstance(loss, Tensor):
+        count = f"a count in {loss.dtype}, which has no derivative"
+        what = str(tuple(loss.shape)) if loss.numel() != 1 else count
+    return f"The loss of a batch is {what}, but one real number in a tensor is needed."
 
 
 _READING = {torch.ops.aten._local_scalar_dense.default, torch.ops.aten.is_nonzero.default}
