@@ -27,7 +27,6 @@ class Sampled:
     standard_error: float
 
 
-@in_own_precision
 def normalised_measures(
     trace: float, largest: float, theta_norm: float, n_parameters: int
 ) -> dict[str, float]:
