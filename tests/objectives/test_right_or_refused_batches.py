@@ -370,7 +370,7 @@ def test_a_loss_of_one_sample_is_one_number() -> None:
 
     loss = hd.ModelLoss(by_node, batch_is_sample=True)
     objective = hd.Objective(Convolving(), loss, [graph(7, 9), graph(7, 9)])
-    with pytest.raises(ModelError, match="one real number is needed"):
+    with pytest.raises(ModelError, match="one real number in a tensor is needed"):
         objective.value()
 
 
