@@ -293,8 +293,9 @@ def line(
 
     Args:
         objective: Loss and its parameters.
-        directions: (N, K), the v_k as columns, or one of them, (N,); or eigenpairs. Without, the directions of the
-            smallest and the largest eigenvalue, named so in the coordinate direction.
+        directions: (N, K), the v_k as columns, or one of them, (N,); or eigenpairs. Without, the
+            directions of the smallest and the largest eigenvalue, named so in the coordinate
+            direction.
         alphas: (A,) ascending coordinates; one of them is 0. Without, `n_points` that reach to
             `radius`, or to the geometric mean of the directions' half-widths (`half_widths`).
         normalisation: What kind of directions these are: stored.

@@ -174,8 +174,8 @@ def sample_projections(
 
     Returns:
         (S, 2, 2), float64. A curvature that has another sign than the other one, but only by the
-        rounding of H's products, is 0. Cost: 2S products with H. Memory: 4·chunk·N·itemsize bytes and what H
-        needs for 2·chunk products.
+        rounding of H's products, is 0. Cost: 2S products with H. Memory: 4·chunk·N·itemsize bytes
+        and what H needs for 2·chunk products.
     """
     require_count("n_samples", n_samples)
     require_count("chunk", chunk)
@@ -189,8 +189,9 @@ def sample_projections(
         for i in range(s):
             pair = slice(2 * i, 2 * i + 2)
             M[start + i] = (V[:, pair].double().T @ HV[:, pair].double()).cpu().numpy()
-            size[start + i] = max(np.abs(M[start + i]).max(), float(lengths(HV[:, pair]).max()))
+        size[start : start + s] = lengths(HV).reshape(s, 2).amax(1).cpu().numpy()
         clock(start + s)
+    size = np.maximum(size, np.abs(M).max((1, 2)))
     rounding = _rounding(H, np.abs(M[:, 0, 1] - M[:, 1, 0]), size)
     return without_rounding((M + M.transpose(0, 2, 1)) / 2, rounding)
 
@@ -232,7 +233,7 @@ def first_negative_dimension(
         raise ArgumentError(
             f"the largest dimension must lie between 1 and {n}, not {max_dimension}."
         )
-    M = torch.empty(n_samples, max_dimension, max_dimension, dtype=torch.float64)
+    M = torch.empty(n_samples, max_dimension, max_dimension, dtype=torch.float64, device="cpu")
     for i in range(n_samples):
         G = gaussian(n, max_dimension, generator, H.dtype, H.device)
         M[i] = G.double().T @ (H @ G).double()

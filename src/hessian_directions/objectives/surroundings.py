@@ -19,8 +19,9 @@ _ONE_AT_A_TIME = threading.RLock()
 def surroundings(device: torch.device) -> Iterator[None]:
     """What the caller has switched on or off around an analysis is not part of it.
 
-    Graphs are recorded and kept as they are, nothing is cast by itself, compiled pieces run as they were written, and
-    kernels are those that have second derivatives and are as precise as their number format.
+    Graphs are recorded and kept as they are, nothing is cast by itself, compiled pieces run as they
+    were written, and kernels are those that have second derivatives and are as precise as their
+    number format.
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(_ONE_AT_A_TIME)
