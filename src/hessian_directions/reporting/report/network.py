@@ -59,11 +59,9 @@ def _summary(results: Results) -> str:
             said.append(f"{unconverged} of {pairs.sizes['pair']} eigenpairs did not converge.")
     if trace is not None:
         said.append(f"Its trace is {with_error(trace['trace'], trace['trace_standard_error'])}.")
-    differing = sum(not check.agrees for check in checks(results))
-    if differing:
-        said.append(
-            f"{differing} of {len(checks(results))} checks DIFFER: see “Is the plot right?”."
-        )
+    compared = checks(results)
+    if differing := sum(not check.agrees for check in compared):
+        said.append(f"{differing} of {len(compared)} checks DIFFER: see “Is the plot right?”.")
     sampled = results.visibility
     if sampled is not None:
         share, n = float(sampled["visibility_direct"]), sampled.sizes["sample"]

@@ -614,8 +614,8 @@ kinds.comparison = (host, { rows }) => {
     const c = colour();
     const kept = rows.filter((row) => (!state.misses || !row.agrees) && `${row.quantity} ${row.row}`.toLowerCase().includes(state.text));
     // Of an interval without width: its middle, or outside.
-    const place = (row) => (row.high > row.low ? (2 * row.computed - row.low - row.high) / (row.high - row.low) : row.computed === row.low ? 0 : 3);
-    const judged = kept.filter((row) => row.computed !== null).map((row, i) => ({ row, i, at: place(row) })).filter(({ at }) => Number.isFinite(at));
+    const within = (row) => (row.high > row.low ? (2 * row.computed - row.low - row.high) / (row.high - row.low) : row.computed === row.low ? 0 : 3);
+    const judged = kept.filter((row) => row.computed !== null).map((row, i) => ({ row, i, at: within(row) })).filter(({ at }) => Number.isFinite(at));
     const shown = (at) => Math.sign(at) * Math.min(Math.abs(at), 3);
     const points = (name, agrees, tone, symbol) => {
       const own = judged.filter(({ row }) => row.agrees === agrees);
