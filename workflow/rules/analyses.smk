@@ -23,8 +23,6 @@ for name in filter(is_computed, OF_NETWORKS):
             log_of(name, stage),
         group:
             group_of(stage)
-        conda:
-            "../../environment.yml"
         threads: max(config["threads"], config["processes"])
         resources:
             **resources_of(stage, processes=config["processes"]),
@@ -34,8 +32,17 @@ for name in filter(is_computed, OF_NETWORKS):
             **told(name, "run"),
             network=studied_network,
             own_data=own_data,
-        script:
-            "../scripts/analyze_network.py"
+        run:
+            compute(
+                "analyze_network",
+                rule,
+                input,
+                output,
+                params,
+                wildcards,
+                log,
+                threads,
+            )
 
 
 for name in filter(is_computed, OF_PROFILE):
@@ -54,8 +61,6 @@ for name in filter(is_computed, OF_PROFILE):
             log_of(name, stage),
         group:
             group_of(stage)
-        conda:
-            "../../environment.yml"
         threads: config["threads"]
         resources:
             **resources_of(stage, uses_device=analysis.has_data),
@@ -63,8 +68,8 @@ for name in filter(is_computed, OF_PROFILE):
             **COMMON if analysis.has_data else ON_CPU,
             **data_of(name),
             **told(name, "run"),
-        script:
-            "../scripts/analyze.py"
+        run:
+            compute("analyze", rule, input, output, params, wildcards, log, threads)
 
 
 for name in filter(is_sharded, filter(is_computed, [*OF_NETWORKS, *OF_PROFILE])):
@@ -84,13 +89,11 @@ for name in filter(is_sharded, filter(is_computed, [*OF_NETWORKS, *OF_PROFILE]))
             log_of(name, name),
         group:
             group_of(name)
-        conda:
-            "../../environment.yml"
         threads: config["threads"]
         resources:
             **resources_of(name, uses_device=False),
         params:
             **ON_CPU,
             **told(name, "gather"),
-        script:
-            "../scripts/gather.py"
+        run:
+            compute("gather", rule, input, output, params, wildcards, log, threads)

@@ -347,28 +347,43 @@ def code(script, *modules, without=()):
 ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"
 )
+# Rules with `run:` hand their jobs to workers; without this, each would start a Snakemake of its own, on a cluster too.
+if workflow.execution_settings is not None:
+    workflow.execution_settings.use_threads = True
 # Workers without a job, see workflow/scripts/worker.py. They end with this process.
-idle_workers = []
+idle_workers = {"draw": [], "compute": []}
 
 
-def run_script(rule, input, output, params, wildcards, log):
-    """What `script:` does with the rule's script, without importing the same libraries for every job."""
+def draw(rule, input, output, params, wildcards, log):
+    """Run the script of a rule's name, which imports no torch."""
+    run_script("draw", rule, rule, input, output, params, wildcards, log, 1)
+
+
+def compute(script, *job):
+    """Run a script that imports torch."""
+    run_script("compute", script, *job)
+
+
+def run_script(kind, script, rule, input, output, params, wildcards, log, threads):
+    """What `script:` does, without importing the same libraries for every job."""
     scripts = ROOT / "workflow/scripts"
     try:
-        worker = idle_workers.pop()
+        worker = idle_workers[kind].pop()
     except IndexError:
         worker = subprocess.Popen(
-            [PYTHON, scripts / "worker.py"],
+            [PYTHON, scripts / "worker.py", kind],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=os.environ | ONE_THREAD,
         )
-    job = Snakemake(input, output, params, wildcards, 1, {}, log, config, rule, None)
-    pickle.dump((str(scripts / f"{rule}.py"), job), worker.stdin)
+    job = Snakemake(
+        input, output, params, wildcards, threads, {}, log, config, rule, None
+    )
+    pickle.dump((str(scripts / f"{script}.py"), job), worker.stdin)
     worker.stdin.flush()
     status = worker.stdout.readline()
     if status:
-        idle_workers.append(worker)
+        idle_workers[kind].append(worker)
     if status != b"0\n":
         of = ", ".join(f"{key}={value}" for key, value in wildcards.items())
         raise WorkflowError(f"{rule} ({of}) failed" if of else f"{rule} failed")

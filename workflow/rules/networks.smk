@@ -16,8 +16,6 @@ rule train_network:
         network=any_of(TRAINED),
     group:
         group_of("train_network")
-    conda:
-        "../../environment.yml"
     threads: config["threads"]
     resources:
         **resources_of("train_network"),
@@ -30,8 +28,8 @@ rule train_network:
         checkpoint_precision=lambda wildcards: config["networks"][wildcards.network][
             "checkpoint_precision"
         ],
-    script:
-        "../scripts/train_network.py"
+    run:
+        compute("train_network", rule, input, output, params, wildcards, log, threads)
 
 
 rule import_checkpoint:
@@ -47,8 +45,6 @@ rule import_checkpoint:
         network=any_of(name for name in NETWORK_NAMES if name not in TRAINED),
     group:
         group_of("import_checkpoint")
-    conda:
-        "../../environment.yml"
     threads: config["threads"]
     resources:
         **resources_of("import_checkpoint", uses_device=False),
@@ -58,5 +54,14 @@ rule import_checkpoint:
         network=initial_network,
         own_data=own_data,
         checkpoint=lambda wildcards: config["networks"][wildcards.network]["checkpoint"],
-    script:
-        "../scripts/import_checkpoint.py"
+    run:
+        compute(
+            "import_checkpoint",
+            rule,
+            input,
+            output,
+            params,
+            wildcards,
+            log,
+            threads,
+        )

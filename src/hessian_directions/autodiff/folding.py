@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from hessian_directions.autodiff.normalisation import BatchNorm
 from hessian_directions.autodiff.program import Place, Program
+from hessian_directions.autodiff.watching import Watching
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def foldings(program: Program, call: Callable[[], object]) -> dict[int, Folding]
     return {number: folding for number, (folding, alive) in found.items() if alive() is None}
 
 
-class _Watch(TorchDispatchMode):
+class _Watch(Watching):
     """Which normalisation (or None: anything else) read a tensor, by its storage."""
 
     def __init__(self) -> None:

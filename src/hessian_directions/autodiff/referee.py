@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from hessian_directions.autodiff.copies import copied
 from hessian_directions.autodiff.precision import of_kind
+from hessian_directions.autodiff.watching import Watching
 from hessian_directions.cost import Cost
 from hessian_directions.errors import ModelError
 
@@ -289,7 +289,7 @@ def _no_loss(loss: Any) -> str:
 _READING = {torch.ops.aten._local_scalar_dense.default, torch.ops.aten.is_nonzero.default}
 
 
-class _Watch(TorchDispatchMode):
+class _Watch(Watching):
     """Notes casts from a real number to one of lower precision, who reads the foreign tensors, and
     what jumps as the parameters move.
 
