@@ -242,7 +242,7 @@ def _how(
         lines += [
             f"  {counts[PREDICTION]} were measured on other networks than the archive's "
             f"({', '.join(sorted(others))}): each must lie in the "
-            f"{replicates.CONFIDENCE:.0%} prediction interval of the archive's runs",
+            f"{100 * replicates.CONFIDENCE:.0f} % prediction interval of the archive's runs",
             f"  of those {acceptance.most} may miss it (rate {acceptance.rate:.3f}; misses of one "
             f"network go together, so they count as "
             f"{acceptance.n_numbers / acceptance.overdispersion:.0f} independent numbers)",
@@ -255,7 +255,7 @@ def _power_lines(table: pd.DataFrame) -> list[str]:
     lines = []
     for level, rows in table[table["kind"] == "all"].groupby("level", sort=True):
         shares = ", ".join(
-            f"{noticed:.0%} if {'its sign is wrong' if change == 'sign' else f'{change} too small'}"
+            f"{100 * noticed:.0f} % if {'its sign is wrong' if change == 'sign' else f'{change} too small'}"
             for change, noticed in zip(rows["change"], rows["noticed"], strict=True)
         )
         lines.append(f"A wrong number is noticed, {level}: {shares} (comparison_power.csv)")

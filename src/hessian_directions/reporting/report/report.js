@@ -27,9 +27,9 @@ const RAISED = { "-": "⁻", 0: "⁰", 1: "¹", 2: "²", 3: "³", 4: "⁴", 5: "
 
 function number(value, digits = 3) {
   if (value === null || !Number.isFinite(value)) return "–";
-  let text = String(Number(value.toPrecision(digits)));
-  const size = Math.abs(value);
-  if (size && (size < 1e-3 || size >= 1e5)) {
+  const size = Math.abs(value), counts = Number.isInteger(value) && size < 1e7;
+  let text = String(counts ? value : Number(value.toPrecision(digits)));
+  if (!counts && (size < 1e-3 || size >= 1e5)) {
     const [mantissa, exponent] = value.toExponential(digits - 1).split("e");
     const power = [...String(Number(exponent))].map((letter) => RAISED[letter]).join("");
     text = `${Number(mantissa)}·10${power}`;
@@ -622,7 +622,8 @@ kinds.comparison = (host, { rows }) => {
       return { type: "scatter", mode: "markers", name: `${own.length} ${name}`, x: own.map(({ i }) => i), y: own.map(({ at }) => shown(at)), marker: { color: tone, symbol, size: agrees ? 5 : 9 },
         text: own.map(({ row }) => `${row.quantity}, ${row.row}<br>archive ${number(row.published, 5)}, here ${number(row.computed, 5)}<br>allowed ${number(row.low, 5)} to ${number(row.high, 5)}`), hovertemplate: "%{text}<extra></extra>" };
     };
-    count.textContent = `${kept.length} of ${rows.length} numbers` + (kept.length > MOST ? `; the table has the first ${MOST}` : "");
+    const missing = kept.length - judged.length;
+    count.textContent = [`${kept.length} of ${rows.length} numbers`, missing && `${missing} have no point: they are not finite`, kept.length > MOST && `the table has the first ${MOST}`].filter(Boolean).join("; ");
     const heads = ["number", "of", "archive", "here", "allowed from", "to", "by"];
     const write = (part, tag, texts, className = "") => {
       const row = add(part, "tr", { className });
