@@ -23,6 +23,8 @@ for name in filter(is_computed, OF_NETWORKS):
             log_of(name, stage),
         group:
             group_of(stage)
+        conda:
+            "../../environment.yml"
         threads: max(config["threads"], config["processes"])
         resources:
             **resources_of(stage, processes=config["processes"]),
@@ -32,17 +34,8 @@ for name in filter(is_computed, OF_NETWORKS):
             **told(name, "run"),
             network=studied_network,
             own_data=own_data,
-        run:
-            compute(
-                "analyze_network",
-                rule,
-                input,
-                output,
-                params,
-                wildcards,
-                log,
-                threads,
-            )
+        script:
+            "../scripts/analyze_network.py"
 
 
 for name in filter(is_computed, OF_PROFILE):
@@ -61,6 +54,8 @@ for name in filter(is_computed, OF_PROFILE):
             log_of(name, stage),
         group:
             group_of(stage)
+        conda:
+            "../../environment.yml"
         threads: config["threads"]
         resources:
             **resources_of(stage, uses_device=analysis.has_data),
@@ -68,8 +63,8 @@ for name in filter(is_computed, OF_PROFILE):
             **COMMON if analysis.has_data else ON_CPU,
             **data_of(name),
             **told(name, "run"),
-        run:
-            compute("analyze", rule, input, output, params, wildcards, log, threads)
+        script:
+            "../scripts/analyze.py"
 
 
 for name in filter(is_sharded, filter(is_computed, [*OF_NETWORKS, *OF_PROFILE])):
@@ -89,11 +84,13 @@ for name in filter(is_sharded, filter(is_computed, [*OF_NETWORKS, *OF_PROFILE]))
             log_of(name, name),
         group:
             group_of(name)
+        conda:
+            "../../environment.yml"
         threads: config["threads"]
         resources:
             **resources_of(name, uses_device=False),
         params:
             **ON_CPU,
             **told(name, "gather"),
-        run:
-            compute("gather", rule, input, output, params, wildcards, log, threads)
+        script:
+            "../scripts/gather.py"

@@ -347,25 +347,27 @@ def code(script, *modules, without=()):
 ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"
 )
-# Rules with `run:` hand their jobs to workers; without this, each would start a Snakemake of its own, on a cluster too.
-if workflow.execution_settings is not None:
-    workflow.execution_settings.use_threads = True
 # Workers without a job, see workflow/scripts/worker.py. They end with this process.
 idle_workers = {"draw": [], "compute": []}
 
 
-def draw(rule, input, output, params, wildcards, log):
-    """Run the script of a rule's name, which imports no torch."""
-    run_script("draw", rule, rule, input, output, params, wildcards, log, 1)
+def run_script(rule, input, output, params, wildcards, log):
+    """What `script:` does with the rule's script, which imports no PyTorch."""
+    job = Snakemake(input, output, params, wildcards, 1, {}, log, config, rule, None)
+    hand_over("draw", f"{rule}.py", job)
 
 
-def compute(script, *job):
-    """Run a script that imports torch."""
-    run_script("compute", script, *job)
+def script(path, basedir, input, output, params, wildcards, threads, resources, *more):
+    """What `script:` calls: Snakemake's own starts a Python for every job, which imports the same libraries."""
+    log, config, name = more[:3]
+    job = Snakemake(
+        input, output, params, wildcards, threads, resources, log, config, name, None
+    )
+    hand_over("compute", Path(path).name, job)
 
 
-def run_script(kind, script, rule, input, output, params, wildcards, log, threads):
-    """What `script:` does, without importing the same libraries for every job."""
+def hand_over(kind, script, job):
+    """Have a worker of a kind run a script in workflow/scripts."""
     scripts = ROOT / "workflow/scripts"
     try:
         worker = idle_workers[kind].pop()
@@ -376,17 +378,14 @@ def run_script(kind, script, rule, input, output, params, wildcards, log, thread
             stdout=subprocess.PIPE,
             env=os.environ | ONE_THREAD,
         )
-    job = Snakemake(
-        input, output, params, wildcards, threads, {}, log, config, rule, None
-    )
-    pickle.dump((str(scripts / f"{script}.py"), job), worker.stdin)
+    pickle.dump((str(scripts / script), job), worker.stdin)
     worker.stdin.flush()
     status = worker.stdout.readline()
     if status:
         idle_workers[kind].append(worker)
     if status != b"0\n":
-        of = ", ".join(f"{key}={value}" for key, value in wildcards.items())
-        raise WorkflowError(f"{rule} ({of}) failed" if of else f"{rule} failed")
+        of = ", ".join(f"{key}={value}" for key, value in job.wildcards.items())
+        raise WorkflowError(f"{job.rule} ({of}) failed" if of else f"{job.rule} failed")
 
 
 # What every stage that computes is told; another number re-runs it.

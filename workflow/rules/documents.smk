@@ -19,7 +19,7 @@ rule record_configuration:
     params:
         configuration=COMPLETE,
     run:
-        draw(rule, input, output, params, wildcards, log)
+        run_script(rule, input, output, params, wildcards, log)
 
 
 if COMPANION:
@@ -70,7 +70,7 @@ if COMPANION:
             role=ROLES[0],
             companion_role=ROLES[1],
         run:
-            draw(rule, input, output, params, wildcards, log)
+            run_script(rule, input, output, params, wildcards, log)
 
 
 REPORT = "src/hessian_directions/reporting/report"
@@ -122,7 +122,7 @@ rule make_report:
             for figure, says in FIGURES.items()
         },
     run:
-        draw(rule, input, output, params, wildcards, log)
+        run_script(rule, input, output, params, wildcards, log)
 
 
 rule page:

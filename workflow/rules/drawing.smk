@@ -26,7 +26,7 @@ rule draw_figure:
         labels=LABELS,
         caption=lambda wildcards: FIGURES[wildcards.figure]["caption"],
     run:
-        draw(rule, input, output, params, wildcards, log)
+        run_script(rule, input, output, params, wildcards, log)
 
 
 rule draw_animation:
@@ -55,7 +55,7 @@ rule draw_animation:
         labels=LABELS,
         caption=lambda wildcards: ANIMATIONS[wildcards.animation]["caption"],
     run:
-        draw(rule, input, output, params, wildcards, log)
+        run_script(rule, input, output, params, wildcards, log)
 
 
 rule draw_figures:
@@ -87,4 +87,4 @@ rule make_tables:
     params:
         labels=LABELS,
     run:
-        draw(rule, input, output, params, wildcards, log)
+        run_script(rule, input, output, params, wildcards, log)

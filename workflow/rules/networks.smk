@@ -16,6 +16,8 @@ rule train_network:
         network=any_of(TRAINED),
     group:
         group_of("train_network")
+    conda:
+        "../../environment.yml"
     threads: config["threads"]
     resources:
         **resources_of("train_network"),
@@ -28,8 +30,8 @@ rule train_network:
         checkpoint_precision=lambda wildcards: config["networks"][wildcards.network][
             "checkpoint_precision"
         ],
-    run:
-        compute("train_network", rule, input, output, params, wildcards, log, threads)
+    script:
+        "../scripts/train_network.py"
 
 
 rule import_checkpoint:
@@ -45,6 +47,8 @@ rule import_checkpoint:
         network=any_of(name for name in NETWORK_NAMES if name not in TRAINED),
     group:
         group_of("import_checkpoint")
+    conda:
+        "../../environment.yml"
     threads: config["threads"]
     resources:
         **resources_of("import_checkpoint", uses_device=False),
@@ -54,14 +58,5 @@ rule import_checkpoint:
         network=initial_network,
         own_data=own_data,
         checkpoint=lambda wildcards: config["networks"][wildcards.network]["checkpoint"],
-    run:
-        compute(
-            "import_checkpoint",
-            rule,
-            input,
-            output,
-            params,
-            wildcards,
-            log,
-            threads,
-        )
+    script:
+        "../scripts/import_checkpoint.py"

@@ -24,7 +24,7 @@ rule decide_claims:
     params:
         rules=config["claims"],
     run:
-        draw(rule, input, output, params, wildcards, log)
+        run_script(rule, input, output, params, wildcards, log)
 
 
 # What the archive keeps of other seeds, and of directions, which it leaves out where they are large.
@@ -88,7 +88,7 @@ if COMPARABLE:
                 key: COMPLETE[key] for key in ("precision", "networks", "analyses")
             },
         run:
-            draw(rule, input, output, params, wildcards, log)
+            run_script(rule, input, output, params, wildcards, log)
 
 else:
 
@@ -118,4 +118,4 @@ rule record_replicate:
     params:
         configuration=COMPLETE,
     run:
-        draw(rule, input, output, params, wildcards, log)
+        run_script(rule, input, output, params, wildcards, log)
