@@ -479,7 +479,7 @@ def test_how_numbers_were_compared_is_said() -> None:
     assert (
         "were measured on other networks than the archive's (mlp, resnet, the population)" in text
     )
-    assert "99% prediction interval" in text
+    assert "99 % prediction interval" in text
     assert "A wrong number is noticed, recomputed: " in text
     assert "A wrong number is noticed, retrained: " in text
 

@@ -23,8 +23,8 @@ from hessian_directions.files import to_json
 from hessian_directions.progress import duration, seconds_of
 from hessian_directions.reproduction import artifacts
 
-# Seconds and bytes of a process that has imported what it needs, measured.
-COMPUTING = (3.0, 450e6)
+# Seconds and bytes of a job beside its work, measured: a fork of a process that has imported what it needs.
+COMPUTING = (0.5, 450e6)
 DRAWING = (2.5, 340e6)
 # Vectors or points of a call that share passes: `vectors_at_once` of an objective.
 AT_ONCE = 16
