@@ -15,6 +15,8 @@ import runpy
 import signal
 import sys
 
+import numpy
+
 # What many scripts of a kind import. Modules of ours that compute are read when a job begins.
 LIBRARIES = {
     "draw": ("artifact_inputs", "h5netcdf", "scipy.stats", "snakemake.iocontainers", "typst"),
@@ -65,6 +67,8 @@ def main(kind: str) -> None:
             return
         if os.fork() == 0:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+            # What users draw without a seed is other in every job, as in a process of its own; it is refused by that.
+            numpy.random.seed()
             runpy.run_path(script, {"snakemake": snakemake}, "__main__")
             return
         _, status = os.wait()
