@@ -442,11 +442,11 @@ def test_folder_in_the_cache_and_a_balanced_choice_of_it(pixels, tmp_path):
 def test_unknown_kinds_and_keys_are_refused_with_what_is_allowed(tmp_path):
     with pytest.raises(ConfigurationError, match=r"'digit' is unknown, .* digits, function, cifar"):
         load({"kind": "digit"}, tmp_path)
-    with pytest.raises(
-        ConfigurationError, match="no key n_tset, it has channels, n_test, seed, size"
-    ):
-        load({"kind": "digits", "n_tset": 3}, tmp_path)
-    with pytest.raises(ConfigurationError, match="needs the key path"):
+    sentence = "unknown key 'data.mine.n_tset'; allowed here: n_test, seed, size, channels"
+    with pytest.raises(ConfigurationError, match=sentence):
+        load({"kind": "digits", "n_tset": 3}, tmp_path, name="mine")
+    sentence = r"key 'data.path' is missing; it is A folder, or an archive \(zip.* unpacking$"
+    with pytest.raises(ConfigurationError, match=sentence):
         load({"kind": "image_folder"}, tmp_path)
 
 
