@@ -203,7 +203,7 @@ def _sentence(
         if first["type"] == "extra_forbidden":
             return unknown(alike, known)
         what = str(known[str(location[-1])].description).split(". ")[0].removesuffix(".")
-        return f"key {_quoted(alike)} is missing; it is {what}"
+        return f"key {_quoted(alike)} is missing; it is {what[:1].lower()}{what[1:]}"
     if first["type"] == "invalid_key":
         key = key_of(location[:-1]) or "the configuration"
         return f"'{key}' has the key {first['input']!r}; allowed: a text"

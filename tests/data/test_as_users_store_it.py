@@ -411,7 +411,7 @@ def test_a_number_of_images_that_cannot_be_balanced_names_its_key(tmp_path):
     with pytest.raises(HessianDirectionsError) as caught:
         studied.objective()
     assert str(caught.value) == (
-        "key 'n_images': of the train split 5 samples cannot be balanced over 2 classes, multiples "
+        "key 'n_images' of the train split: 5 samples cannot be balanced over 2 classes, multiples "
         "of 2 can"
     )
 

@@ -445,7 +445,7 @@ def test_unknown_kinds_and_keys_are_refused_with_what_is_allowed(tmp_path):
     sentence = "unknown key 'data.mine.n_tset'; allowed here: n_test, seed, size, channels"
     with pytest.raises(ConfigurationError, match=sentence):
         load({"kind": "digits", "n_tset": 3}, tmp_path, name="mine")
-    sentence = r"key 'data.path' is missing; it is A folder, or an archive \(zip.* unpacking$"
+    sentence = r"key 'data.path' is missing; it is a folder, or an archive \(zip.* unpacking$"
     with pytest.raises(ConfigurationError, match=sentence):
         load({"kind": "image_folder"}, tmp_path)
 

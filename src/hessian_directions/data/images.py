@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from hessian_directions import references
-from hessian_directions.errors import ConfigurationError, DataError
+from hessian_directions.errors import ConfigurationError, DataError, about
 from hessian_directions.models import vision
 
 Size = int | Sequence[int] | None
@@ -39,19 +39,13 @@ def converter(
     if name.partition(":")[0] in ("timm", "torchvision"):
         function, sides = vision.evaluation_transform(name, sides), None
     else:
-        try:
+        with about("data.transform"):
             function = references.resolve(name, folder)
-        except ConfigurationError as error:
-            raise ConfigurationError(f"data.transform: {error}") from error
         if isinstance(transform, Mapping) or isinstance(function, type):
             options = dict(transform.get("options", {})) if isinstance(transform, Mapping) else {}
-            try:
+            called = f"data.transform: {name} cannot be called with options {options}"
+            with references.failing(ConfigurationError, called):
                 function = function(**options)
-            except Exception as error:
-                raise ConfigurationError(
-                    f"data.transform: {name} cannot be called with options {options}: "
-                    f"{references.describe(error)}"
-                ) from error
         if not callable(function):
             raise ConfigurationError(
                 f"data.transform: {name} is a {type(function).__name__}, not a function of an image"
@@ -59,14 +53,9 @@ def converter(
 
     def apply(image: Image.Image) -> np.ndarray:
         image = _scaled(_coloured(image, channels), sides)
-        try:
+        applied = f"data.transform: {name} fails on an image"
+        with references.failing(DataError, applied, passed=(DataError,)):
             return numbers(function(image), channels)
-        except DataError:
-            raise
-        except Exception as error:
-            raise DataError(
-                f"data.transform: {name} fails on an image: {references.describe(error)}"
-            ) from error
 
     return apply
 

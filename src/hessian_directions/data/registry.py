@@ -74,11 +74,7 @@ def load(
                 f"{library}:<model>"
             )
         options["transform"] = published
-    try:
+    made = f"data of kind {kind} cannot be made from {options}"
+    ours = (HessianDirectionsError, MemoryError)
+    with references.failing(ConfigurationError, made, passed=ours):
         return KINDS[kind](**given, **options)
-    except (HessianDirectionsError, MemoryError):
-        raise
-    except Exception as error:
-        raise ConfigurationError(
-            f"data of kind {kind} cannot be made from {options}: {references.describe(error)}"
-        ) from error

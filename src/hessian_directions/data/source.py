@@ -20,7 +20,7 @@ from hessian_directions.data.dataset import (
     stratified,
 )
 from hessian_directions.data.keys import Seed
-from hessian_directions.errors import ConfigurationError, DataError
+from hessian_directions.errors import ConfigurationError, DataError, about
 from hessian_directions.settings import Count, Natural, Share
 
 # What parts of data are called, in capitals or not; the first one that is there counts.
@@ -160,10 +160,8 @@ def _front(targets: np.ndarray, n: int, split: str) -> np.ndarray:
         if n > len(targets):
             raise ConfigurationError(f"{key}: there are {len(targets)} samples, not {n}")
         return np.arange(n)
-    try:
+    with about(key):
         return balanced_positions(torch.from_numpy(targets), n).numpy()
-    except DataError as error:
-        raise DataError(f"{key}: {error}") from error
 
 
 def _stored(source: Source, places: np.ndarray) -> Stored:
@@ -264,12 +262,8 @@ def from_torch(
     """
 
     def read(place: int) -> tuple[Any, Any]:
-        try:
+        with references.failing(DataError, f"{name}: sample {place} cannot be read"):
             sample = samples[place]
-        except Exception as error:
-            raise DataError(
-                f"{name}: sample {place} cannot be read: {references.describe(error)}"
-            ) from error
         if not isinstance(sample, tuple | list) or len(sample) != 2:
             raise DataError(
                 f"{name}: a sample is a {type(sample).__name__}, not a pair of input and target"

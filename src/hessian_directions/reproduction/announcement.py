@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hessian_directions.analyses import registry
 from hessian_directions.data import cache
-from hessian_directions.errors import CheckpointError, HessianDirectionsError
+from hessian_directions.errors import CheckpointError, about
 from hessian_directions.progress import duration
 from hessian_directions.reproduction import configuration, cost_model
 from hessian_directions.reproduction.cost_model import Estimate
@@ -66,12 +66,10 @@ def _data(settings: configuration.Configuration, folder: Path) -> list[str]:
         shared = own.get("transform") not in ("timm", "torchvision")
         if (place := key if shared else name) in lines:
             continue
-        try:
+        with about(f"{name} (data {key})"):
             data = problem.load_data(
                 {**subject, "data_settings": own}, cache=settings["cache"], folder=folder
             )
-        except HessianDirectionsError as error:
-            raise type(error)(f"{name} (data {key}): {error}") from error
         lines[place] = f"  {key if shared else f'{key} for {name}'}: {data.describe()}."
     return list(lines.values())
 
@@ -100,8 +98,7 @@ def _import_checkpoints(settings: configuration.Configuration, folder: Path) -> 
         from hessian_directions.analyses import problem
         from hessian_directions.learning import checkpoints
 
-        place = f"{name} (data {network['data']})"
-        try:
+        with about(f"{name} (data {network['data']})"):
             studied = problem.load(
                 {**network, "data_settings": settings["data"][network["data"]]},
                 seed=settings["seed"],
@@ -110,12 +107,10 @@ def _import_checkpoints(settings: configuration.Configuration, folder: Path) -> 
                 cache=settings["cache"],
                 folder=folder,
             )
-            place = name
+        with about(name):
             beside = checkpoints.import_into(
                 studied.model, network["checkpoint"], settings["cache"], folder
             )
-        except HessianDirectionsError as error:
-            raise type(error)(f"{place}: {error}") from error
         notes += [f"{name}: {note}" for note in beside.get("notes", [])]
     return notes
 
@@ -125,10 +120,8 @@ def main() -> int:
         archive = Path("results/archive") / settings["profile"]
         # Snakemake has no last word where nothing is to be done.
         report = f"The report: results/computed/{settings['profile']}/report.html"
-        try:
+        with about(str(path)):
             return announce(settings, archive, os.cpu_count() or 1, path.parent) + f"\n{report}"
-        except HessianDirectionsError as error:
-            raise type(error)(f"{path}: {error}") from error
 
     return configuration.program("announce", "Say what a run will compute.", work)
 

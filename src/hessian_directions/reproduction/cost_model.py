@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from hessian_directions.analyses import registry
-from hessian_directions.errors import HessianDirectionsError
+from hessian_directions.errors import about
 from hessian_directions.files import to_json
 from hessian_directions.progress import duration, seconds_of
 from hessian_directions.reproduction import artifacts
@@ -292,10 +292,8 @@ def measure(settings: Mapping[str, Any], folder: Path) -> dict[str, Passes]:
         if name in known:
             continue
         if key not in alike:
-            try:
+            with about(f"{name} (data {subject['data']})"):
                 alike[key] = _measured(settings, subject, folder, key)
-            except HessianDirectionsError as error:
-                raise type(error)(f"{name} (data {subject['data']}): {error}") from error
         known[name] = alike[key]
         content = {name: asdict(passes) for name, passes in known.items()}
         artifacts.write_json(path_of(settings["profile"]), content)
