@@ -17,7 +17,6 @@ ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src/hessian_directions"
 DRAWING = [
     "draw_figure",
-    "draw_animation",
     "make_tables",
     "decide_claims",
     "compile_paper",
@@ -191,7 +190,7 @@ def imports(path: Path) -> Iterator[str]:
 @pytest.mark.parametrize("script", DRAWING)
 def test_drawing_reaches_no_torch(script: str) -> None:
     """The paper builds on a laptop without PyTorch."""
-    drawing = script in ("draw_figure", "draw_animation")
+    drawing = script == "draw_figure"
     files = files_of(script, *(SOURCE / "reporting/figures").glob("*.py") if drawing else ())
     assert ROOT / "workflow/scripts/stage.py" in files
     heavy = {str(path) for path in files if HEAVY & set(imports(path))}
