@@ -28,7 +28,6 @@ from hessian_directions.settings import (
 if TYPE_CHECKING:
     from hessian_directions.analyses.job import Job
 
-OF = "profile"
 TRAINS = True
 
 GENERALIZATION = ("gap_loss", "gap_accuracy")
