@@ -40,12 +40,6 @@ def digits(
     convert = converter(size, channels, None, None)
     images = np.stack([convert(Image.fromarray(image)) for image in bunch.images.astype(np.uint8)])
     everything = Source("digits", bunch.target, lambda places: images[places])
-    stored, _, more = Choice(n_test=n_test, seed=seed).of(everything, None, 10)
-    return assemble(
-        "digits",
-        "digits",
-        stored,
-        [str(digit) for digit in range(10)],
-        Normalisation(NORMALISATION.mean * channels, NORMALISATION.deviation * channels),
-        more=more,
-    )
+    stored, classes, more = Choice(n_test=n_test, seed=seed).of(everything, None, 10)
+    units = Normalisation(NORMALISATION.mean * channels, NORMALISATION.deviation * channels)
+    return assemble("digits", "digits", stored, classes, units, more=more)

@@ -61,8 +61,7 @@ def python(
     make = partial(_source, channels=channels, tokens=tokens)
     train = make(first, f"{name} (train)")
     test = None if second is None else make(second, f"{name} (test)")
-    stored, n_classes, more = Choice(**choice).of(train, test, n_classes)
-    classes = None if n_classes is None else [str(number) for number in range(n_classes)]
+    stored, classes, more = Choice(**choice).of(train, test, n_classes)
     more |= {"name": name, "options": options}
     return assemble(name.rpartition(":")[2], "python", stored, classes, normalisation, more=more)
 
