@@ -5,7 +5,6 @@ this configuration, the run records of its jobs tell; else the cost model, from 
 images.
 """
 
-import functools
 import os
 from pathlib import Path
 
@@ -45,7 +44,7 @@ def announce(settings: configuration.Configuration, archive: Path, cores: int, f
         notes = _import_checkpoints(settings, folder)
         stages = cost_model.stages(settings, cost_model.measure(settings, folder))
         told = "Predicted from a few passes:"
-    whole = functools.reduce(cost_model.together, stages.values(), Estimate(0.0, 0))
+    whole = sum(stages.values(), Estimate())
     lines.append(
         f"{told} {duration(whole.seconds)} of one core, about {duration(whole.seconds / cores)} on "
         f"{cores} like it; the largest job {whole.bytes / 1e9:.1f} GB. A smaller 'n_images' makes it "

@@ -6,7 +6,6 @@ what one pass of a network takes is measured on a few images (`measure`) and kep
 """
 
 import copy
-import functools
 import hashlib
 import math
 import time
@@ -53,8 +52,12 @@ class Estimate:
         bytes: Largest memory; where the device is a GPU, of either.
     """
 
-    seconds: float
-    bytes: int
+    seconds: float = 0.0
+    bytes: int = 0
+
+    def __add__(self, other: "Estimate") -> "Estimate":
+        """What two jobs take one after the other."""
+        return Estimate(self.seconds + other.seconds, max(self.bytes, other.bytes))
 
 
 def recorded(archive: Path, device: str) -> list[tuple[str, dict[str, str], Estimate]]:
@@ -500,13 +503,8 @@ def by_stage(
     for rule, wildcards, job in jobs:
         if job is not None:
             stage = wildcards.get("network", ""), rule
-            found[stage] = together(found.get(stage, Estimate(0.0, 0)), job)
+            found[stage] = found.get(stage, Estimate()) + job
     return found
-
-
-def together(one: Estimate, other: Estimate) -> Estimate:
-    """What two jobs take one after the other."""
-    return Estimate(one.seconds + other.seconds, max(one.bytes, other.bytes))
 
 
 def describe(found: Mapping[tuple[str, str], Estimate]) -> list[str]:
@@ -514,7 +512,7 @@ def describe(found: Mapping[tuple[str, str], Estimate]) -> list[str]:
     networks: dict[str, dict[str, Estimate]] = {}
     for (network, rule), stage in found.items():
         networks.setdefault(network or "no network", {})[rule] = stage
-    whole = {name: functools.reduce(together, of.values()) for name, of in networks.items()}
+    whole = {name: sum(of.values(), Estimate()) for name, of in networks.items()}
     lines = []
     for name, all_of_it in sorted(whole.items(), key=lambda item: -item[1].seconds):
         longest = sorted(networks[name].items(), key=lambda item: -item[1].seconds)
