@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from miniature import write_files
 
 from hessian_directions.reproduction.source_files import declared, source_files
 
@@ -46,11 +47,8 @@ def tree(tmp_path: Path) -> Path:
         "scripts/unused.py": "",
         "elsewhere/numpy.py": "",
     }
-    for name, text in modules.items():
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text + "raise AssertionError('imported')\n")
-    return tmp_path
+    fails = "raise AssertionError('imported')\n"
+    return write_files(tmp_path, {name: text + fails for name, text in modules.items()})
 
 
 def used(tree: Path, text: str) -> set[str]:
