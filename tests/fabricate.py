@@ -175,7 +175,7 @@ def _weights(kind: str, seed: int) -> str:
 
 def _read(name: str, kind: str, seed: int) -> Any:
     if name == "snapshots":
-        return trained(kind, seed)[1].snapshots.arrays()
+        return trained(kind, seed)[1].snapshots
     if name == "eigenvectors":
         return _run("eigenpairs", kind, seed)[1]
     return _run(name, kind, seed)[0]
