@@ -178,8 +178,6 @@ def test_digits_in_colour_and_enlarged(tmp_path):
     expected = (9 * a + 3 * b + 3 * c + d) / 16
     assert (enlarged[:, 5, 5] - expected).abs().max() <= 1
     assert load({"kind": "digits", "size": 8}, tmp_path).train.inputs.equal(small.train.inputs)
-    with pytest.raises(ConfigurationError, match=r"'data.channels' is 2; allowed: 1"):
-        load({"kind": "digits", "channels": 2}, tmp_path)
 
 
 def test_function_is_the_stated_one(tmp_path):
