@@ -235,6 +235,7 @@ class _Run:
         model.train()
         self.identity = _identity(self.theta, train, settings, seed)
         self.buffers = dict(model.named_buffers())
+        self.weights = {"theta": self.theta, "buffers": self.buffers}
         self.inputs, self.targets = _prepared(train, self.theta)
         self.test = None if test is None else _prepared(test, self.theta)
         self.generator = torch.Generator().manual_seed(seeds.derive(seed, "training", "batches"))
@@ -357,14 +358,8 @@ class _Run:
 
     def _judge(self, loss: float) -> None:
         if loss < self.best["loss"]:
-            self._keep(loss, self.epoch, self.theta.detach(), self.buffers)
-
-    def _keep(self, loss: float, epoch: int, theta: Tensor, buffers: Mapping[str, Tensor]) -> None:
-        """Take these for the best weights so far."""
-        self.best["loss"], self.best["epoch"] = loss, epoch
-        self.best["theta"].copy_(theta)
-        for name, buffer in buffers.items():
-            self.best["buffers"][name].copy_(buffer)
+            self.best |= {"loss": loss, "epoch": self.epoch}
+            _copy(self.weights, self.best)
 
     def take_snapshot(self, last: bool = False) -> None:
         if self.epoch in self.snapshot_epochs or (last and self.snapshot_epochs):
@@ -383,7 +378,7 @@ class _Run:
         kept_epoch = self.epoch
         if self.settings.keep == "best":
             kept_epoch = self.best["epoch"]
-            self._put(self.best["theta"], self.best["buffers"])
+            _copy(self.best, self.weights)
         for parameter in _trainable(self.model):
             parameter.data = parameter.data.clone()
             parameter.grad = None
@@ -409,19 +404,12 @@ class _Run:
         arrays = {name: torch.stack(along).numpy() for name, along in values.items()}
         return {"epoch": np.array(epochs, dtype=np.int64)} | arrays
 
-    def _put(self, theta: Tensor, buffers: Mapping[str, Tensor]) -> None:
-        with torch.no_grad():
-            self.theta.copy_(theta)
-            for name, buffer in self.buffers.items():
-                buffer.copy_(buffers[name])
-
     def state(self) -> dict[str, Any]:
         """Everything that `resume` needs."""
         device = self.theta.device
         return {name: getattr(self, name) for name in self.PLAIN} | {
+            **self.weights,
             "losses": self.losses,
-            "theta": self.theta,
-            "buffers": self.buffers,
             "optimizer": self.optimizer.state_dict(),
             "generator": self.generator.get_state(),
             "global_generator": torch.get_rng_state(),
@@ -436,13 +424,14 @@ class _Run:
         for name in self.PLAIN:
             setattr(self, name, state[name])
         self.losses.copy_(state["losses"])
-        self._put(state["theta"], state["buffers"])
+        _copy(state, self.weights)
         self.optimizer.load_state_dict(state["optimizer"])
         self.generator.set_state(state["generator"])
         torch.set_rng_state(state["global_generator"])
         if state["device_generator"] is not None:
             torch.cuda.set_rng_state(state["device_generator"], self.theta.device)
-        self._keep(**state["best"])
+        self.best |= {key: state["best"][key] for key in ("loss", "epoch")}
+        _copy(state["best"], self.best)
 
 
 def _evaluate(
@@ -469,6 +458,14 @@ def _prepared(split: Split, like: Tensor) -> tuple[Tensor, Tensor]:
     if inputs.dim() == 4:
         inputs = inputs.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
     return inputs, split.targets.to(like.device)
+
+
+def _copy(source: Mapping[str, Any], target: Mapping[str, Any]) -> None:
+    """Take θ and the buffers of one for those of the other."""
+    with torch.no_grad():
+        target["theta"].copy_(source["theta"])
+        for name, buffer in target["buffers"].items():
+            buffer.copy_(source["buffers"][name])
 
 
 def _trainable(model: nn.Module) -> list[nn.Parameter]:
