@@ -90,6 +90,7 @@ def _import_checkpoints(settings: configuration.Configuration, folder: Path) -> 
     What an earlier run has imported did fit; the workflow sees whether it changed.
     """
     notes = []
+    common = {key: settings[key] for key in ("seed", "device", "precision", "cache")}
     imported = Path("results/computed") / settings["profile"] / "networks"
     for name, network in settings["networks"].items():
         if network["checkpoint"] is None or (imported / name / "checkpoint.safetensors").exists():
@@ -98,14 +99,8 @@ def _import_checkpoints(settings: configuration.Configuration, folder: Path) -> 
         from hessian_directions.learning import checkpoints
 
         with about(f"{name} (data {network['data']})"):
-            studied = problem.load(
-                {**network, "data_settings": settings["data"][network["data"]]},
-                seed=settings["seed"],
-                device=settings["device"],
-                precision=settings["precision"],
-                cache=settings["cache"],
-                folder=folder,
-            )
+            described = {**network, "data_settings": settings["data"][network["data"]]}
+            studied = problem.load(described, **common, folder=folder)
         with about(name):
             beside = checkpoints.import_into(
                 studied.model, network["checkpoint"], settings["cache"], folder

@@ -341,14 +341,9 @@ def _measured(
     # What else the machine does takes no processor time of ours.
     is_alone = settings["device"] == "cpu" and settings["threads"] == 1
     clock = time.process_time if is_alone else time.perf_counter
-    studied = problem.load(
-        {**subject, "data_settings": settings["data"][subject["data"]]},
-        seed=settings["seed"],
-        device=settings["device"],
-        precision=settings["precision"],
-        cache=settings["cache"],
-        folder=folder,
-    )
+    network = {**subject, "data_settings": settings["data"][subject["data"]]}
+    common = {key: settings[key] for key in ("seed", "device", "precision", "cache")}
+    studied = problem.load(network, **common, folder=folder)
     training = subject["training"]
     seconds = _training_seconds(studied, training, clock) if training else {}
     whole = studied.objective("train")
