@@ -28,7 +28,9 @@ def converter(
         channels: 3 for colour, 1 for grey; None: what the image has.
         folder: Of the configuration, where modules are looked for.
     """
-    sides = _sides(size)
+    sides: tuple[int, int] | None = None  # height, width
+    if size is not None:
+        sides = (size, size) if isinstance(size, int) else (size[0], size[1])
     if transform is None:
         return lambda image: _pixels(_scaled(_coloured(image, channels), sides), channels)
     name = transform.get("name") if isinstance(transform, Mapping) else transform
@@ -119,14 +121,6 @@ def channels_last(shape: tuple[int, ...], otherwise: bool) -> bool | None:
     if few_first != few_last:
         return few_last
     return otherwise if few_first else None
-
-
-def _sides(size: Size) -> tuple[int, int] | None:
-    """(height, width)."""
-    if size is None:
-        return None
-    sides = (size, size) if isinstance(size, int) else tuple(size)
-    return sides[0], sides[1]
 
 
 def _scaled(image: Image.Image, sides: tuple[int, int] | None) -> Image.Image:
