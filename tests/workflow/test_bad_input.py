@@ -16,12 +16,6 @@ pytestmark = pytest.mark.workflow
 NETWORK = "results/computed/tiny/networks/classifier"
 
 
-@pytest.fixture(scope="module")
-def bare(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A clone in which nothing was computed."""
-    return Project.clone(tmp_path_factory.mktemp("bare") / "project")
-
-
 def attempt(project: Project, change: Callable[[dict[str, Any]], None], target: str) -> str:
     """The output of a run with a changed configuration, which has to fail."""
     configuration = yaml.safe_load((ROOT / TINY).read_text())

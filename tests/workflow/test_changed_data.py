@@ -47,11 +47,6 @@ networks:
 SCORES = "results/computed/mine/networks/mein/scores.nc"
 
 
-@pytest.fixture(scope="module")
-def bare(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    return Project.clone(tmp_path_factory.mktemp("changed") / "project")
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     write_files(tmp_path / "bilder", plain_images(4, a=40, b=200))

@@ -76,11 +76,6 @@ analyses: {eigenpairs: {tolerance: 0.1, max_products: 60}, visibility: {n_planes
 """
 
 
-@pytest.fixture(scope="module")
-def bare(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    return Project.clone(tmp_path_factory.mktemp("own") / "project")
-
-
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What a user has, in a folder that is not the project's."""
