@@ -134,11 +134,11 @@ def of_signatures(*functions: Callable[..., Any], without: Iterable[str] = ()) -
     """
     keys: dict[str, Any] = {}
     for function in functions:
-        types, said = typing.get_type_hints(function, include_extras=True), _arguments(function)
+        hints, said = typing.get_type_hints(function, include_extras=True), _arguments(function)
         for key, parameter in inspect.signature(function).parameters.items():
             if key not in without and parameter.kind != parameter.VAR_KEYWORD:
                 default = ... if parameter.default is parameter.empty else parameter.default
-                keys[key] = types[key], setting(default, said.get(key, ""))
+                keys[key] = hints[key], setting(default, said.get(key, ""))
     return create_model(functions[0].__name__, __base__=Settings, **keys)
 
 
