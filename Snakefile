@@ -17,7 +17,7 @@ The grammar of results/, written here and nowhere else:
         shards/<analysis>/          what large analyses are gathered from
       <analysis>.nc                 of no network: saddles, saddle_traces, population
       shards/<analysis>/
-      figures/<figure>.pdf, .png    animations/<animation>.gif    tables/<table>.csv
+      figures/<figure>.pdf, .png    animations/<figure>.gif    tables/<table>.csv
       passes.json                   what passes of the networks take, measured before a run
       claims.csv  claim_rows.csv  configuration.yaml  paper.pdf  report.html  provenance.html
       comparison.csv  comparison_verdicts.csv  comparison_power.csv  comparison.txt

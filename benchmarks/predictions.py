@@ -40,7 +40,7 @@ def table(profile: str) -> pd.DataFrame:
             continue  # the passes are those of a CPU, and of networks that were computed on one
         assert record["threads"] == 1, path
         job = cost_model.Estimate(record["cpu_seconds"], record["peak_memory_bytes"])
-        took[stage] = cost_model.together(took.get(stage, cost_model.Estimate(0.0, 0)), job)
+        took[stage] = took.get(stage, cost_model.Estimate()) + job
     predicted = cost_model.stages(settings, known)
     rows = [
         {

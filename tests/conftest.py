@@ -112,6 +112,12 @@ def settled(computed: Project, shared: Callable[[str, Make], Project]) -> Projec
     return shared("settled", make)
 
 
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A clone in which nothing was computed."""
+    return Project.clone(tmp_path_factory.mktemp("bare") / "project")
+
+
 @pytest.fixture
 def project(settled: Project, tmp_path: Path) -> Project:
     """A copy of the computed clone, with nothing left to do, that a test may spoil."""

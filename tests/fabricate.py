@@ -141,7 +141,7 @@ def run(name: str, kind: str = "relu", seed: int = 0, part: str = "", **own: Any
         )
 
     def shard_of(number: int) -> Any:
-        if analysis.of_network:
+        if name in registry.OF_NETWORKS:
             told = job(analysis.reads, number)
             return analysis.module.run(trained(kind, seed)[0], typed, told)
         return analysis.module.run(typed, job(shard=number))
@@ -154,7 +154,7 @@ def run(name: str, kind: str = "relu", seed: int = 0, part: str = "", **own: Any
     else:
         dataset = shard_of(0)
     if dataset is not None:
-        data = trained(kind, seed)[0].identity() if analysis.of_network else DIGITS
+        data = trained(kind, seed)[0].identity() if name in registry.OF_NETWORKS else DIGITS
         made = {"configuration": {"settings": typed.model_dump()}, "data": data}
         dataset = dataset.assign_attrs(provenance=json.dumps(made))
     return dataset, arrays, record
@@ -175,7 +175,7 @@ def _weights(kind: str, seed: int) -> str:
 
 def _read(name: str, kind: str, seed: int) -> Any:
     if name == "snapshots":
-        return trained(kind, seed)[1].snapshots.arrays()
+        return trained(kind, seed)[1].snapshots
     if name == "eigenvectors":
         return _run("eigenpairs", kind, seed)[1]
     return _run(name, kind, seed)[0]

@@ -1,16 +1,41 @@
-"""Small files in the formats of the real ones: CIFAR-10's archive, Li et al.'s checkpoints."""
+"""Small files in the formats of the real ones: CIFAR-10's archive, Li et al.'s checkpoints, folders."""
 
 import hashlib
 import io
 import pickle
 import tarfile
 from collections import OrderedDict
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 N_BATCH = 20
+
+
+def write_files(folder: Path, contents: dict[str, Any]) -> Path:
+    """Texts, bytes, and arrays as images, in files of these names below a folder, which is returned."""
+    for name, content in contents.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, np.ndarray):
+            Image.fromarray(content).save(path)
+        else:
+            path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return folder
+
+
+def plain_images(n: int, **tones: int) -> dict[str, np.ndarray]:
+    """For `write_files`: n images of one tone each, in a folder for each class and split."""
+    return {
+        f"{split}/{label}/{number}.png": np.full((8, 8, 3), tone + number, np.uint8)
+        for split in ("train", "test")
+        for label, tone in tones.items()
+        for number in range(n)
+    }
 
 
 def cifar10_pixels():

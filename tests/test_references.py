@@ -4,6 +4,7 @@ import itertools
 from pathlib import Path
 
 import pytest
+from miniature import write_files
 
 from hessian_directions import references
 from hessian_directions.errors import ConfigurationError
@@ -26,9 +27,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         f"common{n}/util.py": f"import top{n}\nclass Net: pass\n",
         f"top{n}.py": "",
     }
-    for name, text in modules.items():
-        (tmp_path / "mine" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "mine" / name).write_text(text)
+    write_files(tmp_path / "mine", modules)
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     monkeypatch.setenv("HOME", str(tmp_path))

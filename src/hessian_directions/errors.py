@@ -1,7 +1,8 @@
 """What can go wrong on a user's side. Every message is one sentence that names the file, key or job."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from numbers import Integral, Real
 from typing import Any
 
@@ -60,6 +61,15 @@ class LostProcessError(ProcessesError):
 
 class DependencyError(HessianDirectionsError):
     """A package is not installed that one of the extras brings."""
+
+
+@contextmanager
+def about(what: str) -> Iterator[None]:
+    """Say before the sentence of an error what it is about."""
+    try:
+        yield
+    except HessianDirectionsError as error:
+        raise type(error)(f"{what}: {error}") from error
 
 
 def first_line(error: Exception) -> str:

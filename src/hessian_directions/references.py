@@ -10,7 +10,8 @@ import importlib
 import inspect
 import sys
 import traceback
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,24 @@ def describe(error: BaseException) -> str:
         and "site-packages" not in Path(frame.filename).parts
     ]
     return f"{text} ({own[-1].filename}, line {own[-1].lineno})" if own else text
+
+
+@contextmanager
+def failing(
+    kind: type[HessianDirectionsError],
+    sentence: str,
+    passed: tuple[type[Exception], ...] = (),
+) -> Iterator[None]:
+    """What a user's code raises as an error of ours: a sentence that ends with what `describe` says.
+
+    Errors of the kinds in `passed` say enough themselves.
+    """
+    try:
+        yield
+    except passed:
+        raise
+    except Exception as error:
+        raise kind(f"{sentence}: {describe(error)}") from error
 
 
 def _importable(file: Path) -> tuple[Path, str]:

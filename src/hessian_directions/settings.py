@@ -4,15 +4,17 @@ Nothing here, and nothing that an analysis imports at its top, imports torch: Sn
 settings of all analyses each time it starts.
 """
 
+import inspect
 import math
+import re
 import reprlib
 import types
 import typing
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic_core import PydanticCustomError
 
 from hessian_directions.errors import ConfigurationError
@@ -125,6 +127,39 @@ class Model(Settings):
     options: dict[str, Any] = setting({}, "keyword arguments of the network")
 
 
+def of_signatures(*functions: Callable[..., Any], without: Iterable[str] = ()) -> type[Settings]:
+    """The keywords of some functions as settings, but for those named in `without`.
+
+    Their sentences are those of the functions' docstrings, `Args:`.
+    """
+    keys: dict[str, Any] = {}
+    for function in functions:
+        hints, said = typing.get_type_hints(function, include_extras=True), _arguments(function)
+        for key, parameter in inspect.signature(function).parameters.items():
+            if key not in without and parameter.kind != parameter.VAR_KEYWORD:
+                default = ... if parameter.default is parameter.empty else parameter.default
+                keys[key] = hints[key], setting(default, said.get(key, ""))
+    return create_model(functions[0].__name__, __base__=Settings, **keys)
+
+
+def _arguments(function: Callable[..., Any]) -> dict[str, str]:
+    """The sentences of a docstring's `Args:`, by name."""
+    said: dict[str, str] = {}
+    names: list[str] = []
+    inside = False
+    for line in (inspect.getdoc(function) or "").splitlines():
+        if line == "Args:":
+            inside = True
+        elif inside and (start := re.match(r"    (\w[\w, ]*): (.*)", line)):
+            names = [name.strip() for name in start[1].split(",")]
+            said |= dict.fromkeys(names, start[2])
+        elif inside and line.startswith("     "):
+            said |= {name: f"{said[name]} {line.strip()}" for name in names}
+        elif line and not line.startswith(" "):
+            inside = False
+    return said
+
+
 # One sentence for each mistake.
 
 
@@ -139,7 +174,7 @@ def checked(model: type[S], values: Any, *place: str, name: str = "") -> S:
         mistakes = error.errors()
         # A mistyped key is unknown, and the one that was meant is missing: the typo comes first.
         mistakes.sort(key=lambda mistake: mistake["type"] != "extra_forbidden")
-        sentence = _sentence(model, mistakes, place)
+        sentence = _sentence(model, values, mistakes, place)
         raise ConfigurationError(f"{name}: {sentence}" if name else sentence) from None
 
 
@@ -148,7 +183,9 @@ def unknown(keys: Iterable[str], known: Iterable[str]) -> str:
     return f"unknown key {_quoted(keys)}; allowed here: {', '.join(known)}"
 
 
-def _sentence(model: type[Settings], mistakes: list[Any], place: tuple[str, ...]) -> str:
+def _sentence(
+    model: type[Settings], values: Any, mistakes: list[Any], place: tuple[str, ...]
+) -> str:
     def key_of(parts: Iterable[Any]) -> str:
         return ".".join((*place, *map(str, parts)))
 
@@ -165,7 +202,8 @@ def _sentence(model: type[Settings], mistakes: list[Any], place: tuple[str, ...]
         known = next(filter(_is_model, _options(annotation))).model_fields
         if first["type"] == "extra_forbidden":
             return unknown(alike, known)
-        return f"key {_quoted(alike)} is missing; it is {known[str(location[-1])].description}"
+        what = str(known[str(location[-1])].description).split(". ")[0].removesuffix(".")
+        return f"key {_quoted(alike)} is missing; it is {what[:1].lower()}{what[1:]}"
     if first["type"] == "invalid_key":
         key = key_of(location[:-1]) or "the configuration"
         return f"'{key}' has the key {first['input']!r}; allowed: a text"
@@ -173,15 +211,16 @@ def _sentence(model: type[Settings], mistakes: list[Any], place: tuple[str, ...]
         key, allowed = first["ctx"]["key"], first["ctx"]["allowed"]
         value = first["input"].get(key) if isinstance(first["input"], dict) else ""
         return f"key '{key_of([*location, key])}' is {reprlib.repr(value)}; allowed: {allowed}"
-    name, verb = first["input"], "is"
-    if "[key]" in first["loc"]:
-        verb, (keys, annotation) = "names", _without_branches(model, location[:-1])
-        mapping = next(o for o in _options(annotation) if typing.get_origin(o) is dict)
-        annotation = typing.get_args(mapping)[0]
-    else:
-        keys, annotation = _without_branches(model, location)
+    is_key = "[key]" in first["loc"]
+    keys, annotation = _without_branches(model, location[:-1] if is_key else location)
+    verb, wrong = "is", values
+    for key in keys:
+        wrong = wrong[key]
+    mapping = next((o for o in _options(annotation) if typing.get_origin(o) is dict), None)
+    if is_key and mapping is not None:
+        verb, wrong, annotation = "names", first["input"], typing.get_args(mapping)[0]
     subject = f"key '{key}'" if (key := key_of(keys)) else "the configuration"
-    return f"{subject} {verb} {reprlib.repr(name)}; allowed: {described(annotation)}"
+    return f"{subject} {verb} {reprlib.repr(wrong)}; allowed: {described(annotation)}"
 
 
 def _without_branches(model: type[Settings], location: Iterable[Any]) -> tuple[list[Any], Any]:

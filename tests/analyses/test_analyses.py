@@ -3,17 +3,20 @@
 import dataclasses
 
 import fabricate
+import networks
 import numpy as np
 import pytest
 import torch
 import xarray as xr
+from posed import known_of, samples
+from posed import posed as of_samples
 from torch import Tensor, nn
 
 from hessian_directions import seeds
 from hessian_directions.analyses import estimates, problem, registry
 from hessian_directions.analyses.job import Job
 from hessian_directions.analyses.problem import Problem
-from hessian_directions.data.dataset import Dataset, Split
+from hessian_directions.data.dataset import Split
 from hessian_directions.errors import ConfigurationError
 from hessian_directions.geometry import visibility
 from hessian_directions.geometry.principal_curvatures import principal_curvatures
@@ -79,16 +82,11 @@ def test_regression_has_no_accuracy(name: str, part: str) -> None:
 # One network, and its dense Hessian.
 
 
-def posed(
-    model: nn.Module, n: int = 50, n_classes: int = 3, n_images: int | None = None
-) -> Problem:
+def posed(model: nn.Module, n: int = 50, n_classes: int = 3) -> Problem:
     """A network of four inputs, and classes that follow from nothing."""
     inputs = torch.randn(n, 4, generator=torch.Generator().manual_seed(1))
     targets = torch.randint(0, n_classes, (n,), generator=torch.Generator().manual_seed(2))
-    split = Split(inputs, targets, torch.arange(n))
-    data = Dataset("nothing", split, split, n_classes, {})
-    loss = nn.functional.cross_entropy
-    return Problem(model, loss, data, torch.device("cpu"), torch.float64, 20, n_images)
+    return of_samples(model, samples(inputs, targets), n_classes=n_classes)
 
 
 @pytest.fixture(scope="module")
@@ -104,21 +102,11 @@ def hessian(studied: Problem) -> Tensor:
 
 
 def run(name: str, studied: Problem, seed: int = 3, shard: int = 0, **settings) -> xr.Dataset:
-    """An analysis, told the two extreme eigenpairs where it reads them."""
-    read = {}
-    analysis = registry.analysis(name)
-    if "eigenvectors" in analysis.reads:
-        objective = studied.objective()
-        H = objective.hessian() @ torch.eye(objective.n_parameters, dtype=torch.float64)
-        values, vectors = torch.linalg.eigh(H)
-        ends = {"value": values[[0, -1]].numpy(), "residual": np.zeros(2)}
-        read["eigenpairs"] = xr.Dataset({name: ("pair", end) for name, end in ends.items()})
-        read["eigenvectors"] = {"vectors": vectors[:, [0, -1]].numpy()}
-    if "trace" in analysis.reads:
-        hessian = studied.objective().hessian()
-        H = hessian @ torch.eye(hessian.shape[0], dtype=hessian.dtype)
-        known = {"trace": float(H.trace()), "trace_standard_error": 0.0}
-        read["trace"] = xr.Dataset(known, attrs={"reference_kind": "exact"})
+    """An analysis, told what it reads of the dense Hessian."""
+    analysis, read = registry.analysis(name), {}
+    if analysis.reads:
+        H = studied.objective().hessian()
+        read = known_of((H @ torch.eye(H.shape[0], dtype=H.dtype)).double())
     job = Job(seed, read, shard=shard, announce=lambda line: None)
     return analysis.module.run(studied, analysis.settings(**settings), job)
 
@@ -261,22 +249,12 @@ def test_differences_go_on_beyond_the_shared_directions() -> None:
 
 
 def test_estimators_on_fewer_images_have_a_reference_of_their_own(smooth: Problem) -> None:
-    """The trace of a Hessian that PyTorch's functional interface makes of the same images."""
+    """The trace of a Hessian that PyTorch's second backward pass makes of the same images."""
     found = run("trace_estimators", smooth, n_samples=6, n_paired=40, n_images=21)
     assert found.attrs["n_images"] == 21
     images = dataclasses.replace(smooth, n_images=21).split("train")
-
-    def loss(theta: Tensor) -> Tensor:
-        parts = theta.split([p.numel() for p in smooth.model.parameters()])
-        named = {
-            name: part.view_as(parameter)
-            for (name, parameter), part in zip(smooth.model.named_parameters(), parts)
-        }
-        outputs = torch.func.functional_call(smooth.model, named, (images.inputs.double(),))
-        return nn.functional.cross_entropy(outputs, images.targets)
-
-    theta = torch.cat([p.detach().reshape(-1) for p in smooth.model.parameters()])
-    expected = float(torch.autograd.functional.hessian(loss, theta).trace())
+    network = networks.Problem(smooth.model, smooth.loss, images.inputs.double(), images.targets)
+    expected = float(networks.dense_hessian(network).trace())
     error = float(found["reference_standard_error"])
     assert 0 < error < 0.1 * expected
     assert abs(float(found["reference"]) - expected) < 4 * error

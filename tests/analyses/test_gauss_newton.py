@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from posed import known_of, posed, samples
 from torch import Tensor, nn
 from torch.func import functional_call, hessian, jacrev
 from torch.nn import functional
@@ -12,7 +13,6 @@ from hessian_directions import seeds
 from hessian_directions.analyses import gauss_newton
 from hessian_directions.analyses.job import Job
 from hessian_directions.analyses.problem import Problem
-from hessian_directions.data.dataset import Dataset, Split
 from hessian_directions.operators import DifferenceOperator
 from hessian_directions.traces.deflation import paired_moments
 
@@ -21,11 +21,7 @@ from hessian_directions.traces.deflation import paired_moments
 def studied() -> Problem:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 7), nn.Tanh(), nn.Linear(7, 3)).double()
-    inputs, targets = torch.randn(50, 4), torch.randint(3, (50,))
-    split = Split(inputs, targets, torch.arange(50))
-    data = Dataset("nothing", split, split, 3, {})
-    loss = functional.cross_entropy
-    return Problem(model, loss, data, torch.device("cpu"), torch.float64, 20, None)
+    return posed(model, samples(torch.randn(50, 4), torch.randint(3, (50,))))
 
 
 @pytest.fixture(scope="module")
@@ -51,13 +47,7 @@ def matrices(studied: Problem) -> tuple[Tensor, Tensor]:
 
 
 def run(studied: Problem, H: Tensor, seed: int = 0, **settings: float) -> xr.Dataset:
-    values, vectors = torch.linalg.eigh(H)
-    ends = {"value": values[[0, -1]].numpy(), "residual": np.zeros(2)}
-    read = {
-        "eigenpairs": xr.Dataset({name: ("pair", end) for name, end in ends.items()}),
-        "eigenvectors": {"vectors": vectors[:, [0, -1]].numpy()},
-    }
-    job = Job(seed, read, announce=lambda line: None)
+    job = Job(seed, known_of(H), announce=lambda line: None)
     return gauss_newton.run(studied, gauss_newton.Settings(**settings), job)
 
 

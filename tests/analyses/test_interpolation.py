@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from posed import posed as of_samples
+from posed import samples
 from torch import Tensor, nn
 from torch.nn import functional
 
 from hessian_directions.analyses import interpolation
 from hessian_directions.analyses.job import Job
 from hessian_directions.analyses.problem import Problem
-from hessian_directions.data.dataset import Dataset, Split
+from hessian_directions.data.dataset import Split
 from hessian_directions.learning import checkpoints
 from hessian_directions.learning.interpolation import mixture, reestimate_statistics
 
@@ -62,14 +64,9 @@ def test_statistics_are_those_of_the_inputs_of_a_layer() -> None:
 
 def posed(model: nn.Module) -> Problem:
     generator = torch.Generator().manual_seed(5)
-    inputs, targets = (
-        torch.randn(60, 4, generator=generator),
-        torch.randint(3, (60,), generator=generator),
-    )
-    both = Split(inputs, targets, torch.arange(60))
-    data = Dataset("nothing", both.take(range(40)), both.take(range(40, 60)), 3, {})
-    loss = functional.cross_entropy
-    return Problem(model, loss, data, torch.device("cpu"), torch.float64, 40, None)
+    inputs = torch.randn(60, 4, generator=generator)
+    both = samples(inputs, torch.randint(3, (60,), generator=generator))
+    return of_samples(model, both.take(range(40)), both.take(range(40, 60)), batch_size=40)
 
 
 def run(models: list[nn.Module], folder: Path, **settings: int) -> xr.Dataset:

@@ -9,8 +9,9 @@ import pytest
 import torch
 import xarray as xr
 from fabricate import DIGITS, made, settings
+from networks import Problem, dense_hessian
 from scipy.stats import kendalltau
-from torch.func import functional_call
+from torch.nn.utils import parameters_to_vector
 
 from hessian_directions.analyses import members, population
 from hessian_directions.data import registry as data
@@ -23,26 +24,12 @@ def member() -> members.Member:
     return members._train_member(settings("population"), factors, dataset, 7, "cpu")
 
 
-def dense_hessian(member: members.Member) -> tuple[torch.Tensor, torch.Tensor]:
-    """θ and the Hessian by double backward in float64, without the library's objective."""
-    model = member.model.double()
-    shapes = {name: p.shape for name, p in model.named_parameters()}
-    inputs, targets = member.images.inputs.double(), member.images.targets
-
-    def loss(theta: torch.Tensor) -> torch.Tensor:
-        parts = theta.split([shape.numel() for shape in shapes.values()])
-        weights = {name: p.reshape(shapes[name]) for name, p in zip(shapes, parts)}
-        return torch.nn.functional.cross_entropy(functional_call(model, weights, inputs), targets)
-
-    theta = torch.cat([p.detach().reshape(-1) for p in model.parameters()])
-    H: Any = torch.autograd.functional.hessian(loss, theta)
-    return theta, H
-
-
 def test_measures_of_a_member_against_its_dense_hessian(member: members.Member) -> None:
     of_member = settings("population", n_samples=400, tolerance=1e-4)
     row = members.measure(member.model, member, of_member, torch.float64, seed=3)
-    theta, H = dense_hessian(member)
+    model, loss = member.model.double(), torch.nn.functional.cross_entropy
+    theta = parameters_to_vector(model.parameters()).detach()
+    H = dense_hessian(Problem(model, loss, member.images.inputs.double(), member.images.targets))
     values = torch.linalg.eigvalsh(H)
     assert row["largest"] == pytest.approx(float(values[-1]), rel=1e-4)
     assert row["smallest_magnitude"] == pytest.approx(-float(values[0]), rel=1e-4)

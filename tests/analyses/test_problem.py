@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
+from miniature import plain_images, write_files
 from PIL import Image
 
 from hessian_directions.analyses import problem
@@ -111,7 +111,7 @@ def test_data_without_a_seed_are_refused(tmp_path: Path, name: str) -> None:
 
 def test_the_same_data_are_taken(tmp_path: Path) -> None:
     (tmp_path / "nets.py").write_text(NETS)
-    _images(tmp_path)
+    write_files(tmp_path / "images", plain_images(3, cat=40, dog=200))
     for data in (
         {"kind": "python", "name": "nets.py:seeded"},
         {"kind": "image_folder", "path": "images"},
@@ -126,7 +126,7 @@ def test_the_same_data_are_taken(tmp_path: Path) -> None:
 
 
 def test_files_that_changed_are_refused(tmp_path: Path) -> None:
-    _images(tmp_path)
+    write_files(tmp_path / "images", plain_images(3, cat=40, dog=200))
     rng = np.random.default_rng(0)
 
     def write_arrays() -> None:
@@ -163,13 +163,3 @@ def test_networks_of_the_archives_are_on_their_data(profile: str) -> None:
             folder=ROOT / "config",
             checkpoint=path,
         )
-
-
-def _images(folder: Path) -> None:
-    for split in ("train", "test"):
-        for label, tone in (("cat", 40), ("dog", 200)):
-            place = folder / "images" / split / label
-            place.mkdir(parents=True)
-            for number in range(3):
-                pixels = torch.full((8, 8, 3), tone + number, dtype=torch.uint8).numpy()
-                Image.fromarray(pixels).save(place / f"{number}.png")

@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from posed import posed, samples
 from torch import Tensor, nn
 
 from hessian_directions import seeds
 from hessian_directions.analyses import slices, turning
 from hessian_directions.analyses.job import Job
 from hessian_directions.analyses.problem import Problem
-from hessian_directions.data.dataset import Dataset, Split
 from hessian_directions.geometry.principal_curvatures import principal_curvatures
 
 N = 40
@@ -27,11 +27,9 @@ def quadratic() -> tuple[Problem, np.ndarray]:
     generator = torch.Generator().manual_seed(0)
     X = torch.randn(100, N, generator=generator, dtype=torch.float64)
     t = torch.linspace(-1, 2, 100, dtype=torch.float64)[:, None]
-    split = Split(X, t, torch.arange(100))
     torch.manual_seed(0)
     model = nn.Linear(N, 1, bias=False).double()
-    data = Dataset("quadratic", split, split, None, {})
-    problem = Problem(model, weighted_squares, data, torch.device("cpu"), torch.float64, 50, None)
+    problem = posed(model, samples(X, t), loss=weighted_squares, n_classes=None, batch_size=50)
     return problem, (2 * (X * t).T @ X / 100).numpy()
 
 

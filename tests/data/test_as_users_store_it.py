@@ -1,6 +1,5 @@
 """Data as people store them: understood as they are meant, or refused in one sentence with its key."""
 
-import inspect
 import itertools
 import typing
 
@@ -10,7 +9,7 @@ import torch
 from PIL import Image
 
 from hessian_directions.analyses import problem
-from hessian_directions.data.registry import KINDS, keys, load
+from hessian_directions.data.registry import KINDS, load, settings_of
 from hessian_directions.data.source import Choice
 from hessian_directions.errors import HessianDirectionsError, ModelError, NonFiniteError
 from hessian_directions.learning import checkpoints
@@ -321,19 +320,15 @@ WRONG = {
     float: ["0.1", True, float("nan"), [0.1]],
     str: [3, True, ["a"], 2.5],
 }
-ALL_KEYS = [(kind, key) for kind, function in KINDS.items() for key in keys(function)]
+ALL_KEYS = [(kind, key) for kind in KINDS for key in settings_of(kind).model_fields]
 
 
 @pytest.mark.parametrize(("kind", "key"), ALL_KEYS)
 def test_every_key_of_every_kind_refuses_values_of_a_wrong_type(tmp_path, kind, key):
-    function = KINDS[kind]
-    needed = {
-        name: "d"
-        for name, parameter in keys(function).items()
-        if parameter.default is inspect.Parameter.empty
-    }
+    fields = settings_of(kind).model_fields
+    needed = {name: "d" for name, field in fields.items() if field.is_required()}
     types = typing.get_type_hints(Choice, include_extras=True)
-    types |= typing.get_type_hints(function, include_extras=True)
+    types |= typing.get_type_hints(KINDS[kind], include_extras=True)
     # No key may be a set, or an empty text.
     for value in ({1}, ""):
         said = f"key 'data.d.{key}' is {value!r}; allowed: {described(types[key])}"
@@ -416,7 +411,7 @@ def test_a_number_of_images_that_cannot_be_balanced_names_its_key(tmp_path):
     with pytest.raises(HessianDirectionsError) as caught:
         studied.objective()
     assert str(caught.value) == (
-        "key 'n_images': of the train split 5 samples cannot be balanced over 2 classes, multiples "
+        "key 'n_images' of the train split: 5 samples cannot be balanced over 2 classes, multiples "
         "of 2 can"
     )
 

@@ -202,12 +202,6 @@ def spoiled(values, place, value):
         ),
         (PIXELS, LABELS - 1, {}, r"d.npz: y_train: class -1 of sample 0 is negative"),
         (PIXELS, LABELS, {"n_classes": 3}, r"target 3 is outside the 3 classes \(data.n_classes\)"),
-        (
-            PIXELS,
-            LABELS,
-            {"normalisation": "no"},
-            "allowed: train, none, or a mapping of the keys mean",
-        ),
         (PIXELS, LABELS, {"normalisation": {"mean": [0, 0], "deviation": 1}}, "need 3 numbers"),
         (PIXELS, LABELS, {"n_train": 10}, r"data.n_train: 10 samples cannot be balanced over 4"),
         (PIXELS, LABELS, {"n_test": 80}, r"data.n_test: 80 balanced samples need 20 of each"),
@@ -219,10 +213,7 @@ def spoiled(values, place, value):
             {"names": {"x_train": "a"}},
             r"no array a \(data.names.x_train\), it hold",
         ),
-        (PIXELS, LABELS, {"channels": 3}, "key 'data.channels' is 3; allowed: first or last"),
         (PIXELS, LABELS * 0, {}, "holds one class alone"),
-        (PIXELS, np.eye(4, dtype=int)[LABELS], {}, r"y_train have shape \(24, 4\): classes are in"),
-        (PIXELS, LABELS.astype(str), {}, "y_train are of type <U"),
         (PIXELS.astype(str), LABELS, {}, "x_train has type <U"),
         (PIXELS.astype(object), LABELS, {}, "array x_train cannot be read: Object arrays cannot"),
         (PIXELS[:0], LABELS[:0], {}, "y_train: there are no samples"),
@@ -355,8 +346,6 @@ def test_parts_have_the_names_that_the_class_knows(tmp_path, monkeypatch, known)
         ({}, "has no test part"),
         ({"n_test": 4, "transform": "timm"}, "the network's weights are not timm's"),
         ({"n_test": 4, "transform": "timm:resnet1x"}, "names no published weights here"),
-        ({"n_test": 4, "size": 0}, "key 'data.size' is 0; allowed: a whole number of pixels"),
-        ({"n_test": 4, "channels": 2}, r"key 'data.channels' is 2; allowed: 1 \(grey\) or 3"),
         ({"n_test": 4, "transform": "torch:nn", "normalisation": "train"}, "state one of them"),
         ({"options": {"size": 10**7, "num_classes": 2}, "n_test": 4}, None),
     ],
@@ -617,11 +606,7 @@ def test_errors_in_transforms_are_one_sentence(own, tmp_path, transform, message
     refused(settings | {"transform": transform}, tmp_path, message)
 
 
-def test_what_no_image_folder_is(tmp_path):
-    settings = write_images(tmp_path / "d", lambda n: "val" if n < 24 else "test")
-    refused(settings, tmp_path, "the folders test, val would be classes: name those of training")
-    settings = write_images(tmp_path / "e", lambda n: "") | {"n_test": 4}
-    Image.fromarray(np.zeros((6, 5), np.uint16)).save(tmp_path / "e" / "a" / "00.png")
-    refused(settings, tmp_path, "a/00.png: an image has more than 8 bits a channel")
-    (tmp_path / "e" / "empty").mkdir()
+def test_no_class_is_empty(tmp_path):
+    settings = write_images(tmp_path / "d", lambda n: "") | {"n_test": 4}
+    (tmp_path / "d" / "empty").mkdir()
     refused(settings, tmp_path, "the class folder empty is missing or empty")

@@ -133,6 +133,13 @@ def attention(seed):
     return model
 
 
+def imported(folder, content, model=None, **settings):
+    """A network into which a file of this content was imported, and what was beside its weights."""
+    model = model or attention(2)
+    torch.save(content, folder / "a.pt")
+    return model, checkpoints.import_into(model, {"file": "a.pt"} | settings, folder=folder)
+
+
 def prefixed(state, prefix):
     return {f"{prefix}{key}": tensor for key, tensor in state.items()}
 
@@ -181,9 +188,7 @@ def test_the_state_that_is_meant_is_chosen_by_key_and_prefix(tmp_path, settings,
     parts = prefixed(states[5], "module.student.") | prefixed(states[6], "module.teacher.")
     content = {"old": {"0.9": states[4]}, "parts": parts}
     content |= {"state_dict_ema": states[3], "state_dict": states[1]}
-    torch.save(content, tmp_path / "a.pt")
-    model = attention(0)
-    beside = checkpoints.import_into(model, {"file": "a.pt"} | settings, folder=tmp_path)
+    model, beside = imported(tmp_path, content, **settings)
     assert same_state(model, attention(seed))
     if note is None:
         assert beside == {}
@@ -194,8 +199,10 @@ def test_the_state_that_is_meant_is_chosen_by_key_and_prefix(tmp_path, settings,
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"key": "state"}, r"a.pt has nothing under state \(checkpoint.key\), but model, epoch"),
-        ({"key": "epoch"}, r"no dictionary of named tensors under epoch \(checkpoint.key\)"),
+        *(
+            ({"key": key}, rf"no .* named tensors under {key} \(checkpoint.key\), but model, epoch")
+            for key in ("state", "epoch")
+        ),
         (
             {"prefix": "encoder."},
             r"no key begins with encoder. \(checkpoint.prefix\), the first is",
@@ -208,9 +215,9 @@ def test_the_state_that_is_meant_is_chosen_by_key_and_prefix(tmp_path, settings,
     ],
 )
 def test_wrong_keys_and_prefixes_are_refused(tmp_path, settings, message):
-    torch.save({"model": attention(1).state_dict(), "epoch": 3}, tmp_path / "a.pt")
+    content = {"model": attention(1).state_dict(), "epoch": 3}
     with pytest.raises((CheckpointError, ConfigurationError), match=message) as caught:
-        checkpoints.import_into(trained(), {"file": "a.pt"} | settings, folder=tmp_path)
+        imported(tmp_path, content, trained(), **settings)
     assert "\n" not in str(caught.value)
 
 
@@ -230,18 +237,14 @@ def averaged(seed, wrapped=lambda model: model):
     ],
 )
 def test_averaged_weights_have_a_count_that_is_no_weight(tmp_path, content, key):
-    torch.save(content, tmp_path / "a.pt")
-    model = attention(2)
-    settings = {"file": "a.pt"} | ({"key": key} if key else {})
-    beside = checkpoints.import_into(model, settings, folder=tmp_path)
+    model, beside = imported(tmp_path, content, **({"key": key} if key else {}))
     assert "notes" not in beside
     assert same_state(model, attention(1))
 
 
 def test_averaged_weights_beside_the_last_ones_are_noted(tmp_path):
-    torch.save({"ema": averaged(3), "state_dict": attention(1).state_dict()}, tmp_path / "a.pt")
-    model = attention(2)
-    beside = checkpoints.import_into(model, {"file": "a.pt"}, folder=tmp_path)
+    content = {"ema": averaged(3), "state_dict": attention(1).state_dict()}
+    model, beside = imported(tmp_path, content)
     assert "are those under state_dict; those under ema fit, too" in beside["notes"][0]
     assert same_state(model, attention(1))
 
@@ -257,9 +260,8 @@ class Counting(nn.Module):
 
 @pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "net."])
 def test_parts_of_a_network_may_be_called_as_wrappers_are(tmp_path, prefix):
-    model, other = Counting(), Counting()
-    torch.save(prefixed(model.state_dict(), prefix), tmp_path / "a.pt")
-    checkpoints.import_into(other, {"file": "a.pt"}, folder=tmp_path)
+    model = Counting()
+    other, _ = imported(tmp_path, prefixed(model.state_dict(), prefix), Counting())
     assert same_state(model, other)
 
 
@@ -280,9 +282,7 @@ def test_names_of_wrapped_parts_are_found(tmp_path):
                 + (place + wrapper + key.removeprefix(place) if key.startswith(place) else key): t
                 for key, t in model.state_dict().items()
             }
-            torch.save(state, tmp_path / "a.pt")
-            other = attention(2)
-            checkpoints.import_into(other, {"file": "a.pt"}, folder=tmp_path)
+            other, _ = imported(tmp_path, state)
             assert same_state(model, other), state.keys()
 
 
@@ -295,9 +295,7 @@ def test_a_network_among_other_weights_is_found_where_one_alone_fits(tmp_path):
             others = {
                 k: torch.cat([t, t]) if k.startswith("teacher") else t for k, t in more.items()
             }
-            torch.save({"state_dict": prefixed(state, prefix) | others}, tmp_path / "a.ckpt")
-            model = attention(2)
-            beside = checkpoints.import_into(model, {"file": "a.ckpt"}, folder=tmp_path)
+            model, beside = imported(tmp_path, {"state_dict": prefixed(state, prefix) | others})
             assert same_state(model, attention(1))
             assert f"{len(others)} entries do not begin with " in beside["notes"][0]
 
@@ -305,10 +303,10 @@ def test_a_network_among_other_weights_is_found_where_one_alone_fits(tmp_path):
 def test_several_networks_among_other_weights_are_refused_with_their_prefixes(tmp_path):
     parts = prefixed(attention(1).state_dict(), "model.") | prefixed(averaged(3), "ema_model.")
     parts |= {"criterion.weight": torch.ones(3)}
-    torch.save({"state_dict": parts, "loss": torch.tensor(0.3)}, tmp_path / "a.ckpt")
-    message = r"a.ckpt holds the network .*; checkpoint.prefix: model. or ema_model. fits"
+    content = {"state_dict": parts, "loss": torch.tensor(0.3)}
+    message = r"a.pt holds the network .*; checkpoint.prefix: model. or ema_model. fits"
     with pytest.raises(CheckpointError, match=message):
-        checkpoints.import_into(attention(2), {"file": "a.ckpt"}, folder=tmp_path)
+        imported(tmp_path, content)
     for prefix, seed in (
         ("model.", 1),
         ("model", 1),
@@ -316,19 +314,16 @@ def test_several_networks_among_other_weights_are_refused_with_their_prefixes(tm
         ("ema_model", 3),
         ("ema_model.module", 3),
     ):
-        model = attention(2)
-        settings = {"file": "a.ckpt", "prefix": prefix}
-        beside = checkpoints.import_into(model, settings, folder=tmp_path)
+        model, beside = imported(tmp_path, content, prefix=prefix)
         assert same_state(model, attention(seed))
         assert "do not begin with " in beside["notes"][0]
 
 
 def test_names_that_become_one_are_not_confused(tmp_path):
     """Two tensors of one name without wrappers: one of them would be lost."""
-    state = attention(1).state_dict()
-    torch.save(state | {"model.module.head.weight": torch.ones(3, 4)}, tmp_path / "a.pt")
+    more = {"model.module.head.weight": torch.ones(3, 4)}
     with pytest.raises(CheckpointError, match=r"the model lacks, model.module.head"):
-        checkpoints.import_into(attention(2), {"file": "a.pt"}, folder=tmp_path)
+        imported(tmp_path, attention(1).state_dict() | more)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
@@ -343,10 +338,9 @@ def test_a_folder_is_refused_with_the_file_that_is_meant(tmp_path, name):
 
 
 def test_weights_of_another_network_are_named_by_their_first_keys(tmp_path):
-    torch.save({"epoch": 3, "state_dict": attention(1).state_dict()}, tmp_path / "a.th")
-    message = "a.th lacks the key stem.weight .and .* more. and has attention.in_proj_bias .and"
+    message = "a.pt lacks the key stem.weight .and .* more. and has attention.in_proj_bias .and"
     with pytest.raises(CheckpointError, match=message):
-        checkpoints.import_into(network(), {"file": "a.th"}, folder=tmp_path)
+        imported(tmp_path, {"epoch": 3, "state_dict": attention(1).state_dict()}, network())
     write_lietal(tmp_path / "li.t7", lietal_state(trained()), "module.")
     with pytest.raises(CheckpointError, match=r"lacks the key model.norm.weight .* has bn1.bias"):
         checkpoints.import_into(attention(1), {"file": "li.t7"}, folder=tmp_path)
@@ -376,14 +370,12 @@ def test_harmless_values_beside_the_weights_are_passed_over(tmp_path):
         "when": datetime.datetime(2020, 1, 1),
         "more": collections.OrderedDict(a=collections.Counter(b=1)),
     }
-    torch.save(content, tmp_path / "a.pt")
     # As NumPy 1 wrote it, and Python 2 with it.
     raw = {"net": {}, "best": np.float64(0.5)}
     torch.save(raw, tmp_path / "old.pt", _use_new_zipfile_serialization=False, pickle_protocol=2)
     data = (tmp_path / "old.pt").read_bytes().replace(b"numpy._core.mul", b"numpy.core.mul")
     (tmp_path / "old.pt").write_bytes(data)
-    model = attention(2)
-    beside = checkpoints.import_into(model, {"file": "a.pt"}, folder=tmp_path)
+    model, beside = imported(tmp_path, content)
     assert beside == {"best": 0.5}
     assert same_state(model, attention(1))
     with pytest.raises(CheckpointError, match=r"old.pt holds no dictionary of named tensors"):

@@ -18,9 +18,9 @@ from hessian_directions.errors import ArtifactError, ConfigurationError, NonFini
 from hessian_directions.learning import checkpoints, training
 from hessian_directions.learning.settings import TrainingSettings
 from hessian_directions.learning.training import (
-    Snapshots,
     evaluate,
     flip_crop,
+    restore_snapshot,
     train,
     with_label_noise,
 )
@@ -188,7 +188,7 @@ def test_frozen_parameters_stay_and_shared_ones_stay_shared():
     assert torch.equal(model[0].bias, frozen)
     assert model[2].weight is model[0].weight
     assert not torch.equal(model[0].weight, shared)
-    assert result.snapshots.theta.shape == (2, 4 + 2 + 2 + 1)
+    assert result.snapshots["theta"].shape == (2, 4 + 2 + 2 + 1)
 
 
 # Seeds
@@ -281,8 +281,7 @@ def test_a_killed_run_resumes_to_the_same_bits(name, tmp_path):
     assert torch.equal(theta(whole), theta(resumed))
     assert_same_arrays(expected.history, result.history)
     assert result.kept_epoch == expected.kept_epoch
-    assert np.array_equal(expected.snapshots.theta, result.snapshots.theta)
-    assert_same_arrays(expected.snapshots.buffers, result.snapshots.buffers)
+    assert_same_arrays(expected.snapshots, result.snapshots)
     assert list(tmp_path.iterdir()) == [state]
 
 
@@ -360,8 +359,8 @@ def test_snapshots_end_where_training_ended():
     settings = {"epochs": 60, "batch_size": 10, "target_loss": 0.3, "snapshots": 5}
     model = resnet()
     result = train(model, cross_entropy, classes(), None, settings, seed=0)
-    assert result.snapshots.epoch[-1] == result.epochs < 60
-    assert np.array_equal(result.snapshots.theta[-1], theta(model).numpy())
+    assert result.snapshots["epoch"][-1] == result.epochs < 60
+    assert np.array_equal(result.snapshots["theta"][-1], theta(model).numpy())
 
 
 @pytest.mark.parametrize("batch_size", [None, 6])
@@ -395,16 +394,16 @@ def test_a_restored_snapshot_has_the_loss_of_its_epoch():
     start = theta(model).numpy().copy()
     settings = {"epochs": 6, "batch_size": 10, "snapshots": 7}
     result = train(model, cross_entropy, classes(), None, settings, seed=0)
-    snapshots = Snapshots.from_arrays(result.snapshots.arrays())
-    assert snapshots.theta.dtype == np.float32
-    assert np.array_equal(snapshots.theta[0], start)
+    snapshots = result.snapshots
+    assert snapshots["theta"].dtype == np.float32
+    assert np.array_equal(snapshots["theta"][0], start)
     other = resnet(seed=9).double()
-    for k, epoch in enumerate(snapshots.epoch):
-        snapshots.restore(k, other)
+    for k, epoch in enumerate(snapshots["epoch"]):
+        restore_snapshot(snapshots, k, other)
         loss = evaluate(other, cross_entropy, classes())[0]
         assert math.isclose(loss, result.history["train_loss"][epoch], rel_tol=1e-4)
     assert next(other.parameters()).dtype == torch.float64
-    assert train(mlp(), squares, regression(), None, {}, seed=0).snapshots is None
+    assert train(mlp(), squares, regression(), None, {}, seed=0).snapshots == {}
 
 
 # Schedules and augmentation

@@ -6,6 +6,7 @@ import textwrap
 
 import pytest
 import torch
+from miniature import write_files
 from torch import nn
 
 from hessian_directions.errors import ModelError
@@ -187,11 +188,8 @@ instance = nn.ReLU()
 
 
 def write_package(folder, parts="from torch.nn import Linear as Head"):
-    (folder / "nets").mkdir(parents=True)
-    (folder / "nets" / "__init__.py").write_text("")
-    (folder / "nets" / "parts.py").write_text(parts)
-    (folder / "nets" / "own.py").write_text(NET)
-    return folder
+    files = {"nets/__init__.py": "", "nets/parts.py": parts, "nets/own.py": NET}
+    return write_files(folder, files)
 
 
 @pytest.fixture

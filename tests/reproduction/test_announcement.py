@@ -196,7 +196,7 @@ networks:
         (
             "kind: digits}",
             "kind: digits, paht: 3}",
-            r"mine\.yaml: own \(data marks\): data of kind digits has no key paht",
+            r"mine\.yaml: own \(data marks\): unknown key 'data\.marks\.paht'; allowed",
         ),
         (
             "kind: digits}",

@@ -6,6 +6,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from miniature import write_files
 
 from hessian_directions.errors import ArtifactError
 from hessian_directions.reproduction import artifacts
@@ -21,9 +22,7 @@ def repository(tmp_path: Path) -> Path:
         "src/module.py": "é".encode("latin-1"),
         "results/archive/demo/claims.csv": b"claim,verdict\n",
     }
-    for name, content in files.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(content)
+    write_files(tmp_path, files)
     artifacts.write_manifest(tmp_path / "results/archive/demo")
     git(tmp_path, "init", "--quiet")
     git(tmp_path, "add", "--all")

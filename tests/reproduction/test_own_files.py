@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from miniature import write_files
 
 from hessian_directions.reproduction import own_files
 
@@ -30,10 +31,7 @@ ALL = {name for name in MODULES if not name.startswith(("src/", "unused"))}
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Of a configuration; beside it the working folder, the cache and the home."""
-    for name, text in MODULES.items():
-        path = tmp_path / "mine" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+    write_files(tmp_path / "mine", MODULES)
     for name in ("here", "cache", "home"):
         (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path / "here")

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from miniature import write_files
 
 from hessian_directions.reproduction.source_files import declared, source_files
 
@@ -17,7 +18,6 @@ ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src/hessian_directions"
 DRAWING = [
     "draw_figure",
-    "draw_animation",
     "make_tables",
     "decide_claims",
     "compile_paper",
@@ -47,11 +47,8 @@ def tree(tmp_path: Path) -> Path:
         "scripts/unused.py": "",
         "elsewhere/numpy.py": "",
     }
-    for name, text in modules.items():
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text + "raise AssertionError('imported')\n")
-    return tmp_path
+    fails = "raise AssertionError('imported')\n"
+    return write_files(tmp_path, {name: text + fails for name, text in modules.items()})
 
 
 def used(tree: Path, text: str) -> set[str]:
@@ -191,7 +188,7 @@ def imports(path: Path) -> Iterator[str]:
 @pytest.mark.parametrize("script", DRAWING)
 def test_drawing_reaches_no_torch(script: str) -> None:
     """The paper builds on a laptop without PyTorch."""
-    drawing = script in ("draw_figure", "draw_animation")
+    drawing = script == "draw_figure"
     files = files_of(script, *(SOURCE / "reporting/figures").glob("*.py") if drawing else ())
     assert ROOT / "workflow/scripts/stage.py" in files
     heavy = {str(path) for path in files if HEAVY & set(imports(path))}

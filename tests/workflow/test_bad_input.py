@@ -8,17 +8,12 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from miniature import plain_images, write_files
 from project import ROOT, TINY, Project
 
 pytestmark = pytest.mark.workflow
 
 NETWORK = "results/computed/tiny/networks/classifier"
-
-
-@pytest.fixture(scope="module")
-def bare(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A clone in which nothing was computed."""
-    return Project.clone(tmp_path_factory.mktemp("bare") / "project")
 
 
 def attempt(project: Project, change: Callable[[dict[str, Any]], None], target: str) -> str:
@@ -121,12 +116,7 @@ def test_companion_without_archive(bare: Project) -> None:
 
 @pytest.mark.parametrize("spoil", ["missing", "empty"])
 def test_class_folder(bare: Project, tmp_path: Path, spoil: str) -> None:
-    from PIL import Image
-
-    for split in ("train", "test"):
-        for label in ("cat", "dog"):
-            (tmp_path / "images" / split / label).mkdir(parents=True)
-            Image.new("RGB", (8, 8)).save(tmp_path / "images" / split / label / "0.png")
+    write_files(tmp_path / "images", plain_images(1, cat=0, dog=0))
     folder = tmp_path / "images" / "test" / "dog"
     (folder / "0.png").unlink()
     if spoil == "missing":

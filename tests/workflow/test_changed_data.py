@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
+from miniature import plain_images, write_files
 from PIL import Image
 from project import Project
 
@@ -47,26 +47,10 @@ networks:
 SCORES = "results/computed/mine/networks/mein/scores.nc"
 
 
-@pytest.fixture(scope="module")
-def bare(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    return Project.clone(tmp_path_factory.mktemp("changed") / "project")
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for name, text in MODULES.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text)
-    (tmp_path / "klassen.txt").write_text("a\nb\n")
-    for split in ("train", "test"):
-        for label, tone in (("a", 40), ("b", 200)):
-            (tmp_path / "bilder" / split / label).mkdir(parents=True)
-            for number in range(4):
-                path = tmp_path / "bilder" / split / label / f"{number}.png"
-                pixels = torch.full((8, 8, 3), tone + number, dtype=torch.uint8)
-                Image.fromarray(pixels.numpy()).save(path)
-    (tmp_path / "mine.yaml").write_text(CONFIGURATION)
-    return tmp_path
+    write_files(tmp_path / "bilder", plain_images(4, a=40, b=200))
+    return write_files(tmp_path, MODULES | {"klassen.txt": "a\nb\n", "mine.yaml": CONFIGURATION})
 
 
 def test_what_changed_is_computed_again(bare: Project, folder: Path) -> None:

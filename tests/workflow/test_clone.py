@@ -9,6 +9,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+from miniature import write_files
 from project import ROOT, TINY, Project
 
 from hessian_directions.errors import ArtifactError
@@ -31,14 +32,13 @@ def with_archive(path: Path) -> Project:
     project = Project.clone(path)
     archive = path / ARCHIVE
     artifacts.write_json(archive / "networks/resnet/passes.run.json", {"seconds": [1, 2]})
-    for name, text in {
+    texts = {
         "claims.csv": "claim,verdict\nC1,reproduced\n",
         "configuration.yaml": "profile: demo\nseed: 1\n",
         "tables/foreign.csv": "a,b\r\n1,2\r\n",
         "figures/drawn.pdf": "%PDF-1.7\nstream\r\n\0\r\nendstream\n",
-    }.items():
-        (archive / name).parent.mkdir(parents=True, exist_ok=True)
-        (archive / name).write_bytes(text.encode())
+    }
+    write_files(archive, texts)
     artifacts.write_manifest(archive)
     project.run("git", "config", "core.autocrlf", "true")
     project.commit("archive")

@@ -37,10 +37,9 @@ MADE = ("eigenpairs", "trace")
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    project = Project.clone(tmp_path_factory.mktemp("pair") / "project")
-    (project.path / "pair.yaml").write_text(CONFIGURATION)
-    return project
+def small(bare: Project) -> Project:
+    (bare.path / "pair.yaml").write_text(CONFIGURATION)
+    return bare
 
 
 def make(project: Project, processes: int) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from PIL import Image
+from miniature import write_files
 from project import Project
 from safetensors.torch import save_file
 from torch import nn
@@ -76,11 +76,6 @@ analyses: {eigenpairs: {tolerance: 0.1, max_products: 60}, visibility: {n_planes
 """
 
 
-@pytest.fixture(scope="module")
-def bare(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    return Project.clone(tmp_path_factory.mktemp("own") / "project")
-
-
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What a user has, in a folder that is not the project's."""
@@ -102,13 +97,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         x_test=rng.normal(size=(9, 8)).astype(np.float32),
         y_test=np.arange(9) % 3,
     )
-    for split, n in (("train", 8), ("val", 2)):
-        for label in ("cat", "dog"):
-            (tmp_path / "images" / split / label).mkdir(parents=True)
-            for number in range(n):
-                pixels = rng.integers(0, 256, size=(20, 28, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(tmp_path / "images" / split / label / f"{number}.png")
-    return tmp_path
+    images = {
+        f"images/{split}/{label}/{number}.png": rng.integers(0, 256, (20, 28, 3), dtype=np.uint8)
+        for split, n in (("train", 8), ("val", 2))
+        for label in ("cat", "dog")
+        for number in range(n)
+    }
+    return write_files(tmp_path, images)
 
 
 def test_every_way_to_name_a_network_ends_on_the_page(bare: Project, folder: Path) -> None:

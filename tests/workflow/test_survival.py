@@ -33,11 +33,10 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts a fi
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
+def finished(bare: Project) -> Project:
     """A clone in which the smallest profile was computed without a disturbance."""
-    project = Project.clone(tmp_path_factory.mktemp("finished") / "project")
-    make(project)
-    return project
+    make(bare)
+    return bare
 
 
 @pytest.fixture

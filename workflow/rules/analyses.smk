@@ -46,7 +46,7 @@ for name in filter(is_computed, OF_PROFILE):
         name:
             stage
         input:
-            own=files_of(name),
+            own=own_inputs(config["analyses"][name]),
             code=code("analyze", analysis.file, without=["gather"]),
         output:
             **made_by(name),

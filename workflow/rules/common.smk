@@ -239,14 +239,6 @@ def data_of(name):
     return {"data_settings": config["data"][data], "own_data": fingerprints_of(data)}
 
 
-def files_of(name):
-    """Files of the user's own that such an analysis reads."""
-    settings = config["analyses"][name]
-    if settings.get("data") is None:
-        return []
-    return own_inputs(settings["data"], settings["model"]["name"])
-
-
 def read_by(names):
     """The files of what an analysis reads of the same network, by name."""
     return {
@@ -299,20 +291,20 @@ def studied_network(wildcards):
 def own_files(wildcards):
     """Files of the user's own that a network is made from: weights, images, modules."""
     settings = config["networks"][wildcards.network]
-    return own_inputs(
-        settings["data"], settings["model"]["name"], settings["checkpoint"]
-    )
+    return own_inputs(settings, settings["checkpoint"])
 
 
 def studied_files(wildcards):
     """Those that a network is analysed with: its weights are in the checkpoint that was made of them."""
-    settings = config["networks"][wildcards.network]
-    return own_inputs(settings["data"], settings["model"]["name"])
+    return own_inputs(config["networks"][wildcards.network])
 
 
-def own_inputs(data, model="", checkpoint=None):
-    """Files of the user's own behind a key of `data` and a model, as inputs."""
-    files = users_own.files(config["data"][data], *OWN_FOLDERS, model, checkpoint)
+def own_inputs(settings, checkpoint=None):
+    """Files of the user's own behind the data and the model of a network, or of an analysis that trains its own."""
+    if settings.get("data") is None:
+        return []
+    data, model = config["data"][settings["data"]], settings["model"]["name"]
+    files = users_own.files(data, *OWN_FOLDERS, model, checkpoint)
     # They are the user's own wherever results are kept.
     return [local(file) for file in files]
 

@@ -1,61 +1,44 @@
 # Figures, animations and tables: they read artifacts, import no torch, and are redrawn from the archive.
 
-STYLE = local("src/hessian_directions/reporting/figures/style.mplstyle")
+
+def shown(path):
+    """A picture, with what Snakemake's own report says of it."""
+    return report(
+        path,
+        caption="../report/caption.rst",
+        category=lambda wildcards: DRAWINGS[wildcards.figure]["category"],
+        labels=lambda wildcards: {"figure": DRAWINGS[wildcards.figure]["title"]},
+    )
 
 
 rule draw_figure:
     input:
-        unpack(lambda wildcards: FIGURES[wildcards.figure]["inputs"]),
-        style=STYLE,
-        code=lambda wildcards: code("draw_figure", FIGURES[wildcards.figure]["file"]),
+        unpack(lambda wildcards: DRAWINGS[wildcards.figure]["inputs"]),
+        style=local("src/hessian_directions/reporting/figures/style.mplstyle"),
+        code=lambda wildcards: code("draw_figure", DRAWINGS[wildcards.figure]["file"]),
     output:
         pdf="<drawn>/figures/{figure}.pdf",
-        png=report(
-            "<drawn>/figures/{figure}.png",
-            caption="../report/caption.rst",
-            category=lambda wildcards: FIGURES[wildcards.figure]["category"],
-            labels=lambda wildcards: {"figure": FIGURES[wildcards.figure]["title"]},
-        ),
+        png=shown("<drawn>/figures/{figure}.png"),
     log:
         "<logs>/draw_figure/{figure}.log",
     wildcard_constraints:
         figure=any_of(FIGURES),
     localrule: True
     params:
-        module=lambda wildcards: FIGURES[wildcards.figure]["module"],
+        module=lambda wildcards: DRAWINGS[wildcards.figure]["module"],
         labels=LABELS,
-        caption=lambda wildcards: FIGURES[wildcards.figure]["caption"],
+        caption=lambda wildcards: DRAWINGS[wildcards.figure]["caption"],
     run:
-        run_script(rule, input, output, params, wildcards, log)
+        run_script("draw_figure", input, output, params, wildcards, log)
 
 
-rule draw_animation:
-    input:
-        unpack(lambda wildcards: ANIMATIONS[wildcards.animation]["inputs"]),
-        style=STYLE,
-        code=lambda wildcards: code(
-            "draw_animation", ANIMATIONS[wildcards.animation]["file"]
-        ),
+use rule draw_figure as draw_animation with:
     output:
-        gif=report(
-            "<drawn>/animations/{animation}.gif",
-            caption="../report/caption.rst",
-            category=lambda wildcards: ANIMATIONS[wildcards.animation]["category"],
-            labels=lambda wildcards: {
-                "figure": ANIMATIONS[wildcards.animation]["title"]
-            },
-        ),
+        gif=shown("<drawn>/animations/{figure}.gif"),
     log:
-        "<logs>/draw_animation/{animation}.log",
+        "<logs>/draw_animation/{figure}.log",
     wildcard_constraints:
-        animation=any_of(ANIMATIONS),
-    localrule: True
-    params:
-        module=lambda wildcards: ANIMATIONS[wildcards.animation]["module"],
-        labels=LABELS,
-        caption=lambda wildcards: ANIMATIONS[wildcards.animation]["caption"],
-    run:
-        run_script(rule, input, output, params, wildcards, log)
+        figure=any_of(ANIMATIONS),
 
 
 rule draw_figures:

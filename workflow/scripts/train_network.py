@@ -34,7 +34,6 @@ with stage(snakemake) as job:
     )
     provenance = job.provenance(studied.identity())
     artifacts.write_dataset(job.output.history, history, provenance)
-    snapshots = result.snapshots.arrays() if result.snapshots else {}
-    artifacts.write_tensors(job.output.snapshots, snapshots, provenance)
+    artifacts.write_tensors(job.output.snapshots, result.snapshots, provenance)
     precision = getattr(torch, job.params.checkpoint_precision)
     checkpoints.save(job.output.checkpoint, studied.model, provenance, precision)

@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-OF = "profile"
 # A search amplifies rounding as training does.
 TRAINS = True
 

@@ -22,7 +22,7 @@ from hessian_directions.analyses.problem import LOSSES, choose_device, choose_lo
 from hessian_directions.data import registry as data
 from hessian_directions.data.cache import folder as cache_folder
 from hessian_directions.data.dataset import Dataset, Split
-from hessian_directions.errors import DataError
+from hessian_directions.errors import about
 from hessian_directions.geometry import flatness
 from hessian_directions.learning.training import evaluate, train
 from hessian_directions.models import registry as models
@@ -49,10 +49,8 @@ def train_members(settings: Any, job: Job) -> xr.Dataset:
     dataset = data.load(job.data, cache_folder(job.cache), job.folder)
     job.identity.update(dataset.identity)
     if settings.n_images is not None:
-        try:
+        with about("key 'analyses.population.n_images'"):
             dataset = replace(dataset, train=dataset.train.balanced(settings.n_images))
-        except DataError as error:
-            raise DataError(f"key 'analyses.population.n_images': {error}") from error
     numbered = list(enumerate(members(settings.factors)))
     mine = numbered[job.shard :: settings.n_shards]
     # The counter-example, one function of many curvatures, is the last member of the first seed.

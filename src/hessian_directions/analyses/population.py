@@ -28,7 +28,6 @@ from hessian_directions.settings import (
 if TYPE_CHECKING:
     from hessian_directions.analyses.job import Job
 
-OF = "profile"
 TRAINS = True
 
 GENERALIZATION = ("gap_loss", "gap_accuracy")
@@ -97,11 +96,6 @@ class Settings(typed.Settings):
         return self
 
 
-def n_members(settings: Settings) -> int:
-    """Of a shard: the first has most."""
-    return math.ceil(math.prod(map(len, settings.factors.values())) / settings.n_shards)
-
-
 def passes(settings: Settings) -> dict[str, float]:
     """Members that stop at a loss are taken to need a third of the epochs that they may train for,
     searches for eigenvalues 25 products.
@@ -116,7 +110,9 @@ def passes(settings: Settings) -> dict[str, float]:
         "values": len(settings.average_radii) * settings.n_samples,
         "gradient": len(settings.worst_radii) * settings.n_ascent_steps + 4,
     }
-    return {kind: n_members(settings) * count for kind, count in of_a_member.items()}
+    # The first shard has most members.
+    n_members = math.ceil(math.prod(map(len, settings.factors.values())) / settings.n_shards)
+    return {kind: n_members * count for kind, count in of_a_member.items()}
 
 
 def takes(settings: Settings, stage: str) -> tuple[float, float]:

@@ -15,7 +15,7 @@ from hessian_directions.data import registry as data
 from hessian_directions.data.cache import folder as cache_folder
 from hessian_directions.data.dataset import Dataset, Split, index_ranges
 from hessian_directions.data.identity import differing
-from hessian_directions.errors import ConfigurationError, DataError, DeviceError
+from hessian_directions.errors import ConfigurationError, DataError, DeviceError, about
 from hessian_directions.learning import checkpoints
 from hessian_directions.models import registry as models
 from hessian_directions.objectives.losses import Loss, mean_squared_error
@@ -51,10 +51,8 @@ class Problem:
             return split.take(range(n))
         if name == "test":  # a class may have fewer of them than n asks for
             n = min(n, split.n_balanced)
-        try:
+        with about(f"key 'n_images' of the {name} split"):
             return split.balanced(n)
-        except DataError as error:
-            raise DataError(f"key 'n_images': of the {name} split {error}") from error
 
     def over(self, n_images: int | None) -> "Problem":
         """The same, its curvature over another choice of images; None: over the same ones."""

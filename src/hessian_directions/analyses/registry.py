@@ -6,14 +6,13 @@ A module of this package that is listed here declares
     READS                     what it reads beside the checkpoint: names of other analyses,
                               "eigenvectors" or "snapshots";
     run(problem, settings, job) -> Dataset
-                              or (settings, job) for one that studies no network;
+                              or (settings, job) for one of `OF_PROFILES`, which studies no network;
     parts(settings)           the names of its artifacts, where it makes several;
     gather(shards, settings, job) -> Dataset, GATHER_READS
                               where it is computed in shards: `settings.n_shards` of them; null
                               stands for none, where `run` gathers what it made itself;
     TENSORS                   the name of a file of large arrays that `run` returns beside the
                               dataset: (dataset, arrays);
-    OF = "profile"            where it studies no network;
     other_networks(settings)  the networks of the profile whose checkpoints it reads, too; they have
                               the own one's data, loss and model;
     TRAINS = True             where it optimises weights of its own: that amplifies rounding, so its
@@ -94,10 +93,6 @@ class Analysis:
         return self.module.Settings
 
     @property
-    def of_network(self) -> bool:
-        return getattr(self.module, "OF", "network") == "network"
-
-    @property
     def reads(self) -> tuple[str, ...]:
         return getattr(self.module, "READS", ())
 
@@ -116,7 +111,7 @@ class Analysis:
     @property
     def has_data(self) -> bool:
         """Whether one that studies no network reads data, and computes where networks do."""
-        return not self.of_network and "data" in self.settings.model_fields
+        return self.name in OF_PROFILES and "data" in self.settings.model_fields
 
     @property
     def is_sharded(self) -> bool:

@@ -13,8 +13,6 @@ from hessian_directions.settings import Count, Naturals, Odd, Several, setting
 if TYPE_CHECKING:
     from hessian_directions.analyses.job import Job
 
-OF = "profile"
-
 
 class Settings(typed.Settings):
     n: Count = setting(500, "pairs of eigenvalues: N = 2n + 1 parameters")

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from hessian_directions.analyses.job import Job
     from hessian_directions.objectives.objective import Objective
 
-OF = "profile"
-
 
 class Settings(typed.Settings):
     n: Count = setting(500, "pairs of eigenvalues: N = 2n + 1 parameters")

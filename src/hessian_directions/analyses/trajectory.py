@@ -49,17 +49,18 @@ def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
 
     from hessian_directions import seeds
     from hessian_directions.geometry import planes, slices
-    from hessian_directions.learning.training import Snapshots
+    from hessian_directions.learning.training import restore_snapshot
     from hessian_directions.spectral.eigenpairs import extreme_eigenpairs
     from hessian_directions.traces import estimators
 
     seed = seeds.derive(job.seed, "trajectory")
-    snapshots = Snapshots.from_arrays(job.read["snapshots"])
+    snapshots = job.read["snapshots"]
+    epochs = snapshots["epoch"]
     vectors = problem.vectors(job.read["eigenvectors"]["vectors"])
     final = problem.objective("train")
     rows = []
-    for number, epoch in enumerate(snapshots.epoch):
-        snapshots.restore(number, problem.model)
+    for number, epoch in enumerate(epochs):
+        restore_snapshot(snapshots, number, problem.model)
         train, test = problem.objective("train"), problem.objective("test")
         train.self_test()
         loss, accuracy = train.values_and_accuracies(train.theta[:, None])
@@ -88,9 +89,9 @@ def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
                 "trace_standard_error": estimate.standard_error,
             }
         )
-        job.announce(f"epoch {epoch}, {number + 1} of {len(snapshots.epoch)}")
+        job.announce(f"epoch {epoch}, {number + 1} of {len(epochs)}")
     directions = torch.stack([vectors[:, -1], vectors[:, 0]], dim=1)
-    theta = problem.vectors(snapshots.theta)
+    theta = problem.vectors(snapshots["theta"])
     path = (theta - final.theta) @ directions
     _, off_plane = planes.project(theta.T, final.theta, directions)
     reach = float(path.abs().max()) * (1 + settings.margin)
@@ -105,7 +106,7 @@ def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
             "loss_surface": (("alpha_grid", "beta_grid"), background.values),
             "accuracy_surface": (("alpha_grid", "beta_grid"), background["accuracy"].values),
         },
-        coords={"epoch": snapshots.epoch, "alpha_grid": points, "beta_grid": points},
+        coords={"epoch": epochs, "alpha_grid": points, "beta_grid": points},
     )
     if problem.dataset.n_classes is None:
         return trajectory.drop_vars(["accuracy", "test_accuracy", "accuracy_surface"])

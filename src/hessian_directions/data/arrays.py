@@ -78,8 +78,7 @@ def arrays(
         test = make(other, _read(other), "test")
     elif _find(content, "test", names, INPUTS, alone=False):
         test = make(source, content, "test")
-    stored, n_classes, more = Choice(**choice).of(train, test, n_classes)
-    classes = None if n_classes is None else [str(number) for number in range(n_classes)]
+    stored, classes, more = Choice(**choice).of(train, test, n_classes)
     return assemble(source.stem, "arrays", stored, classes, normalisation, more=more)
 
 

@@ -5,17 +5,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from hessian_directions.data.dataset import (
-    Dataset,
-    Normalisation,
-    Stored,
-    assemble,
-    named_by_seed,
-    stratified,
-)
+from hessian_directions.data.dataset import Dataset, Normalisation, assemble
 from hessian_directions.data.images import converter
 from hessian_directions.data.keys import Colours, Seed
-from hessian_directions.errors import ConfigurationError
+from hessian_directions.data.source import Choice, Source
 from hessian_directions.settings import Count
 
 # Over all pixels of all 1,797 images, whose values are the integers 0 to 16.
@@ -46,19 +39,7 @@ def digits(
     bunch = load_digits()
     convert = converter(size, channels, None, None)
     images = np.stack([convert(Image.fromarray(image)) for image in bunch.images.astype(np.uint8)])
-    if not 10 <= n_test <= len(images) - 10:
-        raise ConfigurationError(
-            f"data.n_test: {n_test} of {len(images)} images cannot be test images"
-        )
-    stored = {
-        split: Stored(images[chosen], bunch.target[chosen], chosen)
-        for split, chosen in zip(("train", "test"), stratified(bunch.target, n_test, seed))
-    }
-    return assemble(
-        "digits",
-        "digits",
-        stored,
-        [str(digit) for digit in range(10)],
-        Normalisation(NORMALISATION.mean * channels, NORMALISATION.deviation * channels),
-        more=named_by_seed(seed),
-    )
+    everything = Source("digits", bunch.target, lambda places: images[places])
+    stored, classes, more = Choice(n_test=n_test, seed=seed).of(everything, None, 10)
+    units = Normalisation(NORMALISATION.mean * channels, NORMALISATION.deviation * channels)
+    return assemble("digits", "digits", stored, classes, units, more=more)

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from hessian_directions import references
-from hessian_directions.errors import ConfigurationError, DataError
+from hessian_directions.errors import ConfigurationError, DataError, about
 from hessian_directions.models import vision
 
 Size = int | Sequence[int] | None
@@ -28,7 +28,9 @@ def converter(
         channels: 3 for colour, 1 for grey; None: what the image has.
         folder: Of the configuration, where modules are looked for.
     """
-    sides = _sides(size)
+    sides: tuple[int, int] | None = None  # height, width
+    if size is not None:
+        sides = (size, size) if isinstance(size, int) else (size[0], size[1])
     if transform is None:
         return lambda image: _pixels(_scaled(_coloured(image, channels), sides), channels)
     name = transform.get("name") if isinstance(transform, Mapping) else transform
@@ -39,19 +41,13 @@ def converter(
     if name.partition(":")[0] in ("timm", "torchvision"):
         function, sides = vision.evaluation_transform(name, sides), None
     else:
-        try:
+        with about("data.transform"):
             function = references.resolve(name, folder)
-        except ConfigurationError as error:
-            raise ConfigurationError(f"data.transform: {error}") from error
         if isinstance(transform, Mapping) or isinstance(function, type):
             options = dict(transform.get("options", {})) if isinstance(transform, Mapping) else {}
-            try:
+            called = f"data.transform: {name} cannot be called with options {options}"
+            with references.failing(ConfigurationError, called):
                 function = function(**options)
-            except Exception as error:
-                raise ConfigurationError(
-                    f"data.transform: {name} cannot be called with options {options}: "
-                    f"{references.describe(error)}"
-                ) from error
         if not callable(function):
             raise ConfigurationError(
                 f"data.transform: {name} is a {type(function).__name__}, not a function of an image"
@@ -59,14 +55,9 @@ def converter(
 
     def apply(image: Image.Image) -> np.ndarray:
         image = _scaled(_coloured(image, channels), sides)
-        try:
+        applied = f"data.transform: {name} fails on an image"
+        with references.failing(DataError, applied, passed=(DataError,)):
             return numbers(function(image), channels)
-        except DataError:
-            raise
-        except Exception as error:
-            raise DataError(
-                f"data.transform: {name} fails on an image: {references.describe(error)}"
-            ) from error
 
     return apply
 
@@ -130,14 +121,6 @@ def channels_last(shape: tuple[int, ...], otherwise: bool) -> bool | None:
     if few_first != few_last:
         return few_last
     return otherwise if few_first else None
-
-
-def _sides(size: Size) -> tuple[int, int] | None:
-    """(height, width)."""
-    if size is None:
-        return None
-    sides = (size, size) if isinstance(size, int) else tuple(size)
-    return sides[0], sides[1]
 
 
 def _scaled(image: Image.Image, sides: tuple[int, int] | None) -> Image.Image:

@@ -14,7 +14,7 @@ from hessian_directions.data import arrays, images
 from hessian_directions.data.dataset import Dataset, assemble
 from hessian_directions.data.keys import ChannelAxis, Classes, Named, Options, Statistics
 from hessian_directions.data.source import TEST_PARTS, Choice, Source, from_torch
-from hessian_directions.errors import ConfigurationError, DataError
+from hessian_directions.errors import ConfigurationError, DataError, about
 from hessian_directions.settings import Flag
 
 
@@ -49,28 +49,20 @@ def python(
         normalisation: As for arrays.
         **choice: Of the samples, see `Choice`.
     """
-    try:
+    with about("data.name"):
         function = references.resolve(name, folder)
-    except ConfigurationError as error:
-        raise ConfigurationError(f"data.name: {error}") from error
     if not callable(function):
         raise ConfigurationError(f"data.name: {name} is a {type(function).__name__}, no function")
-    given = dict(options or {})
-    if "cache" in references.parameters(function):
-        given.setdefault("cache", cache)
-    try:
-        returned = function(**given)
-    except Exception as error:
-        raise DataError(
-            f"data.name: {name} fails with options {dict(options or {})}: {references.describe(error)}"
-        ) from error
+    options = dict(options or {})
+    given = {"cache": cache} if "cache" in references.parameters(function) else {}
+    with references.failing(DataError, f"data.name: {name} fails with options {options}"):
+        returned = function(**given | options)
     first, second = _parts(returned, name)
     make = partial(_source, channels=channels, tokens=tokens)
     train = make(first, f"{name} (train)")
     test = None if second is None else make(second, f"{name} (test)")
-    stored, n_classes, more = Choice(**choice).of(train, test, n_classes)
-    classes = None if n_classes is None else [str(number) for number in range(n_classes)]
-    more |= {"name": name, "options": dict(options or {})}
+    stored, classes, more = Choice(**choice).of(train, test, n_classes)
+    more |= {"name": name, "options": options}
     return assemble(name.rpartition(":")[2], "python", stored, classes, normalisation, more=more)
 
 

@@ -1,13 +1,9 @@
 """Data sets by kind."""
 
 import inspect
-import reprlib
-import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
-
-from pydantic import TypeAdapter, ValidationError
 
 from hessian_directions import references
 from hessian_directions.data.arrays import arrays
@@ -20,7 +16,7 @@ from hessian_directions.data.python import python
 from hessian_directions.data.source import Choice
 from hessian_directions.data.torchvision_sets import torchvision
 from hessian_directions.errors import ConfigurationError, HessianDirectionsError
-from hessian_directions.settings import described
+from hessian_directions.settings import Settings, checked, of_signatures
 
 KINDS: dict[str, Callable[..., Dataset]] = {
     "digits": digits,
@@ -35,14 +31,11 @@ KINDS: dict[str, Callable[..., Dataset]] = {
 SURROUNDINGS = ("cache", "folder")
 
 
-def keys(kind: Callable[..., Dataset]) -> dict[str, inspect.Parameter]:
+def settings_of(kind: str) -> type[Settings]:
     """What a configuration can say of data of a kind; its `**choice` stands for the keys of `Choice`."""
-    parameters = dict(inspect.signature(kind).parameters)
-    for key in SURROUNDINGS:
-        parameters.pop(key, None)
-    if parameters.pop("choice", None) is not None:
-        parameters |= inspect.signature(Choice).parameters
-    return parameters
+    function = KINDS[kind]
+    more = [Choice] if "choice" in inspect.signature(function).parameters else []
+    return of_signatures(function, *more, without=SURROUNDINGS)
 
 
 def load(
@@ -73,16 +66,7 @@ def load(
         raise ConfigurationError(f"data.kind: {kind!r} is unknown, it can be {', '.join(KINDS)}")
     taken = inspect.signature(KINDS[kind]).parameters
     given = {key: value for key, value in zip(SURROUNDINGS, (cache, folder)) if key in taken}
-    parameters = keys(KINDS[kind])
-    for key in options:
-        if key not in parameters:
-            raise ConfigurationError(
-                f"data of kind {kind} has no key {key}, it has {', '.join(sorted(parameters))}"
-            )
-    for key, parameter in parameters.items():
-        if parameter.default is parameter.empty and key not in options:
-            raise ConfigurationError(f"data of kind {kind} needs the key {key}")
-    _require_types(KINDS[kind], options, name)
+    checked(settings_of(kind), options, *filter(None, ("data", name)))
     if (library := options.get("transform")) in ("timm", "torchvision"):
         if published is None or published.partition(":")[0] != library:
             raise ConfigurationError(
@@ -90,27 +74,7 @@ def load(
                 f"{library}:<model>"
             )
         options["transform"] = published
-    try:
+    made = f"data of kind {kind} cannot be made from {options}"
+    ours = (HessianDirectionsError, MemoryError)
+    with references.failing(ConfigurationError, made, passed=ours):
         return KINDS[kind](**given, **options)
-    except (HessianDirectionsError, MemoryError):
-        raise
-    except Exception as error:
-        raise ConfigurationError(
-            f"data of kind {kind} cannot be made from {options}: {references.describe(error)}"
-        ) from error
-
-
-def _require_types(
-    kind: Callable[..., Dataset], options: Mapping[str, Any], name: str | None
-) -> None:
-    """Refuse a value that is not of the type that the kind's signature names; nothing is cast."""
-    types = typing.get_type_hints(Choice, include_extras=True)
-    types |= typing.get_type_hints(kind, include_extras=True)
-    place = "data" if name is None else f"data.{name}"
-    for key, value in options.items():
-        try:
-            TypeAdapter(types[key]).validate_python(value, strict=True)
-        except ValidationError:
-            raise ConfigurationError(
-                f"key '{place}.{key}' is {reprlib.repr(value)}; allowed: {described(types[key])}"
-            ) from None

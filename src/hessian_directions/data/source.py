@@ -20,7 +20,7 @@ from hessian_directions.data.dataset import (
     stratified,
 )
 from hessian_directions.data.keys import Seed
-from hessian_directions.errors import ConfigurationError, DataError
+from hessian_directions.errors import ConfigurationError, DataError, about
 from hessian_directions.settings import Count, Natural, Share
 
 # What parts of data are called, in capitals or not; the first one that is there counts.
@@ -36,7 +36,7 @@ class Source:
         name: For messages.
         targets: (n,) int64 classes, or (n, m) float32 numbers; see `targets_of`.
         read: The inputs at places (m,), as `Stored` has them.
-        classes: Their names, where they have some.
+        classes: Their names, where they have some; else they are called by their numbers.
     """
 
     name: str
@@ -69,8 +69,8 @@ class Choice:
 
     def of(
         self, train: Source, test: Source | None, n_classes: int | None
-    ) -> tuple[dict[str, Stored], int | None, dict[str, Any]]:
-        """The chosen samples of "train" and "test", the number of classes, and what to add to the identity.
+    ) -> tuple[dict[str, Stored], list[str] | None, dict[str, Any]]:
+        """The chosen samples of "train" and "test", the names of the classes, and what to add to the identity.
 
         Args:
             train: All samples that may be training samples, test samples too where `test` is None.
@@ -87,9 +87,11 @@ class Choice:
         shapes = {source.targets.shape[1:] for source in sources.values()}
         if len(kinds) > 1 or len(shapes) > 1:
             raise DataError(f"{train.name}: training and test targets are of different kinds")
-        classes = kinds == {"i"}
-        if classes:
+        classes: list[str] | None = None
+        if kinds == {"i"}:
             n_classes = _count(sources, n_classes)
+            has_names = len(train.classes) == n_classes
+            classes = [*train.classes] if has_names else [str(k) for k in range(n_classes)]
         elif n_classes is not None:
             raise ConfigurationError(
                 f"data.n_classes: the targets of {train.name} are real numbers"
@@ -130,7 +132,7 @@ class Choice:
                 f"{train.name}: training inputs have shape {ours.shape[1:]} and type {ours.dtype}, "
                 f"test inputs {theirs.shape[1:]} and {theirs.dtype}"
             )
-        return stored, n_classes, more
+        return stored, classes, more
 
 
 def _count(sources: Mapping[str, Source], stated: int | None) -> int:
@@ -160,10 +162,8 @@ def _front(targets: np.ndarray, n: int, split: str) -> np.ndarray:
         if n > len(targets):
             raise ConfigurationError(f"{key}: there are {len(targets)} samples, not {n}")
         return np.arange(n)
-    try:
+    with about(key):
         return balanced_positions(torch.from_numpy(targets), n).numpy()
-    except DataError as error:
-        raise DataError(f"{key}: {error}") from error
 
 
 def _stored(source: Source, places: np.ndarray) -> Stored:
@@ -251,7 +251,10 @@ def stack(read: Callable[[int], np.ndarray], places: np.ndarray, name: str) -> n
 
 
 def from_torch(
-    samples: Any, name: str, convert: Callable[[Any], np.ndarray] = images.numbers
+    samples: Any,
+    name: str,
+    convert: Callable[[Any], np.ndarray] = images.numbers,
+    classes: tuple[str, ...] = (),
 ) -> Source:
     """The samples (input, target) of a map-style `torch.utils.data.Dataset`.
 
@@ -264,12 +267,8 @@ def from_torch(
     """
 
     def read(place: int) -> tuple[Any, Any]:
-        try:
+        with references.failing(DataError, f"{name}: sample {place} cannot be read"):
             sample = samples[place]
-        except Exception as error:
-            raise DataError(
-                f"{name}: sample {place} cannot be read: {references.describe(error)}"
-            ) from error
         if not isinstance(sample, tuple | list) or len(sample) != 2:
             raise DataError(
                 f"{name}: a sample is a {type(sample).__name__}, not a pair of input and target"
@@ -303,7 +302,7 @@ def from_torch(
 
         return stack(one, places, name)
 
-    return Source(name, targets, inputs)
+    return Source(name, targets, inputs, classes)
 
 
 def _kept_targets(samples: Any, n: int) -> Sequence[Any] | np.ndarray | Tensor | None:

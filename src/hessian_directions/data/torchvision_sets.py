@@ -89,17 +89,14 @@ def torchvision(
         parts = {split: _first(make, kind, given, names) for split, names in SPLITS.items()}
     else:
         parts = {"train": make(given)}
+    names = tuple(getattr(parts["train"], "classes", None) or ())
+    names = names if all(isinstance(label, str) for label in names) else ()
     sources = {
-        split: from_torch(part, f"torchvision's {name} ({split})", convert)
+        split: from_torch(part, f"torchvision's {name} ({split})", convert, names)
         for split, part in parts.items()
     }
     chosen = Choice(**choice)
-    stored, n_classes, more = chosen.of(sources["train"], sources.get("test"), n_classes)
-    listed = getattr(parts["train"], "classes", None) or []
-    classes = None
-    if n_classes is not None:
-        fits = len(listed) == n_classes and all(isinstance(label, str) for label in listed)
-        classes = list(listed) if fits else [str(number) for number in range(n_classes)]
+    stored, classes, more = chosen.of(sources["train"], sources.get("test"), n_classes)
     more |= {"name": name, "options": dict(options or {})}
     if transform is not None or size is not None:
         more |= {"transform": transform, "size": size}

@@ -127,22 +127,22 @@ def import_into(
     """
     chosen = checked(Checkpoint, settings, "checkpoint")
     library, name = _published_name(chosen)
+    beside: dict[str, Any] = {}
     if name is not None:
-        notes = _fill(name, model, _published(library, name))
-        _require_finite(name, model)
-        return _noted({}, notes)
-    path = _file(chosen, cache_folder.folder(cache), folder)
-    content: Mapping[str, Any]
-    if chosen.format == "safetensors" or (chosen.format is None and _is_safetensors(path)):
-        content, beside = _read_safetensors(path)
+        place, notes = name, _fill(name, model, _published(library, name))
     else:
-        content = _read_torch(path)
-        plain = bool | int | float | str
-        beside = {key: value for key, value in content.items() if isinstance(value, plain)}
-    found = _find(path, model, content, chosen)
-    notes = found.notes + _fill(path, model, found.state)
-    _require_finite(path, model)
-    return _noted(beside, notes)
+        path = _file(chosen, cache_folder.folder(cache), folder)
+        content: Mapping[str, Any]
+        if chosen.format == "safetensors" or (chosen.format is None and _is_safetensors(path)):
+            content, beside = _read_safetensors(path)
+        else:
+            content = _read_torch(path)
+            plain = bool | int | float | str
+            beside = {key: value for key, value in content.items() if isinstance(value, plain)}
+        found = _find(path, model, content, chosen)
+        place, notes = str(path), found.notes + _fill(path, model, found.state)
+    _require_finite(place, model)
+    return beside | ({"notes": notes} if notes else {})
 
 
 def _require_finite(path: str | os.PathLike[str], model: nn.Module) -> None:
@@ -333,16 +333,18 @@ class _Found:
 
 def _find(path: Path, model: nn.Module, content: Mapping[str, Any], chosen: Checkpoint) -> _Found:
     """The first state in the file that has the model's keys, else the one that lacks the fewest."""
-    if chosen.key is not None:
-        states = dict(_states(_at(path, content, chosen.key), chosen.key, 0))
-    else:
+    if chosen.key is None:
         states = dict(_states(content, "", 3))
+    else:
+        everywhere = dict(_states(content, "", chosen.key.count(".") + 1))
+        states = {place: state for place, state in everywhere.items() if place == chosen.key}
     known = model.state_dict().keys()
     if not any(key.rpartition(".")[2] == AVERAGED for key in known):
         states = {place: _without_count(state) for place, state in states.items()}
         states = {place: state for place, state in states.items() if state}
     if not states:
-        where = f" under {chosen.key} (checkpoint.key)" if chosen.key else ""
+        keys = ", ".join(map(str, content))
+        where = f" under {chosen.key} (checkpoint.key), but {keys}" if chosen.key else ""
         raise CheckpointError(f"{path} holds no dictionary of named tensors{where}")
     notes: dict[str, str] = {}
     if chosen.prefix is not None:
@@ -423,24 +425,6 @@ def _states(
             yield from _states(value, f"{place}.{key}" if place else key, depth - 1)
 
 
-def _at(path: Path, content: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    """What is under a key "a.b", or under a, b in turn."""
-    here: Any = content
-    rest = key
-    while rest:
-        keys = [rest[:end] for end in range(len(rest), 0, -1) if rest[end : end + 1] in ("", ".")]
-        step = next((k for k in keys if isinstance(here, Mapping) and k in here), None)
-        if step is None:
-            names = ", ".join(map(str, content)) if isinstance(content, Mapping) else ""
-            raise CheckpointError(f"{path} has nothing under {key} (checkpoint.key), but {names}")
-        here, rest = here[step], rest[len(step) + 1 :]
-    if not isinstance(here, Mapping):
-        raise CheckpointError(
-            f"{path} holds no dictionary of named tensors under {key} (checkpoint.key)"
-        )
-    return here
-
-
 def _beginning(
     path: Path, states: Mapping[str, dict[str, Tensor]], prefix: str
 ) -> tuple[dict[str, dict[str, Tensor]], dict[str, str]]:
@@ -514,10 +498,6 @@ def _without_wrappers(key: str) -> str:
 
 def _without_count(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {key: t for key, t in state.items() if key.rpartition(".")[2] != AVERAGED or t.ndim}
-
-
-def _noted(beside: dict[str, Any], notes: list[str]) -> dict[str, Any]:
-    return beside | ({"notes": notes} if notes else {})
 
 
 def _fill(path: str | os.PathLike[str], model: nn.Module, state: Mapping[str, Tensor]) -> list[str]:

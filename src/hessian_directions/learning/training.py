@@ -31,51 +31,6 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Snapshots:
-    """Weights along training.
-
-    Attributes:
-        epoch: (K,) int64, completed epochs.
-        theta: (K, N) float32, the trainable parameters in the network's order.
-        buffers: Name → (K, …): what the network keeps beside its parameters, such as the running
-            statistics of BatchNorm. The loss at an epoch needs that epoch's.
-    """
-
-    epoch: np.ndarray
-    theta: np.ndarray
-    buffers: dict[str, np.ndarray]
-
-    def restore(self, k: int, model: nn.Module) -> None:
-        """Put the k-th weights and buffers into the network."""
-        theta = torch.from_numpy(self.theta[k])
-        parameters = _trainable(model)
-        parts = theta.split([parameter.numel() for parameter in parameters])
-        with torch.no_grad():
-            for parameter, part in zip(parameters, parts, strict=True):
-                parameter.copy_(part.view_as(parameter))
-            for name, buffer in model.named_buffers():
-                buffer.copy_(torch.from_numpy(np.asarray(self.buffers[name][k])))
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """As named arrays for a file: epoch, theta, and each buffer under buffer.<name>."""
-        return {
-            "epoch": self.epoch,
-            "theta": self.theta,
-            **{f"buffer.{name}": values for name, values in self.buffers.items()},
-        }
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "Snapshots":
-        """The inverse of `arrays`."""
-        buffers = {
-            name.removeprefix("buffer."): values
-            for name, values in arrays.items()
-            if name.startswith("buffer.")
-        }
-        return cls(arrays["epoch"], arrays["theta"], buffers)
-
-
-@dataclass(frozen=True)
 class TrainingResult:
     """What training gave, beside the weights in the network.
 
@@ -83,7 +38,11 @@ class TrainingResult:
         history: "epoch" (completed epochs, int64), "train_loss", "learning_rate" (of the latest
             step), and with a test split "test_loss" and "test_accuracy" (NaN for regression), one
             entry a record. Losses are means over all samples in evaluation mode.
-        snapshots: None where none were asked for.
+        snapshots: Weights along training, as named arrays for a file: "epoch" (K,) int64, completed
+            epochs; "theta" (K, N) float32, the trainable parameters in the network's order; and under
+            "buffer.<name>" (K, …) what the network keeps beside its parameters, such as the running
+            statistics of BatchNorm: the loss at an epoch needs that epoch's. Empty where none were
+            asked for.
         kept_epoch: The epoch whose weights the network holds.
         epochs: Completed epochs.
         reached: Whether `target_loss` was reached; true where there is none.
@@ -93,7 +52,7 @@ class TrainingResult:
     """
 
     history: dict[str, np.ndarray]
-    snapshots: Snapshots | None
+    snapshots: dict[str, np.ndarray]
     kept_epoch: int
     epochs: int
     reached: bool
@@ -174,6 +133,18 @@ def train(
             if run.epoch % settings.history_every == 0 or run.epoch == settings.epochs:
                 run.record(clock)
         return run.finish()
+
+
+def restore_snapshot(snapshots: Mapping[str, np.ndarray], k: int, model: nn.Module) -> None:
+    """Put the k-th weights and buffers of `TrainingResult.snapshots` into a network."""
+    parameters = _trainable(model)
+    theta = torch.from_numpy(snapshots["theta"][k])
+    parts = theta.split([parameter.numel() for parameter in parameters])
+    with torch.no_grad():
+        for parameter, part in zip(parameters, parts, strict=True):
+            parameter.copy_(part.view_as(parameter))
+        for name, buffer in model.named_buffers():
+            buffer.copy_(torch.from_numpy(np.asarray(snapshots[f"buffer.{name}"][k])))
 
 
 def has_bfloat16(device: torch.device) -> bool:
@@ -264,6 +235,7 @@ class _Run:
         model.train()
         self.identity = _identity(self.theta, train, settings, seed)
         self.buffers = dict(model.named_buffers())
+        self.weights = {"theta": self.theta, "buffers": self.buffers}
         self.inputs, self.targets = _prepared(train, self.theta)
         self.test = None if test is None else _prepared(test, self.theta)
         self.generator = torch.Generator().manual_seed(seeds.derive(seed, "training", "batches"))
@@ -386,14 +358,8 @@ class _Run:
 
     def _judge(self, loss: float) -> None:
         if loss < self.best["loss"]:
-            self._keep(loss, self.epoch, self.theta.detach(), self.buffers)
-
-    def _keep(self, loss: float, epoch: int, theta: Tensor, buffers: Mapping[str, Tensor]) -> None:
-        """Take these for the best weights so far."""
-        self.best["loss"], self.best["epoch"] = loss, epoch
-        self.best["theta"].copy_(theta)
-        for name, buffer in buffers.items():
-            self.best["buffers"][name].copy_(buffer)
+            self.best |= {"loss": loss, "epoch": self.epoch}
+            _copy(self.weights, self.best)
 
     def take_snapshot(self, last: bool = False) -> None:
         if self.epoch in self.snapshot_epochs or (last and self.snapshot_epochs):
@@ -412,7 +378,7 @@ class _Run:
         kept_epoch = self.epoch
         if self.settings.keep == "best":
             kept_epoch = self.best["epoch"]
-            self._put(self.best["theta"], self.best["buffers"])
+            _copy(self.best, self.weights)
         for parameter in _trainable(self.model):
             parameter.data = parameter.data.clone()
             parameter.grad = None
@@ -428,32 +394,22 @@ class _Run:
             precision="bfloat16" if self.settings.mixed_precision else "float32",
         )
 
-    def _gathered_snapshots(self) -> Snapshots | None:
+    def _gathered_snapshots(self) -> dict[str, np.ndarray]:
         if not self.snapshots:
-            return None
+            return {}
         epochs, taken = zip(*sorted(self.snapshots.items()))
-        return Snapshots(
-            epoch=np.array(epochs, dtype=np.int64),
-            theta=torch.stack([snapshot["theta"] for snapshot in taken]).numpy(),
-            buffers={
-                name: torch.stack([snapshot["buffers"][name] for snapshot in taken]).numpy()
-                for name in self.buffers
-            },
-        )
-
-    def _put(self, theta: Tensor, buffers: Mapping[str, Tensor]) -> None:
-        with torch.no_grad():
-            self.theta.copy_(theta)
-            for name, buffer in self.buffers.items():
-                buffer.copy_(buffers[name])
+        values = {"theta": [snapshot["theta"] for snapshot in taken]}
+        for name in self.buffers:
+            values[f"buffer.{name}"] = [snapshot["buffers"][name] for snapshot in taken]
+        arrays = {name: torch.stack(along).numpy() for name, along in values.items()}
+        return {"epoch": np.array(epochs, dtype=np.int64)} | arrays
 
     def state(self) -> dict[str, Any]:
         """Everything that `resume` needs."""
         device = self.theta.device
         return {name: getattr(self, name) for name in self.PLAIN} | {
+            **self.weights,
             "losses": self.losses,
-            "theta": self.theta,
-            "buffers": self.buffers,
             "optimizer": self.optimizer.state_dict(),
             "generator": self.generator.get_state(),
             "global_generator": torch.get_rng_state(),
@@ -468,13 +424,14 @@ class _Run:
         for name in self.PLAIN:
             setattr(self, name, state[name])
         self.losses.copy_(state["losses"])
-        self._put(state["theta"], state["buffers"])
+        _copy(state, self.weights)
         self.optimizer.load_state_dict(state["optimizer"])
         self.generator.set_state(state["generator"])
         torch.set_rng_state(state["global_generator"])
         if state["device_generator"] is not None:
             torch.cuda.set_rng_state(state["device_generator"], self.theta.device)
-        self._keep(**state["best"])
+        self.best |= {key: state["best"][key] for key in ("loss", "epoch")}
+        _copy(state["best"], self.best)
 
 
 def _evaluate(
@@ -501,6 +458,14 @@ def _prepared(split: Split, like: Tensor) -> tuple[Tensor, Tensor]:
     if inputs.dim() == 4:
         inputs = inputs.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
     return inputs, split.targets.to(like.device)
+
+
+def _copy(source: Mapping[str, Any], target: Mapping[str, Any]) -> None:
+    """Take θ and the buffers of one for those of the other."""
+    with torch.no_grad():
+        target["theta"].copy_(source["theta"])
+        for name, buffer in target["buffers"].items():
+            buffer.copy_(source["buffers"][name])
 
 
 def _trainable(model: nn.Module) -> list[nn.Parameter]:

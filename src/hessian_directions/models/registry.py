@@ -99,14 +99,9 @@ def _build(
             f"model {name!r} is unknown, it can be {', '.join(MODELS)}, timm:<name>, "
             "torchvision:<name>, package.module:function or path/to/file.py:Class"
         )
-    try:
+    built = f"model {name} cannot be built with options {options}"
+    with references.failing(ModelError, built, passed=(ModelError,)):
         model = call()
-    except ModelError:
-        raise
-    except Exception as error:
-        raise ModelError(
-            f"model {name} cannot be built with options {options}: {references.describe(error)}"
-        ) from error
     if not isinstance(model, nn.Module):
         raise ModelError(f"{name} returns a {type(model).__name__}, not a torch.nn.Module")
     return model.float()
@@ -133,17 +128,11 @@ def _check_shapes(
 ) -> None:
     training = model.training
     model.eval()
-    try:
-        with torch.no_grad():
-            outputs = model(torch.zeros(2, *input_shape, dtype=input_dtype))
-    except Exception as error:
-        kind = "" if input_dtype == torch.float32 else f" and type {input_dtype}"
-        raise ModelError(
-            f"model {name} does not take inputs of shape {input_shape}{kind}: "
-            f"{references.describe(error)}"
-        ) from error
-    finally:
-        model.train(training)
+    kind = "" if input_dtype == torch.float32 else f" and type {input_dtype}"
+    taken = f"model {name} does not take inputs of shape {input_shape}{kind}"
+    with references.failing(ModelError, taken), torch.no_grad():
+        outputs = model(torch.zeros(2, *input_shape, dtype=input_dtype))
+    model.train(training)
     shape = tuple(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
     if shape != (2, n_outputs):
         # As a network ends whose loss is the binary cross entropy.

@@ -5,13 +5,12 @@ this configuration, the run records of its jobs tell; else the cost model, from 
 images.
 """
 
-import functools
 import os
 from pathlib import Path
 
 from hessian_directions.analyses import registry
 from hessian_directions.data import cache
-from hessian_directions.errors import CheckpointError, HessianDirectionsError
+from hessian_directions.errors import CheckpointError, about
 from hessian_directions.progress import duration
 from hessian_directions.reproduction import configuration, cost_model
 from hessian_directions.reproduction.cost_model import Estimate
@@ -45,7 +44,7 @@ def announce(settings: configuration.Configuration, archive: Path, cores: int, f
         notes = _import_checkpoints(settings, folder)
         stages = cost_model.stages(settings, cost_model.measure(settings, folder))
         told = "Predicted from a few passes:"
-    whole = functools.reduce(cost_model.together, stages.values(), Estimate(0.0, 0))
+    whole = sum(stages.values(), Estimate())
     lines.append(
         f"{told} {duration(whole.seconds)} of one core, about {duration(whole.seconds / cores)} on "
         f"{cores} like it; the largest job {whole.bytes / 1e9:.1f} GB. A smaller 'n_images' makes it "
@@ -66,12 +65,10 @@ def _data(settings: configuration.Configuration, folder: Path) -> list[str]:
         shared = own.get("transform") not in ("timm", "torchvision")
         if (place := key if shared else name) in lines:
             continue
-        try:
+        with about(f"{name} (data {key})"):
             data = problem.load_data(
                 {**subject, "data_settings": own}, cache=settings["cache"], folder=folder
             )
-        except HessianDirectionsError as error:
-            raise type(error)(f"{name} (data {key}): {error}") from error
         lines[place] = f"  {key if shared else f'{key} for {name}'}: {data.describe()}."
     return list(lines.values())
 
@@ -93,6 +90,7 @@ def _import_checkpoints(settings: configuration.Configuration, folder: Path) -> 
     What an earlier run has imported did fit; the workflow sees whether it changed.
     """
     notes = []
+    common = {key: settings[key] for key in ("seed", "device", "precision", "cache")}
     imported = Path("results/computed") / settings["profile"] / "networks"
     for name, network in settings["networks"].items():
         if network["checkpoint"] is None or (imported / name / "checkpoint.safetensors").exists():
@@ -100,22 +98,13 @@ def _import_checkpoints(settings: configuration.Configuration, folder: Path) -> 
         from hessian_directions.analyses import problem
         from hessian_directions.learning import checkpoints
 
-        place = f"{name} (data {network['data']})"
-        try:
-            studied = problem.load(
-                {**network, "data_settings": settings["data"][network["data"]]},
-                seed=settings["seed"],
-                device=settings["device"],
-                precision=settings["precision"],
-                cache=settings["cache"],
-                folder=folder,
-            )
-            place = name
+        with about(f"{name} (data {network['data']})"):
+            described = {**network, "data_settings": settings["data"][network["data"]]}
+            studied = problem.load(described, **common, folder=folder)
+        with about(name):
             beside = checkpoints.import_into(
                 studied.model, network["checkpoint"], settings["cache"], folder
             )
-        except HessianDirectionsError as error:
-            raise type(error)(f"{place}: {error}") from error
         notes += [f"{name}: {note}" for note in beside.get("notes", [])]
     return notes
 
@@ -125,10 +114,8 @@ def main() -> int:
         archive = Path("results/archive") / settings["profile"]
         # Snakemake has no last word where nothing is to be done.
         report = f"The report: results/computed/{settings['profile']}/report.html"
-        try:
+        with about(str(path)):
             return announce(settings, archive, os.cpu_count() or 1, path.parent) + f"\n{report}"
-        except HessianDirectionsError as error:
-            raise type(error)(f"{path}: {error}") from error
 
     return configuration.program("announce", "Say what a run will compute.", work)
 

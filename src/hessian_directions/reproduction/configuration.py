@@ -230,12 +230,6 @@ def complete(configuration: Mapping[str, Any], name: str, root: str | Path = "."
         for analysis, values in common.items()
         if analysis in used or analysis in registry.OF_PROFILES
     }
-    population = settings["analyses"].get("population")
-    if population is not None and population["data"] not in settings["data"]:
-        known = ", ".join(settings["data"])
-        raise ConfigurationError(
-            f"{name}: key 'analyses.population.data' names {population['data']!r}; known: {known}"
-        )
     settings["claims"] = complete_claims(profile.claims, name, root)
     return settings
 
@@ -284,6 +278,9 @@ def _misfits(profile: Profile) -> Iterator[str]:
     of_all = (*of_networks, *registry.OF_PROFILES)
     if strange := [name for name in profile.analyses if name not in of_all]:
         yield unknown([f"analyses.{name}" for name in strange], of_all)
+    data = profile.analyses.get("population", {}).get("data")
+    if isinstance(data, str) and data not in profile.data:
+        yield f"key 'analyses.population.data' names {data!r}; known: {known}"
 
 
 def _complete(
@@ -389,9 +386,6 @@ def require_archived(configuration: Configuration, archive: str | Path, name: st
         )
 
 
-ABSENT = object()  # None is a value
-
-
 def _differences_from(
     configuration: Configuration, archive: str | Path
 ) -> Iterator[tuple[str, str, str]]:
@@ -417,14 +411,9 @@ def _differences(
     A key that is null is as good as one that did not exist when the other was made.
     """
     for key in sorted(new.keys() | old.keys()):
-        own, others = new.get(key, ABSENT), old.get(key, ABSENT)
+        own, others = new.get(key), old.get(key)
         if isinstance(own, Mapping) and isinstance(others, Mapping):
             yield from _differences(own, others, (*place, key))
-        elif own != others and not (
-            (own is ABSENT and others is None) or (own is None and others is ABSENT)
-        ):
-            yield ".".join((*place, key)), _shown(own), _shown(others)
-
-
-def _shown(value: Any) -> str:
-    return "absent" if value is ABSENT else reprlib.repr(value)
+        elif own != others:
+            own, others = (reprlib.repr(of[key]) if key in of else "absent" for of in (new, old))
+            yield ".".join((*place, key)), own, others

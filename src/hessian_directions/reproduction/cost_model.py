@@ -6,7 +6,6 @@ what one pass of a network takes is measured on a few images (`measure`) and kep
 """
 
 import copy
-import functools
 import hashlib
 import math
 import time
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from hessian_directions.analyses import registry
-from hessian_directions.errors import HessianDirectionsError
+from hessian_directions.errors import about
 from hessian_directions.files import to_json
 from hessian_directions.progress import duration, seconds_of
 from hessian_directions.reproduction import artifacts
@@ -53,8 +52,12 @@ class Estimate:
         bytes: Largest memory; where the device is a GPU, of either.
     """
 
-    seconds: float
-    bytes: int
+    seconds: float = 0.0
+    bytes: int = 0
+
+    def __add__(self, other: "Estimate") -> "Estimate":
+        """What two jobs take one after the other."""
+        return Estimate(self.seconds + other.seconds, max(self.bytes, other.bytes))
 
 
 def recorded(archive: Path, device: str) -> list[tuple[str, dict[str, str], Estimate]]:
@@ -292,10 +295,8 @@ def measure(settings: Mapping[str, Any], folder: Path) -> dict[str, Passes]:
         if name in known:
             continue
         if key not in alike:
-            try:
+            with about(f"{name} (data {subject['data']})"):
                 alike[key] = _measured(settings, subject, folder, key)
-            except HessianDirectionsError as error:
-                raise type(error)(f"{name} (data {subject['data']}): {error}") from error
         known[name] = alike[key]
         content = {name: asdict(passes) for name, passes in known.items()}
         artifacts.write_json(path_of(settings["profile"]), content)
@@ -340,14 +341,9 @@ def _measured(
     # What else the machine does takes no processor time of ours.
     is_alone = settings["device"] == "cpu" and settings["threads"] == 1
     clock = time.process_time if is_alone else time.perf_counter
-    studied = problem.load(
-        {**subject, "data_settings": settings["data"][subject["data"]]},
-        seed=settings["seed"],
-        device=settings["device"],
-        precision=settings["precision"],
-        cache=settings["cache"],
-        folder=folder,
-    )
+    network = {**subject, "data_settings": settings["data"][subject["data"]]}
+    common = {key: settings[key] for key in ("seed", "device", "precision", "cache")}
+    studied = problem.load(network, **common, folder=folder)
     training = subject["training"]
     seconds = _training_seconds(studied, training, clock) if training else {}
     whole = studied.objective("train")
@@ -502,13 +498,8 @@ def by_stage(
     for rule, wildcards, job in jobs:
         if job is not None:
             stage = wildcards.get("network", ""), rule
-            found[stage] = together(found.get(stage, Estimate(0.0, 0)), job)
+            found[stage] = found.get(stage, Estimate()) + job
     return found
-
-
-def together(one: Estimate, other: Estimate) -> Estimate:
-    """What two jobs take one after the other."""
-    return Estimate(one.seconds + other.seconds, max(one.bytes, other.bytes))
 
 
 def describe(found: Mapping[tuple[str, str], Estimate]) -> list[str]:
@@ -516,7 +507,7 @@ def describe(found: Mapping[tuple[str, str], Estimate]) -> list[str]:
     networks: dict[str, dict[str, Estimate]] = {}
     for (network, rule), stage in found.items():
         networks.setdefault(network or "no network", {})[rule] = stage
-    whole = {name: functools.reduce(together, of.values()) for name, of in networks.items()}
+    whole = {name: sum(of.values(), Estimate()) for name, of in networks.items()}
     lines = []
     for name, all_of_it in sorted(whole.items(), key=lambda item: -item[1].seconds):
         longest = sorted(networks[name].items(), key=lambda item: -item[1].seconds)
