@@ -68,7 +68,7 @@ def main(kind: str) -> None:
         if os.fork() == 0:
             signal.signal(signal.SIGINT, signal.default_int_handler)
             # What users draw without a seed is other in every job, as in a process of its own; it is refused by that.
-            numpy.random.seed()
+            numpy.random.seed()  # noqa: NPY002
             runpy.run_path(script, {"snakemake": snakemake}, "__main__")
             return
         _, status = os.wait()
