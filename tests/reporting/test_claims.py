@@ -468,7 +468,7 @@ def test_every_rule_has_every_verdict() -> None:
 def test_every_claim_has_rules_and_says_whose_it_is() -> None:
     assert list(claims.RULES) == list(claims.CLAIMS)
     for said in claims.CLAIMS.values():
-        assert (said.edition == claims.OURS) == (not said.sentence)
+        assert (said.edition == verdicts.OURS) == (not said.sentence)
 
 
 def test_theorems_are_proved() -> None:

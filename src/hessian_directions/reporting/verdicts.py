@@ -26,6 +26,7 @@ LEAST_POWER = 0.8
 N_WORLDS = 100
 
 Rule = Mapping[str, Any]
+OURS = "ours"  # claims that no edition of the paper makes
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,10 @@ class Row:
     false: Callable[[np.random.Generator], IntervalAt]
 
 
+# Rows of all subjects that the artifacts have under a rule.
+Rows = Callable[[Any, Rule], Iterator[Row]]
+
+
 @dataclass(frozen=True)
 class Declared:
     """A rule of a claim: what is measured, on which side of its threshold the claim holds, and the
@@ -56,7 +61,7 @@ class Declared:
 
     statistic: str
     side: str
-    rows: Callable[[Any, Rule], Iterator[Row]]
+    rows: Rows
     false: str
 
 
@@ -72,8 +77,8 @@ class Claim:
     """
 
     text: str
-    sentence: str
-    edition: str
+    sentence: str = ""
+    edition: str = OURS
     theorem: bool = False
 
 
