@@ -1,6 +1,7 @@
 """Figures draw from artifacts alone: the same bytes twice, no torch, no overlapping text."""
 
 import importlib
+import inspect
 import itertools
 import os
 import pickle
@@ -22,6 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
+from hessian_directions.analyses import registry
 from hessian_directions.errors import ArtifactError
 from hessian_directions.geometry.principal_curvatures import (
     distribution_smallest,
@@ -48,72 +50,57 @@ LABELS = {
 }
 NAMES = ("approximator2", "resnet", "resnet8_plain", "densenet", "mlp")
 
+# figure: what draws it, and what is said of it
+DECLARED = {
+    figure: (getattr(module, "animate", None) or module.draw, says)
+    for found in pkgutil.iter_modules(figures.__path__)
+    for module in [importlib.import_module(f"{figures.__name__}.{found.name}")]
+    for figure, says in getattr(module, "FIGURES", {}).items()
+}
+# What is no artifact of one analysis and one network.
+OTHER_EVIDENCE = {
+    "slices": fabricate.slices,
+    "image_counts": fabricate.image_counts,
+    "history": fabricate.history,
+    "trace_estimators_record": lambda *of: fabricate.seconds(made("trace_estimators", *of)),
+    "passes_record": lambda kind, seed: fabricate.passes(10 ** (3 + 2 * seed + (kind == "smooth"))),
+}
+ANIMATIONS = [name for name, (draws, _) in DECLARED.items() if draws.__name__ == "animate"]
+FIGURES = [*(figure for figure in DECLARED if figure not in ANIMATIONS), "overview"]
+OF_NETWORKS = [
+    figure
+    for figure, (_, says) in DECLARED.items()
+    if not set(says["reads"].values()) <= {*registry.OF_PROFILES}
+]
+OTHERS = [figure for figure in FIGURES if figure not in OF_NETWORKS]
 
-def each(what, n, kinds=("relu", "smooth")):
-    """An artifact, or what a function makes of each of the first n networks."""
-    make = what if callable(what) else partial(made, what)
+
+def each(read, n, kinds=("relu", "smooth")):
+    """What is read of each of the first n networks."""
+    make = OTHER_EVIDENCE.get(read, partial(made, read))
     return {name: make(kinds[i % len(kinds)], i // 2) for i, name in enumerate(NAMES[:n])}
 
 
-# figure: arguments of its `draw`, for n networks
-OF_NETWORKS = {
-    "trace_convergence": lambda n: (each("trace_estimators", n), LABELS),
-    "trace_cost": lambda n: (
-        each("trace_estimators", n),
-        LABELS,
-        {k: fabricate.seconds(one) for k, one in each("trace_estimators", n).items()},
-    ),
-    "step_sizes": lambda n: (each("step_sizes", n), LABELS),
-    "kinks": lambda n: (each("kinks", n), LABELS),
-    "approximator_fits": lambda n: (each("scores", n, ["regression"]), LABELS),
-    "slices": lambda n: (each(fabricate.slices, n), LABELS),
-    "turning": lambda n: (each("turning", n), LABELS),
-    "lines": lambda n: (each("lines", n), LABELS),
-    "surface_3d": lambda n: (each(fabricate.slices, n), LABELS),
-    "spectra": lambda n: (each("spectrum", n), each("eigenpairs", n), LABELS),
-    "visibility_networks": lambda n: (each("visibility", n), LABELS),
-    "slices_of_test_loss": lambda n: (each(fabricate.slices, n), LABELS),
-    "localisation": lambda n: (each("localisation", n), LABELS),
-    "architectures": lambda n: (
-        each("scores", n),
-        each("eigenpairs", n),
-        each("visibility", n),
-        each("localisation", n),
-        LABELS,
-    ),
-    "lowest_losses": lambda n: (each("lowest_losses", n), LABELS),
-    "apparent_curvature": lambda n: (each("apparent_curvature", n), LABELS),
-    "trajectory": lambda n: (each("trajectory", n), LABELS),
-    "image_counts": lambda n: (each(fabricate.image_counts, n), LABELS),
-    "gauss_newton": lambda n: (each("gauss_newton", n), LABELS),
-    "interpolation": lambda n: (each("interpolation", n), LABELS),
-    "cost_scaling": lambda n: (
-        {name: fabricate.passes(1000 * 10**k) for k, name in enumerate(NAMES[:n])},
-    ),
-}
-OTHERS = {
-    **dict.fromkeys(
-        ("saddle_slices", "curvature_histograms", "visibility"), lambda: (made("saddles"),)
-    ),
-    **dict.fromkeys(("flatness", "rank_correlations", "rescaling"), lambda: (made("population"),)),
-    "overview": lambda: (fabricate.results(),),
-    "critical_points": lambda: (made("saddles"), made("critical_points")),
-    "true_saddle": lambda: (made("critical_points"),),
-}
-FIGURES = [*OF_NETWORKS, *OTHERS]
-ANIMATIONS = {
-    "training_animation": lambda n: (each(fabricate.history, n), LABELS),
-    "path_animation": lambda n: (each("trajectory", n), LABELS),
-}
+def arguments(figure, n=1):
+    """What the workflow gives to a figure, of n networks."""
+    draws, says = DECLARED[figure]
+    kinds = ["regression"] if says.get("networks") == "regression" else ["relu", "smooth"]
+    given = {
+        name: made(read) if read in registry.OF_PROFILES else each(read, n, kinds)
+        for name, read in says["reads"].items()
+    }
+    labels = {"labels": LABELS} if "labels" in inspect.signature(draws).parameters else {}
+    return given | labels | says.get("arguments", {})
 
 
 def module(name):
     return importlib.import_module(f"hessian_directions.reporting.figures.{name}")
 
 
-def draw(name, n=1):
-    arguments = OF_NETWORKS[name](n) if name in OF_NETWORKS else OTHERS[name]()
-    return module(name).draw(*arguments)
+def draw(figure, n=1):
+    if figure == "overview":
+        return module(figure).draw(fabricate.results())
+    return DECLARED[figure][0](**arguments(figure, n))
 
 
 def saved(figure, path):
@@ -123,8 +110,9 @@ def saved(figure, path):
 
 def test_every_module_is_tested():
     modules = {found.name for found in pkgutil.iter_modules(figures.__path__)} - {"drawing"}
+    declared = {draws.__module__.rpartition(".")[2] for draws, _ in DECLARED.values()}
     # benchmark_ratios is drawn from a table, not from artifacts: tests/test_benchmarks.py.
-    assert modules == set(FIGURES) | set(ANIMATIONS) | {"benchmark_ratios"}
+    assert modules == declared | {"overview", "benchmark_ratios"}
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -142,7 +130,7 @@ def test_two_draws_are_equal_to_the_byte(name, tmp_path):
 
 def test_files_are_equal_to_the_byte_and_carry_no_date(tmp_path):
     for run in "12":
-        figure = draw("slices")
+        figure = draw("classifier_slices")
         drawing.save(figure, tmp_path / f"{run}.pdf", tmp_path / f"{run}.png")
     for suffix in (".pdf", ".png"):
         first, second = ((tmp_path / f"{run}{suffix}").read_bytes() for run in "12")
@@ -206,7 +194,7 @@ def text_boxes(figure: Figure):
 
 SMALLEST = 7  # points; the paper prints figures at 86 % or more
 # in three dimensions text turns with the axes
-FLAT = [name for name in OF_NETWORKS if name != "surface_3d"]
+FLAT = [name for name in OF_NETWORKS if name not in ("surface_3d", *ANIMATIONS)]
 
 
 @pytest.mark.parametrize(
@@ -235,11 +223,14 @@ def test_text_is_large_enough_and_neither_overlaps_nor_leaves_the_page(name, n):
 # Edge cases
 
 
-@pytest.mark.parametrize("name", OF_NETWORKS)
-def test_nothing_to_draw_is_said(name):
-    arguments = [argument if argument is LABELS else {} for argument in OF_NETWORKS[name](1)]
+@pytest.mark.parametrize("figure", OF_NETWORKS)
+def test_nothing_to_draw_is_said(figure, tmp_path):
+    draws, says = DECLARED[figure]
+    reads = says["reads"].items()
+    nothing = {name: None if read in registry.OF_PROFILES else {} for name, read in reads}
+    path = {"path": tmp_path / "nothing.gif"} if figure in ANIMATIONS else {}
     with pytest.raises(ArtifactError, match="nothing to draw"):
-        module(name).draw(*arguments)
+        draws(**arguments(figure) | nothing | path)
 
 
 def test_labels_are_optional_per_network():
@@ -269,13 +260,14 @@ def test_nan_padding_and_short_estimators(tmp_path):
         assert saved(figure, tmp_path / "figure.pdf")
 
 
-@pytest.mark.parametrize("name", ["slices", "slices_of_test_loss", "surface_3d"])
+@pytest.mark.parametrize("name", ["classifier_slices", "slices_of_test_loss", "surface_3d"])
 def test_losses_that_are_not_finite(name, tmp_path):
     surfaces = fabricate.slices()
     surfaces["hessian_train"]["loss"][0, :3] = np.inf
     surfaces["random_train"]["loss"][-1, -1] = np.nan
     del surfaces["random_test"]
-    assert saved(module(name).draw({"mlp": surfaces}, LABELS), tmp_path / "figure.pdf")
+    figure = DECLARED[name][0](**arguments(name) | {"surfaces": {"mlp": surfaces}})
+    assert saved(figure, tmp_path / "figure.pdf")
 
 
 @pytest.mark.parametrize("value", [0.0, 0.3])
@@ -444,10 +436,9 @@ def test_fitted_exponent_of_a_power_law():
 
 @pytest.mark.parametrize("name", ANIMATIONS)
 def test_animation_is_small_and_equal_to_the_byte(name, tmp_path):
-    arguments = ANIMATIONS[name](1)
     paths = [tmp_path / "first.gif", tmp_path / "second.gif"]
     for path in paths:
-        module(name).animate(*arguments, path, n_frames=8)
+        DECLARED[name][0](**arguments(name), path=path, n_frames=8)
     assert paths[0].read_bytes() == paths[1].read_bytes()
     with Image.open(paths[0]) as picture:
         assert picture.n_frames == 8
@@ -455,12 +446,6 @@ def test_animation_is_small_and_equal_to_the_byte(name, tmp_path):
         picture.seek(7)
         assert (first != np.asarray(picture.convert("RGB"))).any()
     assert paths[0].stat().st_size * 40 / 8 < 1_000_000
-
-
-@pytest.mark.parametrize("name", ANIMATIONS)
-def test_animation_of_nothing_is_refused(name, tmp_path):
-    with pytest.raises(ArtifactError, match="nothing to draw"):
-        module(name).animate({}, LABELS, tmp_path / "nothing.gif")
 
 
 def test_animation_frames_are_what_whole_drawings_show(tmp_path):

@@ -23,6 +23,7 @@ rule draw_figure:
     localrule: True
     params:
         module=lambda wildcards: FIGURES[wildcards.figure]["module"],
+        arguments=lambda wildcards: FIGURES[wildcards.figure].get("arguments", {}),
         labels=LABELS,
         caption=lambda wildcards: FIGURES[wildcards.figure]["caption"],
     run:

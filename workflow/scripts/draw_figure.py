@@ -10,7 +10,7 @@ from hessian_directions.reporting.figures import drawing
 
 with stage(snakemake) as job:
     module = importlib.import_module(f"hessian_directions.reporting.figures.{job.params.module}")
-    arguments = artifact_inputs.load(job.input)
+    arguments = artifact_inputs.load(job.input) | job.params.arguments
     if "labels" in inspect.signature(module.draw).parameters:
         arguments["labels"] = job.params.labels
     if sentence := artifact_inputs.nothing_left(job.input):
