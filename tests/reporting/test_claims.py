@@ -96,21 +96,14 @@ def eigenpairs(
     smallest: float = -1.0,
     largest: float = 2.0,
     residual: float = 1e-3,
-    exact: tuple[float, float] | None = None,
     below_noise: bool = False,
 ) -> xr.Dataset:
     return xr.Dataset(
         {
             "value": ("pair", [smallest, 0.5 * largest, largest]),
             "residual": ("pair", [residual] * 3),
-            "exact_curvature": (
-                "pair",
-                [*(exact or (smallest, largest))[:1], 0.5, (exact or (smallest, largest))[1]],
-            ),
-            "converged": ("pair", [True] * 3),
             "below_noise": ("pair", [below_noise, False, False]),
-        },
-        attrs={"n_products": 40, "n_check_products": 10, "noise_floor": 1e-9},
+        }
     )
 
 
@@ -229,13 +222,9 @@ def drawn(**planes: xr.Dataset) -> dict[str, dict[str, xr.Dataset]]:
 
 def slices(n_seen: int, n: int = 200) -> xr.Dataset:
     """Of n projected Hessians n_seen have curvatures of both signs."""
-    second = np.where(np.arange(n) < n_seen, -1.0, 1.0)
-    matrices = np.einsum("ns,sij->nij", np.stack([np.ones(n), second], 1), _diagonals())
+    matrices = np.tile(np.eye(2), (n, 1, 1))
+    matrices[:n_seen, 1, 1] = -1.0
     return sampled(n=n, trace=1.0).assign(projected_hessian=(("sample", "row", "column"), matrices))
-
-
-def _diagonals() -> np.ndarray:
-    return np.array([np.diag([1.0, 0.0]), np.diag([0.0, 1.0])])
 
 
 def evidence(**parts: Any) -> Evidence:

@@ -349,35 +349,35 @@ def test_slices_are_drawn_in_parameter_space_length_with_alpha_across():
 
 def test_lowest_point_ignores_what_is_not_finite():
     loss = np.array([[3.0, np.nan], [2.0, 5.0], [4.0, 6.0]])
-    assert drawing.lowest_point([-1, 0, 1], [10, 20], loss) == (0.0, 10.0)
+    alpha, beta = np.array([-1, 0, 1]), np.array([10, 20])
+    assert drawing.lowest_point(alpha, beta, loss) == (0.0, 10.0)
 
 
 @pytest.mark.parametrize(
     ("losses", "logarithmic"),
     [
-        ([[1.0, 2.0]], False),
-        ([[1e-3, 1.0]], True),
-        ([[1e-3], [np.nan, 1.0]], True),
-        ([[-1.0, 1000.0]], False),
-        ([[0.0, 1000.0]], False),
-        ([[np.nan]], False),
+        ([1.0, 2.0], False),
+        ([1e-3, 1.0], True),
+        ([1e-3, np.nan, 1.0], True),
+        ([-1.0, 1000.0], False),
+        ([0.0, 1000.0], False),
+        ([np.nan], False),
     ],
 )
 def test_levels_hold_all_finite_losses(losses, logarithmic):
-    norm, levels = drawing.loss_levels(losses)
+    norm, levels = drawing.loss_levels(np.array(losses))
     assert isinstance(norm, LogNorm) == logarithmic
     assert (np.diff(levels) > 0).all()
-    finite = np.concatenate([np.array(loss) for loss in losses])
-    finite = finite[np.isfinite(finite)]
+    finite = np.array(losses)[np.isfinite(losses)]
     assert (finite >= levels[0]).all()
     assert (finite <= levels[-1]).all()
 
 
 def test_signed_levels_are_centred_on_zero():
-    norm, levels = drawing.signed_levels([[-1.0, 3.0]])
+    norm, levels = drawing.signed_levels(np.array([-1.0, 3.0]))
     assert norm(0.0) == pytest.approx(0.5)
     assert 0.0 in levels
-    assert drawing.signed_levels([[0.0]])[1][-1] > 0
+    assert drawing.signed_levels(np.zeros(1))[1][-1] > 0
 
 
 def test_panel_letters():

@@ -5,7 +5,6 @@ the article (J. Stat. Mech. 2024). Where they differ, each has its claim. Thresh
 config/claims.yaml; which of them followed data is said in the paper.
 """
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -387,9 +386,9 @@ RULES["C4d"]["corrected"] = _relative_bias(
 )
 def random_flatness(evidence: Evidence, rule: Rule) -> Iterator[Row]:
     for gap in ("gap_loss", "gap_accuracy"):
-        found = partial(_tau, evidence.population, gap)
+        found = partial(population_rules.random_flatness, evidence.population, gap)
         false = partial(_related, evidence.population, 2 * rule["threshold"])
-        yield Row(f"t/N and {gap}", found(0.5).value, _ends(found), "population.nc", false)
+        yield Row(f"t/N and {gap}", found().value, _ends(found), "population.nc", false)
 
 
 def _ends(found: Callable[[float], rank_correlation.Interval]) -> IntervalAt:
@@ -402,18 +401,10 @@ def _ends(found: Callable[[float], rank_correlation.Interval]) -> IntervalAt:
     return interval
 
 
-def _tau(population: xr.Dataset, gap: str, confidence: float) -> rank_correlation.Interval:
-    """τ within strata and its interval; what is not finite decides nothing."""
-    reached = population.isel(member=population["reached"].values.astype(bool))
-    if not np.isfinite([reached["mean_curvature"], reached[gap]]).all():
-        return rank_correlation.Interval(math.nan, math.nan, math.nan)
-    return population_rules.random_flatness(population, gap, confidence)
-
-
 def _related(population: xr.Dataset, tau: float, random: np.random.Generator) -> IntervalAt:
     """A population of the same seeds and strata whose mean curvature and gap have this τ."""
     simulated = population_rules.related(population, tau, random)
-    return _ends(partial(_tau, simulated, "gap_loss"))
+    return _ends(partial(population_rules.random_flatness, simulated, "gap_loss"))
 
 
 @_judges(

@@ -241,13 +241,12 @@ def power_of_ten(value: float, digits: int = 2) -> str:
 N_LEVELS = 20
 
 
-def loss_levels(losses: Iterable[Any]) -> tuple[Normalize, Array]:
-    """Colour norm and contour levels that all the given losses share.
+def loss_levels(loss: Array) -> tuple[Normalize, Array]:
+    """Colour norm and contour levels of a loss.
 
     Logarithmic where the finite losses are positive and span more than a factor of 30, else linear.
     """
-    finite = np.concatenate([np.ravel(loss) for loss in losses])
-    finite = finite[np.isfinite(finite)]
+    finite = loss[np.isfinite(loss)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
     if low > 0 and high > 30 * low:
         levels = np.geomspace(low * (1 - 1e-9), high * (1 + 1e-9), N_LEVELS + 1)
@@ -259,11 +258,9 @@ def loss_levels(losses: Iterable[Any]) -> tuple[Normalize, Array]:
     return Normalize(levels[0], levels[-1]), levels
 
 
-def signed_levels(values: Iterable[Any]) -> tuple[Normalize, Array]:
+def signed_levels(change: Array) -> tuple[Normalize, Array]:
     """Colour norm and levels symmetric about zero, for losses relative to the origin's."""
-    finite = np.concatenate([np.ravel(value) for value in values])
-    finite = finite[np.isfinite(finite)]
-    bound = float(np.abs(finite).max(initial=0.0)) * (1 + 1e-9) or 1.0
+    bound = float(np.abs(change[np.isfinite(change)]).max(initial=0.0)) * (1 + 1e-9) or 1.0
     levels = np.linspace(-bound, bound, 17)  # one of them zero
     return Normalize(-bound, bound), levels
 
@@ -312,7 +309,7 @@ def contour_slice(
 
 def loss_slice(ax: Axes, loss: xr.DataArray) -> ContourSet:
     """Contours of a loss over its two coordinates, with levels of its own."""
-    norm, levels = loss_levels([loss.values])
+    norm, levels = loss_levels(loss.values)
     alpha, beta = (loss[name].values for name in loss.dims)
     return contour_slice(ax, alpha, beta, loss, norm, levels)
 
@@ -365,10 +362,10 @@ def mark(ax: Axes, x: float, y: float, marker: str, colour: str = "white", size:
         ax.plot(x, y, marker, mfc=colour, mec="black", ms=size, mew=0.6, clip_on=False, zorder=4)
 
 
-def lowest_point(alpha: Any, beta: Any, loss: Any) -> tuple[float, float]:
+def lowest_point(alpha: Array, beta: Array, loss: Array) -> tuple[float, float]:
     """Coordinates of the smallest finite loss of a surface (alpha, beta)."""
-    index = np.unravel_index(np.nanargmin(np.asarray(loss)), np.shape(loss))
-    return float(np.asarray(alpha)[index[0]]), float(np.asarray(beta)[index[1]])
+    row, column = np.unravel_index(np.nanargmin(loss), loss.shape)
+    return float(alpha[row]), float(beta[column])
 
 
 def loss_colorbar(
