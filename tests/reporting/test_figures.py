@@ -48,7 +48,6 @@ LABELS = {
     "densenet": "DenseNet",
     "mlp": "MLP (GELU)",
 }
-NAMES = ("approximator2", "resnet", "resnet8_plain", "densenet", "mlp")
 
 # figure: what draws it, and what is said of it
 DECLARED = {
@@ -78,7 +77,7 @@ OTHERS = [figure for figure in FIGURES if figure not in OF_NETWORKS]
 def each(read, n, kinds=("relu", "smooth")):
     """What is read of each of the first n networks."""
     make = OTHER_EVIDENCE.get(read, partial(made, read))
-    return {name: make(kinds[i % len(kinds)], i // 2) for i, name in enumerate(NAMES[:n])}
+    return {name: make(kinds[i % len(kinds)], i // 2) for i, name in enumerate(list(LABELS)[:n])}
 
 
 def arguments(figure, n=1):

@@ -440,21 +440,17 @@ def departure_radii(dataset: xr.Dataset) -> Iterator[Row]:
 
     0 where it has left at the smallest radius that rounding leaves, infinity where it does not leave.
     """
-    reference = float(dataset["reference"])
-    found = departure(
-        dataset["radius"].values,
-        dataset["mean_curvature"].values,
-        reference,
-        dataset["rounding"].values,
-    )
+    reference, radius = float(dataset["reference"]), dataset["radius"].values
+    curvature, rounding = dataset["mean_curvature"].values, dataset["rounding"].values
+    found = departure(radius, curvature, reference, rounding)
     yield {
         "n_planes": dataset.sizes["plane"],
         "n_images": int(dataset.attrs["n_images"]),
         "reference": reference,
         "reference_standard_error": float(dataset["reference_standard_error"]),
         "exact": float(dataset["exact_curvature"].mean()),
-        "smallest_radius": float(dataset["radius"].min()),
-        "largest_radius": float(dataset["radius"].max()),
+        "smallest_radius": radius.min(),
+        "largest_radius": radius.max(),
         "departure_radius": found.scale,
         "departure_radius_low": found.low,
         "departure_radius_high": found.high,

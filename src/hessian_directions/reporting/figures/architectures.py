@@ -59,7 +59,8 @@ def draw(
             visibility_spectrum and _direct with _low and _high.
     """
     drawing.require(localisations)
-    table = tables.architectures(labels, scores, eigenpairs, visibility, localisations)
+    printed = {name: labels.get(name, name) for name in localisations}
+    table = tables.architectures(printed, scores, eigenpairs, visibility, localisations)
     figure = Figure(figsize=(DOUBLE, 1.1 + 0.3 * len(table)), layout="constrained")
     axes = list(figure.subplots(1, 5, sharey=True, width_ratios=[1.3, 1, 0.8, 1, 1.2]))
     draw_ends(axes[0], table)
