@@ -447,46 +447,6 @@ def test_animation_is_small_and_equal_to_the_byte(name, tmp_path):
     assert paths[0].stat().st_size * 40 / 8 < 1_000_000
 
 
-def test_animation_frames_are_what_whole_drawings_show(tmp_path):
-    """Though what lies below the lines is drawn once: lines under spines, a title that changes."""
-
-    def moving_figure():
-        figure, (ax, other) = drawing.panel_grid(2, 2, 2.0)
-        ax.contourf(np.arange(12.0).reshape(3, 4), cmap="viridis")
-        ax.plot([0, 3], [0, 2], color="0.85")
-        (line,) = ax.plot([], [], color=drawing.BLUE, linewidth=3)
-        drawing.mark(ax, 0, 0, "+")
-        (head,) = other.plot([0], [0], "o", clip_on=False)
-        other.set(xlim=(0, 3), ylim=(0, 1))
-
-        def draw_frame(index):
-            line.set_data([0, index, index], [0, 0, 2])
-            head.set_data([index], [0])
-            ax.set_title(f"frame {index}")
-
-        return figure, draw_frame
-
-    figure, draw_frame = moving_figure()
-    drawing.save_animation(tmp_path / "moving.gif", figure, draw_frame, 4)
-
-    figure, draw_frame = moving_figure()
-    canvas = FigureCanvasAgg(figure)
-    figure.set_dpi(110)
-
-    def whole(index):
-        draw_frame(index)
-        canvas.draw()
-        return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-
-    palette = whole(3).quantize(64)
-    figure.set_layout_engine("none")
-    with Image.open(tmp_path / "moving.gif") as picture:
-        for index in range(4):
-            picture.seek(index)
-            expected = whole(index).quantize(palette=palette, dither=Image.Dither.NONE)
-            assert (np.asarray(picture.convert("RGB")) == np.asarray(expected.convert("RGB"))).all()
-
-
 def saddle(slope: float = 0.0, fall: float = 0.01) -> xr.Dataset:
     """½(x² − fall·y²) + slope·(x + y) over a square, in directions of lengths 2 and 5."""
     x = np.linspace(-1, 1, 21)

@@ -13,7 +13,6 @@ import matplotlib.style
 import numpy as np
 import xarray as xr
 from matplotlib import ticker
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colorbar import Colorbar
@@ -425,31 +424,18 @@ def save_animation(
     """
     canvas = FigureCanvasAgg(figure)
     figure.set_dpi(110)
-    draw_frame(n_frames - 1)
-    canvas.draw()
-    figure.set_layout_engine("none")  # what was laid out once does not move
-    last = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-    palette = last.quantize(64)
-    # Nothing below the lines moves (ticks and their labels above all): it is drawn once. The lines and
-    # what lies above them, spines and titles, are drawn for each frame in the order that axes keep.
-    redrawn = []
-    for ax in figure.axes:
-        above = [artist for artist in ax.get_children() if artist.get_zorder() >= Line2D.zorder]
-        redrawn.append((ax, sorted(above, key=Artist.get_zorder)))
-    for _, artists in redrawn:
-        for artist in artists:
-            artist.set_animated(True)
-    canvas.draw()
-    background = canvas.copy_from_bbox(figure.bbox)
-    frames = []
-    for index in range(n_frames):
+
+    def picture(index: int) -> Image.Image:
         draw_frame(index)
-        canvas.restore_region(background)
-        for ax, artists in redrawn:
-            for artist in artists:
-                ax.draw_artist(artist)
-        picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-        frames.append(picture.quantize(palette=palette, dither=Image.Dither.NONE))
+        canvas.draw()
+        return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+
+    palette = picture(n_frames - 1).quantize(64)
+    figure.set_layout_engine("none")  # what was laid out once does not move
+    frames = [
+        picture(index).quantize(palette=palette, dither=Image.Dither.NONE)
+        for index in range(n_frames)
+    ]
     durations = [max(20, round(5000 / n_frames))] * n_frames  # ms
     durations[-1] += 2000
     path = Path(path)
