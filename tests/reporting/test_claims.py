@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-from fabricate import made
+from fabricate import made, members
 from scipy import stats
 
 from hessian_directions.reporting import claims, verdicts
@@ -142,37 +142,6 @@ def traces(
     )
 
 
-def population(
-    relation: float, n_seeds: int = 15, decades: float = 3.0, of_stratum: float = 0.0
-) -> xr.Dataset:
-    """Members whose gaps follow the mean curvature with a given strength; one never got there.
-
-    λ_max and |λ_min| are `decades` above the mean curvature, give or take. The stratum moves
-    curvature and gap alike, by `of_stratum`.
-    """
-    random = np.random.default_rng(0)
-    seed, stratum = (
-        grid.ravel() for grid in np.meshgrid(np.repeat(np.arange(n_seeds), 16), [0.0, 0.1, 0.2])
-    )
-    common, own = random.standard_normal((2, len(seed)))
-    gap = relation * common + math.sqrt(1 - relation**2) * own + of_stratum * stratum
-    curvature = np.exp(common + of_stratum * stratum)
-    reached = np.ones(len(seed), dtype=bool)
-    reached[0], curvature[0], gap[0] = False, 1e9, math.nan
-    size = curvature * 10 ** (decades + 0.1 * random.standard_normal(len(seed)))
-    columns = {
-        "mean_curvature": curvature,
-        "gap_loss": gap,
-        "gap_accuracy": 0.1 * gap,
-        "reached": reached,
-        "seed": seed,
-        "stratum": stratum,
-        "largest": size,
-        "smallest": -size,
-    }
-    return xr.Dataset({name: ("member", values) for name, values in columns.items()})
-
-
 def planes(n_as_low: int, n: int = 100, tied: int = 0) -> xr.Dataset:
     """Of n random planes some go as low as the Hessian plane, or tie with it, at every radius."""
     lowest = np.full((n, 3), 0.6)
@@ -232,7 +201,7 @@ def evidence(**parts: Any) -> Evidence:
     nothing = {
         "saddles": saddles(n0=sampled()).isel(saddle=slice(0)),
         "saddle_traces": traces().expand_dims(saddle=[0]).isel(saddle=slice(0)),
-        "population": population(0.0).isel(member=slice(0)),
+        "population": members(0.0).isel(member=slice(0)),
     }
     given = {
         name: part if name in nothing or isinstance(part, dict) else {"net": part}
@@ -363,12 +332,12 @@ CASES: list[tuple[str, str, str, Callable[[], Evidence]]] = [
     *cases(
         "C6a random_flatness",
         lambda d: evidence(population=d),
-        (REPRODUCED, population(0.0)),
-        (REPRODUCED, population(0.0, of_stratum=99.0)),  # all of it is label noise
-        (NOT_REPRODUCED, population(0.9)),
-        (NOT_REPRODUCED, population(-0.9)),
-        (INCONCLUSIVE, population(0.45)),
-        (INCONCLUSIVE, population(0.0, n_seeds=2)),  # too few to notice a relation
+        (REPRODUCED, members(0.0)),
+        (REPRODUCED, members(0.0, of_stratum=99.0)),  # all of it is label noise
+        (NOT_REPRODUCED, members(0.9)),
+        (NOT_REPRODUCED, members(-0.9)),
+        (INCONCLUSIVE, members(0.45)),
+        (INCONCLUSIVE, members(0.0, n_seeds=2)),  # too few to notice a relation
     ),
     *cases(
         "C6b hidden_curvature",
@@ -376,7 +345,7 @@ CASES: list[tuple[str, str, str, Callable[[], Evidence]]] = [
             eigenpairs=eigenpairs(-5.0, 50.0),
             visibility=sampled(trace=t, trace_error=e),
             scores=parameters(1000),
-            population=population(0.0, decades=d),
+            population=members(0.0, decades=d),
         ),
         (REPRODUCED, 10.0, 1.0, 3.0),
         (REPRODUCED, -10.0, 1.0, 3.0),
@@ -568,7 +537,7 @@ def test_nan_decides_nothing(rule: str, artifact: str, name: str) -> None:
         "scores": parameters(7_000_000),
         "trace_estimators": traces(spread=0.0, activation=activation),
         "lowest_losses": planes(0),
-        "population": population(0.9, n_seeds=5),
+        "population": members(0.9, n_seeds=5),
     }
     healthy = decide(*rule.split(), evidence(**artifacts))
     assert set(healthy["verdict"]) <= {REPRODUCED, NOT_REPRODUCED}
