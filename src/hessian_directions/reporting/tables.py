@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import wraps
-from typing import Any, ParamSpec
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,11 +24,11 @@ from hessian_directions.statistics.departure import departure, median_interval
 from hessian_directions.statistics.proportions import TIE, as_low, clopper_pearson
 from hessian_directions.statistics.rank_correlation import jackknife, kendall
 
-P = ParamSpec("P")
 Datasets = Mapping[str, xr.Dataset]  # by network
 Record = Mapping[str, Any]
 Records = Mapping[str, Record]
 Row = dict[str, Any]
+Made = Callable[..., Iterable[Row] | pd.DataFrame]
 OfOne = Callable[[Any], Iterator[Row]]  # rows of one network's artifact
 
 # What is added to a column's name for its value and both ends of its interval.
@@ -39,7 +39,7 @@ TABLES: dict[str, Callable[..., pd.DataFrame]] = {}
 READS: dict[str, tuple[str, ...]] = {}
 
 
-def published(function: Callable[P, Iterable[Row] | pd.DataFrame]) -> Callable[P, pd.DataFrame]:
+def published(function: Made) -> Callable[..., pd.DataFrame]:
     """List a function as a table: of what it returns, or of the rows that it yields. Its arguments name artifacts."""
     return _listed(function, *inspect.signature(function).parameters)
 
@@ -59,12 +59,10 @@ def of_networks(artifact: str) -> Callable[[OfOne], Callable[..., pd.DataFrame]]
     return listed
 
 
-def _listed(
-    function: Callable[P, Iterable[Row] | pd.DataFrame], *reads: str
-) -> Callable[P, pd.DataFrame]:
+def _listed(function: Made, *reads: str) -> Callable[..., pd.DataFrame]:
     @wraps(function)
-    def table(*args: P.args, **kwargs: P.kwargs) -> pd.DataFrame:
-        made = pd.DataFrame(function(*args, **kwargs))
+    def table(*read: Any) -> pd.DataFrame:
+        made = pd.DataFrame(function(*read))
         # Without rows it is still a table, as a CSV file has to have a column.
         return made if len(made.columns) else pd.DataFrame(columns=["network"])
 
@@ -135,6 +133,12 @@ def _known(dataset: xr.Dataset, names: Iterable[str]) -> dict[str, float]:
     return {name: float(dataset.get(name, math.nan)) for name in names}
 
 
+def _along(dataset: xr.Dataset, dimension: str) -> Iterator[xr.Dataset]:
+    """What a dataset has at each place of a dimension."""
+    for index in range(dataset.sizes[dimension]):
+        yield dataset.isel({dimension: index})
+
+
 def _scalars(dataset: xr.Dataset) -> dict[str, float]:
     """All scalars of a dataset by name."""
     return _numbers(dataset, (str(name) for name, value in dataset.items() if value.ndim == 0))
@@ -162,12 +166,11 @@ def visibility(visibility: Datasets, spectrum: Datasets) -> Iterator[Row]:
 @published
 def saddles(saddles: xr.Dataset) -> Iterator[Row]:
     """Synthetic saddles: mean principal curvatures of random slices beside theory, visibility."""
-    for index, n_positive in enumerate(saddles["saddle"].values):
-        saddle = saddles.isel(saddle=index)
+    for saddle in _along(saddles, "saddle"):
         trace, frobenius = float(saddle["trace"]), float(saddle["frobenius_norm"])
         sampled = principal_curvatures(saddle["projected_hessian"].values)
         theory = expected_principal_curvatures(trace, frobenius)
-        row = {"n_positive": int(n_positive), "trace": trace, "r": trace / frobenius}
+        row = {"n_positive": int(saddle["saddle"]), "trace": trace, "r": trace / frobenius}
         for end, values, expected in zip(("smallest", "largest"), sampled, theory):
             row |= {
                 end: values.mean(),
@@ -187,11 +190,10 @@ def _standard_error(values: np.ndarray) -> float:
 @published
 def dimensions(saddles: xr.Dataset) -> Iterator[Row]:
     """Synthetic saddles: the dimension at which half of the random subspaces see a negative one."""
-    for index, n_positive in enumerate(saddles["dimension_saddle"].values):
-        saddle = saddles.isel(dimension_saddle=index)
+    for saddle in _along(saddles, "dimension_saddle"):
         seen, grid = saddle["negative_seen"].values, saddles["dimension"].values
         half = float(np.interp(0.5, seen, grid)) if seen[0] < 0.5 <= seen[-1] else float("nan")
-        row = {"n_positive": int(n_positive), "half_dimension": half}
+        row = {"n_positive": int(saddle["dimension_saddle"]), "half_dimension": half}
         yield row | _numbers(saddle, ("critical_dimension", "quarter_r_squared"))
 
 
@@ -223,14 +225,14 @@ def traces(
     subjects = dict(trace_estimators)
     seconds = {network: record["seconds"] for network, record in trace_estimators_record.items()}
     seconds |= {f"saddle {n}": spent for n, spent in saddle_traces_record["seconds"].items()}
-    for index, n_positive in enumerate(saddle_traces["saddle"].values):
-        subjects[f"saddle {n_positive}"] = saddle_traces.isel(saddle=index)
+    for saddle in _along(saddle_traces, "saddle"):
+        subjects[f"saddle {saddle['saddle'].item()}"] = saddle
     for subject, dataset in subjects.items():
-        for estimator in dataset["estimator"].values:
-            one = dataset.sel(estimator=estimator)
+        for one in _along(dataset, "estimator"):
+            estimator = str(one["estimator"].values)
             row: Row = {
                 "subject": subject,
-                "estimator": str(estimator),
+                "estimator": estimator,
                 "activation": dataset.attrs.get("activation", "smooth"),
                 "n_samples": int(one["n_samples"]),
             }
@@ -239,24 +241,22 @@ def traces(
             )
             row["ratio"] = row["mean"] / row["reference"] if row["reference"] else math.nan
             row |= _numbers(one, ("passes", "step"))
-            row["seconds"] = seconds.get(subject, {}).get(str(estimator), math.nan)
+            row["seconds"] = seconds.get(subject, {}).get(estimator, math.nan)
             yield row
 
 
 @of_networks("step_sizes")
 def step_sizes(dataset: xr.Dataset) -> Iterator[Row]:
     """Second differences over the exact curvature, for each network, number of images and step."""
-    for n_images in dataset["n_images"].values:
-        exact = dataset["exact"].sel(n_images=n_images)
-        for step in dataset["step"].values:
-            difference = dataset["difference"].sel(n_images=n_images, step=step)
-            gap = (difference - exact).values
+    for of_images in _along(dataset, "n_images"):
+        for one in _along(of_images, "step"):
+            gap = (one["difference"] - one["exact"]).values
             yield {
                 "activation": dataset.attrs["activation"],
-                "n_images": int(n_images),
-                "step": float(step),
-                "difference": float(difference.mean()),
-                "exact": float(exact.mean()),
+                "n_images": int(one["n_images"]),
+                "step": float(one["step"]),
+                "difference": float(one["difference"].mean()),
+                "exact": float(one["exact"].mean()),
                 "gap": float(gap.mean()),
                 "gap_standard_error": _standard_error(gap),
             }
@@ -268,10 +268,10 @@ def softplus(dataset: xr.Dataset) -> Iterator[Row]:
     if "softplus" not in dataset:
         return
     relu = dataset["exact"].isel(n_images=-1).values
-    for sharpness in dataset["sharpness"].values:
-        values = dataset["softplus"].sel(sharpness=sharpness).values
+    for one in _along(dataset, "sharpness"):
+        values = one["softplus"].values
         yield {
-            "sharpness": float(sharpness),
+            "sharpness": float(one["sharpness"]),
             "curvature": float(values.mean()),
             "relu": float(relu.mean()),
             "gap_standard_error": _standard_error(values - relu),
@@ -289,8 +289,7 @@ def kinks(dataset: xr.Dataset) -> Iterator[Row]:
     from θ along any direction, in units of one.
     """
     exact, nearest = float(dataset["exact"].mean()), float(dataset["nearest"].min())
-    for step in dataset["step"].values:
-        one = dataset.sel(step=step)
+    for one in _along(dataset, "step"):
         measured = (one["difference"] - one["exact"]).values
         predicted = one["predicted"].values
         rest = measured - predicted
@@ -298,7 +297,7 @@ def kinks(dataset: xr.Dataset) -> Iterator[Row]:
         crossed = one["n_kinks"].sum("direction")
         n_kinks = float(crossed.sum())
         yield {
-            "step": float(step),
+            "step": float(one["step"]),
             "n_images": int(dataset.attrs["n_images"]),
             "n_directions": len(rest),
             "exact": exact,
@@ -319,8 +318,7 @@ def kinks(dataset: xr.Dataset) -> Iterator[Row]:
 @of_networks("eigenpairs")
 def surface_checks(dataset: xr.Dataset) -> Iterator[Row]:
     """Sanity: exact curvature along each eigenvector beside the eigenvalue, and the surface's."""
-    for pair in range(dataset.sizes["pair"]):
-        one = dataset.isel(pair=pair)
+    for pair, one in enumerate(_along(dataset, "pair")):
         row: Row = {"pair": pair} | _numbers(one, ("value", "residual"))
         row |= {name: bool(one[name]) for name in ("converged", "below_noise")}
         row["exact_curvature"] = float(one["exact_curvature"])
@@ -364,8 +362,8 @@ def image_counts(measured: xr.Dataset) -> Iterator[Row]:
         *("n_images", "loss", "gradient_norm", "smallest", "smallest_residual", "largest"),
         *("largest_residual", "trace", "trace_standard_error", "n_products"),
     ]
-    for k in range(measured.sizes["count"]):
-        yield {name: measured[name].values[k] for name in columns}
+    for one in _along(measured, "count"):
+        yield {name: one[name].item() for name in columns}
 
 
 @of_networks("slices")
@@ -413,8 +411,7 @@ def apparent_curvature(dataset: xr.Dataset) -> Iterator[Row]:
 
     The interval of the median over planes is that of `median_interval`, the share's Clopper and Pearson's.
     """
-    for radius in dataset["radius"].values:
-        disc = dataset.sel(radius=radius)
+    for disc in _along(dataset, "radius"):
         ratios = disc["mean_curvature"].values / float(dataset["reference"])
         low, high = median_interval(ratios)
         finite = np.isfinite(ratios)
@@ -422,7 +419,7 @@ def apparent_curvature(dataset: xr.Dataset) -> Iterator[Row]:
         n_finite, n_saddles = int(finite.sum()), int(saddle[finite].sum())
         share_low, share_high = clopper_pearson(n_saddles, n_finite)
         yield {
-            "radius": radius,
+            "radius": float(disc["radius"]),
             "n_finite": n_finite,
             "ratio": float(np.median(ratios)),
             "ratio_low": float(low),
@@ -465,11 +462,10 @@ def lowest_losses(dataset: xr.Dataset) -> Iterator[Row]:
     the plane along the slope; a tie within rounding counts as half, and decides nothing in the interval.
     """
     tie = TIE * float(dataset["noise"])
-    for radius in dataset["radius"].values:
-        disc = dataset.sel(radius=radius)
+    for disc in _along(dataset, "radius"):
         planes = disc["lowest_loss"].values
         row: Row = {
-            "radius": radius,
+            "radius": float(disc["radius"]),
             "n_planes": len(planes),
             "n_images": int(dataset.attrs["n_images"]),
             **_numbers(disc, ("loss", "noise", "hessian_lowest_loss", "slope_lowest_loss")),
@@ -623,10 +619,9 @@ def population(population: xr.Dataset) -> pd.DataFrame:
 def gauss_newton(dataset: xr.Dataset) -> Iterator[Row]:
     """The Hessian, its Gauss–Newton part and the rest of each network, by the suffixes of columns."""
     row: Row = _scalars(dataset)
-    for matrix in dataset["matrix"].values:
-        one = dataset.sel(matrix=matrix)
+    for one in _along(dataset, "matrix"):
         row |= {
-            f"{name}_{matrix}": float(one[name])
+            f"{name}_{one['matrix'].values}": float(one[name])
             for name, value in dataset.items()
             if value.ndim and np.isfinite(one[name])
         }
@@ -636,17 +631,12 @@ def gauss_newton(dataset: xr.Dataset) -> Iterator[Row]:
 @of_networks("interpolation")
 def barriers(dataset: xr.Dataset) -> Iterator[Row]:
     """Lines between networks: distance, losses and accuracies of both ends, barrier, its place."""
-    for line in range(dataset.sizes["line"]):
-        for statistics in dataset["statistics"].values:
-            for split in dataset["split"].values:
-                one = dataset.isel(line=line).sel(statistics=statistics, split=split)
-                row: Row = {
-                    "start": str(one["start"].values),
-                    "end": str(one["end"].values),
-                    "statistics": str(statistics),
-                    "split": str(split),
-                    "distance": float(one["distance"]),
-                }
+    for of_line in _along(dataset, "line"):
+        for of_statistics in _along(of_line, "statistics"):
+            for one in _along(of_statistics, "split"):
+                names = ("start", "end", "statistics", "split")
+                row: Row = {name: str(one[name].values) for name in names}
+                row["distance"] = float(one["distance"])
                 for name in ("loss", "accuracy"):
                     row[f"{name}_start"] = float(one[name][0])
                     row[f"{name}_end"] = float(one[name][-1])
