@@ -38,15 +38,13 @@ SINGLE = 3.4
 DOUBLE = 7.0
 
 # One colour and one marker for each thing, the same in every figure (Okabe and Ito's colours).
-BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, GREY = (
-    "#0072B2",
-    "#D55E00",
-    "#009E73",
-    "#CC79A7",
-    "#E69F00",
-    "#56B4E9",
-    "#5D5D5D",
-)
+BLUE = "#0072B2"
+VERMILION = "#D55E00"
+GREEN = "#009E73"
+PURPLE = "#CC79A7"
+ORANGE = "#E69F00"
+SKY = "#56B4E9"
+GREY = "#5D5D5D"
 LARGEST, SMALLEST, RANDOM = VERMILION, BLUE, GREY
 # Of Tol's colours, for an eighth.
 WINE = "#882255"

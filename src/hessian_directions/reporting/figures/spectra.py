@@ -28,11 +28,7 @@ WIDTH = 0.12
 
 
 @drawing.styled
-def draw(
-    spectra: drawing.Datasets,
-    eigenpairs: drawing.Datasets,
-    labels: drawing.Labels,
-) -> Figure:
+def draw(spectra: drawing.Datasets, eigenpairs: drawing.Datasets, labels: drawing.Labels) -> Figure:
     """Density of eigenvalues over an axis that is linear near zero and logarithmic beyond.
 
     The density is one per unit of arcsinh(λ/λ₀), so that equal areas hold equal shares of the
