@@ -8,6 +8,7 @@ config/claims.yaml; which of them followed data is said in the paper.
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from operator import attrgetter
 
 import numpy as np
 import xarray as xr
@@ -305,12 +306,8 @@ def _visible_on_average(entries: np.ndarray) -> False_:
     """Worlds in which the mean matrix is a saddle."""
     centre = np.array([[VISIBLE], [-VISIBLE], [0.0]])
     centred = entries - entries.mean(axis=1, keepdims=True) + centre
-
-    def false(random: np.random.Generator) -> IntervalAt:
-        picked = random.integers(centred.shape[1], size=centred.shape[1])
-        return _determinant(centred[:, picked])[1]
-
-    return false
+    n_samples = entries.shape[1]
+    return lambda random: _determinant(random.choice(centred, n_samples, axis=1))[1]
 
 
 @_judges(
@@ -393,12 +390,7 @@ def random_flatness(evidence: Evidence, rule: Rule) -> Iterator[Row]:
 
 def _ends(found: Callable[[float], rank_correlation.Interval]) -> IntervalAt:
     """The interval of a statistic that comes with its value."""
-
-    def interval(confidence: float) -> Interval:
-        both = found(confidence)
-        return both.low, both.high
-
-    return interval
+    return lambda confidence: attrgetter("low", "high")(found(confidence))
 
 
 def _related(population: xr.Dataset, tau: float, random: np.random.Generator) -> IntervalAt:

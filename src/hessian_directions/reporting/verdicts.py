@@ -8,7 +8,7 @@ false, speaks for no claim; where it finds a claim false all the same, it does s
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -131,7 +131,7 @@ def decide_rows(
         for name, rule in claim_rules.items():
             rows = list(declared[claim][name].rows(evidence, rule))
             for row in rows:
-                interval, confidence, verdict = _decide_among(row, rule, len(rows))
+                interval, confidence, verdict = _decide_among(row.interval, rule, len(rows))
                 power = _power(row, rule, len(rows))
                 table.append(
                     {
@@ -156,7 +156,7 @@ def decide_rows(
     return pd.DataFrame(table, columns=ROW_COLUMNS)
 
 
-def _decide_among(row: Row, rule: Rule, n_rows: int) -> tuple[Interval, float, str]:
+def _decide_among(found: IntervalAt, rule: Rule, n_rows: int) -> tuple[Interval, float, str]:
     """The interval that decides one row of several, its confidence, and the row's verdict.
 
     A claim is reproduced if every row is: an intersection–union test, in which each row has the
@@ -165,10 +165,10 @@ def _decide_among(row: Row, rule: Rule, n_rows: int) -> tuple[Interval, float, s
     """
     corrected = 1 - (1 - rule["confidence"]) / n_rows
     decided = partial(decide, side=rule["side"], threshold=rule["threshold"])
-    interval = row.interval(corrected)
+    interval = found(corrected)
     if decided(interval) == NOT_REPRODUCED:
         return interval, corrected, NOT_REPRODUCED
-    interval = row.interval(rule["confidence"])
+    interval = found(rule["confidence"])
     verdict = decided(interval)
     return interval, rule["confidence"], REPRODUCED if verdict == REPRODUCED else INCONCLUSIVE
 
@@ -176,9 +176,8 @@ def _decide_among(row: Row, rule: Rule, n_rows: int) -> tuple[Interval, float, s
 def _power(row: Row, rule: Rule, n_rows: int) -> float:
     """Share of worlds in which the claim is false of this row's subject that the row finds so."""
     random = np.random.default_rng(0)
-    worlds = (replace(row, interval=row.false(random)) for _ in range(N_WORLDS))
-    found = [_decide_among(world, rule, n_rows)[2] == NOT_REPRODUCED for world in worlds]
-    return sum(found) / N_WORLDS
+    worlds = (_decide_among(row.false(random), rule, n_rows) for _ in range(N_WORLDS))
+    return sum(verdict == NOT_REPRODUCED for _, _, verdict in worlds) / N_WORLDS
 
 
 def decide_claims(rows: pd.DataFrame, claims: Mapping[str, Claim]) -> pd.DataFrame:
