@@ -50,10 +50,8 @@ def draw(population: xr.Dataset) -> Figure:
             ax.axhspan(row - 0.5, row + 0.5, color="0.95", lw=0)
         for (name, (_, colour, marker)), shift in zip(STATISTICS.items(), shifts, strict=True):
             part = population.sel(generalization=generalization, statistic=name)
-            value = part["correlation"].values
-            arms = drawing.errors(
-                value, part["correlation_low"].values, part["correlation_high"].values
-            )
+            value, *ends = (part[f"correlation{end}"].values for end in ("", "_low", "_high"))
+            arms = drawing.errors(value, *ends)
             ax.errorbar(value, rows + shift, xerr=arms, fmt=marker, color=colour, ms=2.5, lw=0.9)
         ax.set_xlim(-1.02, 1.02)
         ax.xaxis.set_major_locator(ticker.MultipleLocator(0.5))

@@ -92,15 +92,11 @@ def draw_subject(ax: Axes, dataset: xr.Dataset) -> set[str]:
         present.add(key)
         mean, standard_error = running(samples)
         count = np.arange(2, samples.size + 1)
-        ax.fill_between(
-            count, mean - standard_error, mean + standard_error, color=colour, alpha=0.12, lw=0
-        )
+        low, high = mean - standard_error, mean + standard_error
+        ax.fill_between(count, low, high, color=colour, alpha=0.12, lw=0)
         ax.plot(count, mean, color=colour, linewidth=width)
         settled = slice(min(6, mean.size - 1), None)
-        ends += [
-            float((mean - standard_error)[settled].min()),
-            float((mean + standard_error)[settled].max()),
-        ]
+        ends += [low[settled].min(), high[settled].max()]
         largest = max(largest, samples.size)
     ax.axhspan(reference - error, reference + error, color="0.6", alpha=0.4, lw=0)
     ax.axhline(reference, color="black", linewidth=0.8)
