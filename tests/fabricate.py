@@ -5,6 +5,7 @@ hands out copies. Tests that need particular numbers edit them.
 """
 
 import json
+import math
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -234,6 +235,37 @@ def passes(n_parameters: int, exponents: tuple[float, float] = (1.0, 1.0)) -> di
             for kind, factor in of_kind.items()
         },
     }
+
+
+def members(
+    relation: float, n_seeds: int = 15, decades: float = 3.0, of_stratum: float = 0.0
+) -> xr.Dataset:
+    """Members whose gaps follow the mean curvature with a given strength; one never got there.
+
+    λ_max and |λ_min| are `decades` above the mean curvature, give or take. The stratum moves
+    curvature and gap alike, by `of_stratum`.
+    """
+    random = np.random.default_rng(0)
+    seed, stratum = (
+        grid.ravel() for grid in np.meshgrid(np.repeat(np.arange(n_seeds), 16), [0.0, 0.1, 0.2])
+    )
+    common, own = random.standard_normal((2, len(seed)))
+    gap = relation * common + math.sqrt(1 - relation**2) * own + of_stratum * stratum
+    curvature = np.exp(common + of_stratum * stratum)
+    reached = np.ones(len(seed), dtype=bool)
+    reached[0], curvature[0], gap[0] = False, 1e9, math.nan
+    size = curvature * 10 ** (decades + 0.1 * random.standard_normal(len(seed)))
+    columns = {
+        "mean_curvature": curvature,
+        "gap_loss": gap,
+        "gap_accuracy": 0.1 * gap,
+        "reached": reached,
+        "seed": seed,
+        "stratum": stratum,
+        "largest": size,
+        "smallest": -size,
+    }
+    return xr.Dataset({name: ("member", values) for name, values in columns.items()})
 
 
 def results(seed: int = 0) -> Results:

@@ -177,9 +177,8 @@ class Slice:
 
     def plot(self) -> Figure:
         """The slice relative to the loss of the network, as a Matplotlib figure."""
-        module = _figures("slices", "The plot of a slice")
-        figure: Figure = module.draw({self.plane: self.datasets()}, {}, tuple(module.SPLITS))
-        return figure
+        surfaces = {self.plane: self.datasets()}
+        return _figure("slices", "The plot of a slice", surfaces, {}, ("train", "test"))
 
 
 class Report:
@@ -405,16 +404,14 @@ class Report:
     def results(self) -> Results:
         """What has been computed so far, as data sets."""
         found = self.__dict__
-        surfaces: dict[str, xr.Dataset] = {}
-        for part in found.get("slices", {}).values():
-            surfaces |= part.datasets()
+        planes = found.get("slices", {}).values()
         return Results(
             label=self.label,
             scores=self._scores_dataset() if "scores" in found else None,
             eigenpairs=self._pairs_checked if "eigenpairs" in found else None,
             trace=self._trace_dataset() if "trace" in found else None,
             spectrum=self.spectrum.dataset() if "spectrum" in found else None,
-            slices=surfaces,
+            slices={key: one for plane in planes for key, one in plane.datasets().items()},
             lines=found.get("lines"),
             visibility=found.get("visibility"),
             localisation=found.get("localisation"),
@@ -438,9 +435,7 @@ class Report:
 
     def plot(self) -> Figure:
         """One Matplotlib figure of what has been computed."""
-        module = _figures("overview", "report.plot")
-        figure: Figure = module.draw(self.results())
-        return figure
+        return _figure("overview", "report.plot", self.results())
 
     def save(self, path: str | Path) -> None:
         """Write one self-contained page (HTML) of what has been computed.
@@ -525,15 +520,17 @@ class _ProgressLine:
             print("\r\033[K", end="", file=sys.stderr, flush=True)
 
 
-def _figures(module: str, what: str) -> Any:
-    """A module of the figures, which need packages that the library alone does not."""
+def _figure(module: str, what: str, *drawn: Any) -> Figure:
+    """Drawn by a module of the figures, which need packages that the library alone does not."""
     try:
-        return import_module(f"hessian_directions.reporting.figures.{module}")
+        figures = import_module(f"hessian_directions.reporting.figures.{module}")
     except ModuleNotFoundError as error:
         package = str(error.name).partition(".")[0]
         raise DependencyError(
             f"{what} needs {package}: pip install 'hessian-directions[figures]'."
         ) from error
+    figure: Figure = figures.draw(*drawn)
+    return figure
 
 
 def _software() -> Mapping[str, str]:

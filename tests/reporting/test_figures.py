@@ -1,6 +1,7 @@
 """Figures draw from artifacts alone: the same bytes twice, no torch, no overlapping text."""
 
 import importlib
+import inspect
 import itertools
 import os
 import pickle
@@ -22,6 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
+from hessian_directions.analyses import registry
 from hessian_directions.errors import ArtifactError
 from hessian_directions.geometry.principal_curvatures import (
     distribution_smallest,
@@ -46,74 +48,58 @@ LABELS = {
     "densenet": "DenseNet",
     "mlp": "MLP (GELU)",
 }
-NAMES = ("approximator2", "resnet", "resnet8_plain", "densenet", "mlp")
 
-
-def each(what, n, kinds=("relu", "smooth")):
-    """An artifact, or what a function makes of each of the first n networks."""
-    make = what if callable(what) else partial(made, what)
-    return {name: make(kinds[i % len(kinds)], i // 2) for i, name in enumerate(NAMES[:n])}
-
-
-# figure: arguments of its `draw`, for n networks
-OF_NETWORKS = {
-    "trace_convergence": lambda n: (each("trace_estimators", n), LABELS),
-    "trace_cost": lambda n: (
-        each("trace_estimators", n),
-        LABELS,
-        {k: fabricate.seconds(one) for k, one in each("trace_estimators", n).items()},
-    ),
-    "step_sizes": lambda n: (each("step_sizes", n), LABELS),
-    "kinks": lambda n: (each("kinks", n), LABELS),
-    "approximator_fits": lambda n: (each("scores", n, ["regression"]), LABELS),
-    "slices": lambda n: (each(fabricate.slices, n), LABELS),
-    "turning": lambda n: (each("turning", n), LABELS),
-    "lines": lambda n: (each("lines", n), LABELS),
-    "surface_3d": lambda n: (each(fabricate.slices, n), LABELS),
-    "spectra": lambda n: (each("spectrum", n), each("eigenpairs", n), LABELS),
-    "visibility_networks": lambda n: (each("visibility", n), LABELS),
-    "slices_of_test_loss": lambda n: (each(fabricate.slices, n), LABELS),
-    "localisation": lambda n: (each("localisation", n), LABELS),
-    "architectures": lambda n: (
-        each("scores", n),
-        each("eigenpairs", n),
-        each("visibility", n),
-        each("localisation", n),
-        LABELS,
-    ),
-    "lowest_losses": lambda n: (each("lowest_losses", n), LABELS),
-    "apparent_curvature": lambda n: (each("apparent_curvature", n), LABELS),
-    "trajectory": lambda n: (each("trajectory", n), LABELS),
-    "image_counts": lambda n: (each(fabricate.image_counts, n), LABELS),
-    "gauss_newton": lambda n: (each("gauss_newton", n), LABELS),
-    "interpolation": lambda n: (each("interpolation", n), LABELS),
-    "cost_scaling": lambda n: (
-        {name: fabricate.passes(1000 * 10**k) for k, name in enumerate(NAMES[:n])},
-    ),
+# figure: what draws it, and what is said of it
+DECLARED = {
+    figure: (getattr(module, "animate", None) or module.draw, says)
+    for found in pkgutil.iter_modules(figures.__path__)
+    for module in [importlib.import_module(f"{figures.__name__}.{found.name}")]
+    for figure, says in getattr(module, "FIGURES", {}).items()
 }
-OTHERS = {
-    **dict.fromkeys(
-        ("saddle_slices", "curvature_histograms", "visibility"), lambda: (made("saddles"),)
-    ),
-    **dict.fromkeys(("flatness", "rank_correlations", "rescaling"), lambda: (made("population"),)),
-    "overview": lambda: (fabricate.results(),),
-    "critical_points": lambda: (made("saddles"), made("critical_points")),
-    "true_saddle": lambda: (made("critical_points"),),
+# What is no artifact of one analysis and one network.
+OTHER_EVIDENCE = {
+    "slices": fabricate.slices,
+    "image_counts": fabricate.image_counts,
+    "history": fabricate.history,
+    "trace_estimators_record": lambda *of: fabricate.seconds(made("trace_estimators", *of)),
+    "passes_record": lambda kind, seed: fabricate.passes(10 ** (3 + 2 * seed + (kind == "smooth"))),
 }
-FIGURES = [*OF_NETWORKS, *OTHERS]
-ANIMATIONS = {
-    "training_animation": lambda n: (each(fabricate.history, n), LABELS),
-    "path_animation": lambda n: (each("trajectory", n), LABELS),
-}
+ANIMATIONS = [name for name, (draws, _) in DECLARED.items() if draws.__name__ == "animate"]
+FIGURES = [*(figure for figure in DECLARED if figure not in ANIMATIONS), "overview"]
+OF_NETWORKS = [
+    figure
+    for figure, (_, says) in DECLARED.items()
+    if not set(says["reads"].values()) <= {*registry.OF_PROFILES}
+]
+OTHERS = [figure for figure in FIGURES if figure not in OF_NETWORKS]
+
+
+def each(read, n, kinds=("relu", "smooth")):
+    """What is read of each of the first n networks."""
+    make = OTHER_EVIDENCE.get(read, partial(made, read))
+    return {name: make(kinds[i % len(kinds)], i // 2) for i, name in enumerate(list(LABELS)[:n])}
+
+
+def arguments(figure, n=1):
+    """What the workflow gives to a figure, of n networks."""
+    draws, says = DECLARED[figure]
+    kinds = ["regression"] if says.get("networks") == "regression" else ["relu", "smooth"]
+    given = {
+        name: made(read) if read in registry.OF_PROFILES else each(read, n, kinds)
+        for name, read in says["reads"].items()
+    }
+    labels = {"labels": LABELS} if "labels" in inspect.signature(draws).parameters else {}
+    return given | labels | says.get("arguments", {})
 
 
 def module(name):
     return importlib.import_module(f"hessian_directions.reporting.figures.{name}")
 
 
-def draw(name, n=1):
-    arguments = OF_NETWORKS[name](n) if name in OF_NETWORKS else OTHERS[name]()
-    return module(name).draw(*arguments)
+def draw(figure, n=1):
+    if figure == "overview":
+        return module(figure).draw(fabricate.results())
+    return DECLARED[figure][0](**arguments(figure, n))
 
 
 def saved(figure, path):
@@ -123,8 +109,9 @@ def saved(figure, path):
 
 def test_every_module_is_tested():
     modules = {found.name for found in pkgutil.iter_modules(figures.__path__)} - {"drawing"}
+    declared = {draws.__module__.rpartition(".")[2] for draws, _ in DECLARED.values()}
     # benchmark_ratios is drawn from a table, not from artifacts: tests/test_benchmarks.py.
-    assert modules == set(FIGURES) | set(ANIMATIONS) | {"benchmark_ratios"}
+    assert modules == declared | {"overview", "benchmark_ratios"}
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -142,7 +129,7 @@ def test_two_draws_are_equal_to_the_byte(name, tmp_path):
 
 def test_files_are_equal_to_the_byte_and_carry_no_date(tmp_path):
     for run in "12":
-        figure = draw("slices")
+        figure = draw("classifier_slices")
         drawing.save(figure, tmp_path / f"{run}.pdf", tmp_path / f"{run}.png")
     for suffix in (".pdf", ".png"):
         first, second = ((tmp_path / f"{run}{suffix}").read_bytes() for run in "12")
@@ -206,7 +193,7 @@ def text_boxes(figure: Figure):
 
 SMALLEST = 7  # points; the paper prints figures at 86 % or more
 # in three dimensions text turns with the axes
-FLAT = [name for name in OF_NETWORKS if name != "surface_3d"]
+FLAT = [name for name in OF_NETWORKS if name not in ("surface_3d", *ANIMATIONS)]
 
 
 @pytest.mark.parametrize(
@@ -235,11 +222,14 @@ def test_text_is_large_enough_and_neither_overlaps_nor_leaves_the_page(name, n):
 # Edge cases
 
 
-@pytest.mark.parametrize("name", OF_NETWORKS)
-def test_nothing_to_draw_is_said(name):
-    arguments = [argument if argument is LABELS else {} for argument in OF_NETWORKS[name](1)]
+@pytest.mark.parametrize("figure", OF_NETWORKS)
+def test_nothing_to_draw_is_said(figure, tmp_path):
+    draws, says = DECLARED[figure]
+    reads = says["reads"].items()
+    nothing = {name: None if read in registry.OF_PROFILES else {} for name, read in reads}
+    path = {"path": tmp_path / "nothing.gif"} if figure in ANIMATIONS else {}
     with pytest.raises(ArtifactError, match="nothing to draw"):
-        module(name).draw(*arguments)
+        draws(**arguments(figure) | nothing | path)
 
 
 def test_labels_are_optional_per_network():
@@ -269,13 +259,14 @@ def test_nan_padding_and_short_estimators(tmp_path):
         assert saved(figure, tmp_path / "figure.pdf")
 
 
-@pytest.mark.parametrize("name", ["slices", "slices_of_test_loss", "surface_3d"])
+@pytest.mark.parametrize("name", ["classifier_slices", "slices_of_test_loss", "surface_3d"])
 def test_losses_that_are_not_finite(name, tmp_path):
     surfaces = fabricate.slices()
     surfaces["hessian_train"]["loss"][0, :3] = np.inf
     surfaces["random_train"]["loss"][-1, -1] = np.nan
     del surfaces["random_test"]
-    assert saved(module(name).draw({"mlp": surfaces}, LABELS), tmp_path / "figure.pdf")
+    figure = DECLARED[name][0](**arguments(name) | {"surfaces": {"mlp": surfaces}})
+    assert saved(figure, tmp_path / "figure.pdf")
 
 
 @pytest.mark.parametrize("value", [0.0, 0.3])
@@ -357,35 +348,35 @@ def test_slices_are_drawn_in_parameter_space_length_with_alpha_across():
 
 def test_lowest_point_ignores_what_is_not_finite():
     loss = np.array([[3.0, np.nan], [2.0, 5.0], [4.0, 6.0]])
-    assert drawing.lowest_point([-1, 0, 1], [10, 20], loss) == (0.0, 10.0)
+    alpha, beta = np.array([-1, 0, 1]), np.array([10, 20])
+    assert drawing.lowest_point(alpha, beta, loss) == (0.0, 10.0)
 
 
 @pytest.mark.parametrize(
     ("losses", "logarithmic"),
     [
-        ([[1.0, 2.0]], False),
-        ([[1e-3, 1.0]], True),
-        ([[1e-3], [np.nan, 1.0]], True),
-        ([[-1.0, 1000.0]], False),
-        ([[0.0, 1000.0]], False),
-        ([[np.nan]], False),
+        ([1.0, 2.0], False),
+        ([1e-3, 1.0], True),
+        ([1e-3, np.nan, 1.0], True),
+        ([-1.0, 1000.0], False),
+        ([0.0, 1000.0], False),
+        ([np.nan], False),
     ],
 )
 def test_levels_hold_all_finite_losses(losses, logarithmic):
-    norm, levels = drawing.loss_levels(losses)
+    norm, levels = drawing.loss_levels(np.array(losses))
     assert isinstance(norm, LogNorm) == logarithmic
     assert (np.diff(levels) > 0).all()
-    finite = np.concatenate([np.array(loss) for loss in losses])
-    finite = finite[np.isfinite(finite)]
+    finite = np.array(losses)[np.isfinite(losses)]
     assert (finite >= levels[0]).all()
     assert (finite <= levels[-1]).all()
 
 
 def test_signed_levels_are_centred_on_zero():
-    norm, levels = drawing.signed_levels([[-1.0, 3.0]])
+    norm, levels = drawing.signed_levels(np.array([-1.0, 3.0]))
     assert norm(0.0) == pytest.approx(0.5)
     assert 0.0 in levels
-    assert drawing.signed_levels([[0.0]])[1][-1] > 0
+    assert drawing.signed_levels(np.zeros(1))[1][-1] > 0
 
 
 def test_panel_letters():
@@ -444,10 +435,9 @@ def test_fitted_exponent_of_a_power_law():
 
 @pytest.mark.parametrize("name", ANIMATIONS)
 def test_animation_is_small_and_equal_to_the_byte(name, tmp_path):
-    arguments = ANIMATIONS[name](1)
     paths = [tmp_path / "first.gif", tmp_path / "second.gif"]
     for path in paths:
-        module(name).animate(*arguments, path, n_frames=8)
+        DECLARED[name][0](**arguments(name), path=path, n_frames=8)
     assert paths[0].read_bytes() == paths[1].read_bytes()
     with Image.open(paths[0]) as picture:
         assert picture.n_frames == 8
@@ -455,52 +445,6 @@ def test_animation_is_small_and_equal_to_the_byte(name, tmp_path):
         picture.seek(7)
         assert (first != np.asarray(picture.convert("RGB"))).any()
     assert paths[0].stat().st_size * 40 / 8 < 1_000_000
-
-
-@pytest.mark.parametrize("name", ANIMATIONS)
-def test_animation_of_nothing_is_refused(name, tmp_path):
-    with pytest.raises(ArtifactError, match="nothing to draw"):
-        module(name).animate({}, LABELS, tmp_path / "nothing.gif")
-
-
-def test_animation_frames_are_what_whole_drawings_show(tmp_path):
-    """Though what lies below the lines is drawn once: lines under spines, a title that changes."""
-
-    def moving_figure():
-        figure, (ax, other) = drawing.panel_grid(2, 2, 2.0)
-        ax.contourf(np.arange(12.0).reshape(3, 4), cmap="viridis")
-        ax.plot([0, 3], [0, 2], color="0.85")
-        (line,) = ax.plot([], [], color=drawing.BLUE, linewidth=3)
-        drawing.mark(ax, 0, 0, "+")
-        (head,) = other.plot([0], [0], "o", clip_on=False)
-        other.set(xlim=(0, 3), ylim=(0, 1))
-
-        def draw_frame(index):
-            line.set_data([0, index, index], [0, 0, 2])
-            head.set_data([index], [0])
-            ax.set_title(f"frame {index}")
-
-        return figure, draw_frame
-
-    figure, draw_frame = moving_figure()
-    drawing.save_animation(tmp_path / "moving.gif", figure, draw_frame, 4)
-
-    figure, draw_frame = moving_figure()
-    canvas = FigureCanvasAgg(figure)
-    figure.set_dpi(110)
-
-    def whole(index):
-        draw_frame(index)
-        canvas.draw()
-        return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-
-    palette = whole(3).quantize(64)
-    figure.set_layout_engine("none")
-    with Image.open(tmp_path / "moving.gif") as picture:
-        for index in range(4):
-            picture.seek(index)
-            expected = whole(index).quantize(palette=palette, dither=Image.Dither.NONE)
-            assert (np.asarray(picture.convert("RGB")) == np.asarray(expected.convert("RGB"))).all()
 
 
 def saddle(slope: float = 0.0, fall: float = 0.01) -> xr.Dataset:

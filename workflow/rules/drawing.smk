@@ -26,6 +26,7 @@ rule draw_figure:
     localrule: True
     params:
         module=lambda wildcards: DRAWINGS[wildcards.figure]["module"],
+        arguments=lambda wildcards: DRAWINGS[wildcards.figure].get("arguments", {}),
         labels=LABELS,
         caption=lambda wildcards: DRAWINGS[wildcards.figure]["caption"],
     run:

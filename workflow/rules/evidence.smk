@@ -108,7 +108,7 @@ RECORDS = list(dict.fromkeys(RECORDS))
 
 # Tables of what this profile computes or its companion has.
 TABLES = {
-    table: [read for read in tables.reads(table) if read not in ("labels", "records")]
+    table: [read for read in tables.READS[table] if read not in ("labels", "records")]
     for table in tables.TABLES
 }
 TABLES = {

@@ -12,7 +12,7 @@ with stage(snakemake) as job:
     module = importlib.import_module(f"hessian_directions.reporting.figures.{job.params.module}")
     animation = job.output.get("gif")
     draw = module.animate if animation else module.draw
-    arguments = artifact_inputs.load(job.input)
+    arguments = artifact_inputs.load(job.input) | job.params.arguments
     if "labels" in inspect.signature(draw).parameters:
         arguments["labels"] = job.params.labels
     sentence = artifact_inputs.nothing_left(job.input)

@@ -12,5 +12,5 @@ with stage(snakemake) as job:
         "records": {path: artifacts.read_json(path) for path in job.input.records},
     }
     for table, path in job.output.items():
-        arguments = {name: read[name] for name in tables.reads(table)}
-        artifacts.write_table(path, tables.TABLES[table](**arguments))
+        made = tables.TABLES[table](*(read[name] for name in tables.READS[table]))
+        artifacts.write_table(path, made)

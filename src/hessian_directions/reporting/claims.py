@@ -5,17 +5,17 @@ the article (J. Stat. Mech. 2024). Where they differ, each has its claim. Thresh
 config/claims.yaml; which of them followed data is said in the paper.
 """
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from operator import attrgetter
 
 import numpy as np
 import xarray as xr
 
 from hessian_directions.geometry.quadratic_fit import QuadraticFit, fit_surface, surface_axes
 from hessian_directions.reporting import population_rules
-from hessian_directions.reporting.verdicts import Claim, Declared, Row, Rule
+from hessian_directions.reporting.verdicts import Claim, Declared, Row, Rows, Rule
 from hessian_directions.statistics import intervals, rank_correlation
 from hessian_directions.statistics.departure import median_interval
 from hessian_directions.statistics.intervals import Interval, IntervalAt
@@ -23,7 +23,7 @@ from hessian_directions.statistics.proportions import TIE, as_low
 
 False_ = Callable[[np.random.Generator], IntervalAt]
 
-PREPRINT, ARTICLE, BOTH, OURS = "2022", "2024", "2022 and 2024", "ours"
+PREPRINT, ARTICLE, BOTH = "2022", "2024", "2022 and 2024"
 
 CLAIMS = {
     "C1a": Claim(
@@ -33,11 +33,7 @@ CLAIMS = {
         PREPRINT,
         theorem=True,
     ),
-    "C1b": Claim(
-        "Random slices as they are drawn show the mean curvature",
-        "",
-        OURS,
-    ),
+    "C1b": Claim("Random slices as they are drawn show the mean curvature"),
     "C2": Claim(
         "The sign of the mean curvature decides what a saddle looks like on average",
         "the mean curvature in the original loss space determines if saddle points appear, on "
@@ -76,11 +72,7 @@ CLAIMS = {
         "products as in Hutchinson's method",
         PREPRINT,
     ),
-    "C4d": Claim(
-        "Differences of the loss corrected for kinks estimate the trace of ReLU networks",
-        "",
-        OURS,
-    ),
+    "C4d": Claim("Differences of the loss corrected for kinks estimate the trace of ReLU networks"),
     "C5": Claim(
         "Slices along the extreme Hessian directions show the saddle",
         "we propose to study projections along Hessian directions that are associated with the "
@@ -93,20 +85,14 @@ CLAIMS = {
         "generalizability",
         BOTH,
     ),
-    "C6b": Claim(
-        "Random projections hide large curvatures of both signs",
-        "",
-        OURS,
-    ),
+    "C6b": Claim("Random projections hide large curvatures of both signs"),
     "C7": Claim(
         "The method works for image classifiers of up to about 7·10⁶ parameters",
         "numerical experiments on different image classifiers with up to about 7×10⁶ parameters",
         PREPRINT,
     ),
     "C8": Claim(
-        "Along Hessian directions points of lower loss are found that random projections miss",
-        "",
-        OURS,
+        "Along Hessian directions points of lower loss are found that random projections miss"
     ),
 }
 
@@ -212,20 +198,31 @@ def _shared_samples(traces: xr.Dataset, first: str, second: str) -> tuple[np.nda
     return samples.sel(estimator=first).values, samples.sel(estimator=second).values
 
 
-# The statistics, one function per rule. Each states the world in which the claim is false.
+# The statistics, one function per rule, whose name it has. Each states the world in which the claim is
+# false. Thresholds stand in config/claims.yaml.
+
+RULES: dict[str, dict[str, Declared]] = {claim: {} for claim in CLAIMS}
 
 
-def _expected_curvature(evidence: Evidence, rule: Rule) -> Iterator[Row]:
+def _judges(claim: str, statistic: str, side: str, *, false: str) -> Callable[[Rows], Rows]:
+    """List a function among the rules of a claim; arguments as in `Declared`."""
+
+    def listed(rows: Rows) -> Rows:
+        RULES[claim][rows.__name__] = Declared(statistic, side, rows, false)
+        return rows
+
+    return listed
+
+
+@_judges(
+    "C1a", "(mean(η'Hη) − t)/f", "inside", false="the mean curvature is off by twice the threshold"
+)
+def expected_curvature(evidence: Evidence, rule: Rule) -> Iterator[Row]:
     for one in _sampled(evidence):
         differences = one.curvatures - one.trace
         found = partial(intervals.mean, extra_variance=one.trace_error**2)
-        yield Row(
-            one.subject,
-            differences.mean(),
-            found(differences),
-            one.artifact,
-            _around(differences, 2 * rule["threshold"], found),
-        )
+        false = _around(differences, 2 * rule["threshold"], found)
+        yield Row(one.subject, differences.mean(), found(differences), one.artifact, false)
 
 
 def _surely(interval: IntervalAt) -> False_:
@@ -238,17 +235,19 @@ def _around(values: np.ndarray, centre: float, found: Callable[[np.ndarray], Int
     return lambda random: found(intervals.moved(values, centre, random))
 
 
-def _apparent_sign(evidence: Evidence, rule: Rule) -> Iterator[Row]:
+@_judges(
+    "C2",
+    "sign(t)·mean(η'Hη)/f",
+    "above",
+    false="the mean curvature has the size of t/f and the other sign",
+)
+def apparent_sign(evidence: Evidence, rule: Rule) -> Iterator[Row]:
     for one in _sampled(evidence):
         if not one.has_no_trace:
             found = partial(_signed_interval, one)
-            yield Row(
-                one.subject,
-                np.sign(one.trace) * one.curvatures.mean(),
-                found(one.curvatures),
-                one.artifact,
-                _around(one.curvatures, -one.trace, found),
-            )
+            signed = np.sign(one.trace) * one.curvatures.mean()
+            false = _around(one.curvatures, -one.trace, found)
+            yield Row(one.subject, signed, found(one.curvatures), one.artifact, false)
 
 
 def _signed_interval(one: _Sampled, curvatures: np.ndarray) -> IntervalAt:
@@ -264,19 +263,25 @@ def _signed_interval(one: _Sampled, curvatures: np.ndarray) -> IntervalAt:
     return interval
 
 
-def _apparent_flatness(evidence: Evidence, rule: Rule) -> Iterator[Row]:
+@_judges(
+    "C2", "mean(η'Hη)/f where t = 0", "inside", false="the mean curvature is twice the threshold"
+)
+def apparent_flatness(evidence: Evidence, rule: Rule) -> Iterator[Row]:
     for one in _sampled(evidence):
         if one.has_no_trace:
-            yield Row(
-                one.subject,
-                one.curvatures.mean(),
-                intervals.mean(one.curvatures),
-                one.artifact,
-                _around(one.curvatures, 2 * rule["threshold"], intervals.mean),
-            )
+            curvatures = one.curvatures
+            false = _around(curvatures, 2 * rule["threshold"], intervals.mean)
+            interval = intervals.mean(curvatures)
+            yield Row(one.subject, curvatures.mean(), interval, one.artifact, false)
 
 
-def _expected_projection(evidence: Evidence, rule: Rule) -> Iterator[Row]:
+@_judges(
+    "C3a",
+    "κ₋κ₊/f² of the mean projected Hessian",
+    "above",
+    false="the mean projected Hessian is a saddle with curvatures ±0.7 f",
+)
+def expected_projection(evidence: Evidence, rule: Rule) -> Iterator[Row]:
     for one in _sampled(evidence):
         entries = one.matrices[:, [0, 1, 0], [0, 1, 1]].T  # (3, S)
         estimate, interval = _determinant(entries)
@@ -301,28 +306,25 @@ def _visible_on_average(entries: np.ndarray) -> False_:
     """Worlds in which the mean matrix is a saddle."""
     centre = np.array([[VISIBLE], [-VISIBLE], [0.0]])
     centred = entries - entries.mean(axis=1, keepdims=True) + centre
-
-    def false(random: np.random.Generator) -> IntervalAt:
-        picked = random.integers(centred.shape[1], size=centred.shape[1])
-        return _determinant(centred[:, picked])[1]
-
-    return false
+    n_samples = entries.shape[1]
+    return lambda random: _determinant(random.choice(centred, n_samples, axis=1))[1]
 
 
-def _single_projection(evidence: Evidence, rule: Rule) -> Iterator[Row]:
+@_judges(
+    "C3b",
+    "share of random planes with κ₋ < 0 < κ₊",
+    "below",
+    false="twice the threshold's share of planes shows the saddle",
+)
+def single_projection(evidence: Evidence, rule: Rule) -> Iterator[Row]:
     saddles = {one.subject for one in _sampled_saddles(evidence)}
     saddles |= {network for network, *_ in _saddle_networks(evidence)}
     for one in _sampled(evidence):
         if one.subject in saddles:
             # 1 where κ₋κ₊ < 0; NaN stays NaN.
             hits = np.heaviside(-np.linalg.det(one.matrices), 0.0)
-            yield Row(
-                one.subject,
-                hits.mean(),
-                intervals.share(hits),
-                one.artifact,
-                _shares(len(hits), 2 * rule["threshold"]),
-            )
+            false = _shares(len(hits), 2 * rule["threshold"])
+            yield Row(one.subject, hits.mean(), intervals.share(hits), one.artifact, false)
 
 
 def _shares(n: int, probability: float) -> False_:
@@ -331,7 +333,7 @@ def _shares(n: int, probability: float) -> False_:
 
 
 def _relative_bias(
-    statistic: str, estimator: str, reference: str, activation: str | None
+    statistic: str, estimator: str, reference: str, activation: str | None = None
 ) -> Declared:
     """Mean difference of two estimators on the same directions, over |t|.
 
@@ -346,14 +348,11 @@ def _relative_bias(
             if estimator not in traces["estimator"]:
                 continue
             values, exact = _shared_samples(traces, estimator, reference)
+            differences = values - exact
+            bias = np.divide(differences.mean(), abs(t))
             found = partial(_relative_mean, t, error)
-            yield Row(
-                subject,
-                np.divide((values - exact).mean(), abs(t)),
-                found(values - exact),
-                artifact,
-                _around(values - exact, 2 * rule["threshold"] * abs(t), found),
-            )
+            false = _around(differences, 2 * rule["threshold"] * abs(t), found)
+            yield Row(subject, bias, found(differences), artifact, false)
 
     return Declared(statistic, "inside", rows, "the bias is twice the threshold")
 
@@ -362,43 +361,51 @@ def _relative_mean(t: float, error: float, differences: np.ndarray) -> IntervalA
     return intervals.relative(intervals.mean(differences), t, error)
 
 
-def _random_flatness(evidence: Evidence, rule: Rule) -> Iterator[Row]:
+RULES["C4a"]["directional"] = _relative_bias(
+    "mean(second derivative − v'Hv)/|t|", "directional", "hutchinson"
+)
+RULES["C4b"]["smooth"] = _relative_bias(
+    "mean(difference − v'Hv)/|t|", "finite_difference", "directional", "smooth"
+)
+RULES["C4c"]["relu"] = _relative_bias(
+    "mean(difference − v'Hv)/|t|", "finite_difference", "directional", "relu"
+)
+RULES["C4d"]["corrected"] = _relative_bias(
+    "mean(corrected difference − v'Hv)/|t|", "finite_difference_corrected", "directional", "relu"
+)
+
+
+@_judges(
+    "C6a",
+    "Kendall's τ of t/N and gap within strata of label noise and width",
+    "inside",
+    false="τ is twice the threshold",
+)
+def random_flatness(evidence: Evidence, rule: Rule) -> Iterator[Row]:
     for gap in ("gap_loss", "gap_accuracy"):
-        found = partial(_tau, evidence.population, gap)
-        yield Row(
-            f"t/N and {gap}",
-            found(0.5).value,
-            _ends(found),
-            "population.nc",
-            partial(_related, evidence.population, 2 * rule["threshold"]),
-        )
+        found = partial(population_rules.random_flatness, evidence.population, gap)
+        false = partial(_related, evidence.population, 2 * rule["threshold"])
+        yield Row(f"t/N and {gap}", found().value, _ends(found), "population.nc", false)
 
 
 def _ends(found: Callable[[float], rank_correlation.Interval]) -> IntervalAt:
     """The interval of a statistic that comes with its value."""
-
-    def interval(confidence: float) -> Interval:
-        both = found(confidence)
-        return both.low, both.high
-
-    return interval
-
-
-def _tau(population: xr.Dataset, gap: str, confidence: float) -> rank_correlation.Interval:
-    """τ within strata and its interval; what is not finite decides nothing."""
-    reached = population.isel(member=population["reached"].values.astype(bool))
-    if not np.isfinite([reached["mean_curvature"], reached[gap]]).all():
-        return rank_correlation.Interval(math.nan, math.nan, math.nan)
-    return population_rules.random_flatness(population, gap, confidence)
+    return lambda confidence: attrgetter("low", "high")(found(confidence))
 
 
 def _related(population: xr.Dataset, tau: float, random: np.random.Generator) -> IntervalAt:
     """A population of the same seeds and strata whose mean curvature and gap have this τ."""
     simulated = population_rules.related(population, tau, random)
-    return _ends(partial(_tau, simulated, "gap_loss"))
+    return _ends(partial(population_rules.random_flatness, simulated, "gap_loss"))
 
 
-def _hidden_curvature(evidence: Evidence, rule: Rule) -> Iterator[Row]:
+@_judges(
+    "C6b",
+    "log10(|λ|/(|t|/N)) of λ_min and of λ_max",
+    "above",
+    false="the curvature is the mean one",
+)
+def hidden_curvature(evidence: Evidence, rule: Rule) -> Iterator[Row]:
     for network, *ends in _saddle_networks(evidence):
         if network not in evidence.visibility:
             continue
@@ -412,24 +419,18 @@ def _hidden_curvature(evidence: Evidence, rule: Rule) -> Iterator[Row]:
             low, high = sorted(n_parameters * abs(bound) for bound in _bounds(pair))
             value = n_parameters * abs(float(pair["value"]))
             of_every_direction = low / value * abs(trace), high / value * abs(trace)
-            yield Row(
-                f"{network}, {name}",
-                _log10_quotient(value, abs(trace)),
-                partial(over_trace, (low, high)),
-                f"networks/{network}/eigenpairs.nc",
-                _surely(partial(over_trace, of_every_direction)),
-            )
+            estimate = _log10_quotient(value, abs(trace))
+            interval = partial(over_trace, (low, high))
+            artifact = f"networks/{network}/eigenpairs.nc"
+            false = _surely(partial(over_trace, of_every_direction))
+            yield Row(f"{network}, {name}", estimate, interval, artifact, false)
     mean = partial(population_rules.hidden_curvature, evidence.population)
     for name, end in (("λ_min", "smallest"), ("λ_max", "largest")):
         decades = population_rules.hidden_decades(evidence.population, end)
         if decades.size:
-            yield Row(
-                f"population, {name}",
-                mean(decades).value,
-                _ends(partial(mean, decades)),
-                "population.nc",
-                _around(decades, 0.0, lambda values: _ends(partial(mean, values))),
-            )
+            found = partial(mean, decades)
+            false = _around(decades, 0.0, lambda values: _ends(partial(mean, values)))
+            yield Row(f"population, {name}", found().value, _ends(found), "population.nc", false)
 
 
 def _log_interval(
@@ -444,7 +445,13 @@ def _log10_quotient(numerator: float, denominator: float) -> float:
         return float(np.log10(np.divide(numerator, denominator)))
 
 
-def _drawn_curvature(evidence: Evidence, rule: Rule) -> Iterator[Row]:
+@_judges(
+    "C1b",
+    "apparent curvature at the half-width of random slices over t/N, minus 1",
+    "inside",
+    false="slices are quadratic, and their curvature is off by twice the threshold",
+)
+def drawn_curvature(evidence: Evidence, rule: Rule) -> Iterator[Row]:
     for network, discs in evidence.apparent_curvature.items():
         if "random_train" not in evidence.slices.get(network, {}):
             continue
@@ -455,23 +462,20 @@ def _drawn_curvature(evidence: Evidence, rule: Rule) -> Iterator[Row]:
         reference = float(discs["reference"])
         ratios = discs["mean_curvature"].isel(radius=nearest).values / reference
         exact = discs["exact_curvature"].values / reference
-        yield Row(
-            network,
-            float(np.median(ratios)) - 1,
-            partial(_median_beyond_one, ratios),
-            f"networks/{network}/apparent_curvature.nc",
-            _quadratic(exact, 1 + 2 * rule["threshold"]),
-        )
+        beyond, interval = float(np.median(ratios)) - 1, partial(_median, ratios - 1)
+        artifact = f"networks/{network}/apparent_curvature.nc"
+        false = _quadratic(exact, 1 + 2 * rule["threshold"])
+        yield Row(network, beyond, interval, artifact, false)
 
 
 def _quadratic(ratios: np.ndarray, factor: float) -> False_:
     """Worlds whose slices are quadratic, with curvatures a factor off."""
-    return lambda random: partial(_median_beyond_one, factor * random.choice(ratios, len(ratios)))
+    return lambda random: partial(_median, factor * random.choice(ratios, len(ratios)) - 1)
 
 
-def _median_beyond_one(ratios: np.ndarray, confidence: float) -> Interval:
-    low, high = median_interval(ratios, confidence)
-    return float(low) - 1, float(high) - 1
+def _median(values: np.ndarray, confidence: float) -> Interval:
+    low, high = median_interval(values, confidence)
+    return float(low), float(high)
 
 
 # Shares of a picture's half-widths over which a saddle must show. At its edges the quadratic form is
@@ -480,7 +484,13 @@ def _median_beyond_one(ratios: np.ndarray, confidence: float) -> Interval:
 REGIONS = (0.25, 0.5)
 
 
-def _rendered_saddle(evidence: Evidence, rule: Rule) -> Iterator[Row]:
+@_judges(
+    "C5",
+    "κ₋/κ₊ of the quadratic that fits the Hessian slice as it is drawn",
+    "below",
+    false="the fitted saddle is a minimum",
+)
+def rendered_saddle(evidence: Evidence, rule: Rule) -> Iterator[Row]:
     saddles = [network for network, *_ in _saddle_networks(evidence)]
     for network, planes in evidence.slices.items():
         if network in saddles and "hessian_train" in planes:
@@ -489,14 +499,9 @@ def _rendered_saddle(evidence: Evidence, rule: Rule) -> Iterator[Row]:
             estimate, low, high = _ratios(fits)
             # The fitted saddle turned into a minimum, with everything that is not quadratic left.
             turned = [fit_surface(_turned(loss, fits[-1]), region) for region in REGIONS]
-            of_minimum = intervals.fixed(*_ratios(turned)[1:])
-            yield Row(
-                network,
-                estimate,
-                intervals.fixed(low, high),
-                f"networks/{network}/slices/hessian.nc",
-                _surely(of_minimum),
-            )
+            false = _surely(intervals.fixed(*_ratios(turned)[1:]))
+            artifact = f"networks/{network}/slices/hessian.nc"
+            yield Row(network, estimate, intervals.fixed(low, high), artifact, false)
 
 
 def _ratios(fits: list[QuadraticFit]) -> tuple[float, float, float]:
@@ -514,7 +519,13 @@ def _turned(loss: xr.DataArray, fit: QuadraticFit) -> xr.DataArray:
     return loss + np.einsum("...i,ij,...j->...", points, added, points) / 2
 
 
-def _size(evidence: Evidence, rule: Rule) -> Iterator[Row]:
+@_judges(
+    "C7",
+    "largest ‖Hv − λv‖/|λ| of the extreme eigenpairs",
+    "below",
+    false="the residual is twice the threshold",
+)
+def size(evidence: Evidence, rule: Rule) -> Iterator[Row]:
     for network, pairs in evidence.eigenpairs.items():
         if float(evidence.scores[network]["n_parameters"]) >= rule["n_parameters"]:
             ends = pairs.isel(pair=[0, -1])
@@ -522,16 +533,17 @@ def _size(evidence: Evidence, rule: Rule) -> Iterator[Row]:
                 worst = float((ends["residual"].values / abs(ends["value"].values)).max())
             enough = float(evidence.scores[network]["n_images"]) >= rule["n_images"]
             interval = intervals.fixed(*((worst, worst) if enough else intervals.NOTHING_KNOWN))
-            yield Row(
-                network,
-                worst,
-                interval,
-                f"networks/{network}/eigenpairs.nc",
-                _surely(intervals.fixed(2 * rule["threshold"], 2 * rule["threshold"])),
-            )
+            false = _surely(intervals.fixed(2 * rule["threshold"], 2 * rule["threshold"]))
+            yield Row(network, worst, interval, f"networks/{network}/eigenpairs.nc", false)
 
 
-def _lower_loss(evidence: Evidence, rule: Rule) -> Iterator[Row]:
+@_judges(
+    "C8",
+    "share of random planes whose lowest loss reaches that of the Hessian plane",
+    "below",
+    false="twice the threshold's share of random planes does",
+)
+def lower_loss(evidence: Evidence, rule: Rule) -> Iterator[Row]:
     for network, planes in evidence.lowest_losses.items():
         tie = TIE * float(planes["noise"])
         radii = planes["radius"].values
@@ -539,128 +551,12 @@ def _lower_loss(evidence: Evidence, rule: Rule) -> Iterator[Row]:
         for index in (0, len(radii) // 2, len(radii) - 1):
             lowest = planes["lowest_loss"].isel(radius=index).values
             reference = float(planes["hessian_lowest_loss"][index])
-            yield Row(
-                f"{network}, ρ = {radii[index]:.2g}",
-                as_low(lowest, reference, tie)[0],
-                partial(_as_low, lowest, reference, tie),
-                f"networks/{network}/lowest_losses.nc",
-                _shares(len(lowest), 2 * rule["threshold"]),
-            )
+            share = as_low(lowest, reference, tie)[0]
+            interval = partial(_as_low, lowest, reference, tie)
+            artifact = f"networks/{network}/lowest_losses.nc"
+            false = _shares(len(lowest), 2 * rule["threshold"])
+            yield Row(f"{network}, ρ = {radii[index]:.2g}", share, interval, artifact, false)
 
 
 def _as_low(values: np.ndarray, reference: float, tie: float, confidence: float) -> Interval:
     return as_low(values, reference, tie, confidence)[1:]
-
-
-# Thresholds stand in config/claims.yaml.
-RULES: dict[str, dict[str, Declared]] = {
-    "C1a": {
-        "expected_curvature": Declared(
-            "(mean(η'Hη) − t)/f",
-            "inside",
-            _expected_curvature,
-            "the mean curvature is off by twice the threshold",
-        ),
-    },
-    "C1b": {
-        "drawn_curvature": Declared(
-            "apparent curvature at the half-width of random slices over t/N, minus 1",
-            "inside",
-            _drawn_curvature,
-            "slices are quadratic, and their curvature is off by twice the threshold",
-        ),
-    },
-    "C2": {
-        "apparent_sign": Declared(
-            "sign(t)·mean(η'Hη)/f",
-            "above",
-            _apparent_sign,
-            "the mean curvature has the size of t/f and the other sign",
-        ),
-        "apparent_flatness": Declared(
-            "mean(η'Hη)/f where t = 0",
-            "inside",
-            _apparent_flatness,
-            "the mean curvature is twice the threshold",
-        ),
-    },
-    "C3a": {
-        "expected_projection": Declared(
-            "κ₋κ₊/f² of the mean projected Hessian",
-            "above",
-            _expected_projection,
-            "the mean projected Hessian is a saddle with curvatures ±0.7 f",
-        ),
-    },
-    "C3b": {
-        "single_projection": Declared(
-            "share of random planes with κ₋ < 0 < κ₊",
-            "below",
-            _single_projection,
-            "twice the threshold's share of planes shows the saddle",
-        ),
-    },
-    "C4a": {
-        "directional": _relative_bias(
-            "mean(second derivative − v'Hv)/|t|", "directional", "hutchinson", None
-        ),
-    },
-    "C4b": {
-        "smooth": _relative_bias(
-            "mean(difference − v'Hv)/|t|", "finite_difference", "directional", "smooth"
-        ),
-    },
-    "C4c": {
-        "relu": _relative_bias(
-            "mean(difference − v'Hv)/|t|", "finite_difference", "directional", "relu"
-        ),
-    },
-    "C4d": {
-        "corrected": _relative_bias(
-            "mean(corrected difference − v'Hv)/|t|",
-            "finite_difference_corrected",
-            "directional",
-            "relu",
-        ),
-    },
-    "C5": {
-        "rendered_saddle": Declared(
-            "κ₋/κ₊ of the quadratic that fits the Hessian slice as it is drawn",
-            "below",
-            _rendered_saddle,
-            "the fitted saddle is a minimum",
-        ),
-    },
-    "C6a": {
-        "random_flatness": Declared(
-            "Kendall's τ of t/N and gap within strata of label noise and width",
-            "inside",
-            _random_flatness,
-            "τ is twice the threshold",
-        ),
-    },
-    "C6b": {
-        "hidden_curvature": Declared(
-            "log10(|λ|/(|t|/N)) of λ_min and of λ_max",
-            "above",
-            _hidden_curvature,
-            "the curvature is the mean one",
-        ),
-    },
-    "C7": {
-        "size": Declared(
-            "largest ‖Hv − λv‖/|λ| of the extreme eigenpairs",
-            "below",
-            _size,
-            "the residual is twice the threshold",
-        ),
-    },
-    "C8": {
-        "lower_loss": Declared(
-            "share of random planes whose lowest loss reaches that of the Hessian plane",
-            "below",
-            _lower_loss,
-            "twice the threshold's share of random planes does",
-        ),
-    },
-}

@@ -12,7 +12,7 @@ from hessian_directions.statistics.rank_correlation import Interval, jackknife, 
 def random_flatness(
     population: xr.Dataset, generalization: str, confidence: float = 0.95
 ) -> Interval:
-    """Kendall's τ of the mean curvature t/N and a gap, over pairs within strata.
+    """Kendall's τ of the mean curvature t/N and a gap, over pairs within strata; NaN where one is not finite.
 
     Args:
         population: mean_curvature, the gap, stratum, seed, reached (member).
@@ -20,6 +20,8 @@ def random_flatness(
         confidence: Of the interval.
     """
     reached = _reached(population)
+    if not np.isfinite([reached["mean_curvature"], reached[generalization]]).all():
+        return Interval(np.nan, np.nan, np.nan)
     tau = kendall(reached["mean_curvature"], reached[generalization], reached["stratum"])
     return jackknife(tau, reached["seed"], confidence)
 

@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import wraps
-from typing import Any, ParamSpec
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,35 +24,50 @@ from hessian_directions.statistics.departure import departure, median_interval
 from hessian_directions.statistics.proportions import TIE, as_low, clopper_pearson
 from hessian_directions.statistics.rank_correlation import jackknife, kendall
 
-P = ParamSpec("P")
 Datasets = Mapping[str, xr.Dataset]  # by network
 Record = Mapping[str, Any]
 Records = Mapping[str, Record]
 Row = dict[str, Any]
+Made = Callable[..., Iterable[Row] | pd.DataFrame]
+OfOne = Callable[[Any], Iterator[Row]]  # rows of one network's artifact
 
 # What is added to a column's name for its value and both ends of its interval.
 ENDS = ("", "_low", "_high")
 
-# By the name of their files; the arguments name the artifacts that they are made from.
+# By the name of their files, and what they are made from, in the order of their arguments.
 TABLES: dict[str, Callable[..., pd.DataFrame]] = {}
+READS: dict[str, tuple[str, ...]] = {}
 
 
-def published(function: Callable[P, Iterable[Row] | pd.DataFrame]) -> Callable[P, pd.DataFrame]:
-    """List a function as a table: of what it returns, or of the rows that it yields."""
+def published(function: Made) -> Callable[..., pd.DataFrame]:
+    """List a function as a table: of what it returns, or of the rows that it yields. Its arguments name artifacts."""
+    return _listed(function, *inspect.signature(function).parameters)
 
+
+def of_networks(artifact: str) -> Callable[[OfOne], Callable[..., pd.DataFrame]]:
+    """List a function as a table of the rows that it yields for each network's artifact, the network in front."""
+
+    def listed(function: OfOne) -> Callable[..., pd.DataFrame]:
+        @wraps(function)
+        def rows(given: Mapping[str, Any]) -> Iterator[Row]:
+            for network, one in given.items():
+                for row in function(one):
+                    yield {"network": network} | row
+
+        return _listed(rows, artifact)
+
+    return listed
+
+
+def _listed(function: Made, *reads: str) -> Callable[..., pd.DataFrame]:
     @wraps(function)
-    def table(*args: P.args, **kwargs: P.kwargs) -> pd.DataFrame:
-        made = pd.DataFrame(function(*args, **kwargs))
+    def table(*read: Any) -> pd.DataFrame:
+        made = pd.DataFrame(function(*read))
         # Without rows it is still a table, as a CSV file has to have a column.
         return made if len(made.columns) else pd.DataFrame(columns=["network"])
 
-    TABLES[function.__name__] = table
+    TABLES[function.__name__], READS[function.__name__] = table, reads
     return table
-
-
-def reads(table: str) -> tuple[str, ...]:
-    """The artifacts that a table is made from."""
-    return tuple(inspect.signature(TABLES[table]).parameters)
 
 
 @published
@@ -118,6 +133,12 @@ def _known(dataset: xr.Dataset, names: Iterable[str]) -> dict[str, float]:
     return {name: float(dataset.get(name, math.nan)) for name in names}
 
 
+def _along(dataset: xr.Dataset, dimension: str) -> Iterator[xr.Dataset]:
+    """What a dataset has at each place of a dimension."""
+    for index in range(dataset.sizes[dimension]):
+        yield dataset.isel({dimension: index})
+
+
 def _scalars(dataset: xr.Dataset) -> dict[str, float]:
     """All scalars of a dataset by name."""
     return _numbers(dataset, (str(name) for name, value in dataset.items() if value.ndim == 0))
@@ -145,12 +166,11 @@ def visibility(visibility: Datasets, spectrum: Datasets) -> Iterator[Row]:
 @published
 def saddles(saddles: xr.Dataset) -> Iterator[Row]:
     """Synthetic saddles: mean principal curvatures of random slices beside theory, visibility."""
-    for index, n_positive in enumerate(saddles["saddle"].values):
-        saddle = saddles.isel(saddle=index)
+    for saddle in _along(saddles, "saddle"):
         trace, frobenius = float(saddle["trace"]), float(saddle["frobenius_norm"])
         sampled = principal_curvatures(saddle["projected_hessian"].values)
         theory = expected_principal_curvatures(trace, frobenius)
-        row = {"n_positive": int(n_positive), "trace": trace, "r": trace / frobenius}
+        row = {"n_positive": int(saddle["saddle"]), "trace": trace, "r": trace / frobenius}
         for end, values, expected in zip(("smallest", "largest"), sampled, theory):
             row |= {
                 end: values.mean(),
@@ -170,41 +190,22 @@ def _standard_error(values: np.ndarray) -> float:
 @published
 def dimensions(saddles: xr.Dataset) -> Iterator[Row]:
     """Synthetic saddles: the dimension at which half of the random subspaces see a negative one."""
-    for index, n_positive in enumerate(saddles["dimension_saddle"].values):
-        saddle = saddles.isel(dimension_saddle=index)
+    for saddle in _along(saddles, "dimension_saddle"):
         seen, grid = saddle["negative_seen"].values, saddles["dimension"].values
         half = float(np.interp(0.5, seen, grid)) if seen[0] < 0.5 <= seen[-1] else float("nan")
-        row = {"n_positive": int(n_positive), "half_dimension": half}
+        row = {"n_positive": int(saddle["dimension_saddle"]), "half_dimension": half}
         yield row | _numbers(saddle, ("critical_dimension", "quarter_r_squared"))
 
 
 @published
 def critical_points(critical_points: xr.Dataset) -> pd.DataFrame:
     """Critical points of small networks: what they are, their spectra, and their visibility."""
+    shares = ("sampled", "low", "high", "direct", "formula", "corrected")
     columns = [
-        "hidden_activation",
-        "hidden_units",
-        "layers",
-        "origin",
-        "scatter",
-        "n_parameters",
-        "loss",
-        "gradient_norm",
-        "index",
-        "n_zero",
-        "smallest",
-        "largest",
-        "trace",
-        "frobenius_norm",
-        "r",
-        "curvature_mean",
-        "curvature_standard_error",
-        "visibility_sampled",
-        "visibility_low",
-        "visibility_high",
-        "visibility_direct",
-        "visibility_formula",
-        "visibility_corrected",
+        *("hidden_activation", "hidden_units", "layers", "origin", "scatter", "n_parameters"),
+        *("loss", "gradient_norm", "index", "n_zero", "smallest", "largest"),
+        *("trace", "frobenius_norm", "r", "curvature_mean", "curvature_standard_error"),
+        *(f"visibility_{share}" for share in shares),
         "condition",
     ]
     return critical_points[columns].to_dataframe()[columns].reset_index()
@@ -224,14 +225,14 @@ def traces(
     subjects = dict(trace_estimators)
     seconds = {network: record["seconds"] for network, record in trace_estimators_record.items()}
     seconds |= {f"saddle {n}": spent for n, spent in saddle_traces_record["seconds"].items()}
-    for index, n_positive in enumerate(saddle_traces["saddle"].values):
-        subjects[f"saddle {n_positive}"] = saddle_traces.isel(saddle=index)
+    for saddle in _along(saddle_traces, "saddle"):
+        subjects[f"saddle {saddle['saddle'].item()}"] = saddle
     for subject, dataset in subjects.items():
-        for estimator in dataset["estimator"].values:
-            one = dataset.sel(estimator=estimator)
+        for one in _along(dataset, "estimator"):
+            estimator = str(one["estimator"].values)
             row: Row = {
                 "subject": subject,
-                "estimator": str(estimator),
+                "estimator": estimator,
                 "activation": dataset.attrs.get("activation", "smooth"),
                 "n_samples": int(one["n_samples"]),
             }
@@ -240,51 +241,45 @@ def traces(
             )
             row["ratio"] = row["mean"] / row["reference"] if row["reference"] else math.nan
             row |= _numbers(one, ("passes", "step"))
-            row["seconds"] = seconds.get(subject, {}).get(str(estimator), math.nan)
+            row["seconds"] = seconds.get(subject, {}).get(estimator, math.nan)
             yield row
 
 
-@published
-def step_sizes(step_sizes: Datasets) -> Iterator[Row]:
+@of_networks("step_sizes")
+def step_sizes(dataset: xr.Dataset) -> Iterator[Row]:
     """Second differences over the exact curvature, for each network, number of images and step."""
-    for network, dataset in step_sizes.items():
-        for n_images in dataset["n_images"].values:
-            exact = dataset["exact"].sel(n_images=n_images)
-            for step in dataset["step"].values:
-                difference = dataset["difference"].sel(n_images=n_images, step=step)
-                gap = (difference - exact).values
-                yield {
-                    "network": network,
-                    "activation": dataset.attrs["activation"],
-                    "n_images": int(n_images),
-                    "step": float(step),
-                    "difference": float(difference.mean()),
-                    "exact": float(exact.mean()),
-                    "gap": float(gap.mean()),
-                    "gap_standard_error": _standard_error(gap),
-                }
-
-
-@published
-def softplus(step_sizes: Datasets) -> Iterator[Row]:
-    """Exact curvature with Softplus of growing sharpness in place of ReLU, along the same directions."""
-    for network, dataset in step_sizes.items():
-        if "softplus" not in dataset:
-            continue
-        relu = dataset["exact"].isel(n_images=-1).values
-        for sharpness in dataset["sharpness"].values:
-            values = dataset["softplus"].sel(sharpness=sharpness).values
+    for of_images in _along(dataset, "n_images"):
+        for one in _along(of_images, "step"):
+            gap = (one["difference"] - one["exact"]).values
             yield {
-                "network": network,
-                "sharpness": float(sharpness),
-                "curvature": float(values.mean()),
-                "relu": float(relu.mean()),
-                "gap_standard_error": _standard_error(values - relu),
+                "activation": dataset.attrs["activation"],
+                "n_images": int(one["n_images"]),
+                "step": float(one["step"]),
+                "difference": float(one["difference"].mean()),
+                "exact": float(one["exact"].mean()),
+                "gap": float(gap.mean()),
+                "gap_standard_error": _standard_error(gap),
             }
 
 
-@published
-def kinks(kinks: Datasets) -> Iterator[Row]:
+@of_networks("step_sizes")
+def softplus(dataset: xr.Dataset) -> Iterator[Row]:
+    """Exact curvature with Softplus of growing sharpness in place of ReLU, along the same directions."""
+    if "softplus" not in dataset:
+        return
+    relu = dataset["exact"].isel(n_images=-1).values
+    for one in _along(dataset, "sharpness"):
+        values = one["softplus"].values
+        yield {
+            "sharpness": float(one["sharpness"]),
+            "curvature": float(values.mean()),
+            "relu": float(relu.mean()),
+            "gap_standard_error": _standard_error(values - relu),
+        }
+
+
+@of_networks("kinks")
+def kinks(dataset: xr.Dataset) -> Iterator[Row]:
     """What kinks add to second differences: measured, predicted, and which kinks are crossed.
 
     `measured` and `predicted` are means over directions, in units of v'Hv, and `rest` is their
@@ -293,103 +288,86 @@ def kinks(kinks: Datasets) -> Iterator[Row]:
     is the share of those whose jump is negative. `nearest_kink` is the distance of the nearest kink
     from θ along any direction, in units of one.
     """
-    for network, dataset in kinks.items():
-        exact, nearest = float(dataset["exact"].mean()), float(dataset["nearest"].min())
-        for step in dataset["step"].values:
-            one = dataset.sel(step=step)
-            measured = (one["difference"] - one["exact"]).values
-            predicted = one["predicted"].values
-            rest = measured - predicted
-            varies = np.ptp(predicted) > 0
-            crossed = one["n_kinks"].sum("direction")
-            n_kinks = float(crossed.sum())
-            yield {
-                "network": network,
-                "step": float(step),
-                "n_images": int(dataset.attrs["n_images"]),
-                "n_directions": len(rest),
-                "exact": exact,
-                "measured": measured.mean(),
-                "predicted": predicted.mean(),
-                "rest": rest.mean(),
-                "rest_standard_error": _standard_error(rest),
-                "measured_ratio": measured.mean() / exact,
-                "predicted_ratio": predicted.mean() / exact,
-                "correlation": np.corrcoef(measured, predicted)[0, 1] if varies else np.nan,
-                "slope": np.polyfit(predicted, measured, 1)[0] if varies else np.nan,
-                "n_kinks": n_kinks / len(rest),
-                "negative_share": float(crossed.sel(sign=-1)) / n_kinks if n_kinks else np.nan,
-                "nearest_kink": nearest if np.isfinite(nearest) else np.nan,
-            }
+    exact, nearest = float(dataset["exact"].mean()), float(dataset["nearest"].min())
+    for one in _along(dataset, "step"):
+        measured = (one["difference"] - one["exact"]).values
+        predicted = one["predicted"].values
+        rest = measured - predicted
+        varies = np.ptp(predicted) > 0
+        crossed = one["n_kinks"].sum("direction")
+        n_kinks = float(crossed.sum())
+        yield {
+            "step": float(one["step"]),
+            "n_images": int(dataset.attrs["n_images"]),
+            "n_directions": len(rest),
+            "exact": exact,
+            "measured": measured.mean(),
+            "predicted": predicted.mean(),
+            "rest": rest.mean(),
+            "rest_standard_error": _standard_error(rest),
+            "measured_ratio": measured.mean() / exact,
+            "predicted_ratio": predicted.mean() / exact,
+            "correlation": np.corrcoef(measured, predicted)[0, 1] if varies else np.nan,
+            "slope": np.polyfit(predicted, measured, 1)[0] if varies else np.nan,
+            "n_kinks": n_kinks / len(rest),
+            "negative_share": float(crossed.sel(sign=-1)) / n_kinks if n_kinks else np.nan,
+            "nearest_kink": nearest if np.isfinite(nearest) else np.nan,
+        }
 
 
-@published
-def surface_checks(eigenpairs: Datasets) -> Iterator[Row]:
+@of_networks("eigenpairs")
+def surface_checks(dataset: xr.Dataset) -> Iterator[Row]:
     """Sanity: exact curvature along each eigenvector beside the eigenvalue, and the surface's."""
-    for network, dataset in eigenpairs.items():
-        for pair in range(dataset.sizes["pair"]):
-            one = dataset.isel(pair=pair)
-            row: Row = {"network": network, "pair": pair}
-            row |= _numbers(one, ("value", "residual"))
-            row |= {name: bool(one[name]) for name in ("converged", "below_noise")}
-            row["exact_curvature"] = float(one["exact_curvature"])
-            for step, curvature in zip(one["step"].values, one["surface_curvature"].values):
-                row[f"surface_{step:g}"] = float(curvature)
-            yield row
+    for pair, one in enumerate(_along(dataset, "pair")):
+        row: Row = {"pair": pair} | _numbers(one, ("value", "residual"))
+        row |= {name: bool(one[name]) for name in ("converged", "below_noise")}
+        row["exact_curvature"] = float(one["exact_curvature"])
+        for step, curvature in zip(one["step"].values, one["surface_curvature"].values):
+            row[f"surface_{step:g}"] = float(curvature)
+        yield row
 
 
-@published
-def shallow_sides(lines: Datasets) -> Iterator[Row]:
+@of_networks("lines")
+def shallow_sides(dataset: xr.Dataset) -> Iterator[Row]:
     """How far the loss itself follows a negative curvature along the direction of λ_min.
 
     `bends_down_to` is the largest distance up to which all second differences along it are negative, 0 where the
     nearest is not; `edge_difference` is the one at the profile's end; the lowest loss is that of the profile.
     """
-    for network, dataset in lines.items():
-        loss = dataset["loss"].sel(direction="smallest")
-        distances, values = loss["distance"].values, loss.values
-        middle = len(distances) // 2
-        distance = distances[middle + 1 :]
-        both_sides = values[middle + 1 :] + values[middle - 1 :: -1]
-        differences = (both_sides - 2 * values[middle]) / distance**2
-        n_negative = int(np.logical_and.accumulate(differences < 0).sum())
-        lowest = int(values.argmin())
-        yield {
-            "network": network,
-            "curvature": float(dataset["curvature"].sel(direction="smallest")),
-            "nearest": distance[0],
-            "nearest_difference": differences[0],
-            "bends_down_to": distance[n_negative - 1] if n_negative else 0.0,
-            "edge": distance[-1],
-            "edge_difference": differences[-1],
-            "loss_at_origin": values[middle],
-            "lowest_loss": values[lowest],
-            "lowest_distance": abs(distances[lowest]),
-        }
+    loss = dataset["loss"].sel(direction="smallest")
+    distances, values = loss["distance"].values, loss.values
+    middle = len(distances) // 2
+    distance = distances[middle + 1 :]
+    both_sides = values[middle + 1 :] + values[middle - 1 :: -1]
+    differences = (both_sides - 2 * values[middle]) / distance**2
+    n_negative = int(np.logical_and.accumulate(differences < 0).sum())
+    lowest = int(values.argmin())
+    yield {
+        "curvature": float(dataset["curvature"].sel(direction="smallest")),
+        "nearest": distance[0],
+        "nearest_difference": differences[0],
+        "bends_down_to": distance[n_negative - 1] if n_negative else 0.0,
+        "edge": distance[-1],
+        "edge_difference": differences[-1],
+        "loss_at_origin": values[middle],
+        "lowest_loss": values[lowest],
+        "lowest_distance": abs(distances[lowest]),
+    }
 
 
-@published
-def image_counts(image_counts: Datasets) -> Iterator[Row]:
+@of_networks("image_counts")
+def image_counts(measured: xr.Dataset) -> Iterator[Row]:
     """One row per network and number of images: both ends of the spectrum and the trace."""
     columns = [
-        "n_images",
-        "loss",
-        "gradient_norm",
-        "smallest",
-        "smallest_residual",
-        "largest",
-        "largest_residual",
-        "trace",
-        "trace_standard_error",
-        "n_products",
+        *("n_images", "loss", "gradient_norm", "smallest", "smallest_residual", "largest"),
+        *("largest_residual", "trace", "trace_standard_error", "n_products"),
     ]
-    for network, measured in image_counts.items():
-        for k in range(measured.sizes["count"]):
-            yield {"network": network} | {name: measured[name].values[k] for name in columns}
+    for one in _along(measured, "count"):
+        yield {name: one[name].item() for name in columns}
 
 
-@published
-def rendered_curvatures(slices: Mapping[str, Mapping[str, xr.Dataset]]) -> Iterator[Row]:
+@of_networks("slices")
+def rendered_curvatures(own: Datasets) -> Iterator[Row]:
     """Curvatures of the training loss as its slices are drawn: of the quadratic that fits a region.
 
     Regions are the middle quarter, half and whole of both half-widths. Curvatures and slopes are per length in
@@ -397,127 +375,110 @@ def rendered_curvatures(slices: Mapping[str, Mapping[str, xr.Dataset]]) -> Itera
     half-widths s, in which a saddle is seen; `saddle` is whether both signs occur, and `saddle_inside` whether the
     place where the fit is level lies in the region as well: where not, the slope hides it.
     """
-    for network, own in slices.items():
-        for plane in ("random", "filter", "hessian"):
-            if f"{plane}_train" not in own:
-                continue
-            loss = own[f"{plane}_train"]["loss"]
-            half_widths = np.array([axis[-1] for axis in surface_axes(loss)])
-            for region in (0.25, 0.5, 1.0):
-                fit = fit_surface(loss, region)
-                edge = region * half_widths
-                fall, rise = principal_curvatures(fit.curvature * np.outer(edge, edge) / 2)
-                smallest, largest = fit.principal
-                level = np.abs(fit.stationary_point / edge).max()
-                yield {
-                    "network": network,
-                    "plane": plane,
-                    "region": region,
-                    "half_width_alpha": edge[0],
-                    "half_width_beta": edge[1],
-                    "curvature_alpha": fit.curvature[0, 0],
-                    "curvature_beta": fit.curvature[1, 1],
-                    "smallest": float(smallest),
-                    "largest": float(largest),
-                    "slope_alpha": fit.slope[0],
-                    "slope_beta": fit.slope[1],
-                    "fall": float(fall),
-                    "rise": float(rise),
-                    "residual": float(fit.residual),
-                    "saddle": bool(fit.is_saddle),
-                    "saddle_inside": bool(fit.is_saddle) and bool(level <= 1),
-                }
+    for plane in ("random", "filter", "hessian"):
+        if f"{plane}_train" not in own:
+            continue
+        loss = own[f"{plane}_train"]["loss"]
+        half_widths = np.array([axis[-1] for axis in surface_axes(loss)])
+        for region in (0.25, 0.5, 1.0):
+            fit = fit_surface(loss, region)
+            edge = region * half_widths
+            fall, rise = principal_curvatures(fit.curvature * np.outer(edge, edge) / 2)
+            smallest, largest = fit.principal
+            level = np.abs(fit.stationary_point / edge).max()
+            yield {
+                "plane": plane,
+                "region": region,
+                "half_width_alpha": edge[0],
+                "half_width_beta": edge[1],
+                "curvature_alpha": fit.curvature[0, 0],
+                "curvature_beta": fit.curvature[1, 1],
+                "smallest": float(smallest),
+                "largest": float(largest),
+                "slope_alpha": fit.slope[0],
+                "slope_beta": fit.slope[1],
+                "fall": float(fall),
+                "rise": float(rise),
+                "residual": float(fit.residual),
+                "saddle": bool(fit.is_saddle),
+                "saddle_inside": bool(fit.is_saddle) and bool(level <= 1),
+            }
 
 
-@published
-def apparent_curvature(apparent_curvature: Datasets) -> Iterator[Row]:
+@of_networks("apparent_curvature")
+def apparent_curvature(dataset: xr.Dataset) -> Iterator[Row]:
     """Mean curvature that random slices show, over t/N, by radius, and how many look like a saddle.
 
     The interval of the median over planes is that of `median_interval`, the share's Clopper and Pearson's.
     """
-    for network, dataset in apparent_curvature.items():
-        for radius in dataset["radius"].values:
-            disc = dataset.sel(radius=radius)
-            ratios = disc["mean_curvature"].values / float(dataset["reference"])
-            low, high = median_interval(ratios)
-            finite = np.isfinite(ratios)
-            saddle = (disc["smallest"].values < 0) & (disc["largest"].values > 0)
-            n_finite, n_saddles = int(finite.sum()), int(saddle[finite].sum())
-            share_low, share_high = clopper_pearson(n_saddles, n_finite)
-            yield {
-                "network": network,
-                "radius": radius,
-                "n_finite": n_finite,
-                "ratio": float(np.median(ratios)),
-                "ratio_low": float(low),
-                "ratio_high": float(high),
-                "rounding": float(disc["rounding"] / abs(dataset["reference"])),
-                "saddles": n_saddles / n_finite if n_finite else math.nan,
-                "saddles_low": share_low,
-                "saddles_high": share_high,
-            }
+    for disc in _along(dataset, "radius"):
+        ratios = disc["mean_curvature"].values / float(dataset["reference"])
+        low, high = median_interval(ratios)
+        finite = np.isfinite(ratios)
+        saddle = (disc["smallest"].values < 0) & (disc["largest"].values > 0)
+        n_finite, n_saddles = int(finite.sum()), int(saddle[finite].sum())
+        share_low, share_high = clopper_pearson(n_saddles, n_finite)
+        yield {
+            "radius": float(disc["radius"]),
+            "n_finite": n_finite,
+            "ratio": float(np.median(ratios)),
+            "ratio_low": float(low),
+            "ratio_high": float(high),
+            "rounding": float(disc["rounding"] / abs(dataset["reference"])),
+            "saddles": n_saddles / n_finite if n_finite else math.nan,
+            "saddles_low": share_low,
+            "saddles_high": share_high,
+        }
 
 
-@published
-def departure_radii(apparent_curvature: Datasets) -> Iterator[Row]:
+@of_networks("apparent_curvature")
+def departure_radii(dataset: xr.Dataset) -> Iterator[Row]:
     """The radius at which the mean curvature that random slices show leaves t/N by half.
 
     0 where it has left at the smallest radius that rounding leaves, infinity where it does not leave.
     """
-    for network, dataset in apparent_curvature.items():
-        reference = float(dataset["reference"])
-        found = departure(
-            dataset["radius"].values,
-            dataset["mean_curvature"].values,
-            reference,
-            dataset["rounding"].values,
-        )
-        yield {
-            "network": network,
-            "n_planes": dataset.sizes["plane"],
-            "n_images": int(dataset.attrs["n_images"]),
-            "reference": reference,
-            "reference_standard_error": float(dataset["reference_standard_error"]),
-            "exact": float(dataset["exact_curvature"].mean()),
-            "smallest_radius": float(dataset["radius"].min()),
-            "largest_radius": float(dataset["radius"].max()),
-            "departure_radius": found.scale,
-            "departure_radius_low": found.low,
-            "departure_radius_high": found.high,
-        }
+    reference, radius = float(dataset["reference"]), dataset["radius"].values
+    curvature, rounding = dataset["mean_curvature"].values, dataset["rounding"].values
+    found = departure(radius, curvature, reference, rounding)
+    yield {
+        "n_planes": dataset.sizes["plane"],
+        "n_images": int(dataset.attrs["n_images"]),
+        "reference": reference,
+        "reference_standard_error": float(dataset["reference_standard_error"]),
+        "exact": float(dataset["exact_curvature"].mean()),
+        "smallest_radius": radius.min(),
+        "largest_radius": radius.max(),
+        "departure_radius": found.scale,
+        "departure_radius_low": found.low,
+        "departure_radius_high": found.high,
+    }
 
 
-@published
-def lowest_losses(lowest_losses: Datasets) -> Iterator[Row]:
+@of_networks("lowest_losses")
+def lowest_losses(dataset: xr.Dataset) -> Iterator[Row]:
     """The lowest loss of the same search in random, Hessian and slope planes, by radius.
 
     `as_low` is the share of random planes that go at least as low as the Hessian plane, `as_low_as_slope` as low as
     the plane along the slope; a tie within rounding counts as half, and decides nothing in the interval.
     """
-    for network, dataset in lowest_losses.items():
-        tie = TIE * float(dataset["noise"])
-        for radius in dataset["radius"].values:
-            disc = dataset.sel(radius=radius)
-            planes = disc["lowest_loss"].values
-            row: Row = {
-                "network": network,
-                "radius": radius,
-                "n_planes": len(planes),
-                "n_images": int(dataset.attrs["n_images"]),
-                "loss": float(dataset["loss"]),
-                "noise": float(dataset["noise"]),
-                "hessian_lowest_loss": float(disc["hessian_lowest_loss"]),
-                "slope_lowest_loss": float(disc["slope_lowest_loss"]),
-                "random_lowest_loss": planes.min(),
-                "random_median_loss": float(np.median(planes)),
-                "random_slope": float(disc["random_slope"]),
-            }
-            for column, other in (("as_low", "hessian"), ("as_low_as_slope", "slope")):
-                low = float(disc[f"{other}_lowest_loss"])
-                row[f"{column}_ties"] = int((np.abs(planes - low) <= tie).sum())
-                for end, share in zip(ENDS, as_low(planes, low, tie), strict=True):
-                    row[f"{column}{end}"] = share
-            yield row
+    tie = TIE * float(dataset["noise"])
+    for disc in _along(dataset, "radius"):
+        planes = disc["lowest_loss"].values
+        row: Row = {
+            "radius": float(disc["radius"]),
+            "n_planes": len(planes),
+            "n_images": int(dataset.attrs["n_images"]),
+            **_numbers(disc, ("loss", "noise", "hessian_lowest_loss", "slope_lowest_loss")),
+            "random_lowest_loss": planes.min(),
+            "random_median_loss": float(np.median(planes)),
+            "random_slope": float(disc["random_slope"]),
+        }
+        for column, other in (("as_low", "hessian"), ("as_low_as_slope", "slope")):
+            low = float(disc[f"{other}_lowest_loss"])
+            row[f"{column}_ties"] = int((np.abs(planes - low) <= tie).sum())
+            for end, share in zip(ENDS, as_low(planes, low, tie), strict=True):
+                row[f"{column}{end}"] = share
+        yield row
 
 
 @published
@@ -654,41 +615,32 @@ def population(population: xr.Dataset) -> pd.DataFrame:
     return pd.DataFrame([row])
 
 
-@published
-def gauss_newton(gauss_newton: Datasets) -> Iterator[Row]:
+@of_networks("gauss_newton")
+def gauss_newton(dataset: xr.Dataset) -> Iterator[Row]:
     """The Hessian, its Gauss–Newton part and the rest of each network, by the suffixes of columns."""
-    for network, dataset in gauss_newton.items():
-        row: Row = {"network": network} | _scalars(dataset)
-        for matrix in dataset["matrix"].values:
-            one = dataset.sel(matrix=matrix)
-            row |= {
-                f"{name}_{matrix}": float(one[name])
-                for name, value in dataset.items()
-                if value.ndim and np.isfinite(one[name])
-            }
-        yield row
+    row: Row = _scalars(dataset)
+    for one in _along(dataset, "matrix"):
+        row |= {
+            f"{name}_{one['matrix'].values}": float(one[name])
+            for name, value in dataset.items()
+            if value.ndim and np.isfinite(one[name])
+        }
+    yield row
 
 
-@published
-def barriers(interpolation: Datasets) -> Iterator[Row]:
+@of_networks("interpolation")
+def barriers(dataset: xr.Dataset) -> Iterator[Row]:
     """Lines between networks: distance, losses and accuracies of both ends, barrier, its place."""
-    for network, dataset in interpolation.items():
-        for line in range(dataset.sizes["line"]):
-            for statistics in dataset["statistics"].values:
-                for split in dataset["split"].values:
-                    one = dataset.isel(line=line).sel(statistics=statistics, split=split)
-                    row: Row = {
-                        "network": network,
-                        "start": str(one["start"].values),
-                        "end": str(one["end"].values),
-                        "statistics": str(statistics),
-                        "split": str(split),
-                        "distance": float(one["distance"]),
-                    }
-                    for name in ("loss", "accuracy"):
-                        row[f"{name}_start"] = float(one[name][0])
-                        row[f"{name}_end"] = float(one[name][-1])
-                    yield row | _numbers(one, ("barrier", "barrier_x", "accuracy_drop"))
+    for of_line in _along(dataset, "line"):
+        for of_statistics in _along(of_line, "statistics"):
+            for one in _along(of_statistics, "split"):
+                names = ("start", "end", "statistics", "split")
+                row: Row = {name: str(one[name].values) for name in names}
+                row["distance"] = float(one["distance"])
+                for name in ("loss", "accuracy"):
+                    row[f"{name}_start"] = float(one[name][0])
+                    row[f"{name}_end"] = float(one[name][-1])
+                yield row | _numbers(one, ("barrier", "barrier_x", "accuracy_drop"))
 
 
 @published

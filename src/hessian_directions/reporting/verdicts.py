@@ -8,7 +8,7 @@ false, speaks for no claim; where it finds a claim false all the same, it does s
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -26,6 +26,7 @@ LEAST_POWER = 0.8
 N_WORLDS = 100
 
 Rule = Mapping[str, Any]
+OURS = "ours"  # claims that no edition of the paper makes
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,10 @@ class Row:
     false: Callable[[np.random.Generator], IntervalAt]
 
 
+# Rows of all subjects that the artifacts have under a rule.
+Rows = Callable[[Any, Rule], Iterator[Row]]
+
+
 @dataclass(frozen=True)
 class Declared:
     """A rule of a claim: what is measured, on which side of its threshold the claim holds, and the
@@ -56,7 +61,7 @@ class Declared:
 
     statistic: str
     side: str
-    rows: Callable[[Any, Rule], Iterator[Row]]
+    rows: Rows
     false: str
 
 
@@ -72,8 +77,8 @@ class Claim:
     """
 
     text: str
-    sentence: str
-    edition: str
+    sentence: str = ""
+    edition: str = OURS
     theorem: bool = False
 
 
@@ -126,7 +131,7 @@ def decide_rows(
         for name, rule in claim_rules.items():
             rows = list(declared[claim][name].rows(evidence, rule))
             for row in rows:
-                interval, confidence, verdict = _decide_among(row, rule, len(rows))
+                interval, confidence, verdict = _decide_among(row.interval, rule, len(rows))
                 power = _power(row, rule, len(rows))
                 table.append(
                     {
@@ -151,7 +156,7 @@ def decide_rows(
     return pd.DataFrame(table, columns=ROW_COLUMNS)
 
 
-def _decide_among(row: Row, rule: Rule, n_rows: int) -> tuple[Interval, float, str]:
+def _decide_among(found: IntervalAt, rule: Rule, n_rows: int) -> tuple[Interval, float, str]:
     """The interval that decides one row of several, its confidence, and the row's verdict.
 
     A claim is reproduced if every row is: an intersection–union test, in which each row has the
@@ -160,10 +165,10 @@ def _decide_among(row: Row, rule: Rule, n_rows: int) -> tuple[Interval, float, s
     """
     corrected = 1 - (1 - rule["confidence"]) / n_rows
     decided = partial(decide, side=rule["side"], threshold=rule["threshold"])
-    interval = row.interval(corrected)
+    interval = found(corrected)
     if decided(interval) == NOT_REPRODUCED:
         return interval, corrected, NOT_REPRODUCED
-    interval = row.interval(rule["confidence"])
+    interval = found(rule["confidence"])
     verdict = decided(interval)
     return interval, rule["confidence"], REPRODUCED if verdict == REPRODUCED else INCONCLUSIVE
 
@@ -171,9 +176,8 @@ def _decide_among(row: Row, rule: Rule, n_rows: int) -> tuple[Interval, float, s
 def _power(row: Row, rule: Rule, n_rows: int) -> float:
     """Share of worlds in which the claim is false of this row's subject that the row finds so."""
     random = np.random.default_rng(0)
-    worlds = (replace(row, interval=row.false(random)) for _ in range(N_WORLDS))
-    found = [_decide_among(world, rule, n_rows)[2] == NOT_REPRODUCED for world in worlds]
-    return sum(found) / N_WORLDS
+    worlds = (_decide_among(row.false(random), rule, n_rows) for _ in range(N_WORLDS))
+    return sum(verdict == NOT_REPRODUCED for _, _, verdict in worlds) / N_WORLDS
 
 
 def decide_claims(rows: pd.DataFrame, claims: Mapping[str, Claim]) -> pd.DataFrame:

@@ -1,26 +1,18 @@
 """Kinds of networks side by side: the ends of the spectrum, the trace, visibility, and where it curves."""
 
-from typing import Any
+from collections.abc import Iterable
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from hessian_directions.reporting import tables
 from hessian_directions.reporting.figures import drawing
-from hessian_directions.reporting.figures.drawing import (
-    BLUE,
-    DOUBLE,
-    GREEN,
-    GREY,
-    LARGEST,
-    ORANGE,
-    PURPLE,
-    SKY,
-    SMALLEST,
-)
+from hessian_directions.reporting.figures.drawing import DOUBLE, GREY, LARGEST, SMALLEST
 
 FIGURES = {
     "architectures": {
@@ -43,11 +35,11 @@ kind of parameter in the squared entries of the eigenvectors of λ\ :sub:`max` (
 }
 
 KINDS = {
-    "convolution": BLUE,
-    "linear": SKY,
-    "classifier": ORANGE,
-    "normalisation": GREEN,
-    "bias": PURPLE,
+    "convolution": drawing.BLUE,
+    "linear": drawing.SKY,
+    "classifier": drawing.ORANGE,
+    "normalisation": drawing.GREEN,
+    "bias": drawing.PURPLE,
     "other": "0.75",
 }
 
@@ -63,30 +55,24 @@ def draw(
     """Dots of λ_max, |λ_min|, ‖∇L‖, t/N, r and visibility, and bars of kinds, one row a network.
 
     Args:
-        scores: Per network, n_parameters and gradient_norm.
-        eigenpairs: Per network, value (pair), ascending.
-        visibility: Per network, trace with its standard error, r, and visibility_spectrum and
-            _direct with _low and _high.
-        localisations: Per network, share (pair, parameter), ascending pairs; kind of each parameter.
+        scores, eigenpairs, visibility, localisations: Per network, as for the table of this name;
+            visibility_spectrum and _direct with _low and _high.
     """
     drawing.require(localisations)
-    names = list(localisations)
-    rows = np.arange(len(names))
-    figure = Figure(figsize=(DOUBLE, 1.1 + 0.3 * len(names)), layout="constrained")
+    printed = {name: labels.get(name, name) for name in localisations}
+    table = tables.architectures(printed, scores, eigenpairs, visibility, localisations)
+    figure = Figure(figsize=(DOUBLE, 1.1 + 0.3 * len(table)), layout="constrained")
     axes = list(figure.subplots(1, 5, sharey=True, width_ratios=[1.3, 1, 0.8, 1, 1.2]))
-    draw_ends(axes[0], rows, [eigenpairs[name] for name in names], [scores[name] for name in names])
-    sampled = [visibility[name] for name in names]
-    sizes = np.array([int(scores[name]["n_parameters"]) for name in names])
-    draw_mean_curvature(axes[1], rows, sampled, sizes)
-    axes[2].plot([float(one["r"]) for one in sampled], rows, "o", color=GREY)
+    draw_ends(axes[0], table)
+    draw_mean_curvature(axes[1], table)
+    axes[2].plot(table["r"], table.index, "o", color=GREY)
     axes[2].axvline(0, color="black", linewidth=0.5)
     axes[2].set_xlabel(r"$r=t/\|H\|_F$")
-    draw_visibility(axes[3], rows, sampled)
-    draw_kinds(axes[4], rows, [localisations[name] for name in names])
-    axes[0].set_yticks(
-        rows, [f"{labels.get(n, n)}\n$N=${size:,}" for n, size in zip(names, sizes, strict=True)]
-    )
-    axes[0].set_ylim(len(names) - 0.5, -0.5)
+    draw_visibility(axes[3], [visibility[name] for name in localisations])
+    draw_kinds(axes[4], localisations.values())
+    names = [f"{one.label}\n$N=${one.n_parameters:,}" for one in table.itertuples()]
+    axes[0].set_yticks(table.index, names)
+    axes[0].set_ylim(len(table) - 0.5, -0.5)
     for ax in axes:
         ax.tick_params(axis="y", which="both", length=0)
         ax.grid(axis="y", color="0.9", linewidth=0.5)
@@ -99,7 +85,6 @@ def draw(
 def handles(localisations: drawing.Datasets) -> list[Line2D]:
     """Legend entries of the dots and of those kinds of parameters that occur."""
     present = {str(kind) for one in localisations.values() for kind in one["kind"].values}
-    square: dict[str, Any] = {"ls": "", "marker": "s", "ms": 5}
     return [
         drawing.line_handle(r"$\lambda_{\max}$", color=LARGEST, marker="o", ls=""),
         drawing.line_handle(r"$|\lambda_{\min}|$", color=SMALLEST, marker="o", ls=""),
@@ -107,33 +92,28 @@ def handles(localisations: drawing.Datasets) -> list[Line2D]:
         drawing.line_handle("from the spectrum", color=GREY, marker="o", ls=""),
         drawing.line_handle("sampled", color=GREY, marker="o", mfc="white", ls=""),
         *(
-            drawing.line_handle(kind, color=KINDS[kind], **square)
-            for kind in KINDS
+            drawing.line_handle(kind, color=colour, ls="", marker="s", ms=5)
+            for kind, colour in KINDS.items()
             if kind in present
         ),
     ]
 
 
-def draw_ends(
-    ax: Axes, rows: np.ndarray, pairs: list[xr.Dataset], scores: list[xr.Dataset]
-) -> None:
+def draw_ends(ax: Axes, table: pd.DataFrame) -> None:
     """Sizes of both ends of the spectrum and of the gradient."""
-    for index, colour in ((-1, LARGEST), (0, SMALLEST)):
-        ax.plot([abs(float(one["value"][index])) for one in pairs], rows, "o", color=colour)
-    ax.plot([float(one["gradient_norm"]) for one in scores], rows, "|", color=GREY, ms=7, mew=1.3)
+    for end, colour in (("largest", LARGEST), ("smallest", SMALLEST)):
+        ax.plot(table[end].abs(), table.index, "o", color=colour)
+    ax.plot(table["gradient_norm"], table.index, "|", color=GREY, ms=7, mew=1.3)
     whole_decades(ax)
     ax.set_xlabel(r"$\lambda_{\max}$, $|\lambda_{\min}|$, $\|\nabla L\|$")
 
 
-def draw_mean_curvature(
-    ax: Axes, rows: np.ndarray, sampled: list[xr.Dataset], sizes: np.ndarray
-) -> None:
+def draw_mean_curvature(ax: Axes, table: pd.DataFrame) -> None:
     """|t/N| with its standard error, open where t is negative."""
-    for row, one, size in zip(rows, sampled, sizes, strict=True):
-        mean, error = float(one["trace"]) / size, float(one["trace_standard_error"]) / size
-        ax.errorbar(
-            abs(mean), row, xerr=error, fmt="o", color=GREY, mfc="white" if mean < 0 else GREY
-        )
+    for row, one in enumerate(table.to_dict("records")):
+        mean, error = one["mean_curvature"], one["trace_standard_error"] / one["n_parameters"]
+        face = "white" if mean < 0 else GREY
+        ax.errorbar(abs(mean), row, xerr=error, fmt="o", color=GREY, mfc=face)
     whole_decades(ax)
     ax.set_xlabel(r"$|t|/N$")
 
@@ -147,24 +127,24 @@ def whole_decades(ax: Axes) -> None:
     ax.xaxis.set_minor_formatter(ticker.NullFormatter())
 
 
-def draw_visibility(ax: Axes, rows: np.ndarray, sampled: list[xr.Dataset]) -> None:
+def draw_visibility(ax: Axes, sampled: list[xr.Dataset]) -> None:
     """Both probabilities with their intervals."""
+    rows = np.arange(len(sampled))
     for kind, offset, face in (("spectrum", -0.15, GREY), ("direct", 0.15, "white")):
         value, low, high = (
             np.array([float(one[f"visibility_{kind}{end}"]) for one in sampled])
             for end in ("", "_low", "_high")
         )
-        ax.errorbar(
-            value, rows + offset, xerr=[value - low, high - value], fmt="o", color=GREY, mfc=face
-        )
+        arms = drawing.errors(value, low, high)
+        ax.errorbar(value, rows + offset, xerr=arms, fmt="o", color=GREY, mfc=face)
     ax.set_xlim(-0.04, 1.04)
     ax.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
     ax.set_xlabel("visibility")
 
 
-def draw_kinds(ax: Axes, rows: np.ndarray, localisations: list[xr.Dataset]) -> None:
+def draw_kinds(ax: Axes, localisations: Iterable[xr.Dataset]) -> None:
     """Stacked shares of the kinds in both eigenvectors."""
-    for row, one in zip(rows, localisations, strict=True):
+    for row, one in enumerate(localisations):
         kinds = one["kind"].values.astype(str)
         for pair, offset in ((-1, -0.2), (0, 0.2)):
             share, left = one["share"].values[pair], 0.0

@@ -29,6 +29,7 @@ intervals; points at which no slice showed a saddle have the upper end alone."""
     },
 }
 
+SYNTHETIC: dict[str, Any] = {"marker": "D", "color": GREY, "markerfacecolor": "white"}
 # Marker, colour and printed name of each kind of point.
 KINDS = {
     ("searched", "all"): ("o", VERMILION, "searched, all layers"),
@@ -56,12 +57,8 @@ def draw(saddles: xr.Dataset, points: xr.Dataset) -> Figure:
     )
     middle.plot(span, visibility(span), color="black", zorder=1)
     synthetic = (saddles["trace"] / saddles["frobenius_norm"]).values
-    draw_shares(middle, synthetic, saddles, marker="D", color=GREY, markerfacecolor="white")
-    handles = [
-        drawing.line_handle(
-            "synthetic saddles", marker="D", ls="", color=GREY, markerfacecolor="white"
-        )
-    ]
+    draw_shares(middle, synthetic, saddles, **SYNTHETIC)
+    handles = [drawing.line_handle("synthetic saddles", ls="", **SYNTHETIC)]
     for (origin, layers), (marker, colour, name) in KINDS.items():
         chosen = points.isel(
             point=((points["origin"] == origin) & (points["layers"] == layers) & is_saddle).values

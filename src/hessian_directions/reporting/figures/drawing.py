@@ -13,7 +13,6 @@ import matplotlib.style
 import numpy as np
 import xarray as xr
 from matplotlib import ticker
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colorbar import Colorbar
@@ -39,15 +38,13 @@ SINGLE = 3.4
 DOUBLE = 7.0
 
 # One colour and one marker for each thing, the same in every figure (Okabe and Ito's colours).
-BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, GREY = (
-    "#0072B2",
-    "#D55E00",
-    "#009E73",
-    "#CC79A7",
-    "#E69F00",
-    "#56B4E9",
-    "#5D5D5D",
-)
+BLUE = "#0072B2"
+VERMILION = "#D55E00"
+GREEN = "#009E73"
+PURPLE = "#CC79A7"
+ORANGE = "#E69F00"
+SKY = "#56B4E9"
+GREY = "#5D5D5D"
 LARGEST, SMALLEST, RANDOM = VERMILION, BLUE, GREY
 # Of Tol's colours, for an eighth.
 WINE = "#882255"
@@ -241,13 +238,12 @@ def power_of_ten(value: float, digits: int = 2) -> str:
 N_LEVELS = 20
 
 
-def loss_levels(losses: Iterable[Any]) -> tuple[Normalize, Array]:
-    """Colour norm and contour levels that all the given losses share.
+def loss_levels(loss: Array) -> tuple[Normalize, Array]:
+    """Colour norm and contour levels of a loss.
 
     Logarithmic where the finite losses are positive and span more than a factor of 30, else linear.
     """
-    finite = np.concatenate([np.ravel(loss) for loss in losses])
-    finite = finite[np.isfinite(finite)]
+    finite = loss[np.isfinite(loss)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
     if low > 0 and high > 30 * low:
         levels = np.geomspace(low * (1 - 1e-9), high * (1 + 1e-9), N_LEVELS + 1)
@@ -259,11 +255,9 @@ def loss_levels(losses: Iterable[Any]) -> tuple[Normalize, Array]:
     return Normalize(levels[0], levels[-1]), levels
 
 
-def signed_levels(values: Iterable[Any]) -> tuple[Normalize, Array]:
+def signed_levels(change: Array) -> tuple[Normalize, Array]:
     """Colour norm and levels symmetric about zero, for losses relative to the origin's."""
-    finite = np.concatenate([np.ravel(value) for value in values])
-    finite = finite[np.isfinite(finite)]
-    bound = float(np.abs(finite).max(initial=0.0)) * (1 + 1e-9) or 1.0
+    bound = float(np.abs(change[np.isfinite(change)]).max(initial=0.0)) * (1 + 1e-9) or 1.0
     levels = np.linspace(-bound, bound, 17)  # one of them zero
     return Normalize(-bound, bound), levels
 
@@ -312,7 +306,7 @@ def contour_slice(
 
 def loss_slice(ax: Axes, loss: xr.DataArray) -> ContourSet:
     """Contours of a loss over its two coordinates, with levels of its own."""
-    norm, levels = loss_levels([loss.values])
+    norm, levels = loss_levels(loss.values)
     alpha, beta = (loss[name].values for name in loss.dims)
     return contour_slice(ax, alpha, beta, loss, norm, levels)
 
@@ -365,10 +359,10 @@ def mark(ax: Axes, x: float, y: float, marker: str, colour: str = "white", size:
         ax.plot(x, y, marker, mfc=colour, mec="black", ms=size, mew=0.6, clip_on=False, zorder=4)
 
 
-def lowest_point(alpha: Any, beta: Any, loss: Any) -> tuple[float, float]:
+def lowest_point(alpha: Array, beta: Array, loss: Array) -> tuple[float, float]:
     """Coordinates of the smallest finite loss of a surface (alpha, beta)."""
-    index = np.unravel_index(np.nanargmin(np.asarray(loss)), np.shape(loss))
-    return float(np.asarray(alpha)[index[0]]), float(np.asarray(beta)[index[1]])
+    row, column = np.unravel_index(np.nanargmin(loss), loss.shape)
+    return float(alpha[row]), float(beta[column])
 
 
 def loss_colorbar(
@@ -428,31 +422,18 @@ def save_animation(
     """
     canvas = FigureCanvasAgg(figure)
     figure.set_dpi(110)
-    draw_frame(n_frames - 1)
-    canvas.draw()
-    figure.set_layout_engine("none")  # what was laid out once does not move
-    last = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-    palette = last.quantize(64)
-    # Nothing below the lines moves (ticks and their labels above all): it is drawn once. The lines and
-    # what lies above them, spines and titles, are drawn for each frame in the order that axes keep.
-    redrawn = []
-    for ax in figure.axes:
-        above = [artist for artist in ax.get_children() if artist.get_zorder() >= Line2D.zorder]
-        redrawn.append((ax, sorted(above, key=Artist.get_zorder)))
-    for _, artists in redrawn:
-        for artist in artists:
-            artist.set_animated(True)
-    canvas.draw()
-    background = canvas.copy_from_bbox(figure.bbox)
-    frames = []
-    for index in range(n_frames):
+
+    def picture(index: int) -> Image.Image:
         draw_frame(index)
-        canvas.restore_region(background)
-        for ax, artists in redrawn:
-            for artist in artists:
-                ax.draw_artist(artist)
-        picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-        frames.append(picture.quantize(palette=palette, dither=Image.Dither.NONE))
+        canvas.draw()
+        return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+
+    palette = picture(n_frames - 1).quantize(64)
+    figure.set_layout_engine("none")  # what was laid out once does not move
+    frames = [
+        picture(index).quantize(palette=palette, dither=Image.Dither.NONE)
+        for index in range(n_frames)
+    ]
     durations = [max(20, round(5000 / n_frames))] * n_frames  # ms
     durations[-1] += 2000
     path = Path(path)

@@ -30,13 +30,7 @@ training began; norm of the weights.
 COLOURS = (BLUE, ORANGE, VERMILION, "#000000", "#009E73")
 MARKERS = "o^sDv"
 # One of several relatives each; the rank correlations have them all.
-LEFT_OUT = (
-    "trace",
-    "trace_scaled",
-    "largest_scaled",
-    "gradient_norm",
-    "relative_flatness_output",
-)
+LEFT_OUT = ("trace", "trace_scaled", "largest_scaled", "gradient_norm", "relative_flatness_output")
 
 
 @drawing.styled

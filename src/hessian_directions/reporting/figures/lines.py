@@ -1,5 +1,7 @@
 """One-dimensional loss profiles along random directions and the two ends of the spectrum."""
 
+from typing import Any
+
 import numpy as np
 import xarray as xr
 from matplotlib import ticker
@@ -29,6 +31,7 @@ STYLES = {
     "smallest": (r"along $\lambda_{\min}$", SMALLEST, 1.3),
     "random": ("random directions", RANDOM, 0.7),
 }
+PARABOLA: dict[str, Any] = {"linewidth": 0.9, "linestyle": (0, (2, 1.5))}
 
 
 @drawing.styled
@@ -56,10 +59,8 @@ def draw(profiles: drawing.Datasets, labels: drawing.Labels) -> Figure:
 
 def handles() -> list[Line2D]:
     lines = [drawing.line_handle(name, color=c, linewidth=w) for name, c, w in STYLES.values()]
-    dashed = drawing.line_handle(
-        "parabola of exact slope and curvature", color="black", lw=0.9, ls=(0, (2, 1.5))
-    )
-    return [*lines, dashed]
+    exact = "parabola of exact slope and curvature"
+    return [*lines, drawing.line_handle(exact, color="black", **PARABOLA)]
 
 
 def draw_lines(ax: Axes, dataset: xr.Dataset) -> None:
@@ -77,13 +78,8 @@ def draw_lines(ax: Axes, dataset: xr.Dataset) -> None:
             float(dataset[name].sel(direction=direction)) for name in ("slope", "curvature")
         )
         ax.plot(distance, loss, color=colour, linewidth=width)
-        ax.plot(
-            distance[near],
-            parabola(distance, loss, slope, curvature)[near],
-            color=colour,
-            linewidth=0.9,
-            linestyle=(0, (2, 1.5)),
-        )
+        exact = parabola(distance, loss, slope, curvature)
+        ax.plot(distance[near], exact[near], color=colour, **PARABOLA)
         finite.append(loss[np.isfinite(loss)])
     seen = np.concatenate(finite)
     low, high = seen.min(), seen.max()

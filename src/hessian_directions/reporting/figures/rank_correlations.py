@@ -6,13 +6,6 @@ from matplotlib import ticker
 from matplotlib.figure import Figure
 
 from hessian_directions.reporting.figures import drawing
-from hessian_directions.reporting.figures.drawing import (
-    BLUE,
-    GENERALIZATIONS,
-    GREEN,
-    GREY,
-    VERMILION,
-)
 
 FIGURES = {
     "rank_correlations": {
@@ -31,10 +24,10 @@ where training began.
 }
 
 STATISTICS = {
-    "kendall": (r"$\tau$, all networks", GREY, "o"),
-    "within_strata": (r"$\tau$ at equal noise and width", VERMILION, "s"),
-    "granulated": (r"granulated $\tau$", BLUE, "D"),
-    "information": ("conditional mutual information", GREEN, "^"),
+    "kendall": (r"$\tau$, all networks", drawing.GREY, "o"),
+    "within_strata": (r"$\tau$ at equal noise and width", drawing.VERMILION, "s"),
+    "granulated": (r"granulated $\tau$", drawing.BLUE, "D"),
+    "information": ("conditional mutual information", drawing.GREEN, "^"),
 }
 
 
@@ -57,17 +50,17 @@ def draw(population: xr.Dataset) -> Figure:
             ax.axhspan(row - 0.5, row + 0.5, color="0.95", lw=0)
         for (name, (_, colour, marker)), shift in zip(STATISTICS.items(), shifts, strict=True):
             part = population.sel(generalization=generalization, statistic=name)
-            value = part["correlation"].values
-            arms = drawing.errors(
-                value, part["correlation_low"].values, part["correlation_high"].values
-            )
+            value, *ends = (part[f"correlation{end}"].values for end in ("", "_low", "_high"))
+            arms = drawing.errors(value, *ends)
             ax.errorbar(value, rows + shift, xerr=arms, fmt=marker, color=colour, ms=2.5, lw=0.9)
         ax.set_xlim(-1.02, 1.02)
         ax.xaxis.set_major_locator(ticker.MultipleLocator(0.5))
         ax.set(xlabel="rank correlation, information", ylim=(len(measures) - 0.5, -0.5))
         ax.set_yticks(rows, [drawing.measure_symbol(measure) for measure in measures])
         ax.tick_params(axis="y", length=0)
-    drawing.title_panels(axes, [GENERALIZATIONS.get(name, name) for name in generalizations])
+    drawing.title_panels(
+        axes, [drawing.GENERALIZATIONS.get(name, name) for name in generalizations]
+    )
     drawing.legend_below(
         figure,
         [

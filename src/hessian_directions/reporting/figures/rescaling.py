@@ -8,16 +8,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from hessian_directions.reporting.figures import drawing
-from hessian_directions.reporting.figures.drawing import (
-    BLUE,
-    GREEN,
-    GREY,
-    LARGEST,
-    ORANGE,
-    PURPLE,
-    SINGLE,
-    SKY,
-)
 
 FIGURES = {
     "rescaling": {
@@ -34,17 +24,17 @@ of THT, T = diag|θ|, and the relative flatness stay as they are.
 }
 
 CHANGING = {
-    "trace": (BLUE, "o"),
-    "largest": (LARGEST, "s"),
-    "trace_scaled": (SKY, "v"),
-    "worst_increase": (ORANGE, "^"),
-    "m_sharpness": (PURPLE, "P"),
-    "distance": (GREY, "X"),
+    "trace": (drawing.BLUE, "o"),
+    "largest": (drawing.LARGEST, "s"),
+    "trace_scaled": (drawing.SKY, "v"),
+    "worst_increase": (drawing.ORANGE, "^"),
+    "m_sharpness": (drawing.PURPLE, "P"),
+    "distance": (drawing.GREY, "X"),
 }
 INVARIANT = {
-    "adaptive_trace": (GREEN, "o"),
-    "adaptive_largest": (GREEN, "s"),
-    "relative_flatness": (GREEN, "D"),
+    "adaptive_trace": (drawing.GREEN, "o"),
+    "adaptive_largest": (drawing.GREEN, "s"),
+    "relative_flatness": (drawing.GREEN, "D"),
 }
 
 
@@ -60,7 +50,7 @@ def draw(population: xr.Dataset) -> Figure:
     scale = study["scale"].values
     itself = int(np.abs(np.log(scale)).argmin())
     worst = [str(m) for m in study["measure"].values if str(m).startswith("worst_increase")]
-    figure = Figure(figsize=(SINGLE, 3.3), layout="constrained")
+    figure = Figure(figsize=(drawing.SINGLE, 3.3), layout="constrained")
     ax = figure.subplots()
     for family, look in ((CHANGING, {"ls": "-"}), (INVARIANT, {"ls": "--", "mfc": "none"})):
         for kind, (colour, marker) in family.items():

@@ -47,7 +47,7 @@ def draw(saddles: xr.Dataset) -> Figure:
         losses = surface.sel(plane=plane).transpose("shown", "alpha", "beta").values
         centre = losses[:, losses.shape[1] // 2, losses.shape[2] // 2]
         losses = losses - centre[:, None, None]
-        norm, levels = drawing.signed_levels([losses])
+        norm, levels = drawing.signed_levels(losses)
         for column, n_positive in enumerate(shown):
             ax = axes[row, column]
             filled = drawing.signed_slice(

@@ -42,6 +42,17 @@ latter, the middle (dashed square) without the slope of the quadratic fitted the
 largest change of each panel, written in its corner, and follow arcsinh. Black line: the loss of the
 network; cross: the network; circle: lowest loss on the grid. Axes: distance in parameter space.""",
     },
+    "slices_of_test_loss": {
+        "title": "Slices of the test loss",
+        "category": "5. Slices",
+        "reads": {"surfaces": "slices"},
+        "arguments": {"splits": ["test"]},
+        "caption": r"""
+Test loss relative to that of the network, L − L(θ*), over the same slices as the training loss, one
+row a network: Hessian directions are those of the training loss. Colours span ± the largest change
+of each panel, written in its corner, and follow arcsinh. Black line: the loss of the network; cross:
+the network; circle: lowest loss on the grid. Axes: distance in parameter space.""",
+    },
 }
 
 PLANES = {"random": "random", "filter": "filter-normalised", "hessian": "Hessian"}

@@ -28,11 +28,7 @@ WIDTH = 0.12
 
 
 @drawing.styled
-def draw(
-    spectra: drawing.Datasets,
-    eigenpairs: drawing.Datasets,
-    labels: drawing.Labels,
-) -> Figure:
+def draw(spectra: drawing.Datasets, eigenpairs: drawing.Datasets, labels: drawing.Labels) -> Figure:
     """Density of eigenvalues over an axis that is linear near zero and logarithmic beyond.
 
     The density is one per unit of arcsinh(λ/λ₀), so that equal areas hold equal shares of the
@@ -83,30 +79,26 @@ def draw_spectrum(ax: Axes, spectrum: xr.Dataset, values: Array) -> float:
     x = scale * np.sinh(grid)
     one = 1 / (float(spectrum["n_parameters"]) * WIDTH * np.sqrt(2 * np.pi))
     floor = one / 30
-    ends = np.maximum([densities.min(axis=0), densities.max(axis=0)], floor)
-    ax.fill_between(x, *ends, color=GREEN, alpha=0.3, lw=0)
+    band = np.maximum([densities.min(axis=0), densities.max(axis=0)], floor)
+    ax.fill_between(x, *band, color=GREEN, alpha=0.3, lw=0)
     mean = densities.mean(axis=0)
     ax.plot(x, np.where(mean > floor, mean, np.nan), color=GREEN)
     ax.axhline(one, color="0.4", linestyle=":", linewidth=0.8)
     ax.set_ylim(floor, 4 * densities.max())
     drawing.log_axis(ax, "y")
     top = ax.get_xaxis_transform()
-    for value, colour in (
-        (values.min(initial=np.inf), SMALLEST),
-        (values.max(initial=-np.inf), LARGEST),
-    ):
-        if np.isfinite(value):
-            ax.axvline(value, color=colour, linewidth=0.8)
-            ax.plot(value, 0.95, "v", color=colour, ms=5, transform=top, zorder=5)
+    ends = ((values.min(), SMALLEST), (values.max(), LARGEST)) if values.size else ()
+    for value, colour in ends:
+        ax.axvline(value, color=colour, linewidth=0.8)
+        ax.plot(value, 0.95, "v", color=colour, ms=5, transform=top, zorder=5)
     ax.set_xscale("asinh", linear_width=scale)
     ax.set_xlim(x[0], x[-1])
     # 0 and the first decade lie close together: without ±λ₀
     decades = [scale * 10**exponent for exponent in range(1, 10)]
     ticks = sorted({0.0, *decades, *(-t for t in decades)})
     ticks = [tick for tick in ticks if x[0] <= tick <= x[-1]]
-    ax.xaxis.set_major_locator(ticker.FixedLocator(ticks))
+    ax.set_xticks(ticks, [_power(tick) for tick in ticks])
     ax.xaxis.set_minor_locator(ticker.NullLocator())
-    ax.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: _power(value)))
     return scale
 
 

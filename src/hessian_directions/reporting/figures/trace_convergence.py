@@ -1,6 +1,7 @@
 """Running estimates of the trace against the number of samples."""
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -69,12 +70,9 @@ def split_saddles(synthetic: xr.Dataset | None) -> dict[str, xr.Dataset]:
 
 def running(samples: Array) -> tuple[Array, Array]:
     """Mean and standard error of the first 2, 3, … S samples, two arrays (S − 1,)."""
-    count = np.arange(1, samples.size + 1)
-    mean = np.cumsum(samples) / count
-    centred = samples - samples[:1]  # against cancellation
-    square = np.cumsum(centred**2) - np.cumsum(centred) ** 2 / count
-    deviation = np.sqrt(np.maximum(square[1:], 0) / (count[1:] - 1))
-    return mean[1:], deviation / np.sqrt(count[1:])
+    of_first = pd.Series(samples).expanding(2)
+    error = of_first.std() / np.sqrt(of_first.count())
+    return of_first.mean().to_numpy()[1:], error.to_numpy()[1:]
 
 
 def draw_subject(ax: Axes, dataset: xr.Dataset) -> set[str]:
@@ -94,15 +92,11 @@ def draw_subject(ax: Axes, dataset: xr.Dataset) -> set[str]:
         present.add(key)
         mean, standard_error = running(samples)
         count = np.arange(2, samples.size + 1)
-        ax.fill_between(
-            count, mean - standard_error, mean + standard_error, color=colour, alpha=0.12, lw=0
-        )
+        low, high = mean - standard_error, mean + standard_error
+        ax.fill_between(count, low, high, color=colour, alpha=0.12, lw=0)
         ax.plot(count, mean, color=colour, linewidth=width)
         settled = slice(min(6, mean.size - 1), None)
-        ends += [
-            float((mean - standard_error)[settled].min()),
-            float((mean + standard_error)[settled].max()),
-        ]
+        ends += [low[settled].min(), high[settled].max()]
         largest = max(largest, samples.size)
     ax.axhspan(reference - error, reference + error, color="0.6", alpha=0.4, lw=0)
     ax.axhline(reference, color="black", linewidth=0.8)

@@ -7,16 +7,6 @@ from matplotlib.contour import ContourSet
 from matplotlib.figure import Figure
 
 from hessian_directions.reporting.figures import drawing
-from hessian_directions.reporting.figures.drawing import (
-    BLUE,
-    DOUBLE,
-    GREY,
-    LARGEST,
-    ORANGE,
-    PURPLE,
-    SMALLEST,
-    Array,
-)
 
 FIGURES = {
     "trajectory": {
@@ -44,7 +34,7 @@ def draw(trajectories: drawing.Datasets, labels: drawing.Labels) -> Figure:
             loss_surface (alpha_grid, beta_grid).
     """
     drawing.require(trajectories)
-    figure = Figure(figsize=(DOUBLE, 3.5 * len(trajectories)), layout="constrained")
+    figure = Figure(figsize=(drawing.DOUBLE, 3.5 * len(trajectories)), layout="constrained")
     blocks = figure.subfigures(len(trajectories), 1, squeeze=False)[:, 0]
     drawn: list[Axes] = []
     titles: list[str] = []
@@ -74,12 +64,14 @@ def draw(trajectories: drawing.Datasets, labels: drawing.Labels) -> Figure:
     return figure
 
 
-def draw_loss(ax: Axes, epoch: Array, run: xr.Dataset) -> None:
+def draw_loss(ax: Axes, epoch: drawing.Array, run: xr.Dataset) -> None:
     """Training and test loss, and the gradient norm, on one logarithmic axis."""
-    ax.plot(epoch, run["loss"], color=BLUE, label=r"$L$, training")
+    ax.plot(epoch, run["loss"], color=drawing.BLUE, label=r"$L$, training")
     if "test_loss" in run and np.isfinite(run["test_loss"]).any():
-        ax.plot(epoch, run["test_loss"], color=ORANGE, label=r"$L$, test")
-    ax.plot(epoch, run["gradient_norm"], color=GREY, label=r"$\|\nabla L\|$", linestyle="--")
+        ax.plot(epoch, run["test_loss"], color=drawing.ORANGE, label=r"$L$, test")
+    ax.plot(
+        epoch, run["gradient_norm"], color=drawing.GREY, label=r"$\|\nabla L\|$", linestyle="--"
+    )
     ax.set_yscale("log")
     ax.legend(loc="lower left", ncols=3)
     low, high = ax.get_ylim()
@@ -87,11 +79,11 @@ def draw_loss(ax: Axes, epoch: Array, run: xr.Dataset) -> None:
     ax.set_ylabel(r"$L$, $\|\nabla L\|$")
 
 
-def draw_ends(ax: Axes, epoch: Array, run: xr.Dataset) -> None:
+def draw_ends(ax: Axes, epoch: drawing.Array, run: xr.Dataset) -> None:
     ax.axhline(0, color="black", linewidth=0.5)
     for name, colour, label in (
-        ("largest", LARGEST, r"$\lambda_{\max}$"),
-        ("smallest", SMALLEST, r"$\lambda_{\min}$"),
+        ("largest", drawing.LARGEST, r"$\lambda_{\max}$"),
+        ("smallest", drawing.SMALLEST, r"$\lambda_{\min}$"),
     ):
         value, residual = run[name], np.abs(run[f"{name}_residual"])
         ax.fill_between(epoch, value - residual, value + residual, color=colour, alpha=0.3, lw=0)
@@ -100,11 +92,11 @@ def draw_ends(ax: Axes, epoch: Array, run: xr.Dataset) -> None:
     ax.set_ylabel(r"$\lambda_{\max}$, $\lambda_{\min}$")
 
 
-def draw_trace(ax: Axes, epoch: Array, run: xr.Dataset) -> None:
+def draw_trace(ax: Axes, epoch: drawing.Array, run: xr.Dataset) -> None:
     ax.axhline(0, color="black", linewidth=0.5)
     trace, error = run["trace"], run["trace_standard_error"]
-    ax.fill_between(epoch, trace - error, trace + error, color=PURPLE, alpha=0.35, lw=0)
-    ax.plot(epoch, trace, color=PURPLE, marker="o", ms=2)
+    ax.fill_between(epoch, trace - error, trace + error, color=drawing.PURPLE, alpha=0.35, lw=0)
+    ax.plot(epoch, trace, color=drawing.PURPLE, marker="o", ms=2)
     ax.set_ylabel(r"$t=\mathrm{tr}\,H$")
 
 
@@ -115,7 +107,7 @@ def draw_plane(ax: Axes, run: xr.Dataset) -> ContourSet:
     return filled
 
 
-def draw_path(ax: Axes, alpha: Array, beta: Array) -> None:
+def draw_path(ax: Axes, alpha: drawing.Array, beta: drawing.Array) -> None:
     """The path with its epochs as dots; cross: the final weights."""
     ax.plot(alpha, beta, color="black", linewidth=1.8)
     ax.plot(alpha, beta, color="white", linewidth=0.9, marker="o", ms=2.2, mec="black", mew=0.4)
@@ -123,7 +115,7 @@ def draw_path(ax: Axes, alpha: Array, beta: Array) -> None:
     drawing.mark(ax, float(alpha[-1]), float(beta[-1]), "+", size=5.5)
 
 
-def state_residual(ax: Axes, off_plane: Array) -> None:
+def state_residual(ax: Axes, off_plane: drawing.Array) -> None:
     """How much of the distance from the final weights the projection leaves out, above the panel."""
     known = off_plane[np.isfinite(off_plane)]
     if known.size:

@@ -44,7 +44,7 @@ def draw(points: xr.Dataset) -> Figure:
             r, index, n_parameters, visibility_sampled.
     """
     point = points.isel(point=int(points["shown"]))
-    norm, levels = drawing.signed_levels([points["surface"].values])
+    norm, levels = drawing.signed_levels(points["surface"].values)
     figure = Figure(figsize=(DOUBLE, 3.2))
     for column, (plane, title) in enumerate(TITLES.items()):
         ax = figure.add_axes((0.005 + 0.5 * column, 0.07, 0.46, 0.88), projection="3d")

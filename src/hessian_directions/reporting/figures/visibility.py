@@ -35,10 +35,8 @@ def draw(saddles: xr.Dataset) -> Figure:
     left, right = figure.subplots(1, 2)
 
     r = (saddles["trace"] / saddles["frobenius_norm"]).values
-    sampled = saddles["visibility_sampled"].values
-    yerr = drawing.errors(
-        sampled, saddles["visibility_low"].values, saddles["visibility_high"].values
-    )
+    sampled, *bounds = (saddles[f"visibility_{kind}"].values for kind in ("sampled", "low", "high"))
+    yerr = drawing.errors(sampled, *bounds)
     span = np.linspace(r.min() - 0.4, r.max() + 0.4, 300)
     left.plot(span, visibility(span), color="black", label=r"$\mathrm{e}^{-r^2/4}/\sqrt{2}$")
     left.errorbar(r, sampled, yerr, fmt="o", color=VERMILION, label="sampled, 95 % interval")

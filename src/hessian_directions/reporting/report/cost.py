@@ -10,7 +10,6 @@ from hessian_directions.reporting.report import text
 from hessian_directions.reporting.report.panels import Page, Panel
 
 HEADS = ("network", "stage", "jobs", "time", "predicted time", "memory", "predicted memory")
-NUMERIC = (False, False, True, True, True, True, True)
 # Of a stage: seconds of all its jobs, bytes of the largest.
 Cost = tuple[float, float]
 
@@ -62,15 +61,15 @@ def page(
                 "Stages",
                 "Time of all jobs of a stage, and memory of the largest; predicted from passes that were "
                 "measured before the run, where they were.",
-                html=text.sortable(HEADS, rows, NUMERIC),
+                html=text.sortable(HEADS, rows, 2),
             )
         ],
     )
 
 
-def _time(seconds: float) -> tuple[str, float | str]:
-    return ("–", "") if seconds != seconds else (duration(seconds), seconds)
+def _time(seconds: float) -> tuple[str, float]:
+    return "–" if seconds != seconds else duration(seconds), seconds
 
 
-def _memory(size: float) -> tuple[str, float | str]:
-    return ("–", "") if size != size else (f"{size / 1e9:.2f} GB", size)
+def _memory(size: float) -> tuple[str, float]:
+    return "–" if size != size else f"{size / 1e9:.2f} GB", size

@@ -15,11 +15,7 @@ from hessian_directions.geometry.principal_curvatures import (
 from hessian_directions.geometry.quadratic_fit import surface_axes
 from hessian_directions.reporting.report import text
 from hessian_directions.reporting.report.panels import Page, Panel
-from hessian_directions.reporting.report.results import (
-    SPLITS,
-    Results,
-    checks,
-)
+from hessian_directions.reporting.report.results import SPLITS, Results, checks
 from hessian_directions.reporting.report.text import count, number, with_error
 from hessian_directions.reporting.shares import added
 from hessian_directions.statistics.proportions import wilson

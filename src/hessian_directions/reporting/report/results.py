@@ -89,44 +89,29 @@ def checks(results: Results) -> list[Check]:
     are each other's); the exact curvature along each eigenvector is its eigenvalue.
     """
     found = []
-    for split in ("train", "test"):
-        origins = {
-            key.removesuffix(f"_{split}"): float(surface["loss"].sel(alpha=0.0, beta=0.0))
-            for key, surface in results.slices.items()
-            if key.endswith(f"_{split}")
-        }
-        expected, name = None, "the network"
+    for split, said in SPLITS.items():
+        losses = {}
         if split == "train" and results.scores is not None:
-            expected = float(results.scores["loss"])
-        elif len(origins) > 1:
-            first = next(iter(origins))
-            expected, name = origins.pop(first), f"the {cased(first)} slice"
-        if expected is not None:
+            losses["the network"] = float(results.scores["loss"])
+        for key, surface in results.slices.items():
+            plane, _, of = key.rpartition("_")
+            if of == split:
+                origin = surface["loss"].sel(alpha=0.0, beta=0.0)
+                losses[f"the {cased(plane)} slice"] = float(origin)
+        for what, loss in list(losses.items())[1:]:
+            name, expected = next(iter(losses.items()))
             # Many points at once share their products, so that float32 rounds otherwise.
             tolerance = 1e-5 * abs(expected) + 1e-7
-            found += [
-                Check(
-                    f"{SPLITS[split]} loss at the origin of the {cased(plane)} slice, against "
-                    f"{name}",
-                    origin,
-                    expected,
-                    tolerance,
-                )
-                for plane, origin in origins.items()
-            ]
+            compared = f"{said} loss at the origin of {what}, against {name}"
+            found.append(Check(compared, loss, expected, tolerance))
     pairs = results.eigenpairs
     if pairs is not None and "exact_curvature" in pairs:
         floor = float(pairs.attrs.get("noise_floor", 0.0))
         for i in range(pairs.sizes["pair"]):
             value, residual = float(pairs["value"][i]), float(pairs["residual"][i])
-            found.append(
-                Check(
-                    f"exact curvature v'Hv along eigenvector {i + 1}, against its eigenvalue",
-                    float(pairs["exact_curvature"][i]),
-                    value,
-                    residual + ROUNDINGS * floor,
-                )
-            )
+            exact = float(pairs["exact_curvature"][i])
+            compared = f"exact curvature v'Hv along eigenvector {i + 1}, against its eigenvalue"
+            found.append(Check(compared, exact, value, residual + ROUNDINGS * floor))
     return found
 
 

@@ -64,7 +64,7 @@ def _networks(networks: Mapping[str, Results]) -> str:
         *("network", "parameters", "loss", "test accuracy", "‖∇L‖", "λ_min", "λ_max", "trace"),
         *("r = t/f", "random slices with both signs"),
     )
-    rows = []
+    rows: list[list[tuple[str, float | str]]] = []
     for name, results in networks.items():
         scores, pairs, sampled = results.scores, results.eigenpairs, results.visibility
         values = [
@@ -85,9 +85,8 @@ def _networks(networks: Mapping[str, Results]) -> str:
             f"{value:,.0f}" if i == 0 and value == value else text.raised(number(value, 3))
             for i, value in enumerate(values)
         ]
-        keys = ["" if math.isnan(value) else value for value in values]
-        rows.append([(link, results.label), *zip(shown, keys, strict=True)])
-    return text.sortable(heads, rows, [False] + [True] * (len(heads) - 1))
+        rows.append([(link, results.label), *zip(shown, values, strict=True)])
+    return text.sortable(heads, rows, 1)
 
 
 def _value(dataset: Any, name: str) -> float:

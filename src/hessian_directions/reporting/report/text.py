@@ -54,27 +54,27 @@ def table(heads: Sequence[str] | None, rows: Iterable[Sequence[str]]) -> str:
 
 
 def sortable(
-    heads: Sequence[str], rows: Iterable[Sequence[tuple[str, float | str]]], numeric: Sequence[bool]
+    heads: Sequence[str], rows: Iterable[Sequence[tuple[str, float | str]]], n_names: int
 ) -> str:
     """A table that a click on a head, or Enter on it, sorts.
 
     Args:
         heads: Of the columns.
-        rows: Cells as HTML, each with what it is sorted by.
-        numeric: Whether a column holds numbers.
+        rows: Cells as HTML, each with what it is sorted by; NaN for what is not known.
+        n_names: So many columns hold names, those after them numbers.
     """
+    looks = [""] * n_names + [" class=number"] * (len(heads) - n_names)
+
+    def cell(html: str, key: float | str, look: str) -> str:
+        sorted_by = "" if key != key else escape(str(key))
+        return f'<td data-key="{sorted_by}"{look}>{html}</td>'
+
     head = "".join(
-        f'<th scope="col" aria-sort="none"{" class=number" if is_number else ""}>'
-        f'<button type="button">{raised(text)}</button></th>'
-        for text, is_number in zip(heads, numeric, strict=True)
+        f'<th scope="col" aria-sort="none"{look}><button type="button">{raised(text)}</button></th>'
+        for text, look in zip(heads, looks, strict=True)
     )
     body = "".join(
-        "<tr>"
-        + "".join(
-            f'<td data-key="{escape(str(key))}"{" class=number" if is_number else ""}>{html}</td>'
-            for (html, key), is_number in zip(row, numeric, strict=True)
-        )
-        + "</tr>"
+        f"<tr>{''.join(cell(*one, look) for one, look in zip(row, looks, strict=True))}</tr>"
         for row in rows
     )
     return (
