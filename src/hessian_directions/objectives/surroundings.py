@@ -6,10 +6,11 @@ import contextlib
 import sys
 import threading
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from hessian_directions.autodiff.precision import FULL_PRECISION
 
 # Some of these settings are the whole process's: threads wait for each other.
 _ONE_AT_A_TIME = threading.RLock()
@@ -32,7 +33,7 @@ def surroundings(device: torch.device) -> Iterator[None]:
         stack.enter_context(_no_saved_tensors_hooks())
         if "torch._dynamo" in sys.modules:
             stack.enter_context(torch.compiler.set_stance("force_eager"))
-        stack.enter_context(kernels(device))
+        stack.enter_context(kernels())
         yield
 
 
@@ -51,29 +52,12 @@ def _no_saved_tensors_hooks() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def kernels(device: torch.device) -> Iterator[None]:
+def kernels() -> Iterator[None]:
     """Kernels that have second derivatives, and that are as precise as their number format."""
     fast_path = torch.backends.mha.get_fastpath_enabled()
-    parts = _multipliers() if device.type == "cuda" else []
-    precisions = [part.fp32_precision for part in parts]
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with sdpa_kernel(SDPBackend.MATH):
-            for part in parts:
-                part.fp32_precision = "ieee"
+        with sdpa_kernel(SDPBackend.MATH), FULL_PRECISION:
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
-        for part, precision in zip(parts, precisions):
-            part.fp32_precision = precision
-
-
-def use_full_precision() -> None:
-    """From now on float32 is float32 on a GPU, too: TensorFloat-32 keeps three digits."""
-    for part in _multipliers():
-        part.fp32_precision = "ieee"
-
-
-def _multipliers() -> list[Any]:
-    cudnn: Any = torch.backends.cudnn
-    return [cudnn.conv, cudnn.rnn, torch.backends.cuda.matmul]
