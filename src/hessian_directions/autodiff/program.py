@@ -141,6 +141,8 @@ def private_copy(model: nn.Module) -> nn.Module:
             )
     if any(nn.parameter.is_lazy(parameter) for parameter in model.parameters()):
         raise ModelError("The network has parameters that have no shape yet: call it once.")
+    if any(parameter.is_meta for parameter in model.parameters()):
+        raise ModelError("The network has parameters without numbers (meta): load its weights.")
     _refuse_overlaps(model)
     _refuse_references(model)
     twin = copied(model)
@@ -367,6 +369,8 @@ def _refuse_references(model: nn.Module) -> None:
         if _unwrapped(module) is not module:  # its wrapper refers to it, and is taken off
             continue
         for attribute, value in vars(module).items():
+            if attribute == "_compiled_call_impl":  # which is taken off
+                continue
             functions = value.values() if isinstance(value, dict) else [value]
             for function in functions:
                 if isinstance(function, FunctionType | partial) and references(function, owned):
