@@ -125,13 +125,16 @@ class BatchLoss:
         total: Whether it is a sum over samples, not a mean.
 
     Raises:
-        ModelError: Its reduction is "none" or is given in a form that is obsolete.
+        ModelError: It cannot be called, or its reduction is "none" or is given in a form that is
+            obsolete.
     """
 
     def __init__(self, loss: Loss | ModelLoss) -> None:
         self.takes_model, self.batch_is_sample = isinstance(loss, ModelLoss), False
         if isinstance(loss, ModelLoss):
             self.batch_is_sample, loss = loss.batch_is_sample, loss.function
+        if isinstance(loss, type) or not callable(loss):
+            raise ModelError(f"The loss is {loss!r}, but a function or an instance is needed.")
         self.original = _copied(loss, None, None)
         kind, options = _kind_and_options(self.original)
         self.is_known = kind is mean_squared_error or (
