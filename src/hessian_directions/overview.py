@@ -37,6 +37,7 @@ from hessian_directions.geometry.principal_curvatures import visibility as gauss
 from hessian_directions.geometry.slices import Plane
 from hessian_directions.objectives.losses import Loss
 from hessian_directions.objectives.objective import Objective
+from hessian_directions.operators import require_objective
 from hessian_directions.progress import Progress, Status, duration, seconds_of
 from hessian_directions.reporting.report.document import render
 from hessian_directions.reporting.report.results import Results
@@ -203,6 +204,7 @@ class Report:
         relative_error: float = 0.05,
         progress: bool = False,
     ) -> None:
+        require_objective(objective)
         self.objective, self.test_objective = objective, test_objective
         require_count("n_points", n_points, least=3)
         if n_points % 2 == 0:
