@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -13,6 +15,7 @@ import torch
 from plain_autograd import derivatives
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils import parametrize
 from torch.utils.data import DataLoader, TensorDataset
 
 import hessian_directions as hd
@@ -156,6 +159,43 @@ def test_a_block_of_what_is_no_part_of_the_network(block: Any) -> None:
         hd.Objective(network(), functional.cross_entropy, *data(), parameters=block)
 
 
+class _Symmetric(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.triu() + x.triu(1).T
+
+
+class _Looping(nn.Sequential):
+    """Computes its parametrized weight once a pass, as recurrent networks should."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        with parametrize.cached():
+            return super().forward(self[0](x))
+
+
+@pytest.mark.parametrize("around", [parametrize.cached, contextlib.nullcontext])
+@pytest.mark.parametrize("kind", [nn.Sequential, _Looping])
+def test_weights_that_the_caller_keeps_computed(
+    around: Callable[[], contextlib.AbstractContextManager[None]], kind: type[nn.Sequential]
+) -> None:
+    torch.manual_seed(0)
+    model, (x, y) = kind(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 3)).double(), data()
+    parametrize.register_parametrization(model[0], "weight", _Symmetric())
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.mul_(1.5)
+    truth = derivatives(other, lambda m: functional.cross_entropy(m(x), y))
+    with around():
+        model(x)
+        objective = hd.Objective(model, functional.cross_entropy, x, y)
+        theta = 1.5 * objective.theta
+        product = objective.hessian(theta) @ torch.eye(len(theta), dtype=theta.dtype)
+        found = float(objective.value(theta)), objective.gradient(theta), product
+        before = model(x)
+    torch.testing.assert_close(found, truth)
+    assert torch.equal(model(x), before)
+
+
 # --- losses ---------------------------------------------------------------------------------------
 
 
@@ -177,8 +217,48 @@ def test_a_constant_loss_in_float32(dtype: torch.dtype, n: int) -> None:
 
 def test_a_weighted_loss_inside_a_function_is_refused_with_what_helps() -> None:
     inside = nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 9.0], dtype=torch.float64))
-    with pytest.raises(ModelError, match="not of a function around them"):
+    with pytest.raises(ModelError, match="weight=…"):
         hd.Objective(network(), lambda z, t: inside(z, t), *data()).value()
+
+
+def _tokens() -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(14, 6, 4, generator=generator, dtype=torch.float64)
+    labels = torch.randint(3, (14, 6), generator=generator)
+    lengths = torch.randint(1, 7, (14,), generator=generator)
+    lengths[3] = 0
+    return {"x": x, "labels": labels.masked_fill(torch.arange(6) >= lengths[:, None], -100)}
+
+
+def _of_tokens(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    """As language models have it: a mean over all tokens that are no padding."""
+    return functional.cross_entropy(model(batch["x"]).flatten(0, 1), batch["labels"].flatten())
+
+
+def _real_tokens(batch: dict[str, Tensor]) -> Tensor:
+    return (batch["labels"] != -100).sum()
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_a_mean_over_what_the_user_counts(in_memory: bool) -> None:
+    tokens = _tokens()
+    loss = hd.ModelLoss(_of_tokens, weight=_real_tokens)
+    batches = [{name: part[i : i + 3] for name, part in tokens.items()} for i in range(0, 14, 3)]
+    objective = hd.Objective(network(), loss, batches, in_memory=in_memory, batch_size=5)
+    assert_right(objective, network(), lambda m: _of_tokens(m, tokens))
+    part = {name: part[4:9] for name, part in tokens.items()}
+    assert_right(objective.subset(range(4, 9)), network(), lambda m: _of_tokens(m, part))
+
+
+@pytest.mark.parametrize("weight", [None, lambda batch: batch["labels"].numel(), lambda batch: 1])
+def test_a_mean_over_something_else_than_is_counted_is_refused(weight: Any) -> None:
+    with pytest.raises(ModelError, match="weight=…"):
+        hd.Objective(network(), hd.ModelLoss(_of_tokens, weight=weight), _tokens()).value()
+
+
+def test_samples_that_are_batches_weigh_the_same() -> None:
+    with pytest.raises(ModelError, match="all weigh the same"):
+        hd.ModelLoss(_of_tokens, batch_is_sample=True, weight=_real_tokens)
 
 
 # --- data -----------------------------------------------------------------------------------------

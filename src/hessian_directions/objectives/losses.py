@@ -33,7 +33,7 @@ class ModelLoss:
     Both kinds of loss take two arguments, so that only a name of its own tells them apart. The
     function calls the model as it likes (several times, by keyword, other methods than `forward`)
     and reads its outputs, whatever they are. Its value is the mean over the samples of the batch,
-    or their sum where it has an attribute `reduction` that is "sum".
+    or over what `weight` counts, or their sum where it has an attribute `reduction` that is "sum".
 
     Args:
         function: function(model, batch). The model is a copy at the parameters in question; a batch
@@ -41,12 +41,24 @@ class ModelLoss:
         batch_is_sample: A batch of the data is one sample, a graph for instance, whose arrays need
             have nothing in common: the function is given one at a time, as it is, and the loss is
             the mean over them, or their sum.
+        weight: weight(batch) is how much of that a batch has which its value is a mean over, where
+            that are not its samples: tokens that are no padding, say. A batch with none is left out.
+
+    Raises:
+        ModelError: There is a weight, and batches are samples, which weigh the same.
     """
 
     def __init__(
-        self, function: Callable[[Any, Any], Tensor], batch_is_sample: bool = False
+        self,
+        function: Callable[[Any, Any], Tensor],
+        batch_is_sample: bool = False,
+        weight: Callable[[Any], Any] | None = None,
     ) -> None:
-        self.function, self.batch_is_sample = function, batch_is_sample
+        if batch_is_sample and weight is not None:
+            raise ModelError(
+                "A ModelLoss has no weight where a batch is a sample: all weigh the same."
+            )
+        self.function, self.batch_is_sample, self.weight = function, batch_is_sample, weight
 
 
 class OwnMethod:
@@ -68,7 +80,8 @@ class OwnMethod:
 def with_own_methods(loss: Any, model: nn.Module, owned: set[int]) -> Any:
     """A loss whose methods of the network's parts that are `owned` are those of the copy."""
     if isinstance(loss, ModelLoss):
-        return ModelLoss(with_own_methods(loss.function, model, owned), loss.batch_is_sample)
+        function = with_own_methods(loss.function, model, owned)
+        return ModelLoss(function, loss.batch_is_sample, loss.weight)
     if isinstance(loss, partial):
         function = with_own_methods(loss.func, model, owned)
         return partial(function, *loss.args, **loss.keywords)
@@ -131,8 +144,10 @@ class BatchLoss:
 
     def __init__(self, loss: Loss | ModelLoss) -> None:
         self.takes_model, self.batch_is_sample = isinstance(loss, ModelLoss), False
+        self._counts: Callable[[Any], Any] | None = None
         if isinstance(loss, ModelLoss):
-            self.batch_is_sample, loss = loss.batch_is_sample, loss.function
+            self.batch_is_sample, self._counts = loss.batch_is_sample, loss.weight
+            loss = loss.function
         if isinstance(loss, type) or not callable(loss):
             raise ModelError(f"The loss is {loss!r}, but a function or an instance is needed.")
         self.original = _copied(loss, None, None)
@@ -221,6 +236,8 @@ class BatchLoss:
         """What the mean over its samples is divided by, up to a common factor; 1 for a sum."""
         if self.total:
             return 1.0
+        if self._counts is not None:
+            return float(self._counts(batch))
         n_samples = len(tree_leaves(batch)[0])
         targets = None if self.takes_model else batch[1]
         if self._ignored is None or not isinstance(targets, Tensor) or targets.is_floating_point():

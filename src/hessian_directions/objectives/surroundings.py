@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.utils import parametrize
 
 from hessian_directions.autodiff.precision import FULL_PRECISION
 
@@ -31,6 +32,7 @@ def surroundings(device: torch.device) -> Iterator[None]:
         stack.enter_context(torch.autocast(device.type, enabled=False))
         stack.enter_context(torch.autograd.set_detect_anomaly(False))
         stack.enter_context(_no_saved_tensors_hooks())
+        stack.enter_context(_no_cached_weights())
         if "torch._dynamo" in sys.modules:
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         stack.enter_context(kernels())
@@ -49,6 +51,19 @@ def _no_saved_tensors_hooks() -> Iterator[None]:
     finally:
         for pair in reversed(hooks):
             autograd._push_saved_tensors_default_hooks(*pair)
+
+
+@contextlib.contextmanager
+def _no_cached_weights() -> Iterator[None]:
+    """Parametrized weights are computed anew: all copies of a network would share what is kept of
+    them, at whatever parameters (`parametrize.cached`).
+    """
+    kept = parametrize._cache_enabled, parametrize._cache
+    parametrize._cache_enabled, parametrize._cache = 0, {}
+    try:
+        yield
+    finally:
+        parametrize._cache_enabled, parametrize._cache = kept
 
 
 @contextlib.contextmanager
