@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import hessian_directions as hd
 from hessian_directions.autodiff.precision import FULL_PRECISION
-from hessian_directions.errors import ArgumentError, DeviceError, ModelError
+from hessian_directions.errors import ArgumentError, DataError, DeviceError, ModelError
 from hessian_directions.geometry.principal_curvatures import distribution_smallest
 
 
@@ -256,9 +256,32 @@ def test_a_mean_over_something_else_than_is_counted_is_refused(weight: Any) -> N
         hd.Objective(network(), hd.ModelLoss(_of_tokens, weight=weight), _tokens()).value()
 
 
-def test_samples_that_are_batches_weigh_the_same() -> None:
-    with pytest.raises(ModelError, match="all weigh the same"):
-        hd.ModelLoss(_of_tokens, batch_is_sample=True, weight=_real_tokens)
+@pytest.mark.parametrize(
+    ("weight", "said"),
+    [
+        (lambda batch: batch["z"], "has no weight: 'z'"),
+        (lambda batch: batch["labels"], "has no weight"),
+        (lambda batch: -1, "at least 0"),
+        (lambda batch: float("nan"), "at least 0"),
+        (3, "has no weight"),
+    ],
+)
+def test_a_weight_is_a_number(weight: Any, said: str) -> None:
+    with pytest.raises(ModelError, match=said):
+        hd.Objective(network(), hd.ModelLoss(_of_tokens, weight=weight), _tokens())
+
+
+def test_sums_and_samples_have_no_weight() -> None:
+    def summed(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        return _of_tokens(model, batch) * _real_tokens(batch)
+
+    summed.reduction = "sum"  # type: ignore[attr-defined]
+    for loss in (
+        hd.ModelLoss(_of_tokens, batch_is_sample=True, weight=_real_tokens),
+        hd.ModelLoss(summed, weight=_real_tokens),
+    ):
+        with pytest.raises(ModelError, match="not where it is a sum"):
+            hd.Objective(network(), loss, _tokens())
 
 
 # --- data -----------------------------------------------------------------------------------------
@@ -296,6 +319,20 @@ def test_two_arrays_are_two_batches_of_a_loss_of_network_and_batch() -> None:
 def test_single_samples_are_refused_with_what_helps() -> None:
     with pytest.raises(ModelError, match="become batches by a DataLoader"):
         hd.Objective(network(), functional.cross_entropy, list(zip(*data(), strict=True)))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "what"),
+    [
+        (lambda x: np.ma.masked_greater(x.numpy(), 0.5), "masked"),
+        (lambda x: torch.nested.nested_tensor(list(x), layout=torch.strided), "nested"),
+        (lambda x: torch.nested.nested_tensor(list(x), layout=torch.jagged), "nested"),
+    ],
+)
+def test_arrays_that_are_not_all_there(inputs: Callable[[Tensor], Any], what: str) -> None:
+    x, y = data()
+    with warnings.catch_warnings(action="ignore"), pytest.raises(DataError, match=what):
+        hd.Objective(network(), functional.cross_entropy, inputs(x), y)
 
 
 # --- analyses -------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from hessian_directions.autodiff.precision import moved, of_kind
 from hessian_directions.autodiff.program import convention, path_in_copy
-from hessian_directions.errors import ModelError
+from hessian_directions.errors import ModelError, first_line
 
 Loss = Callable[[Any, Any], Tensor]
 Watch = Callable[[Any, Any], None]
@@ -43,9 +43,6 @@ class ModelLoss:
             the mean over them, or their sum.
         weight: weight(batch) is how much of that a batch has which its value is a mean over, where
             that are not its samples: tokens that are no padding, say. A batch with none is left out.
-
-    Raises:
-        ModelError: There is a weight, and batches are samples, which weigh the same.
     """
 
     def __init__(
@@ -54,10 +51,6 @@ class ModelLoss:
         batch_is_sample: bool = False,
         weight: Callable[[Any], Any] | None = None,
     ) -> None:
-        if batch_is_sample and weight is not None:
-            raise ModelError(
-                "A ModelLoss has no weight where a batch is a sample: all weigh the same."
-            )
         self.function, self.batch_is_sample, self.weight = function, batch_is_sample, weight
 
 
@@ -138,8 +131,8 @@ class BatchLoss:
         total: Whether it is a sum over samples, not a mean.
 
     Raises:
-        ModelError: It cannot be called, or its reduction is "none" or is given in a form that is
-            obsolete.
+        ModelError: It cannot be called, has a weight that means nothing, or its reduction is "none"
+            or is given in a form that is obsolete.
     """
 
     def __init__(self, loss: Loss | ModelLoss) -> None:
@@ -162,6 +155,11 @@ class BatchLoss:
                 f"The loss has reduction {reduction!r}, but 'mean' or 'sum' is needed."
             )
         self.total = reduction == "sum"
+        if self._counts is not None and (self.total or self.batch_is_sample):
+            raise ModelError(
+                "A ModelLoss has a weight where it is a mean over parts of a batch, not where it is a "
+                "sum, or a batch is a sample."
+            )
         self._weight: Tensor | None = None
         self._ignored: int | None = None
         if self.is_known and kind in _CLASSIFYING:
@@ -237,7 +235,7 @@ class BatchLoss:
         if self.total:
             return 1.0
         if self._counts is not None:
-            return float(self._counts(batch))
+            return _number(self._counts, batch)
         n_samples = len(tree_leaves(batch)[0])
         targets = None if self.takes_model else batch[1]
         if self._ignored is None or not isinstance(targets, Tensor) or targets.is_floating_point():
@@ -267,6 +265,16 @@ class BatchLoss:
             return classes if self._ignored is None else classes & (targets != self._ignored)
         # PyTorch's own losses, called by the user's, ignore -100 unless they are told otherwise.
         return classes if fitting == [1] and bool((classes | (targets == -100)).all()) else None
+
+
+def _number(counts: Callable[[Any], Any], batch: Any) -> float:
+    try:
+        number = float(counts(batch))
+    except Exception as error:
+        raise ModelError(f"A batch has no weight: {first_line(error)}.") from error
+    if not 0 <= number < float("inf"):
+        raise ModelError(f"The weight of a batch is {number}, but must be a number, at least 0.")
+    return number
 
 
 def _of_copy(loss: Any, model: nn.Module) -> Any:
