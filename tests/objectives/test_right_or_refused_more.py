@@ -159,6 +159,45 @@ def test_a_block_of_what_is_no_part_of_the_network(block: Any) -> None:
         hd.Objective(network(), functional.cross_entropy, *data(), parameters=block)
 
 
+class _Bags(nn.Module):
+    """Of tokens; by PyTorch's bag, or by embeddings that are summed."""
+
+    def __init__(self, by_hand: bool, **options: Any) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.bag = nn.EmbeddingBag(5, 3, dtype=torch.float64, **options)
+        self.last, self.by_hand = nn.Linear(3, 3, dtype=torch.float64), by_hand
+
+    def forward(self, tokens: Tensor, weights: Tensor | None = None) -> Tensor:
+        if not self.by_hand:
+            return self.last(self.bag(tokens, per_sample_weights=weights).tanh())
+        padding = self.bag.padding_idx
+        counted = tokens >= 0 if padding is None else tokens != padding
+        rows = self.bag.weight[tokens] * counted[..., None]
+        total = (rows if weights is None else rows * weights[..., None]).sum(1)
+        number = counted.sum(1, keepdim=True).clamp(min=1)
+        return self.last((total / number if self.bag.mode == "mean" else total).tanh())
+
+
+@pytest.mark.parametrize("mode", ["mean", "sum"])
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("padding", [None, 2])
+def test_bags_of_embeddings(mode: str, frozen: bool, padding: int | None) -> None:
+    """PyTorch has no second derivative of them."""
+    options = {"mode": mode, "padding_idx": padding}
+    _, y = data()
+    tokens = torch.randint(5, (14, 4), generator=torch.Generator().manual_seed(0))
+    tokens[3] = 2
+    weights = torch.rand(14, 4, dtype=torch.float64) if mode == "sum" else None
+    model, by_hand = _Bags(False, **options), _Bags(True, **options)
+    torch.testing.assert_close(model(tokens, weights), by_hand(tokens, weights))
+    for m in (model, by_hand):
+        m.bag.requires_grad_(not frozen)
+    inputs = tokens if weights is None else (tokens, weights)
+    objective = hd.Objective(model, functional.cross_entropy, inputs, y)
+    assert_right(objective, by_hand, lambda m: functional.cross_entropy(m(tokens, weights), y))
+
+
 class _Symmetric(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x.triu() + x.triu(1).T
