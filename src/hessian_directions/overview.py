@@ -305,8 +305,11 @@ class Report:
 
     @cached_property
     def slices(self) -> dict[str, Slice]:
-        """The loss over a random and over the Hessian plane, "random" and "hessian"."""
-        return {plane: self._slice(plane) for plane in PLANES}
+        """The loss over a random and over the Hessian plane, "random" and "hessian"; of one parameter,
+        which spans no plane, there are none.
+        """
+        planes = PLANES if self.objective.n_parameters > 1 else ()
+        return {plane: self._slice(plane) for plane in planes}
 
     def _slice(self, plane: Plane) -> Slice:
         if plane == "hessian":
