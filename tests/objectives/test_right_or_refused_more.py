@@ -131,6 +131,34 @@ def test_a_network_that_is_compiled_in_place(part: str) -> None:
     assert_right(objective, network(), lambda m: functional.cross_entropy(m(x), y))
 
 
+@pytest.mark.parametrize("part", ["", "0"])
+def test_a_forward_that_is_replaced_by_itself_compiled(part: str) -> None:
+    model, (x, y) = network(), data()
+    module = model.get_submodule(part)
+    module.forward = torch.compile(module.forward, backend="eager")  # type: ignore[method-assign]
+    with warnings.catch_warnings(action="ignore"):
+        objective = hd.Objective(model, functional.cross_entropy, x, y)
+        assert_right(objective, network(), lambda m: functional.cross_entropy(m(x), y))
+
+
+def test_a_forward_that_is_another_one_compiled_is_refused() -> None:
+    model = network()
+    model.forward = torch.compile(lambda x: nn.Sequential.forward(model, x) / 2, backend="eager")
+    with (
+        warnings.catch_warnings(action="ignore"),
+        pytest.raises(ModelError, match="refers to the network"),
+    ):
+        hd.Objective(model, functional.cross_entropy, *data()).value()
+
+
+def test_a_scripted_loss() -> None:
+    x, y = data()
+    loss = torch.jit.script(nn.CrossEntropyLoss(label_smoothing=0.1))
+    objective = hd.Objective(network(), loss, x, y)
+    plain = nn.CrossEntropyLoss(label_smoothing=0.1)
+    assert_right(objective, network(), lambda m: plain(m(x), y))
+
+
 def test_weights_that_are_not_loaded_are_named() -> None:
     x, y = data()
     with pytest.raises(ModelError, match="without numbers"):
