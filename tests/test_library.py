@@ -306,17 +306,18 @@ def test_mistakes_are_one_sentence() -> None:
         hd.analyze(model, loss, inputs, targets, test=inputs, parts=[])
 
 
-def test_regression_and_one_parameter() -> None:
+def test_regression_and_one_parameter(tmp_path: Path) -> None:
     x = torch.linspace(-1, 1, 20, dtype=torch.float64)[:, None]
     model = nn.Linear(1, 1, bias=False).double()
-    parts = ("scores", "eigenpairs", "trace", "spectrum", "localisation")
-    report = hd.analyze(model, nn.MSELoss(), x, 2 * x, parts=parts, progress=False)
+    report = hd.analyze(model, nn.MSELoss(), x, 2 * x, progress=False)
     assert math.isnan(report.scores["accuracy"])
     expected = float(2 * x.square().mean())
     assert report.eigenpairs.values.tolist() == pytest.approx([expected])
     assert report.trace.mean == pytest.approx(expected)
+    assert report.slices == {}
+    report.save(tmp_path / "one.html")
     with pytest.raises(ConfigurationError, match="two parameters"):
-        _ = report.slices
+        hd.slices.surface(report.objective)
 
 
 def test_a_missing_extra_is_one_sentence(

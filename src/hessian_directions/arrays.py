@@ -40,8 +40,11 @@ def as_tensor(
     of their own get NumPy's, float64.
 
     Raises:
-        DataError: They are no array of numbers, a sparse one, or complex where real ones are named.
+        DataError: They are no array of numbers, a sparse, nested or masked one, or complex where real
+            ones are named.
     """
+    if np.ma.is_masked(value):
+        raise DataError("Numbers of an array are masked: fill them in or leave their samples out.")
     if not isinstance(value, Tensor):
         try:
             if isinstance(value, list | tuple) and any(isinstance(part, Tensor) for part in value):
@@ -54,8 +57,9 @@ def as_tensor(
         except (TypeError, ValueError, RuntimeError) as error:
             kind = type(value).__name__
             raise DataError(f"This {kind} is no array of numbers.") from error
-    if value.layout != torch.strided:
-        raise DataError(f"A tensor is {value.layout}: make it dense.")
+    if value.layout != torch.strided or value.is_nested:
+        kind = "nested" if value.is_nested else value.layout
+        raise DataError(f"A tensor is {kind}: make it dense.")
     if value.is_complex() and dtype is not None and not dtype.is_complex:
         raise DataError("The numbers are complex, but must be real.")
     tensor: Tensor = value.clone() if value.is_inference() else value.detach()

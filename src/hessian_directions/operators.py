@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hessian_directions.arrays import as_tensor
+from hessian_directions.autodiff.precision import FULL_PRECISION
 from hessian_directions.errors import ArgumentError, DifferentiationError
 
 # Rows of a dense matrix that are held against its columns together.
@@ -33,6 +34,7 @@ def in_own_precision(function: Callable[P, T]) -> Callable[P, T]:
             torch.inference_mode(False),
             torch.autocast("cpu", enabled=False),
             torch.autocast("cuda", enabled=False),
+            FULL_PRECISION,
         ):
             return function(*arguments, **options)
 

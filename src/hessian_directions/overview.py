@@ -37,6 +37,7 @@ from hessian_directions.geometry.principal_curvatures import visibility as gauss
 from hessian_directions.geometry.slices import Plane
 from hessian_directions.objectives.losses import Loss
 from hessian_directions.objectives.objective import Objective
+from hessian_directions.operators import require_objective
 from hessian_directions.progress import Progress, Status, duration, seconds_of
 from hessian_directions.reporting.report.document import render
 from hessian_directions.reporting.report.results import Results
@@ -202,6 +203,7 @@ class Report:
         relative_error: float = 0.05,
         progress: bool = False,
     ) -> None:
+        require_objective(objective)
         self.objective, self.test_objective = objective, test_objective
         require_count("n_points", n_points, least=3)
         if n_points % 2 == 0:
@@ -302,8 +304,11 @@ class Report:
 
     @cached_property
     def slices(self) -> dict[str, Slice]:
-        """The loss over a random and over the Hessian plane, "random" and "hessian"."""
-        return {plane: self._slice(plane) for plane in PLANES}
+        """The loss over a random and over the Hessian plane, "random" and "hessian"; of one parameter,
+        which spans no plane, there are none.
+        """
+        planes = PLANES if self.objective.n_parameters > 1 else ()
+        return {plane: self._slice(plane) for plane in planes}
 
     def _slice(self, plane: Plane) -> Slice:
         if plane == "hessian":

@@ -313,7 +313,7 @@ def test_silently_wrong_nested_forward_mode_is_caught(
     objective = objective_of(case)
     v = vectors(objective.n_parameters, 1)
     exact = (v * (dense_hessian(case) @ v)).sum(0)
-    with kernels(objective.device):
+    with kernels():
         evaluation = objective._evaluation
         at = evaluation.parameters_at(objective.theta)
         nested = evaluation.second_derivatives(at, v, "nested forward mode")

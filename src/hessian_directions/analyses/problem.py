@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from hessian_directions.autodiff.precision import use_full_precision
 from hessian_directions.data import registry as data
 from hessian_directions.data.cache import folder as cache_folder
 from hessian_directions.data.dataset import Dataset, Split, index_ranges
@@ -20,7 +21,6 @@ from hessian_directions.learning import checkpoints
 from hessian_directions.models import registry as models
 from hessian_directions.objectives.losses import Loss, mean_squared_error
 from hessian_directions.objectives.objective import Objective
-from hessian_directions.objectives.surroundings import use_full_precision
 from hessian_directions.seeds import derive
 
 LOSSES: dict[str, Loss] = {

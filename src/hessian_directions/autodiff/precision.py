@@ -1,7 +1,10 @@
-"""Tensors and modules in another precision: what is complex stays complex."""
+"""Tensors and modules in another precision, where what is complex stays complex; and the precision of
+the kernels themselves.
+"""
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import torch
@@ -53,3 +56,46 @@ class Widened(TorchFunctionMode):
             lambda part: torch.float64 if part is torch.float32 else part, (args, kwargs or {})
         )
         return func(*args, **kwargs)
+
+
+def use_full_precision() -> None:
+    """From now on float32 is float32: TensorFloat-32 and bfloat16, which kernels may compute in, keep
+    three digits.
+    """
+    for part in _multipliers():
+        part.fp32_precision = "ieee"
+
+
+class FullPrecision:
+    """Inside, float32 is float32, whatever the caller has set (`set_float32_matmul_precision`).
+
+    That is set for the whole process: the first of several threads does so, the last one restores
+    it.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._inside, self._found = threading.Lock(), 0, list[str]()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._found = [part.fp32_precision for part in _multipliers()]
+                use_full_precision()
+            self._inside += 1
+
+    def __exit__(self, *raised: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                for part, precision in zip(_multipliers(), self._found, strict=True):
+                    part.fp32_precision = precision
+
+
+FULL_PRECISION = FullPrecision()
+
+
+def _multipliers() -> list[Any]:
+    cpu: Any = torch.backends.mkldnn
+    gpu: Any = torch.backends.cudnn
+    parts = [cpu.matmul, cpu.conv, cpu.rnn]
+    return parts + [torch.backends.cuda.matmul, gpu.conv, gpu.rnn] * torch.backends.cuda.is_built()

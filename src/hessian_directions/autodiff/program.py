@@ -141,6 +141,8 @@ def private_copy(model: nn.Module) -> nn.Module:
             )
     if any(nn.parameter.is_lazy(parameter) for parameter in model.parameters()):
         raise ModelError("The network has parameters that have no shape yet: call it once.")
+    if any(parameter.is_meta for parameter in model.parameters()):
+        raise ModelError("The network has parameters without numbers (meta): load its weights.")
     _refuse_overlaps(model)
     _refuse_references(model)
     twin = copied(model)
@@ -149,6 +151,8 @@ def private_copy(model: nn.Module) -> nn.Module:
         for name, child in module._modules.items():
             if child is not None:
                 module._modules[name] = _unwrapped(child)
+    for part in filter(_has_compiled_forward, model.modules()):
+        del twin.get_submodule(path_in_copy(model, part)).forward
     _evaluate(twin, model)
     return twin
 
@@ -221,7 +225,9 @@ def references(function: Any, owned: set[int]) -> bool:
     if isinstance(function, nn.Module):  # itself, it may well be a part of the network
         parts = [*function.children(), *function.parameters()]
         parts += [part for _, part in _attributes_of(function)]
-        return any(id(part) in owned for part in parts) or references(type(function).forward, owned)
+        return any(id(part) in owned for part in parts) or references(
+            getattr(type(function), "forward", None), owned
+        )
     if isinstance(function, MethodType):
         names = _names(function.__func__)
         # A method of the network itself is bound to the copy (`losses.OwnMethod`).
@@ -367,6 +373,8 @@ def _refuse_references(model: nn.Module) -> None:
         if _unwrapped(module) is not module:  # its wrapper refers to it, and is taken off
             continue
         for attribute, value in vars(module).items():
+            if attribute == "_compiled_call_impl":  # which is taken off
+                continue
             functions = value.values() if isinstance(value, dict) else [value]
             for function in functions:
                 if isinstance(function, FunctionType | partial) and references(function, owned):
@@ -392,6 +400,15 @@ def _is_compiled(model: nn.Module) -> bool:
     # `_orig_mod` is no sign: a wrapper that computes something may lend it from the one inside.
     dynamo = sys.modules.get("torch._dynamo")
     return dynamo is not None and isinstance(model, dynamo.OptimizedModule)
+
+
+def _has_compiled_forward(module: nn.Module) -> bool:
+    """Whether its own forward was replaced by itself, compiled (`m.forward = torch.compile(m.forward)`)."""
+    forward: Any = vars(module).get("forward")
+    if not hasattr(forward, "_torchdynamo_orig_callable"):
+        return False
+    own = inspect.unwrap(forward)
+    return getattr(own, "__self__", None) is module and own.__func__ is type(module).forward
 
 
 def _is_parallel(model: nn.Module) -> bool:

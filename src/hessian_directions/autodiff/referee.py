@@ -56,7 +56,8 @@ class FirstPass(NamedTuple):
         value: L(θ).
         changes_its_parameters: Whether it leaves other parameters than it found.
         changes_its_buffers: The same of buffers and of other tensors that it holds.
-        rounds_to: The lowest precision that numbers are cast to on their way through it.
+        rounds_to: The lowest precision that numbers are cast to on their way through it, or that the
+            loss has.
         kinks: The operations between parameters and loss whose slope jumps, by name, and `jumps`.
         jumps: Those of which nothing in the graph tells where: results that jump as the parameters
             move, and operations with kinks that no gradient goes through.
@@ -183,6 +184,7 @@ class Referee:
             copies = [tensor.clone() for tensor in held]
             with _Watch(self._foreign, self._parameters) as watch, _Calls(watch):
                 loss = self._forward()
+        coarsest = min(watch.lowest or theta.dtype, loss.dtype, key=lambda dtype: dtype.itemsize)
         steps = list(nodes(loss))
         # What an earlier pass of the network left has a graph that ends at the user's parameters.
         left = {id(getattr(step, "variable", None)) for step in steps} & set(map(id, self._foreign))
@@ -195,7 +197,7 @@ class Referee:
             value=float(loss.detach()),
             changes_its_parameters=not self.stands_at(theta),
             changes_its_buffers=not all(map(_are_same, held, copies)),
-            rounds_to=watch.lowest or theta.dtype,
+            rounds_to=coarsest,
             kinks=sorted({*kinks(steps), *watch.jumps}),
             jumps=sorted(watch.jumps),
             reads_numbers=watch.reads_numbers,

@@ -147,7 +147,8 @@ def as_directions(vectors: Any, n: int, k: int | None = None) -> Tensor:
     where any number will do, as one of shape (N,).
 
     Args:
-        vectors: The directions, in any precision, on any device: they are not moved.
+        vectors: The directions, in any precision, on any device: they are not moved. Integers and
+            halves become float32.
         n: N.
         k: K, if it must be that.
 
@@ -163,7 +164,8 @@ def as_directions(vectors: Any, n: int, k: int | None = None) -> Tensor:
         )
     if V.is_complex():
         raise ArgumentError("the directions are complex, but must be real.")
-    length = lengths(V.to(torch.promote_types(V.dtype, torch.float32)))
+    V = V.to(torch.promote_types(V.dtype, torch.float32))
+    length = lengths(V)
     if not bool(((length > 0) & length.isfinite()).all()):
         raise ArgumentError("a direction has length zero or is not finite.")
     return V

@@ -108,9 +108,10 @@ def distribution_smallest(x: ArrayLike, trace: float, frobenius_norm: float) -> 
     With y = (x − t)/f:  P(Z − R < y) = Φ(y) + exp(−y²/4)/√2 · Φ(−y/√2), since R exceeds Z − y with
     probability exp(−(Z − y)²/2) where Z > y, and always where not.
 
-    Arguments as for `density_largest`; the result has the same shape, without unit.
+    Arguments as for `density_largest`; the result has the same shape, without unit, and is NaN where
+    the Hessian is zero.
     """
-    y = (np.asarray(x, dtype=np.float64) - trace) / frobenius_norm
+    y = (np.asarray(x, dtype=np.float64) - trace) / (frobenius_norm or math.nan)
     above = np.exp(-(y**2) / 4) / math.sqrt(2) * special.ndtr(-y / math.sqrt(2))
     return np.asarray(special.ndtr(y) + above)
 

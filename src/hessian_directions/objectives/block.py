@@ -9,7 +9,15 @@ from torch import Tensor, nn
 
 from hessian_directions.errors import ModelError
 
-Block = str | Iterable[str] | Callable[[str, Tensor], bool]
+Block = str | Iterable[str | Tensor] | Callable[[str, Tensor], bool]
+
+
+def by_name(model: nn.Module, block: Block) -> Block:
+    """The block with the names of a model's parameters in place of themselves, which have no copies."""
+    if isinstance(block, str) or not isinstance(block, Iterable):
+        return block
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return [names.get(id(part), part) for part in block]
 
 
 def freeze_others(model: nn.Module, block: Block) -> None:
@@ -33,6 +41,9 @@ def freeze_others(model: nn.Module, block: Block) -> None:
     else:
         kept = []
         for pattern in [block] if isinstance(block, str) else list(block):
+            if not isinstance(pattern, str):
+                kind = type(pattern).__name__
+                raise ModelError(f"parameters: a {kind} is no name or parameter of this network.")
             # Names that were taken from a wrapper of the network, which is off here.
             plain = pattern.removeprefix("module.").replace("_orig_mod.", "")
             found = _matching(named, pattern) or _matching(named, plain)

@@ -607,7 +607,9 @@ def depends_on_batches(is_sum: bool) -> ModelError:
     why = (
         "it is a sum, not a mean over samples, which is to be said by reduction='sum'"
         if is_sum
-        else "it is not a mean over samples, or the network mixes the samples of a batch"
+        else "it is not a mean over samples (what else it is a mean over is known of PyTorch's own "
+        "losses alone, and said by ModelLoss(function, weight=…)), or the network mixes the samples of "
+        "a batch"
     )
     return ModelError(f"The loss depends on how the samples are split into batches: {why}.")
 

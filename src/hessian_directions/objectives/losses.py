@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from hessian_directions.autodiff.precision import moved, of_kind
 from hessian_directions.autodiff.program import convention, path_in_copy
-from hessian_directions.errors import ModelError
+from hessian_directions.errors import ModelError, first_line
 
 Loss = Callable[[Any, Any], Tensor]
 Watch = Callable[[Any, Any], None]
@@ -33,7 +33,7 @@ class ModelLoss:
     Both kinds of loss take two arguments, so that only a name of its own tells them apart. The
     function calls the model as it likes (several times, by keyword, other methods than `forward`)
     and reads its outputs, whatever they are. Its value is the mean over the samples of the batch,
-    or their sum where it has an attribute `reduction` that is "sum".
+    or over what `weight` counts, or their sum where it has an attribute `reduction` that is "sum".
 
     Args:
         function: function(model, batch). The model is a copy at the parameters in question; a batch
@@ -41,12 +41,17 @@ class ModelLoss:
         batch_is_sample: A batch of the data is one sample, a graph for instance, whose arrays need
             have nothing in common: the function is given one at a time, as it is, and the loss is
             the mean over them, or their sum.
+        weight: weight(batch) is how much of that a batch has which its value is a mean over, where
+            that are not its samples: tokens that are no padding, say. A batch with none is left out.
     """
 
     def __init__(
-        self, function: Callable[[Any, Any], Tensor], batch_is_sample: bool = False
+        self,
+        function: Callable[[Any, Any], Tensor],
+        batch_is_sample: bool = False,
+        weight: Callable[[Any], Any] | None = None,
     ) -> None:
-        self.function, self.batch_is_sample = function, batch_is_sample
+        self.function, self.batch_is_sample, self.weight = function, batch_is_sample, weight
 
 
 class OwnMethod:
@@ -68,7 +73,8 @@ class OwnMethod:
 def with_own_methods(loss: Any, model: nn.Module, owned: set[int]) -> Any:
     """A loss whose methods of the network's parts that are `owned` are those of the copy."""
     if isinstance(loss, ModelLoss):
-        return ModelLoss(with_own_methods(loss.function, model, owned), loss.batch_is_sample)
+        function = with_own_methods(loss.function, model, owned)
+        return ModelLoss(function, loss.batch_is_sample, loss.weight)
     if isinstance(loss, partial):
         function = with_own_methods(loss.func, model, owned)
         return partial(function, *loss.args, **loss.keywords)
@@ -125,13 +131,18 @@ class BatchLoss:
         total: Whether it is a sum over samples, not a mean.
 
     Raises:
-        ModelError: Its reduction is "none" or is given in a form that is obsolete.
+        ModelError: It cannot be called, has a weight that means nothing, or its reduction is "none"
+            or is given in a form that is obsolete.
     """
 
     def __init__(self, loss: Loss | ModelLoss) -> None:
         self.takes_model, self.batch_is_sample = isinstance(loss, ModelLoss), False
+        self._counts: Callable[[Any], Any] | None = None
         if isinstance(loss, ModelLoss):
-            self.batch_is_sample, loss = loss.batch_is_sample, loss.function
+            self.batch_is_sample, self._counts = loss.batch_is_sample, loss.weight
+            loss = loss.function
+        if isinstance(loss, type) or not callable(loss):
+            raise ModelError(f"The loss is {loss!r}, but a function or an instance is needed.")
         self.original = _copied(loss, None, None)
         kind, options = _kind_and_options(self.original)
         self.is_known = kind is mean_squared_error or (
@@ -144,6 +155,11 @@ class BatchLoss:
                 f"The loss has reduction {reduction!r}, but 'mean' or 'sum' is needed."
             )
         self.total = reduction == "sum"
+        if self._counts is not None and (self.total or self.batch_is_sample):
+            raise ModelError(
+                "A ModelLoss has a weight where it is a mean over parts of a batch, not where it is a "
+                "sum, or a batch is a sample."
+            )
         self._weight: Tensor | None = None
         self._ignored: int | None = None
         if self.is_known and kind in _CLASSIFYING:
@@ -218,6 +234,8 @@ class BatchLoss:
         """What the mean over its samples is divided by, up to a common factor; 1 for a sum."""
         if self.total:
             return 1.0
+        if self._counts is not None:
+            return _number(self._counts, batch)
         n_samples = len(tree_leaves(batch)[0])
         targets = None if self.takes_model else batch[1]
         if self._ignored is None or not isinstance(targets, Tensor) or targets.is_floating_point():
@@ -247,6 +265,16 @@ class BatchLoss:
             return classes if self._ignored is None else classes & (targets != self._ignored)
         # PyTorch's own losses, called by the user's, ignore -100 unless they are told otherwise.
         return classes if fitting == [1] and bool((classes | (targets == -100)).all()) else None
+
+
+def _number(counts: Callable[[Any], Any], batch: Any) -> float:
+    try:
+        number = float(counts(batch))
+    except Exception as error:
+        raise ModelError(f"A batch has no weight: {first_line(error)}.") from error
+    if not 0 <= number < float("inf"):
+        raise ModelError(f"The weight of a batch is {number}, but must be a number, at least 0.")
+    return number
 
 
 def _of_copy(loss: Any, model: nn.Module) -> Any:

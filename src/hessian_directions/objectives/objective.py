@@ -35,7 +35,7 @@ from hessian_directions.errors import (
     first_line,
     require_count,
 )
-from hessian_directions.objectives.block import Block, freeze_others
+from hessian_directions.objectives.block import Block, by_name, freeze_others
 from hessian_directions.objectives.evaluation import Evaluation
 from hessian_directions.objectives.gauss_newton import GaussNewtonTest, prove_gauss_newton
 from hessian_directions.objectives.losses import BatchLoss, Loss, ModelLoss, with_own_methods
@@ -117,7 +117,7 @@ class Objective:
             `functools.partial`; the loss of all samples is then their weighted mean.
         data: With `targets`, the inputs, one sample per row: a tensor, a NumPy array or a list, or
             a tuple or dictionary of arrays, which become the arguments of the network's `forward`.
-            Without, a DataLoader, a Dataset or any other iterable of batches (inputs, targets); of
+            Without, a DataLoader, a Dataset, one batch (inputs, targets) or any iterable of them; of
             batches of any form for a `ModelLoss`, or one array or dictionary of arrays. Batches may
             have rows of different shapes (padded to their own longest sequence): samples are then
             split and joined among those of one shape alone.
@@ -131,9 +131,10 @@ class Objective:
             that brings other samples. None keeps them unless they take more than a quarter of the
             machine's memory.
         parameters: The block of trainable parameters that θ is made of, all others being constant:
-            a name, a shell pattern of names ("layer4.*"), a list of these, or a function
-            (name, parameter) → bool; names are those of `model.named_parameters()`, a shared
-            parameter is chosen by any of its names. All when None.
+            a name, a shell pattern of names ("layer4.*"), a list of these or of parameters
+            (`model.layer4.parameters()`), or a function (name, parameter) → bool; names are those of
+            `model.named_parameters()`, a shared parameter is chosen by any of its names. All when
+            None.
 
     Attributes:
         cost: Passes and seconds so far; without those of the self-test.
@@ -178,7 +179,7 @@ class Objective:
                     )
                 twin = private_copy(model)
                 if parameters is not None:
-                    freeze_others(twin, parameters)
+                    freeze_others(twin, by_name(model, parameters))
                 named = twin.named_parameters()
                 names = [name for name, p in named if p.requires_grad and p.numel()]
                 batch_loss = BatchLoss(with_own_methods(loss, model, owned))
@@ -244,7 +245,7 @@ class Objective:
         if dtype not in (None, torch.float32, torch.float64):
             raise ArgumentError(f"dtype is {dtype!r}, not torch.float32 or torch.float64.")
         try:
-            torch.empty(0, device=device)
+            torch.zeros((), device=device or self.device).item()  # on "meta" there are no numbers
         except (RuntimeError, AssertionError) as error:
             said = first_line(error)
             raise DeviceError(f"The device {str(device)!r} is not there: {said}.") from error

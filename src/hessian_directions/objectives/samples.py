@@ -293,9 +293,9 @@ def collect(
 
     Args:
         data: With `targets`, the inputs: an array, or a tuple or dictionary of arrays (tensors,
-            NumPy arrays, lists). Without, a DataLoader, a Dataset, or any other iterable of batches:
-            pairs (inputs, targets), or what a loss of network and batch takes; for such a loss one
-            array or dictionary of arrays, too.
+            NumPy arrays, lists). Without, a DataLoader, a Dataset, one pair (inputs, targets)
+            of arrays, or any iterable of batches: pairs, or what a loss of network and batch takes;
+            for such a loss one array or dictionary of arrays, too.
         loss: What weighs them.
         batch_size: Samples read at once from a Dataset.
         in_memory: True keeps one pass over batches as it came (of a loader that shuffles or
@@ -306,6 +306,8 @@ def collect(
         DataError: There are no samples, or a batch is no pair.
         ModelError: Inputs and targets differ in number.
     """
+    if targets is None and _is_one_batch(data) and not loss.takes_model:
+        data, targets = data
     if targets is not None:
         return InMemory([_with_rows((_tensors(data), _long(_tensors(targets))), loss)])
     if loss.takes_model and isinstance(data, Tensor | np.ndarray | Mapping):
@@ -445,11 +447,22 @@ def _with_rows(batch: Batch, loss: BatchLoss) -> Batch:
             "that is one sample, as a graph is, is handed over as such by "
             "ModelLoss(..., batch_is_sample=True)."
         )
-    raise ModelError(f"{several[0]} inputs do not go with {several[1]} targets.")
+    told = ": single samples become batches by a DataLoader" if -1 in together else ""
+    raise ModelError(f"{several[0]} inputs do not go with {several[1]} targets{told}.")
 
 
 def _is_pair(batch: Batch) -> bool:
     return isinstance(batch, tuple) and len(batch) == 2
+
+
+def _is_one_batch(data: Any) -> bool:
+    """Whether data are the inputs and targets of one batch, and no two batches."""
+    arrays = Tensor | np.ndarray
+    return (
+        isinstance(data, tuple | list)
+        and len(data) == 2
+        and all(isinstance(part, arrays) for part in data)
+    )
 
 
 def _labels(batch: Batch) -> Tensor | None:

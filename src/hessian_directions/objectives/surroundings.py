@@ -6,10 +6,12 @@ import contextlib
 import sys
 import threading
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.utils import parametrize
+
+from hessian_directions.autodiff.precision import FULL_PRECISION
 
 # Some of these settings are the whole process's: threads wait for each other.
 _ONE_AT_A_TIME = threading.RLock()
@@ -30,9 +32,10 @@ def surroundings(device: torch.device) -> Iterator[None]:
         stack.enter_context(torch.autocast(device.type, enabled=False))
         stack.enter_context(torch.autograd.set_detect_anomaly(False))
         stack.enter_context(_no_saved_tensors_hooks())
+        stack.enter_context(_no_cached_weights())
         if "torch._dynamo" in sys.modules:
             stack.enter_context(torch.compiler.set_stance("force_eager"))
-        stack.enter_context(kernels(device))
+        stack.enter_context(kernels())
         yield
 
 
@@ -51,29 +54,25 @@ def _no_saved_tensors_hooks() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def kernels(device: torch.device) -> Iterator[None]:
+def _no_cached_weights() -> Iterator[None]:
+    """Parametrized weights are computed anew: all copies of a network would share what is kept of
+    them, at whatever parameters (`parametrize.cached`).
+    """
+    kept = parametrize._cache_enabled, parametrize._cache
+    parametrize._cache_enabled, parametrize._cache = 0, {}
+    try:
+        yield
+    finally:
+        parametrize._cache_enabled, parametrize._cache = kept
+
+
+@contextlib.contextmanager
+def kernels() -> Iterator[None]:
     """Kernels that have second derivatives, and that are as precise as their number format."""
     fast_path = torch.backends.mha.get_fastpath_enabled()
-    parts = _multipliers() if device.type == "cuda" else []
-    precisions = [part.fp32_precision for part in parts]
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with sdpa_kernel(SDPBackend.MATH):
-            for part in parts:
-                part.fp32_precision = "ieee"
+        with sdpa_kernel(SDPBackend.MATH), FULL_PRECISION:
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
-        for part, precision in zip(parts, precisions):
-            part.fp32_precision = precision
-
-
-def use_full_precision() -> None:
-    """From now on float32 is float32 on a GPU, too: TensorFloat-32 keeps three digits."""
-    for part in _multipliers():
-        part.fp32_precision = "ieee"
-
-
-def _multipliers() -> list[Any]:
-    cudnn: Any = torch.backends.cudnn
-    return [cudnn.conv, cudnn.rnn, torch.backends.cuda.matmul]

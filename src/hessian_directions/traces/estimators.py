@@ -236,7 +236,7 @@ def finite_difference(
         seed: Of the directions: an integer, or a CPU generator, which advances.
         distribution: "gaussian" or "rademacher".
         step: ε in units of a direction; chosen from noise and curvature when None, see
-            `choose_step`.
+            `choose_step`. A warning says where a given one is lost in rounding.
         kinks: "correct" takes off what kinks add; it is nothing where there are none.
         **options: See `SamplingOptions`.
 
@@ -255,7 +255,9 @@ def finite_difference(
         _warn_of_kinks(objective)
     make = CorrectedCurvature if kinks == "correct" else LossCurvature
     curvature = make(objective, step)
-    return _estimate(curvature, n_samples, seed, distribution, **options)
+    estimate = _estimate(curvature, n_samples, seed, distribution, **options)
+    _warn_of_rounding(step, curvature, estimate)
+    return estimate
 
 
 @in_own_precision
@@ -275,7 +277,9 @@ def quadratic_fit(
     """
     _warn_of_kinks(objective)
     curvature = LossCurvature(objective, step, n_points)
-    return _estimate(curvature, n_samples, seed, distribution, **options)
+    estimate = _estimate(curvature, n_samples, seed, distribution, **options)
+    _warn_of_rounding(step, curvature, estimate)
+    return estimate
 
 
 @in_own_precision
@@ -341,8 +345,11 @@ def deflated(
         sampling.
 
     Raises:
-        ArgumentError: The vectors are linearly dependent.
+        ArgumentError: The vectors are linearly dependent, or `sampling` gives no curvatures.
     """
+    if sampling is not None and not callable(sampling):
+        kind = type(sampling).__name__
+        raise ArgumentError(f"sampling is a {kind}, but LossCurvature(objective), say, is needed.")
     computed = _curvature_of(source)
     sampled = computed if sampling is None else sampling
     V = as_directions(vectors, computed.n_parameters)
@@ -578,3 +585,15 @@ def _mean_and_standard_error(samples: Tensor) -> tuple[float, float]:
 
 def _without_sampling(value: float, cost: Cost) -> Estimate:
     return Estimate(value, 0.0, torch.tensor([value], dtype=torch.float64, device="cpu"), cost)
+
+
+def _warn_of_rounding(step: float | None, curvature: LossCurvature, estimate: Estimate) -> None:
+    """Of the loss at the weights, which all differences share: no standard error shows it."""
+    rounding = 0.0 if step is None else curvature.rounding()
+    if rounding > max(estimate.standard_error, 1e-6 * abs(estimate.mean)):
+        warnings.warn(
+            f"The step {step:g} is so short that rounding of the loss alone moves the trace by about "
+            f"{rounding:.1g}, which no standard error shows: give a longer step, or none.",
+            PrecisionWarning,
+            stacklevel=4,
+        )

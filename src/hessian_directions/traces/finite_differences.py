@@ -72,6 +72,11 @@ class LossCurvature:
             self._chosen = self._choose(V[:, :PILOTS])
         return parabola(self._objective, V, self._chosen, self._centre, self._n_points)
 
+    def rounding(self) -> float:
+        """What the rounding of L(θ) adds to all differences alike, about."""
+        centre = 0.0 if self._centre is None else abs(float(self._centre))
+        return centre * torch.finfo(self.dtype).eps / self.step**2
+
     def _choose(self, pilots: Tensor) -> float:
         return choose_step(self._objective, pilots)
 
