@@ -410,15 +410,13 @@ def draw(shares, labels):
 '''
 CLAIM = """
 
-def _most(evidence, rule):
+@_judges("C9", "λ_max/t", "above", false="it is none of it")
+def most(evidence, rule):
     for network, dataset in evidence.share.items():
         share = float(dataset["share"])
         found = intervals.fixed(share, share)
         none = _surely(intervals.fixed(0.0, 0.0))
         yield Row(network, share, found, f"networks/{network}/share.nc", none)
-
-
-RULES["C9"] = {"most": Declared("λ_max/t", "above", _most, "it is none of it")}
 """
 # file, a line of it, and what is written before that line
 EDITS = [
@@ -426,7 +424,7 @@ EDITS = [
     (
         "src/hessian_directions/reporting/claims.py",
         "}\n\n\n@dataclass",
-        '    "C9": Claim("The largest eigenvalue is most of the trace", "", OURS),\n',
+        '    "C9": Claim("The largest eigenvalue is most of the trace"),\n',
     ),
     (
         "src/hessian_directions/reporting/claims.py",
