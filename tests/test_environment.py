@@ -145,5 +145,4 @@ def test_the_library_needs_no_extra() -> None:
         if path.suffix == ".py":
             assert imported_packages(path) <= installed_with(""), path
     for path in package.glob("reporting/figures/*.py"):
-        if path.name != "benchmark_ratios.py":
-            assert imported_packages(path) <= installed_with("") | installed_with("figures"), path
+        assert imported_packages(path) <= installed_with("") | installed_with("figures"), path
