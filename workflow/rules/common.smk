@@ -336,6 +336,16 @@ def code(script, *modules, without=()):
     ]
 
 
+def shown(path):
+    """A picture, with what Snakemake's own report says of it."""
+    return report(
+        path,
+        caption="../report/caption.rst",
+        category=lambda wildcards: DRAWINGS[wildcards.figure]["category"],
+        labels=lambda wildcards: {"figure": DRAWINGS[wildcards.figure]["title"]},
+    )
+
+
 ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"
 )

@@ -1,16 +1,6 @@
 # Figures, animations and tables: they read artifacts, import no torch, and are redrawn from the archive.
 
 
-def shown(path):
-    """A picture, with what Snakemake's own report says of it."""
-    return report(
-        path,
-        caption="../report/caption.rst",
-        category=lambda wildcards: DRAWINGS[wildcards.figure]["category"],
-        labels=lambda wildcards: {"figure": DRAWINGS[wildcards.figure]["title"]},
-    )
-
-
 rule draw_figure:
     input:
         unpack(lambda wildcards: DRAWINGS[wildcards.figure]["inputs"]),
