@@ -305,6 +305,7 @@ def _cells(
                 "kind": quantity.kind,
                 "published": published,
                 "computed": rounding.number(here, column),
+                "is_there": column in here,
                 "slack": slack,
                 "values": values,
                 "n_cases": n_cases,
@@ -345,20 +346,26 @@ def _judge(cell: dict[str, Any], others: Collection[str], acceptance: Acceptance
         low, high = 0.0, max(published, slack)
     cell |= {"rounding_low": low, "rounding_high": high, "within": ROUNDING}
     if cell["is_predicted"]:
-        for name, missing in (
-            ("predicted", 1 - replicates.CONFIDENCE),
-            ("alone", acceptance.least_probability),
+        predicted = _predicted(cell)
+        for name, ends in (
+            ("predicted", predicted.interval()),
+            ("alone", predicted.widest(acceptance.least_probability)),
         ):
-            ends = _predicted(cell).interval(missing)
             cell[f"{name}_low"], cell[f"{name}_high"] = (cell["unit"] * end for end in ends)
     other, fatal = cell["subject"] in others, True
     if other and cell["is_predicted"]:
         cell["within"], low, high = PREDICTION, cell["predicted_low"], cell["predicted_high"]
-        fatal = not cell["alone_low"] <= here <= cell["alone_high"]
+        fatal = here < cell["alone_low"] or here > cell["alone_high"]
     elif other and cell["kind"] not in _NOT_PREDICTED - {quantities.FLAG}:
         # Flags, and what too few runs have: it must be like one of them.
-        cell["within"], seen = PREDICTION, cell["values"]
+        cell["within"], seen, fatal = PREDICTION, cell["values"], False
         low, high = np.nanmin([*seen, math.inf]), np.nanmax([*seen, -math.inf])
+    elif other and cell["kind"] == quantities.RESIDUAL:
+        # Another search ends elsewhere; what rests on it has been widened by it.
+        cell["within"], fatal = PREDICTION, False
+        high = max([high, *(value for value in cell["values"] if math.isfinite(value))])
+    # Five runs do not rule out another flag in the sixth, or a number that is not finite.
+    fatal = fatal or not cell["is_there"]
     without = cell["values"] if other else [published]
     agrees = bool(low <= here <= high or (math.isnan(here) and any(map(math.isnan, without))))
     cell |= {"low": low, "high": high, "agrees": agrees, "decisive": not agrees and fatal}

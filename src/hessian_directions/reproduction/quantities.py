@@ -72,17 +72,18 @@ QUANTITIES: list[tuple[str, Quantity]] = [
         "critical_points.* *.seconds *.noise *.rounding *.departure_radius* *.nearest_kink "
         "*.barrier_x *.n_products *.n_check_products *.passes *.training_epochs "
         "*.bends_down_to *.lowest_distance *.planes_far shallow_sides.nearest "
-        "shallow_sides.edge",
+        "shallow_sides.edge traces.step",
         Quantity(NOT_COMPARED),
     ),
     ("*.converged *.below_noise", Quantity(FLAG)),
     ("levels.n_reached population.n_reached", Quantity(SHARE, "n_members", counted=True)),
     ("*.planes_as_low", Quantity(SHARE, "n_planes", counted=True)),
+    ("apparent_curvature.n_finite", Quantity(SHARE, "apparent_curvature.n_planes", counted=True)),
+    ("kinks.n_kinks kinks.negative_share", Quantity(SHARE)),
     (
         "*.n_* *.training_images *.sharpness *.radius *.pair levels.level step_sizes.step",
         Quantity(SETTING),
     ),
-    ("traces.step", Quantity(NORM)),
     ("rendered_curvatures.region", Quantity(SETTING)),
     ("rendered_curvatures.half_width*", Quantity(NORM)),
     ("rendered_curvatures.saddle*", Quantity(FLAG)),
@@ -96,7 +97,6 @@ QUANTITIES: list[tuple[str, Quantity]] = [
     ("lowest_losses.*_ties", Quantity(SHARE, "n_planes", counted=True)),
     ("lowest_losses.as_low*", Quantity(SHARE, "n_planes")),
     ("kinks.step", Quantity(SETTING)),
-    ("kinks.n_kinks kinks.negative_share", Quantity(SHARE)),
     ("kinks.exact", Quantity(CURVATURE)),
     ("kinks.*_ratio kinks.correlation kinks.slope", Quantity(RATIO)),
     ("kinks.rest_standard_error", Quantity(ERROR)),

@@ -10,6 +10,9 @@ scatter by 1/(2√n) wherever they lie, and logit where n is not known; Fisher's
 logarithm for sizes (losses, norms, eigenvalues, curvatures, standard errors, ratios) that have one
 sign in all archived runs, and the number itself for differences and for whatever changes sign.
 
+A few runs may have one sign, or be equal, by chance. A number fails alone only where it is improbable
+on its scale and without it, and where the runs scatter at all.
+
 At 99 % one number in a hundred misses its interval though nothing is wrong, and the misses of one
 network go together. How many are allowed is found by leaving out each archived run in turn.
 """
@@ -62,6 +65,7 @@ class Predicted:
         sign: Of a size on the logarithmic scale.
         n_cases: Of a share, if known.
         slack: Of the number itself: what rounding explains in any case.
+        plain: The same without a scale.
     """
 
     scale: str
@@ -71,6 +75,20 @@ class Predicted:
     sign: float = 1.0
     n_cases: float | None = None
     slack: float = 0.0
+    plain: "Predicted | None" = None
+
+    def widest(self, missing: float) -> tuple[float, float]:
+        """Outside which the next run is improbable on its scale and without it.
+
+        Runs that are all alike do not rule anything out.
+        """
+        if self.spread == 0:
+            return -math.inf, math.inf
+        low, high = self.interval(missing)
+        if self.plain is None:
+            return low, high
+        others = self.plain.interval(missing)
+        return min(low, others[0]), max(high, others[1])
 
     def interval(self, missing: float = 1 - CONFIDENCE) -> tuple[float, float]:
         """Outside which the next run lies with this probability; in the number's own unit."""
@@ -109,13 +127,25 @@ def predict(
     """
     x = np.asarray(values, dtype=float)
     scale, sign = _scale(kind, x, n_cases)
+    plain = None if scale in (IDENTITY, ARCSINE) else _on(IDENTITY, x, slack=slack)
+    return _on(scale, x, sign, n_cases, slack, plain)
+
+
+def _on(
+    scale: str,
+    x: Floats,
+    sign: float = 1.0,
+    n_cases: float | None = None,
+    slack: float = 0.0,
+    plain: Predicted | None = None,
+) -> Predicted:
     y = np.array([_forth(scale, sign * value, n_cases) for value in x])
     variance = y.var(ddof=1)
     if scale == ARCSINE and n_cases is not None:
         variance = max(variance, 1 / (4 * n_cases))
     n = len(x)
     spread = math.sqrt(variance * (1 + 1 / n))
-    return Predicted(scale, float(y.mean()), spread, n - 1, sign, n_cases, slack)
+    return Predicted(scale, float(y.mean()), spread, n - 1, sign, n_cases, slack, plain)
 
 
 def _scale(kind: str, x: Floats, n_cases: float | None) -> tuple[str, float]:
@@ -149,7 +179,7 @@ class Acceptance:
             the effective number of independent numbers.
         most: Misses that are allowed: the 99 % quantile of the binomial of the effective number.
         least_probability: A number less probable than this fails alone: 1 % over n_numbers, or the
-            least of the archive's own where that is smaller.
+            least of the archive's own, above 0, where that is smaller.
     """
 
     n_numbers: int
@@ -188,5 +218,5 @@ def accept(probabilities: Floats, groups: Sequence[Hashable]) -> Acceptance:
         float(rate),
         overdispersion,
         int(quantile * n_numbers / effective),
-        min((1 - CONFIDENCE) / n_numbers, float(np.nanmin(probabilities))),
+        min((1 - CONFIDENCE) / n_numbers, float(probabilities[probabilities > 0].min(initial=1.0))),
     )
