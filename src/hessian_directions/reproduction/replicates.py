@@ -10,8 +10,8 @@ scatter by 1/(2√n) wherever they lie, and logit where n is not known; Fisher's
 logarithm for sizes (losses, norms, eigenvalues, curvatures, standard errors, ratios) that have one
 sign in all archived runs, and the number itself for differences and for whatever changes sign.
 
-A few runs may have one sign, or be equal, by chance. A number fails alone only where it is improbable
-on its scale and without it, and where the runs scatter at all.
+A few runs may have one sign, or be equal, by chance. Where that is no property of what is measured, a
+number fails alone only if it is improbable on its scale and without it, and if the runs scatter at all.
 
 At 99 % one number in a hundred misses its interval though nothing is wrong, and the misses of one
 network go together. How many are allowed is found by leaving out each archived run in turn.
@@ -44,15 +44,9 @@ SCALES: dict[str, tuple[Callable[[float], float], Callable[[float], float]]] = {
     FISHER: (np.arctanh, math.tanh),
     LOGIT: (logit, expit),
 }
-_SIZES = {
-    quantities.LOSS,
-    quantities.NORM,
-    quantities.GRADIENT,
-    quantities.EIGENVALUE,
-    quantities.CURVATURE,
-    quantities.ERROR,
-    quantities.RATIO,
-}
+# Of one sign by what they are; the others by chance.
+_POSITIVE = {quantities.LOSS, quantities.NORM, quantities.GRADIENT, quantities.ERROR}
+_SIZES = {*_POSITIVE, quantities.EIGENVALUE, quantities.CURVATURE, quantities.RATIO}
 
 
 @dataclass(frozen=True)
@@ -65,7 +59,7 @@ class Predicted:
         sign: Of a size on the logarithmic scale.
         n_cases: Of a share, if known.
         slack: Of the number itself: what rounding explains in any case.
-        plain: The same without a scale.
+        plain: The same without a scale, of what may have other signs and values than these.
     """
 
     scale: str
@@ -127,7 +121,9 @@ def predict(
     """
     x = np.asarray(values, dtype=float)
     scale, sign = _scale(kind, x, n_cases)
-    plain = None if scale in (IDENTITY, ARCSINE) else _on(IDENTITY, x, slack=slack)
+    plain = (
+        None if scale in (IDENTITY, ARCSINE) or kind in _POSITIVE else _on(IDENTITY, x, slack=slack)
+    )
     return _on(scale, x, sign, n_cases, slack, plain)
 
 
