@@ -63,7 +63,7 @@ def test_prediction(monkeypatch: pytest.MonkeyPatch) -> None:
     # 4 · 41 values, a gradient, 4 derivatives and the start; 3 epochs and 4 records; both processes.
     assert "Predicted from a few passes: 4 min of one core, about 2 min on 2 like it" in lines[2]
     assert lines[3:] == [
-        "  classifier: 4 min, 0.5 GB (lines 3 min, train_network 71 s)",
+        "  classifier: 4 min, 0.5 GB (lines 3 min, train_network 68 s)",
     ]
 
 
