@@ -216,15 +216,19 @@ def draw_panel(ax: Axes, panel: Panel) -> ContourSet:
         ax.add_patch(
             Rectangle((-a, -b), 2 * a, 2 * b, fill=False, ec="0.2", lw=0.7, ls=(0, (3, 2)))
         )
+    is_low = False
     if panel.lowest and np.isfinite(values).any():
-        drawing.mark(ax, *drawing.lowest_point(alpha, beta, values), "o", "#FFD23F", 7)
+        lowest = drawing.lowest_point(alpha, beta, values)
+        drawing.mark(ax, *lowest, "o", "#FFD23F", 7)
+        is_low = lowest[1] < beta[0] / 2
     drawing.mark(ax, 0, 0, "+", size=4.5)
     bound = f"±{panel.bound:.1g}"
     ax.text(
         0.04,
-        0.04,
+        0.96 if is_low else 0.04,  # where the ring is not
         rf"$\pm{drawing.power_of_ten(panel.bound, 1)}$" if "e" in bound else bound,
         transform=ax.transAxes,
+        va="top" if is_low else "bottom",
         fontsize=7,
         bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1.0},
         zorder=6,
@@ -244,7 +248,7 @@ def colorbar(figure: Figure, filled: ContourSet, axes: Sequence[Axes]) -> None:
         filled,
         ax=list(axes),
         ticks=ticks,
-        label=r"$L-L(\theta^{*}\,)$ / largest change",
+        label=r"$(L-L(\theta^{*}\,))$ / largest change",
         pad=0.01,
         aspect=30,
     )
