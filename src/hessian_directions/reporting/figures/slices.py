@@ -23,10 +23,10 @@ FIGURES = {
         "networks": "regression",
         "caption": r"""
 Training loss relative to that of the network, L − L(θ*), over slices through the trained weights,
-one row a network: along two Gaussian directions; along two that have the norm of the weights filter
+one row per network: along two Gaussian directions; along two that have the norm of the weights filter
 by filter; along the Hessian directions of λ\ :sub:`max` (α) and λ\ :sub:`min` (β); and, of the
 latter, the middle (dashed square) without the slope of the quadratic fitted there. Colours span ± the
-largest change of each panel, written in its corner, and follow arcsinh. Black line: the loss of the
+largest change of each panel, written in a corner, and follow arcsinh. Black line: the loss of the
 network; cross: the network; circle: lowest loss on the grid. Axes: distance in parameter space.""",
     },
     "classifier_slices": {
@@ -36,10 +36,10 @@ network; cross: the network; circle: lowest loss on the grid. Axes: distance in 
         "networks": "classification",
         "caption": r"""
 Training loss relative to that of the network, L − L(θ*), over slices through the trained weights,
-one row a network: along two Gaussian directions; along two that have the norm of the weights filter
+one row per network: along two Gaussian directions; along two that have the norm of the weights filter
 by filter; along the Hessian directions of λ\ :sub:`max` (α) and λ\ :sub:`min` (β); and, of the
 latter, the middle (dashed square) without the slope of the quadratic fitted there. Colours span ± the
-largest change of each panel, written in its corner, and follow arcsinh. Black line: the loss of the
+largest change of each panel, written in a corner, and follow arcsinh. Black line: the loss of the
 network; cross: the network; circle: lowest loss on the grid. Axes: distance in parameter space.""",
     },
     "slices_of_test_loss": {
@@ -49,8 +49,8 @@ network; cross: the network; circle: lowest loss on the grid. Axes: distance in 
         "arguments": {"splits": ["test"]},
         "caption": r"""
 Test loss relative to that of the network, L − L(θ*), over the same slices as the training loss, one
-row a network: Hessian directions are those of the training loss. Colours span ± the largest change
-of each panel, written in its corner, and follow arcsinh. Black line: the loss of the network; cross:
+row per network: Hessian directions are those of the training loss. Colours span ± the largest change
+of each panel, written in a corner, and follow arcsinh. Black line: the loss of the network; cross:
 the network; circle: lowest loss on the grid. Axes: distance in parameter space.""",
     },
 }
