@@ -133,8 +133,8 @@ def test_verdicts_are_those_of_other_seeds() -> None:
     changed = [(claim, other[claim]) for other in others for claim in own.index[other != own]]
     assert len(others) == 4
     assert changed == [("C2", "proved")]
-    assert "With four other seeds" in README
-    assert "the same, but for C2 with one of them, which is proved" in README
+    assert "With\nfour other seeds" in README
+    assert "the same, except that C2 is proved with one of them" in README
 
 
 def test_findings_are_the_archived_ones() -> None:

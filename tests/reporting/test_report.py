@@ -336,7 +336,7 @@ def test_a_card_says_what_was_measured_and_leads_to_it():
         assert said in seen.text
     assert "κ₋/κ₊ of mine: 0.25 (2·10 −7 to 0.5, 95 % interval)" in seen.text
     assert "below 0.125" in seen.text
-    assert "it would notice in 87.5 % of cases" in seen.text
+    assert "the rule would notice in 87.5 % of cases" in seen.text
     assert "2 reproduced, 1 not reproduced" in seen.text
     assert seen.targets.count("#mine-visibility") == 1
     assert "../networks/mine/visibility.nc" in seen.targets

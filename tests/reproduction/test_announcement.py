@@ -85,7 +85,7 @@ def test_estimate_from_the_records(tmp_path: Path) -> None:
     assert lines[2:] == [
         "  b: 12 min, 1.0 GB (slices_shard 10 min, eigenpairs 2 min)",
         "  a: 10 min, 1.0 GB (eigenpairs 10 min)",
-        "  no network: 3 s, 2.0 GB (saddles 3 s)",
+        "  beside the networks: 3 s, 2.0 GB (saddles 3 s)",
     ]
 
 
@@ -103,7 +103,7 @@ def test_records_of_another_device_tell_nothing(
     assert "Predicted" in announced(SETTINGS, tmp_path, cores=4)[3]
     assert announced(on_gpu, tmp_path, cores=4)[-2:] == [
         "  a: 40 min, 1.0 GB (eigenpairs 40 min)",
-        "  no network: 3 s, 2.0 GB (saddles 3 s)",
+        "  beside the networks: 3 s, 2.0 GB (saddles 3 s)",
     ]
 
 

@@ -506,7 +506,7 @@ def describe(found: Mapping[tuple[str, str], Estimate]) -> list[str]:
     """A line for every network, the longest first, with all its stages."""
     networks: dict[str, dict[str, Estimate]] = {}
     for (network, rule), stage in found.items():
-        networks.setdefault(network or "no network", {})[rule] = stage
+        networks.setdefault(network or "beside the networks", {})[rule] = stage
     whole = {name: sum(of.values(), Estimate()) for name, of in networks.items()}
     lines = []
     for name, all_of_it in sorted(whole.items(), key=lambda item: -item[1].seconds):

@@ -25,7 +25,7 @@ FIGURES = {
             "localisations": "localisation",
         },
         "caption": r"""
-One row a network, with its number of parameters N. **(a)** λ\ :sub:`max`, \|λ\ :sub:`min`\| and the
+One row per network, with its number of parameters N. **(a)** λ\ :sub:`max`, \|λ\ :sub:`min`\| and the
 gradient norm ‖∇L‖. **(b)** Mean curvature t/N with its standard error; open where it is negative.
 **(c)** r = t/f. **(d)** Probability that one random slice shows curvature of both signs, drawn from
 the spectrum, and its share among sampled slices, both with 95 % intervals. **(e)** Share of each

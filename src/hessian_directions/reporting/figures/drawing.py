@@ -117,10 +117,11 @@ def measure_symbol(name: str) -> str:
 
 
 def two_lines(label: str) -> str:
-    """A long label, broken at the space that is nearest to its middle."""
+    """A long label, broken after the comma or, without one, at the space that is nearest to its middle."""
     spaces = [i for i, letter in enumerate(label) if letter == " "]
     if len(label) <= 18 or not spaces:
         return label
+    spaces = [i for i in spaces if label[i - 1] == ","] or spaces
     middle = min(spaces, key=lambda i: abs(i - len(label) / 2))
     return f"{label[:middle]}\n{label[middle + 1 :]}"
 

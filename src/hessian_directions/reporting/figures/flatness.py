@@ -62,6 +62,7 @@ def draw(population: xr.Dataset) -> Figure:
             drawing.log_axis(ax, "y")
         ax.set_xlabel(drawing.measure_symbol(name))
     drawing.label_left(axes, GENERALIZATIONS["gap_loss"])
+    figure.set_layout_engine("constrained", w_pad=0.08)  # labels of two axes do not meet
     tau = population["correlation"].sel(statistic="within_strata", generalization="gap_loss")
     drawing.title_panels(axes, [rf"$\tau={float(tau.sel(measure=name)):+.2f}$" for name in names])
     drawing.legend_below(

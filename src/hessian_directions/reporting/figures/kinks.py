@@ -24,8 +24,8 @@ derivatives at θ alone; a point is a direction, its colour the step, and both a
 mean of v'Hv. On the line they are equal; off it lie truncation, at the largest steps, and what is
 of higher order in ε. Axes that reach beyond ±10 are linear between −1 and 1 and logarithmic
 elsewhere. Below: jumps J_k of the slope of the loss at the kinks crossed with the step written there,
-by size, for each sign: the number of kinks a direction and quarter of a decade (jumps below
-10⁻¹⁶ count as that), and the share of negative ones.""",
+by size, for each sign: the number of kinks per direction and quarter of a decade (jumps below
+10⁻¹⁶ count as 10⁻¹⁶), and the share of negative ones.""",
     },
 }
 COLUMNS = 5
@@ -67,7 +67,7 @@ def draw(studies: drawing.Datasets, labels: drawing.Labels) -> Figure:
     for ax in set(grid.flat) - {*above, *below}:
         ax.remove()
     drawing.label_left(above, "measured excess")
-    drawing.label_left(below, "kinks a direction")
+    drawing.label_left(below, "kinks per direction")
     drawing.title_panels(above, [drawing.two_lines(labels.get(name, name)) for name in studies])
     handles = [
         drawing.line_handle(_step(step), color=colours[step], marker=MARKERS[i % 9], ls="", ms=3.5)

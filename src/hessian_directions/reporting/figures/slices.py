@@ -23,10 +23,10 @@ FIGURES = {
         "networks": "regression",
         "caption": r"""
 Training loss relative to that of the network, L − L(θ*), over slices through the trained weights,
-one row a network: along two Gaussian directions; along two that have the norm of the weights filter
+one row per network: along two Gaussian directions; along two that have the norm of the weights filter
 by filter; along the Hessian directions of λ\ :sub:`max` (α) and λ\ :sub:`min` (β); and, of the
 latter, the middle (dashed square) without the slope of the quadratic fitted there. Colours span ± the
-largest change of each panel, written in its corner, and follow arcsinh. Black line: the loss of the
+largest change of each panel, written in a corner, and follow arcsinh. Black line: the loss of the
 network; cross: the network; circle: lowest loss on the grid. Axes: distance in parameter space.""",
     },
     "classifier_slices": {
@@ -36,10 +36,10 @@ network; cross: the network; circle: lowest loss on the grid. Axes: distance in 
         "networks": "classification",
         "caption": r"""
 Training loss relative to that of the network, L − L(θ*), over slices through the trained weights,
-one row a network: along two Gaussian directions; along two that have the norm of the weights filter
+one row per network: along two Gaussian directions; along two that have the norm of the weights filter
 by filter; along the Hessian directions of λ\ :sub:`max` (α) and λ\ :sub:`min` (β); and, of the
 latter, the middle (dashed square) without the slope of the quadratic fitted there. Colours span ± the
-largest change of each panel, written in its corner, and follow arcsinh. Black line: the loss of the
+largest change of each panel, written in a corner, and follow arcsinh. Black line: the loss of the
 network; cross: the network; circle: lowest loss on the grid. Axes: distance in parameter space.""",
     },
     "slices_of_test_loss": {
@@ -49,8 +49,8 @@ network; cross: the network; circle: lowest loss on the grid. Axes: distance in 
         "arguments": {"splits": ["test"]},
         "caption": r"""
 Test loss relative to that of the network, L − L(θ*), over the same slices as the training loss, one
-row a network: Hessian directions are those of the training loss. Colours span ± the largest change
-of each panel, written in its corner, and follow arcsinh. Black line: the loss of the network; cross:
+row per network: Hessian directions are those of the training loss. Colours span ± the largest change
+of each panel, written in a corner, and follow arcsinh. Black line: the loss of the network; cross:
 the network; circle: lowest loss on the grid. Axes: distance in parameter space.""",
     },
 }
@@ -216,15 +216,19 @@ def draw_panel(ax: Axes, panel: Panel) -> ContourSet:
         ax.add_patch(
             Rectangle((-a, -b), 2 * a, 2 * b, fill=False, ec="0.2", lw=0.7, ls=(0, (3, 2)))
         )
+    is_low = False
     if panel.lowest and np.isfinite(values).any():
-        drawing.mark(ax, *drawing.lowest_point(alpha, beta, values), "o", "#FFD23F", 7)
+        lowest = drawing.lowest_point(alpha, beta, values)
+        drawing.mark(ax, *lowest, "o", "#FFD23F", 7)
+        is_low = lowest[1] < beta[0] / 2
     drawing.mark(ax, 0, 0, "+", size=4.5)
     bound = f"±{panel.bound:.1g}"
     ax.text(
         0.04,
-        0.04,
+        0.96 if is_low else 0.04,  # where the ring is not
         rf"$\pm{drawing.power_of_ten(panel.bound, 1)}$" if "e" in bound else bound,
         transform=ax.transAxes,
+        va="top" if is_low else "bottom",
         fontsize=7,
         bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1.0},
         zorder=6,
@@ -244,7 +248,7 @@ def colorbar(figure: Figure, filled: ContourSet, axes: Sequence[Axes]) -> None:
         filled,
         ax=list(axes),
         ticks=ticks,
-        label=r"$L-L(\theta^{*}\,)$ / largest change",
+        label=r"$(L-L(\theta^{*}\,))$ / largest change",
         pad=0.01,
         aspect=30,
     )

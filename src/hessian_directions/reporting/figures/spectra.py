@@ -17,7 +17,7 @@ FIGURES = {
         "reads": {"spectra": "spectrum", "eigenpairs": "eigenpairs"},
         "caption": r"""
 Density of the Hessian's eigenvalues by stochastic Lanczos quadrature: mean and spread over random
-probes. The axis is arcsinh(λ/λ₀), linear within λ₀ of zero and logarithmic beyond. Triangles: the
+probes, per unit of the axis. This is arcsinh(λ/λ₀), linear within λ₀ of zero and logarithmic beyond. Triangles: the
 extreme eigenvalues found by Lanczos; dotted: the density that a single eigenvalue has.""",
     },
 }
@@ -45,7 +45,7 @@ def draw(spectra: drawing.Datasets, eigenpairs: drawing.Datasets, labels: drawin
         scale = draw_spectrum(ax, spectrum, values)
         titles.append(rf"{labels.get(name, name)}, $\lambda_0=${_power(scale)}")
         ax.set_xlabel(r"eigenvalue $\lambda$")
-    drawing.label_left(axes, r"density of arcsinh$(\lambda/\lambda_0)$")
+    drawing.label_left(axes, "density")
     drawing.title_panels(axes, titles)
     drawing.legend_below(
         figure,

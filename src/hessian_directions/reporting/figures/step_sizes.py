@@ -18,9 +18,9 @@ Second differences (L(θ+εv) − 2L(θ) + L(θ−εv))/ε² along Gaussian dire
 of the exact curvature v'Hv, against the step ε (in units of a direction). Thick: mean over
 directions; thin: single directions; pale: fewer images. Bars: standard error of the difference from
 the exact values, direction by direction. 1 is right. Small steps drown in rounding, large ones in
-truncation. On ReLU networks every kink crossed adds up to its jump divided by ε, and the mean of
+truncation. On ReLU networks every kink crossed adds at most its jump divided by ε, and the mean of
 that does not vanish with ε. Last panel of a ReLU network: exact curvature of the same weights with
-Softplus of growing sharpness in place of ReLU, an independent witness.""",
+Softplus of growing sharpness in place of ReLU, an independent check.""",
     },
 }
 

@@ -31,7 +31,7 @@ one scale.""",
 TITLES = {"random": "two random directions", "hessian": "two Hessian directions"}
 AXES = {
     "random": (r"$\alpha\,\|\eta\|$", r"$\beta\,\|\delta\|$"),
-    "hessian": (r"along $u_{\max}$", r"along $u_{\min}$"),
+    "hessian": (r"direction of $\lambda_{\max}$", r"direction of $\lambda_{\min}$"),
 }
 
 

@@ -15,7 +15,7 @@ FIGURES = {
         "caption": r"""
 Training loss relative to that of the network, L − L(θ*), over planes on the shortest way from that of
 two random directions (0°) to that of the eigenvectors of λ\ :sub:`max` (α) and λ\ :sub:`min` (β) (90°),
-one row a network. Colours span ± the largest change of each panel, written in its corner, and follow
+one row per network. Colours span ± the largest change of each panel, written in a corner, and follow
 arcsinh. Black line: the loss of the network; cross: the network; circle: lowest loss on the grid. Axes:
 distance in parameter space; half-widths follow the curvature.""",
     },

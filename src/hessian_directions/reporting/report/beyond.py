@@ -35,7 +35,7 @@ class Evidence:
 def page(evidence: Evidence) -> Page | None:
     """The page, with a panel for each analysis that there is; None where there is none."""
     panels = [*_of_profile(evidence), *_of_networks(evidence)]
-    said = '<p class="see">What the paper does not ask.</p>'
+    said = '<p class="see">Analyses beyond the claims.</p>'
     return Page("beyond", "Beyond", said, panels) if panels else None
 
 
@@ -216,9 +216,9 @@ def _interpolation(found: xr.Dataset) -> list[Any]:
 OF_NETWORKS: dict[str, tuple[str, str, Draw]] = {
     "kinks": (
         "Kinks: measured against predicted",
-        "What second differences of the loss measure beside the curvature, and what the kinks "
-        "within the step are predicted to add: points lie on the line where this is all of it, and "
-        "off it where a step is too large.",
+        "What second differences of the loss measure beside the curvature, against what the kinks "
+        "within the step are predicted to add: points on the line are explained by kinks, points off "
+        "it have too large a step.",
         _kinks,
     ),
     "trajectory": (
@@ -228,8 +228,8 @@ OF_NETWORKS: dict[str, tuple[str, str, Draw]] = {
     ),
     "gauss_newton": (
         "The Gauss–Newton part",
-        "G is positive semidefinite, so that what is negative lies in the rest, H − G. How much of "
-        "the trace and of the norm is G's?",
+        "G is positive semidefinite, so that negative curvature comes from the rest, H − G. How much "
+        "of the trace and of the norm does G have?",
         _gauss_newton,
     ),
     "apparent_curvature": (

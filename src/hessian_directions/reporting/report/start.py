@@ -145,7 +145,7 @@ def _measured(claim: Row, rows: Sequence[Row]) -> list[str]:
         rule = f"Rule: {side} {text.raised(number(row['threshold'], 3))}.".replace("± ", "±")
         if _is_there(row["power"]):
             share = 100 * float(row["power"])
-            rule += f" If the claim were false, it would notice in {share:.3g} % of cases (power)."
+            rule += f" If the claim were false, the rule would notice in {share:.3g} % of cases (power)."
         parts.append(f"<p>{rule}</p>")
     counts = {
         verdict.replace("_", " "): int(claim[f"n_{verdict}"])
