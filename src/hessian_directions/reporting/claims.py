@@ -333,12 +333,22 @@ def _shares(n: int, probability: float) -> False_:
 
 
 def _relative_bias(
-    statistic: str, estimator: str, reference: str, activation: str | None = None
+    statistic: str,
+    estimator: str,
+    reference: str,
+    activation: str | None = None,
+    in_place_of: str | None = None,
 ) -> Declared:
     """Mean difference of two estimators on the same directions, over |t|.
 
-    Of subjects with this activation only, where one is given.
+    Of subjects with this activation only, where one is given; and of those only for which the
+    estimator that it stands in place of is off by more than the threshold: elsewhere doing nothing
+    would pass.
     """
+
+    def bias(traces: xr.Dataset, name: str) -> np.ndarray:
+        values, exact = _shared_samples(traces, name, reference)
+        return values - exact
 
     def rows(evidence: Evidence, rule: Rule) -> Iterator[Row]:
         for subject, traces, artifact in _compared_traces(evidence):
@@ -347,12 +357,14 @@ def _relative_bias(
                 continue  # a share of a trace that is zero says nothing
             if estimator not in traces["estimator"]:
                 continue
-            values, exact = _shared_samples(traces, estimator, reference)
-            differences = values - exact
-            bias = np.divide(differences.mean(), abs(t))
+            largest = rule["threshold"] * abs(t)
+            if in_place_of is not None and abs(bias(traces, in_place_of).mean()) <= largest:
+                continue
+            differences = bias(traces, estimator)
             found = partial(_relative_mean, t, error)
-            false = _around(differences, 2 * rule["threshold"] * abs(t), found)
-            yield Row(subject, bias, found(differences), artifact, false)
+            false = _around(differences, 2 * largest, found)
+            relative = np.divide(differences.mean(), abs(t))
+            yield Row(subject, relative, found(differences), artifact, false)
 
     return Declared(statistic, "inside", rows, "the bias is twice the threshold")
 
@@ -371,7 +383,11 @@ RULES["C4c"]["relu"] = _relative_bias(
     "mean(difference − v'Hv)/|t|", "finite_difference", "directional", "relu"
 )
 RULES["C4d"]["corrected"] = _relative_bias(
-    "mean(corrected difference − v'Hv)/|t|", "finite_difference_corrected", "directional", "relu"
+    "mean(corrected difference − v'Hv)/|t|",
+    "finite_difference_corrected",
+    "directional",
+    "relu",
+    in_place_of="finite_difference",
 )
 
 
