@@ -7,11 +7,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from plain_autograd import derivatives
+from programs import objective_of
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.functional import cross_entropy
 
-from hessian_directions.objectives.losses import ModelLoss
-from hessian_directions.objectives.objective import Objective
+import hessian_directions as hd
 
 
 class _Classic(nn.Module):
@@ -76,26 +78,21 @@ NETWORKS = {
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("of_model", [False, True])
 def test_the_layout_of_memory_is_the_users_own(name: str, n: int, of_model: bool) -> None:
-    torch.manual_seed(0)
     model, inputs, targets = NETWORKS[name](), torch.randn(n, 2, 8, 8), torch.randint(3, (n,))
-    v = torch.randn(sum(p.numel() for p in model.parameters()))
-    data = (inputs, targets)
     if of_model:
-        loss = ModelLoss(lambda model, batch: functional.cross_entropy(model(batch[0]), batch[1]))
-        objective = Objective(model, loss, [data])
+        loss = hd.ModelLoss(lambda model, batch: cross_entropy(model(batch[0]), batch[1]))
+        objective = hd.Objective(model, loss, [(inputs, targets)])
     else:
-        objective = Objective(model, functional.cross_entropy, *data)
+        objective = objective_of(model, inputs, targets)
+    v = torch.randn(objective.n_parameters)
 
-    exact = copy.deepcopy(model).double()
-    parameters = list(exact.parameters())
-    value = functional.cross_entropy(exact(inputs.double()), targets)
-    parts = torch.autograd.grad(value, parameters, create_graph=True)
-    slope = torch.cat([part.reshape(-1) for part in parts])
-    parts = torch.autograd.grad(slope @ v.double(), parameters)
-    product = torch.cat([part.reshape(-1) for part in parts])
+    def total(model: nn.Module) -> Tensor:
+        return cross_entropy(model(inputs.double()), targets)
 
+    value, slope, products = derivatives(copy.deepcopy(model).double(), total, v[:, None])
+    product = products[:, 0]
     allowed = 1e-5 * product.norm()
-    assert float(objective.value()) == pytest.approx(value.item(), rel=1e-5)
+    assert float(objective.value()) == pytest.approx(value, rel=1e-5)
     assert (objective.gradient() - slope).norm() <= 1e-5 * slope.norm()
     assert (objective.hessian_vector_product(v) - product).norm() <= allowed
     curvature = objective.second_directional_derivative(v)
@@ -103,27 +100,24 @@ def test_the_layout_of_memory_is_the_users_own(name: str, n: int, of_model: bool
 
 
 def test_complex_numbers_are_seen_in_a_view() -> None:
-    torch.manual_seed(0)
     model = _Reading(lambda x: torch.view_as_real(torch.view_as_complex(x) ** 2))
     inputs, targets = torch.randn(20, 8, 8, 2), torch.randint(3, (20,))
-    objective = Objective(model, functional.cross_entropy, inputs, targets)
-    wanted = functional.cross_entropy(model(inputs), targets).item()
+    objective = objective_of(model, inputs, targets)
+    wanted = cross_entropy(model(inputs), targets).item()
     assert float(objective.value()) == pytest.approx(wanted, rel=1e-5)
 
 
 def test_a_copy_in_float32_takes_the_layout_that_is_right() -> None:
-    torch.manual_seed(0)
     model, inputs, targets = _Classic().double(), torch.randn(20, 2, 8, 8), torch.randint(3, (20,))
-    objective = Objective(model, functional.cross_entropy, inputs.double(), targets)
+    objective = objective_of(model, inputs.double(), targets)
     wanted = float(objective.value())
     assert float(objective.to(torch.float32).value()) == pytest.approx(wanted, rel=1e-5)
 
 
 def test_ordinary_convolutions_keep_their_speed() -> None:
     """Also at the end of training, where the gradient is rounding."""
-    torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(108, 1))
     inputs = torch.randn(20, 2, 8, 8)
-    objective = Objective(model, functional.mse_loss, inputs, model(inputs).detach() + 1e-4)
+    objective = hd.Objective(model, functional.mse_loss, inputs, model(inputs).detach() + 1e-4)
     objective.value()
     assert objective._evaluation.ways.channels_last
