@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import ranks
 import torch
-from programs import objective_of, perceptron, require_right, vectors
+from programs import net, objective_of, perceptron, require_right, vectors
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
@@ -58,13 +58,8 @@ def test_single_samples_are_refused_with_what_helps() -> None:
         objective_of(perceptron(), list(zip(*vectors(14), strict=True)))
 
 
-class Squeezing(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.body = perceptron(1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.body(x).squeeze()
+def squeezed(net: Any, x: Tensor) -> Tensor:
+    return net.body(x).squeeze()
 
 
 @pytest.mark.parametrize(
@@ -82,7 +77,11 @@ class Squeezing(nn.Module):
 def test_networks_that_squeeze_their_outputs(
     n: int, size: int | None, batch_size: int, in_memory: bool | None
 ) -> None:
-    model, loss, (x, classes) = Squeezing(), nn.BCEWithLogitsLoss(), vectors(n, 2)
+    model, loss, (x, classes) = (
+        net(squeezed, body=lambda: perceptron(1)),
+        nn.BCEWithLogitsLoss(),
+        vectors(n, 2),
+    )
     y = classes.double()
     data = (x, y) if size is None else (loader(list(zip(x, y, strict=True)), size),)
     objective = hd.Objective(model, loss, *data, batch_size=batch_size, in_memory=in_memory)
@@ -211,23 +210,17 @@ def test_padded_batches_of_several_processes(in_memory: bool, tmp_path: Path) ->
             torch.testing.assert_close(of_process[what], wanted, rtol=1e-11, atol=1e-12)
 
 
-class Causal(nn.Module):
+def causal(net: Any, tokens: Tensor) -> Tensor:
     """Scores for every token by what came before it: padding behind it has no part in them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embedding, self.head = nn.Embedding(6, 2), nn.Linear(2, 3)
-        self.double()
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        return self.head(self.embedding(tokens).cumsum(1).tanh()).transpose(1, 2)
+    return net.head(net.embedding(tokens).cumsum(1).tanh()).transpose(1, 2)
 
 
 @pytest.mark.parametrize("in_memory", [True, False])
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 def test_tokens_to_be_ignored_are_no_part_of_the_mean(reduction: str, in_memory: bool) -> None:
     samples = [(tokens, tokens % 3) for tokens, _ in sequences()]
-    model, loss = Causal(), nn.CrossEntropyLoss(reduction=reduction)
+    model = net(causal, embedding=lambda: nn.Embedding(6, 2), head=lambda: nn.Linear(2, 3))
+    loss = nn.CrossEntropyLoss(reduction=reduction)
 
     def collate(some: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
         tokens, classes = (list(part) for part in zip(*some, strict=True))
@@ -248,13 +241,8 @@ def test_tokens_to_be_ignored_are_no_part_of_the_mean(reduction: str, in_memory:
     require_right(objective, model, total)
 
 
-class SqueezingPool(Pooling):
-    def forward(self, tokens: Tensor) -> Tensor:
-        return super().forward(tokens).squeeze()
-
-
 def test_squeezed_outputs_of_padded_batches_and_their_gauss_newton_matrix() -> None:
-    model, loss = SqueezingPool(1), nn.BCEWithLogitsLoss()
+    model, loss = net(squeezed, body=lambda: Pooling(1)), nn.BCEWithLogitsLoss()
     batches = [(x, (y > 0).double()) for x, y in (padded(sequences(n)) for n in (5, 5, 5, 3))]
 
     def mean(model: nn.Module) -> Tensor:
@@ -275,23 +263,16 @@ def test_squeezed_outputs_of_padded_batches_and_their_gauss_newton_matrix() -> N
     torch.testing.assert_close(objective.gauss_newton() @ v, expected, rtol=1e-9, atol=1e-10)
 
 
-class Mixing(Pooling):
-    def forward(self, tokens: Tensor) -> Tensor:
-        z = super().forward(tokens)
-        return z - z.mean(0)
-
-
 @pytest.mark.parametrize("in_memory", [True, False])
 def test_padded_batches_whose_samples_are_mixed_are_refused(in_memory: bool) -> None:
-    data = loader(sequences(), 4, padded)
-    objective = objective_of(Mixing(), data, in_memory=in_memory)
+    model = net(lambda net, x: net.body(x) - net.body(x).mean(0), body=Pooling)
+    objective = objective_of(model, loader(sequences(), 4, padded), in_memory=in_memory)
     with pytest.raises(ModelError, match="split into batches"):
         objective.value()
 
 
 def test_padding_that_changes_from_pass_to_pass_is_refused() -> None:
-    samples = sequences()
-    data: Any = torch.utils.data.DataLoader(samples, 5, shuffle=True, collate_fn=padded)  # type: ignore[arg-type]
+    data = DataLoader(sequences(), 5, shuffle=True, collate_fn=padded)  # type: ignore[arg-type]
     objective = objective_of(Pooling(), data, in_memory=False)
     with pytest.raises(DataError, match="padded or chosen at random"):
         objective.value()

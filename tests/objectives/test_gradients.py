@@ -15,6 +15,7 @@ from programs import (
     Net,
     built,
     classes,
+    function,
     images,
     net,
     objective_of,
@@ -31,16 +32,6 @@ import hessian_directions as hd
 from hessian_directions.errors import DifferentiationError
 
 # --- first derivatives ------------------------------------------------------------------------------
-
-
-class StraightThrough(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return x**3
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return gradient
 
 
 def cut(where: str) -> nn.Module:
@@ -96,7 +87,7 @@ NO_SLOPE: dict[str, Callable[[], nn.Module]] = {
     "before small weights": lambda: cut_of_size(1e-9),
     "before large weights": lambda: cut_of_size(1e9),
     "beside a far larger gradient": cut_beside_a_far_larger_gradient,
-    "straight through": lambda: built(lambda: Between(StraightThrough.apply)),
+    "straight through": lambda: built(lambda: Between(function(lambda x: x**3, torch.ones_like))),
     "a backward hook that doubles": hooked,
 }
 
@@ -135,52 +126,29 @@ def test_backward_hooks_that_look() -> None:
 # --- second derivatives -------------------------------------------------------------------------------
 
 
-class Cube(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return x**3
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        return 3 * x**2 * gradient
-
-
 def test_a_custom_function_behind_a_convolution() -> None:
-    model = built(lambda: Between(Cube.apply))
+    model = built(lambda: Between(function(lambda x: x**3, lambda x: 3 * x**2)))
     require_followed(model)
     model.head.requires_grad_(False)
     require_followed(model)
 
 
-class _WrongByLittle(torch.autograd.Function):
-    """A first derivative that is right, and whose own is not by a factor."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return x.square()
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        wrong = x * (1 - 1e-4) + 1e-4 * x.detach()
-        return 2 * wrong * gradient
+# Its own derivative is too small by 1e-4.
+WRONG_BY_LITTLE = function(lambda x: x.square(), lambda x: 2 * (x * (1 - 1e-4) + 1e-4 * x.detach()))
 
 
 @pytest.mark.parametrize(
-    ("function", "match"),
+    ("between", "match"),
     [
-        (OnceDifferentiable, "No mode of Hessian-vector products"),
-        (Forgetful, "differences of gradients"),
-        (_WrongByLittle, "No mode"),
+        (OnceDifferentiable.apply, "No mode of Hessian-vector products"),
+        (Forgetful.apply, "differences of gradients"),
+        (WRONG_BY_LITTLE, "No mode"),
     ],
 )
 def test_a_custom_function_without_a_second_derivative(
-    function: type[torch.autograd.Function], match: str
+    between: Callable[[Tensor], Tensor], match: str
 ) -> None:
-    objective = objective_of(built(lambda: Between(function.apply)))
+    objective = objective_of(built(lambda: Between(between)))
     assert objective.gradient().norm() > 0
     for ask in (lambda: objective.hessian() @ objective.theta, objective.self_test):
         with pytest.raises(DifferentiationError, match=match):

@@ -47,7 +47,7 @@ def test_a_convolution_changed_in_place(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "hook", [lambda module, inputs, y: (y.sigmoid_(), None)[1], lambda module, inputs, y: y.tanh()]
+    "hook", [lambda m, x, y: (y.sigmoid_(), None)[1], lambda m, x, y: y.tanh()]
 )
 def test_a_convolution_changed_or_replaced_by_a_hook(hook: Callable[..., Any]) -> None:
     model = built(Between)
@@ -167,25 +167,23 @@ def test_weights_that_are_renormalised_elsewhere_alone() -> None:
     assert torch.equal(theta, before)
 
 
-class Positive(nn.Module):
+def positive(floor: float) -> nn.Module:
     """Weights that are kept positive in the forward pass, and are so where the network stands."""
 
-    def __init__(self, floor: float = 0.1) -> None:
-        super().__init__()
-        self.weight, self.floor = nn.Parameter(torch.rand(3, 5) + 0.2), floor
+    def forward(net: Any, x: Tensor) -> Tensor:
+        net.weight.data.clamp_(min=floor)
+        return x @ net.weight.T
 
-    def forward(self, x: Tensor) -> Tensor:
-        self.weight.data.clamp_(min=self.floor)
-        return x @ self.weight.T
+    return net(forward, weight=lambda: nn.Parameter(torch.rand(3, 5) + 0.2))
 
 
 def test_weights_that_are_clamped_in_the_forward_pass_are_refused() -> None:
-    require_refused("changes its own parameters", built(Positive), cross_entropy, *vectors())
+    require_refused("changes its own parameters", positive(0.1), cross_entropy, *vectors())
 
 
 @pytest.mark.parametrize("n_points", [1, 2])
 def test_weights_that_are_clamped_far_away_are_refused_there(n_points: int) -> None:
-    objective = objective_of(built(lambda: Positive(floor=-9.0)), *vectors())
+    objective = objective_of(positive(-9.0), *vectors())
     objective.self_test()
     there = objective.theta - 20
     V = torch.randn(15, 2, dtype=torch.float64)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
-from programs import objective_of, vectors
+from programs import function, objective_of, vectors
 from random_networks import Apply
 from torch import Tensor, nn
 from torch.nn import functional
@@ -21,30 +20,10 @@ def objective_through(function: Callable[[Tensor], Tensor], n: int = 40) -> hd.O
     return objective_of(model, *vectors(n))
 
 
-class OwnReLU(torch.autograd.Function):
-    """As networks write it for their memory's sake."""
-
-    @staticmethod
-    def forward(ctx: Any, z: Tensor) -> Tensor:
-        ctx.save_for_backward(z)
-        return z.clamp(min=0)
-
-    @staticmethod
-    def backward(ctx: Any, slope: Tensor) -> Tensor:
-        (z,) = ctx.saved_tensors
-        return slope * (z > 0)
-
-
-class OwnSquare(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, z: Tensor) -> Tensor:
-        ctx.save_for_backward(z)
-        return z * z
-
-    @staticmethod
-    def backward(ctx: Any, slope: Tensor) -> Tensor:
-        (z,) = ctx.saved_tensors
-        return 2 * slope * z
+def parabola(z: Tensor) -> Tensor:
+    """A picture of 6 × 6 for every sample."""
+    points = torch.linspace(0, 1, 36, dtype=z.dtype).square()
+    return points.view(1, 1, 6, 6).expand(len(z), -1, -1, -1)
 
 
 def outer(z: Tensor) -> Tensor:
@@ -76,19 +55,12 @@ KINKED = {
     "places of the largest": lambda z: z * functional.one_hot(z.max(1).indices, z.shape[1]),
     "whole part": lambda z: z - z.long(),
     "rounded quotient": lambda z: z - torch.div(z, 0.5, rounding_mode="floor"),
-    "own function": lambda z: OwnReLU.apply(z),
+    "own function": function(lambda z: z.clamp(min=0), lambda z: z > 0),
     "atan2": lambda z: torch.atan2(z, z.flip(1)),
     "angle": lambda z: torch.complex(z, z.flip(1)).angle(),
     # In the graph, by other names.
     "grid_sample": lambda z: (
-        functional.grid_sample(
-            torch.linspace(0, 1, 36, dtype=z.dtype)
-            .square()
-            .view(1, 1, 6, 6)
-            .expand(len(z), -1, -1, -1),
-            z.view(len(z), 1, 3, 2),
-            align_corners=False,
-        )
+        functional.grid_sample(parabola(z), z.view(len(z), 1, 3, 2), align_corners=False)
         .expand(-1, 2, -1, -1)
         .reshape(len(z), 6)
     ),
@@ -129,7 +101,7 @@ SMOOTH = {
     "summed": lambda z: z.scatter_reduce(
         1, torch.zeros(z.shape, dtype=torch.long), z.flip(1).sin(), "sum"
     ),
-    "own function": lambda z: OwnSquare.apply(z),
+    "own function": function(lambda z: z * z, lambda z: 2 * z),
     "number of the data": lambda z: z * torch.tensor([2.0, -1.0]).max().item(),
     "comparison of the data": lambda z: z * (torch.arange(6) > 2),
 }

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from plain_autograd import derivatives
-from programs import objective_of
+from programs import net, objective_of
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.functional import cross_entropy
@@ -16,61 +17,49 @@ from torch.nn.functional import cross_entropy
 import hessian_directions as hd
 
 
-class _Classic(nn.Module):
-    """A convolution whose result `view` flattens, as PyTorch's tutorials write it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.convolution, self.last = nn.Conv2d(2, 3, 3), nn.Linear(108, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = torch.tanh(self.convolution(x))
-        return self.last(x.view(x.size(0), -1))
+def _flattened(net: Any, x: Tensor) -> Tensor:
+    """By `view`, as PyTorch's tutorials write it."""
+    x = torch.tanh(net.convolution(x))
+    return net.last(x.view(x.size(0), -1))
 
 
-class _Reading(nn.Module):
+def _flattened_where_many(net: Any, x: Tensor) -> Tensor:
+    x = torch.tanh(net.convolution(x))
+    return net.last(x.view(len(x), 108) if len(x) > 12 else x.flatten(1))
+
+
+def _of_one_length(net: Any, x: Tensor) -> Tensor:
+    rows = net.weight.view(3, -1)
+    weight = (rows / rows.norm(dim=1, keepdim=True)).view_as(net.weight)
+    return net.last(torch.tanh(functional.conv2d(x, weight)).flatten(1))
+
+
+def convolving(forward: Callable[[Any, Tensor], Tensor]) -> nn.Module:
+    layers = {"convolution": lambda: nn.Conv2d(2, 3, 3), "last": lambda: nn.Linear(108, 3)}
+    return net(forward, **layers).float()
+
+
+def reading(read: Callable[[Tensor], Tensor]) -> nn.Module:
     """Reads its inputs by a function of theirs, 128 numbers a sample."""
 
-    def __init__(self, read: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.read, self.last = read, nn.Linear(128, 3)
+    def forward(net: Any, x: Tensor) -> Tensor:
+        return net.last(torch.tanh(read(x)).reshape(len(x), -1))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.last(torch.tanh(self.read(x)).reshape(len(x), -1))
+    return net(forward, last=lambda: nn.Linear(128, 3)).float()
 
 
-class _Standardised(nn.Module):
-    """Weights that are brought to one length, by a view of them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight, self.last = nn.Parameter(torch.randn(3, 2, 3, 3)), nn.Linear(108, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        rows = self.weight.view(3, -1)
-        weight = (rows / rows.norm(dim=1, keepdim=True)).view_as(self.weight)
-        return self.last(torch.tanh(functional.conv2d(x, weight)).flatten(1))
+def standardised() -> nn.Module:
+    weight = nn.Parameter(torch.randn(3, 2, 3, 3))
+    return net(_of_one_length, weight=lambda: weight, last=lambda: nn.Linear(108, 3)).float()
 
 
-class _ManyAtOnce(nn.Module):
-    """Looks at the memory of large batches alone."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.convolution, self.last = nn.Conv2d(2, 3, 3), nn.Linear(108, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = torch.tanh(self.convolution(x))
-        return self.last(x.view(len(x), 108) if len(x) > 12 else x.flatten(1))
-
-
-NETWORKS = {
-    "view after a convolution": _Classic,
-    "view of inputs": lambda: _Reading(lambda x: x.view(len(x), -1)),
-    "strides": lambda: _Reading(lambda x: x.as_strided((len(x), 8, 16), (128, 16, 1))),
-    "storage": lambda: _Reading(lambda x: torch.as_strided(x, (len(x), 128), (128, 1))),
-    "view of parameters": _Standardised,
-    "large batches": _ManyAtOnce,
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "view after a convolution": lambda: convolving(_flattened),
+    "view of inputs": lambda: reading(lambda x: x.view(len(x), -1)),
+    "strides": lambda: reading(lambda x: x.as_strided((len(x), 8, 16), (128, 16, 1))),
+    "storage": lambda: reading(lambda x: torch.as_strided(x, (len(x), 128), (128, 1))),
+    "view of parameters": standardised,
+    "large batches": lambda: convolving(_flattened_where_many),
 }
 
 
@@ -100,7 +89,7 @@ def test_the_layout_of_memory_is_the_users_own(name: str, n: int, of_model: bool
 
 
 def test_complex_numbers_are_seen_in_a_view() -> None:
-    model = _Reading(lambda x: torch.view_as_real(torch.view_as_complex(x) ** 2))
+    model = reading(lambda x: torch.view_as_real(torch.view_as_complex(x) ** 2))
     inputs, targets = torch.randn(20, 8, 8, 2), torch.randint(3, (20,))
     objective = objective_of(model, inputs, targets)
     wanted = cross_entropy(model(inputs), targets).item()
@@ -108,7 +97,11 @@ def test_complex_numbers_are_seen_in_a_view() -> None:
 
 
 def test_a_copy_in_float32_takes_the_layout_that_is_right() -> None:
-    model, inputs, targets = _Classic().double(), torch.randn(20, 2, 8, 8), torch.randint(3, (20,))
+    model, inputs, targets = (
+        convolving(_flattened).double(),
+        torch.randn(20, 2, 8, 8),
+        torch.randint(3, (20,)),
+    )
     objective = objective_of(model, inputs.double(), targets)
     wanted = float(objective.value())
     assert float(objective.to(torch.float32).value()) == pytest.approx(wanted, rel=1e-5)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from programs import (
     Loss,
+    Net,
     built,
     net,
     perceptron,
@@ -119,17 +120,15 @@ def test_weights_changed_afterwards_are_no_longer_the_loss_s() -> None:
 # --- what a loss reads of the user's network ------------------------------------------------------------
 
 
-class Keeper(nn.Module):
+def keeper() -> Any:
     """Keeps a penalty of its last pass."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.a, self.b = nn.Linear(5, 4), nn.Linear(4, 3)
+    def forward(net: Any, x: Tensor) -> Tensor:
+        h = torch.tanh(net.a(x))
+        net.penalty = 0.5 * h.square().mean()
+        return net.b(h)
 
-    def forward(self, x: Tensor) -> Tensor:
-        h = torch.tanh(self.a(x))
-        self.penalty = 0.5 * h.square().mean()
-        return self.b(h)
+    return net(forward, a=lambda: nn.Linear(5, 4), b=lambda: nn.Linear(4, 3))
 
 
 class Trainer:
@@ -149,27 +148,12 @@ class Trainer:
         return self.criterion(z, y)
 
 
-def _of_trainer(loss: Callable[[Trainer], Any]) -> Callable[[], tuple[nn.Module, Any]]:
-    def make() -> tuple[nn.Module, Any]:
-        model = built(Keeper)
-        return model, loss(Trainer(model))
-
-    return make
-
-
-def _of_keeper(loss: Callable[[Keeper], Any]) -> Callable[[], tuple[nn.Module, Any]]:
-    def make() -> tuple[nn.Module, Any]:
-        model = built(Keeper)
-        return model, loss(model)
-
-    return make
-
-
-def _of_closure(trainer: Trainer) -> Loss:
+def _of_closure(model: Any) -> Loss:
+    trainer = Trainer(model)
     return lambda z, y: cross_entropy(z, y) + trainer.model.penalty
 
 
-def _of_dictionary(model: Keeper) -> Loss:
+def _of_dictionary(model: Any) -> Loss:
     parts = {"net": model}
     return lambda z, y: cross_entropy(z, y) + parts["net"].penalty
 
@@ -183,12 +167,19 @@ class OfNetwork(nn.Module):
         return cross_entropy(z, y) + self.model.penalty
 
 
-class Style(nn.Module):
-    """A module without parameters that keeps its input, as in PyTorch's style transfer."""
+def styled() -> Any:
+    """With a module without parameters that keeps its input, as in PyTorch's style transfer."""
 
-    def forward(self, h: Tensor) -> Tensor:
-        self.kept = h
+    def keep(net: Any, h: Tensor) -> Tensor:
+        net.kept = h
         return h
+
+    return nn.Sequential(nn.Linear(5, 4), Net(keep), nn.Linear(4, 3)).double()
+
+
+def _of_style(model: Any) -> Loss:
+    style = model[1]
+    return lambda z, y: cross_entropy(z, y) + style.kept.square().mean()
 
 
 class Recorder:
@@ -196,35 +187,30 @@ class Recorder:
         self.kept = output
 
 
-def _of_style() -> tuple[nn.Module, Any]:
-    style = Style()
-    model = built(lambda: nn.Sequential(nn.Linear(5, 4), style, nn.Linear(4, 3)))
-    return model, lambda z, y: cross_entropy(z, y) + style.kept.square().mean()
-
-
-def _of_recorder() -> tuple[nn.Module, Any]:
-    recorder, model = Recorder(), perceptron()
+def _of_recorder(model: Any) -> Loss:
+    recorder = Recorder()
     model[1].register_forward_hook(recorder.hook)
-    return model, lambda z, y: cross_entropy(z, y) + recorder.kept.square().mean()
+    return lambda z, y: cross_entropy(z, y) + recorder.kept.square().mean()
 
 
-STALE = {
-    "loss": _of_trainer(lambda trainer: trainer.loss),
-    "in_dictionary": _of_trainer(lambda trainer: trainer.in_dictionary),
-    "call": _of_trainer(lambda trainer: trainer),
-    "closure": _of_trainer(_of_closure),
-    "dictionary": _of_keeper(_of_dictionary),
-    "loss module": _of_keeper(OfNetwork),
-    "module without parameters": _of_style,
-    "recorder": _of_recorder,
+STALE: dict[str, tuple[Callable[[], nn.Module], Callable[[Any], Any]]] = {
+    "loss": (keeper, lambda model: Trainer(model).loss),
+    "in_dictionary": (keeper, lambda model: Trainer(model).in_dictionary),
+    "call": (keeper, Trainer),
+    "closure": (keeper, _of_closure),
+    "dictionary": (keeper, _of_dictionary),
+    "loss module": (keeper, OfNetwork),
+    "module without parameters": (styled, _of_style),
+    "recorder": (perceptron, _of_recorder),
 }
 
 
 @pytest.mark.parametrize("graph", [True, False])
 @pytest.mark.parametrize("name", STALE)
 def test_what_the_user_s_network_kept_is_no_part_of_the_loss(name: str, graph: bool) -> None:
-    model, loss = STALE[name]()
-    x, y = vectors(40)
+    make, of_model = STALE[name]
+    model, (x, y) = make(), vectors(40)
+    loss = of_model(model)
     with torch.set_grad_enabled(graph):
         model(x)  # any earlier pass
     with pytest.raises(ModelError, match="refers to the network itself"):
@@ -232,7 +218,7 @@ def test_what_the_user_s_network_kept_is_no_part_of_the_loss(name: str, graph: b
 
 
 def test_what_an_earlier_pass_left_is_seen_by_its_graph() -> None:
-    model, (x, y) = built(Keeper), vectors(40)
+    model, (x, y) = keeper(), vectors(40)
     model(x)
     left = [[model.penalty]]  # nothing that a search for the network finds
     with pytest.raises(ModelError, match="reads the network's own parameters"):

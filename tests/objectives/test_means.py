@@ -218,6 +218,11 @@ def _one_ignored() -> tuple[Tensor, Tensor]:
     return vectors(600)[0], targets
 
 
+def _by_a_module_inside() -> Loss:
+    inside = nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 9.0], dtype=torch.float64))
+    return lambda z, y: inside(z, y)
+
+
 UNEQUAL = torch.tensor([0] * 20 + [1] * 7 + [2] * 3)
 UNTOLD: dict[str, tuple[str, Loss, Callable[[], tuple[Tensor, Tensor]]]] = {
     "weighted, sorted": (
@@ -232,7 +237,7 @@ UNTOLD: dict[str, tuple[str, Loss, Callable[[], tuple[Tensor, Tensor]]]] = {
     ),
     "weighted by a module inside": (
         "weight=…",
-        lambda z, y: nn.CrossEntropyLoss(weight=WEIGHT)(z, y),
+        _by_a_module_inside(),
         lambda: vectors(14),
     ),
     "sum": (

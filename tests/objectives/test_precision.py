@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from plain_autograd import derivatives
-from programs import Between, classes, images, net, objective_of, vectors
+from programs import Between, Net, built, classes, images, net, objective_of, perceptron, vectors
 from random_networks import Apply
 from torch import Tensor, nn
 from torch.nn import functional
@@ -22,38 +22,31 @@ from hessian_directions.errors import DifferentiationError, ModelError
 # --- networks that compute in float32 on their way --------------------------------------------------
 
 
-class Norm(nn.Module):
+def normalised(x: Tensor, how: str) -> Tensor:
     """The root-mean-square norm of language models, in float32 whatever it is given."""
-
-    def __init__(self, width: int, how: str) -> None:
-        super().__init__()
-        self.weight, self.how = nn.Parameter(torch.ones(width)), how
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.how == "float":
-            wide = x.float()
-        elif self.how == "to":
-            wide = x.to(torch.float32)
-        elif self.how == "type":
-            wide = x.type(torch.float32)
-        else:
-            return (x.softmax(1, dtype=torch.float32) * x.shape[1]).to(x.dtype) * self.weight
-        scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + 1e-6)
-        return self.weight * (wide * scale).to(x.dtype)
+    if how == "softmax":
+        return (x.softmax(1, dtype=torch.float32) * x.shape[1]).to(x.dtype)
+    wide = {
+        "float": x.float,
+        "to": lambda: x.to(torch.float32),
+        "type": lambda: x.type(torch.float32),
+    }[how]()
+    return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + 1e-6)).to(x.dtype)
 
 
-class Cut(nn.Module):
-    """A part of its graph is cut, so that its gradient is a little wrong."""
+def casting(how: str, share: float = 0.0) -> Any:
+    """Where a share of its graph is cut, its gradient is a little wrong."""
 
-    def __init__(self, share: float, how: str) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.first, self.norm, self.last = nn.Linear(5, 6), Norm(6, how), nn.Linear(6, 3)
-        self.share = share
+    def forward(net: Any, x: Tensor) -> Tensor:
+        h = (net.weight * normalised(net.first(x), how)).tanh()
+        return net.last(h + share * h.detach().sin())
 
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.norm(self.first(x)).tanh()
-        return self.last(h + self.share * h.detach().sin())
+    return net(
+        forward,
+        first=lambda: nn.Linear(5, 6),
+        weight=lambda: nn.Parameter(torch.ones(6)),
+        last=lambda: nn.Linear(6, 3),
+    )
 
 
 HOW = ["float", "to", "type", "softmax"]
@@ -62,7 +55,7 @@ HOW = ["float", "to", "type", "softmax"]
 @pytest.mark.parametrize("share", [0.03, 0.003])
 @pytest.mark.parametrize("how", HOW)
 def test_small_cuts_are_refused(how: str, share: float) -> None:
-    objective = objective_of(Cut(share, how), *vectors(60, dtype=torch.float32))
+    objective = objective_of(casting(how, share).float(), *vectors(60, dtype=torch.float32))
     with pytest.raises(DifferentiationError, match="not the slope"):
         objective.gradient()
 
@@ -70,7 +63,7 @@ def test_small_cuts_are_refused(how: str, share: float) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("how", HOW)
 def test_casts_are_followed(how: str, dtype: torch.dtype) -> None:
-    model, (x, y) = Cut(0.0, how).to(dtype), vectors(60, dtype=dtype)
+    model, (x, y) = casting(how).to(dtype), vectors(60, dtype=dtype)
     objective = objective_of(model, x, y, batch_size=25)
     V = torch.randn(objective.n_parameters, 1, dtype=dtype)
     value, slope, product = derivatives(model, lambda m: cross_entropy(m(x), y), V)
@@ -116,20 +109,10 @@ def test_autocast_within_a_network() -> None:
         objective_of(net(forward, body=Between).float(), images().float(), classes()).value()
 
 
-class Casting(nn.Module):
-    """Casts its inputs, as networks that take bytes do."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.body = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.body(x.float() / 255)
-
-
 def test_a_network_without_float64_is_reported_in_its_own_precision() -> None:
     x, y = torch.randint(256, (30, 5), dtype=torch.uint8), vectors(30)[1]
-    report = hd.analyze(Casting(), cross_entropy, x, y, parts="eigenpairs", progress=False)
+    model = net(lambda net, x: net.body(x.float() / 255), body=perceptron).float()
+    report = hd.analyze(model, cross_entropy, x, y, parts="eigenpairs", progress=False)
     pairs = report.results().eigenpairs
     assert pairs is not None
     np.testing.assert_allclose(
@@ -142,41 +125,26 @@ def test_a_network_without_float64_is_reported_in_its_own_precision() -> None:
 START = 1.7e9  # seconds since 1970
 
 
-class _OfTime(nn.Module):
-    """A network in float32 that takes an offset off its inputs before it casts them."""
+def of_time(from_buffer: bool) -> Any:
+    """Takes an offset off its inputs before it casts them."""
 
-    def __init__(self, how: str) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.inner = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1))
-        self.register_buffer("start", torch.tensor(START, dtype=torch.float64))
-        self.how = how
+    def forward(net: Any, t: Tensor) -> Tensor:
+        return net.inner(((t - (net.start if from_buffer else START)) / 100).float())
 
-    def forward(self, t: Tensor) -> Tensor:
-        start = self.start if self.how == "buffer" else START
-        return self.inner(((t - start) / 100).float())
+    inner = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1))
+    model = Net(forward, inner=inner)
+    model.register_buffer("start", torch.tensor(START, dtype=torch.float64))
+    return model
 
 
-class _OfIds(nn.Module):
+def of_ids() -> Any:
     """Takes numbers of things, of which only the last digits matter, as real numbers."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.inner = nn.Embedding(5, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.inner(x[:, 0].long() % 5)
+    return Net(lambda net, x: net.inner(x[:, 0].long() % 5), inner=nn.Embedding(5, 1))
 
 
-class _Casting(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.inner = nn.Linear(1, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.inner(x.float())
+def of_float() -> Any:
+    layer = built(lambda: nn.Linear(1, 1), seed=0)
+    return Net(lambda net, x: net.inner(x.float()), inner=layer).float()
 
 
 def _seconds(n: int = 40) -> Tensor:
@@ -184,31 +152,35 @@ def _seconds(n: int = 40) -> Tensor:
     return 100 * torch.rand(n, 1, generator=generator, dtype=torch.float64)
 
 
-WIDE = {  # network, inputs, targets, whether digits are lost
-    "times": (_OfTime("number"), START + _seconds(), _seconds() / 100, True),
-    "times and a buffer": (_OfTime("buffer"), START + _seconds(), _seconds() / 100, True),
-    "integers and a buffer": (_OfTime("buffer"), (START + _seconds()).long(), _seconds(), False),
-    "ids": (_OfIds(), 2.0**26 + _seconds().floor(), _seconds() / 100, True),
-    "small ids": (_OfIds(), _seconds().floor(), _seconds() / 100, False),
-    "targets": (nn.Linear(1, 1), _seconds().float(), START + _seconds(), False),
-    "plain": (nn.Linear(1, 1), _seconds(), _seconds(), False),
-    "a network that casts": (_Casting(), _seconds(), _seconds(), False),
-    "trained": (_Casting(), _seconds(), _Casting()(_seconds()).detach().double() + 1e-6, False),
+# network, inputs, targets, whether it casts by itself, whether digits are lost
+WIDE: dict[str, tuple[Callable[[], nn.Module], Tensor, Tensor, bool, bool]] = {
+    "times": (lambda: of_time(False), START + _seconds(), _seconds() / 100, True, True),
+    "times and a buffer": (lambda: of_time(True), START + _seconds(), _seconds() / 100, True, True),
+    "integers and a buffer": (
+        *(lambda: of_time(True), (START + _seconds()).long(), _seconds()),
+        *(True, False),
+    ),
+    "ids": (of_ids, 2.0**26 + _seconds().floor(), _seconds() / 100, True, True),
+    "small ids": (of_ids, _seconds().floor(), _seconds() / 100, True, False),
+    "targets": (lambda: nn.Linear(1, 1), _seconds().float(), START + _seconds(), False, False),
+    "plain": (lambda: nn.Linear(1, 1), _seconds(), _seconds(), False, False),
+    "a network that casts": (of_float, _seconds(), _seconds(), True, False),
+    "trained": (of_float, _seconds(), of_float()(_seconds()).detach().double() + 1e-6, True, False),
 }
 
 
 @pytest.mark.parametrize("name", WIDE)
 def test_data_in_float64_for_a_network_in_float32(name: str) -> None:
     """They are cast, as PyTorch does not do, where no digits are lost that the network uses."""
-    model, inputs, targets, lost = WIDE[name]
+    make, inputs, targets, casts, lost = WIDE[name]
+    model = make()
     objective = hd.Objective(model, mse_loss, inputs, targets)
     if lost:
         with pytest.raises(ModelError, match="subtract an offset"):
             objective.value()
         return
-    casts = isinstance(model, _OfTime | _Casting)
     exact = model if casts else copy.deepcopy(model).double()
-    x = inputs if casts or isinstance(model, _OfIds) else inputs.double()
+    x = inputs if casts else inputs.double()
     value, slope, _ = derivatives(exact, lambda m: mse_loss(m(x).double(), targets.double()))
     assert float(objective.value()) == pytest.approx(value, rel=1e-4, abs=1e-10)
     assert (objective.gradient() - slope).norm() <= 1e-4 * slope.norm() + 1e-5
@@ -284,16 +256,14 @@ def _network() -> nn.Sequential:
     return nn.Sequential(nn.Linear(5, 16), nn.Tanh(), nn.Linear(16, 1))
 
 
-class _Reading(nn.Module):
+def _reading(inner: nn.Module) -> nn.Module:
     """Turns a number into one of Python's, as networks do that may branch on it."""
 
-    def __init__(self, inner: nn.Module) -> None:
-        super().__init__()
-        self.inner = inner
-
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(net: Any, x: Tensor) -> Tensor:
         assert x.abs().max().item() < 100
-        return self.inner(x)
+        return net.inner(x)
+
+    return Net(forward, inner=inner)
 
 
 def _own(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -321,7 +291,7 @@ def _check(model: nn.Module, loss: Callable[..., Tensor], x: Tensor, y: Tensor) 
 def test_losses_of_networks_that_are_trained_to_the_end(
     error: float, loss: Callable[..., Tensor], reads: bool
 ) -> None:
-    model = _Reading(_network()) if reads else _network()
+    model = _reading(_network()) if reads else _network()
     x = torch.randn(200, 5)
     _check(model, loss, x, model(x).detach() + error * torch.randn(200, 1))
 
@@ -336,7 +306,7 @@ def test_losses_that_cancel(dtype: torch.dtype, shift: float, reads: bool) -> No
     x = torch.cat([x[:100], x[:100]])
     targets = signs.repeat_interleave(100)[:, None] + shift / 10
     order = torch.randperm(200, generator=torch.Generator().manual_seed(0))
-    _check(_Reading(model) if reads else model, _likelihood, x[order], targets[order])
+    _check(_reading(model) if reads else model, _likelihood, x[order], targets[order])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
@@ -361,16 +331,14 @@ def test_a_classifier_that_is_trained_to_the_end() -> None:
     assert (objective.hessian() @ objective.theta).norm() > 0
 
 
-class _Mixing(nn.Module):
+def _mixing() -> nn.Module:
     """Subtracts a share of the first sample's output, in large batches alone."""
 
-    def __init__(self, inner: nn.Module, share: float) -> None:
-        super().__init__()
-        self.inner, self.share = inner, share
+    def forward(net: Any, x: Tensor) -> Tensor:
+        z = net.inner(x)
+        return z - 0.1 * z[0] if len(x) > 12 else z
 
-    def forward(self, x: Tensor) -> Tensor:
-        z = self.inner(x)
-        return z - self.share * z[0] if len(x) > 12 else z
+    return Net(forward, inner=_network())
 
 
 @pytest.mark.parametrize("error", [1.0, 1e-3, 1e-5])
@@ -378,14 +346,14 @@ class _Mixing(nn.Module):
 def test_small_losses_that_depend_on_the_batch_are_refused(
     error: float, loss: Callable[..., Tensor]
 ) -> None:
-    model, x = _Mixing(_network(), 0.1), torch.randn(200, 5)
+    model, x = _mixing(), torch.randn(200, 5)
     targets = model(x).detach() + error * torch.randn(200, 1)
     with pytest.raises(ModelError, match="split into batches"):
         hd.Objective(model, loss, x, targets).value()
 
 
 def test_losses_that_cancel_and_depend_on_the_batch_are_refused() -> None:
-    model, x = _Mixing(_network(), 0.1), torch.randn(200, 5)
+    model, x = _mixing(), torch.randn(200, 5)
     targets = torch.tensor([1.0, -1.0]).repeat(100)[:, None] + 0.1
     with pytest.raises(ModelError, match="split into batches"):
         hd.Objective(model, _likelihood, x, targets).value()
