@@ -113,10 +113,10 @@ def test_parts_of_the_samples() -> None:
     for given in (mask, mask.numpy(), mask.tolist()):
         assert of(given) == of(mask.nonzero().reshape(-1))
     with pytest.raises(DataError, match="not among"):
-        of([17])
+        objective.subset([17])
     for indices in ([], [0.5], [True, False], "all", [[1], [2, 3]]):
         with pytest.raises(DataError, match=r"needs indices|no array"):
-            of(indices)
+            objective.subset(indices)  # type: ignore[arg-type]
 
 
 def test_data_that_change_from_pass_to_pass() -> None:

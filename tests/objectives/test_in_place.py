@@ -106,10 +106,10 @@ def test_inputs_changed_in_place_are_the_networks_own(
     loss, slope, products = truth
     objective = objective_of(model, inputs, targets, batch_size=3, vectors_at_once=vectors_at_once)
     for _ in range(2):
-        assert float(objective.value()) == pytest.approx(loss)
+        assert float(objective.value()) == pytest.approx(loss, rel=1e-10)
         torch.testing.assert_close(objective.gradient(), slope)
         values = objective.values(objective.theta[:, None].repeat(1, 3))
-        assert values.tolist() == pytest.approx([loss] * 3)
+        assert values.tolist() == pytest.approx([loss] * 3, rel=1e-10)
         torch.testing.assert_close(objective.hessian_vector_product(V), products)
         second = objective.second_directional_derivative(V)
         torch.testing.assert_close(second, (V * products).sum(0))

@@ -91,7 +91,7 @@ def test_outputs_that_are_a_dictionary_and_a_loss_of_one_entry() -> None:
     objective = hd.Objective(model, loss, x, y, batch_size=5)
     require_right(objective, model, lambda m: loss(m(x), y)[0])
     values = objective.values(objective.theta[:, None])
-    assert values.tolist() == pytest.approx([float(loss(model(x), y).detach())])
+    assert values.tolist() == pytest.approx([float(loss(model(x), y).detach())], rel=1e-10)
 
 
 class Focal(nn.Module):
