@@ -72,7 +72,7 @@ def test_options_that_do_not_exist_are_refused(name: str, option: str) -> None:
 def test_numbers_of_things_are_whole_and_positive(number: Any) -> None:
     o = plain()
     calls: list[Callable[[], Any]] = [
-        lambda: hd.Objective(perceptron(), cross_entropy, *vectors(), batch_size=number),
+        lambda: objective_of(perceptron(), *vectors(), batch_size=number),
         lambda: hd.trace.exact(o, batch=number),
         lambda: hd.trace.directional(o, 4, chunk=number),
         lambda: hd.spectral_density(o, probes_at_once=number),

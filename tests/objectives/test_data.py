@@ -244,7 +244,7 @@ def test_classes_are_integers_of_any_kind(kind: str) -> None:
     expected = float(cross_entropy(model(x), y).detach())
     numbers = y.numpy().astype(kind)
     for data in ((x, torch.from_numpy(numbers)), (x.numpy(), numbers), ([(x, numbers)],)):
-        objective = hd.Objective(model, cross_entropy, *data)
+        objective = objective_of(model, *data)
         assert float(objective.value()) == pytest.approx(expected, rel=1e-10)
 
 
@@ -278,7 +278,7 @@ def test_a_network_that_does_not_run_is_one_sentence() -> None:
 
 X, Y = vectors(17)
 NO_DATA: dict[str, tuple[Any, type[HessianDirectionsError], str]] = {
-    "no targets": ((X,), ModelError, "without targets"),
+    "no targets": ((X,), DataError, "without targets"),
     "a batch of inputs": (([X],), DataError, "pair"),
     "nothing": (([],), DataError, "no samples"),
     "no samples": ((X[:0], Y[:0]), ModelError, "do not go with"),
@@ -313,13 +313,13 @@ class Unequal(torch.utils.data.Dataset[Any]):
 
 def test_samples_that_make_no_batch_are_named() -> None:
     with pytest.raises(DataError, match="make no batch"):
-        hd.Objective(perceptron(), cross_entropy, Unequal())
+        objective_of(perceptron(), Unequal())
 
 
 def test_a_stream_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hessian_directions.objectives.samples.memory", lambda: 100_000)
     with pytest.raises(DataError, match="did not end after"):
-        hd.Objective(perceptron(), cross_entropy, itertools.cycle([vectors()]))
+        objective_of(perceptron(), itertools.cycle([vectors()]))
 
 
 @pytest.mark.parametrize(

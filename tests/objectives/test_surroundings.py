@@ -13,7 +13,6 @@ import pytest
 import torch
 from programs import Between, built, classes, images, objective_of, perceptron, vectors
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 import hessian_directions as hd
 from hessian_directions.autodiff.precision import FULL_PRECISION
@@ -148,7 +147,7 @@ def _numbers_in_float32() -> dict[str, Any]:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.Tanh(), nn.Flatten(), nn.Linear(16 * 36, 3))
     x, y = torch.randn(64, 3, 8, 8), torch.randint(3, (64,))
-    objective = hd.Objective(model, cross_entropy, x, y)
+    objective = objective_of(model, x, y)
     pairs = hd.extreme_eigenpairs(objective, tolerance=1e-2)
     return {
         "value": objective.value(),
