@@ -313,17 +313,27 @@ class PlainAutograd:
 
 
 def derivatives(
-    model: nn.Module, total: Callable[[nn.Module], Tensor]
+    model: nn.Module, total: Callable[[nn.Module], Tensor], V: Tensor | None = None
 ) -> tuple[float, Tensor, Tensor]:
-    """L, ∇L and the dense ∇²L of a user's own network, `total` being the loss of all samples."""
-    model = copy.deepcopy(model).eval()
+    """L, ∇L and ∇²L V of a user's own network, `total` being the loss of all samples.
+
+    The dense ∇²L where no V is given.
+    """
+    return derivatives_in_place(copy.deepcopy(model).eval(), total, V)
+
+
+def derivatives_in_place(
+    model: nn.Module, total: Callable[[nn.Module], Tensor], V: Tensor | None = None
+) -> tuple[float, Tensor, Tensor]:
+    """The same of a network that cannot be copied."""
     parameters = [p for p in model.parameters() if p.requires_grad and p.numel()]
-    value = total(model)
-    slopes = torch.autograd.grad(value, parameters, create_graph=True, materialize_grads=True)
-    slope = torch.cat([part.reshape(-1) for part in slopes])
-    rows = [
-        torch.autograd.grad(entry, parameters, retain_graph=True, materialize_grads=True)
-        for entry in slope
-    ]
-    hessian = torch.stack([torch.cat([part.reshape(-1) for part in row]) for row in rows])
-    return float(value.detach()), slope.detach(), hessian
+    with sdpa_kernel(SDPBackend.MATH):
+        value = total(model)
+        slopes = torch.autograd.grad(value, parameters, create_graph=True, materialize_grads=True)
+        slope = torch.cat([part.reshape(-1) for part in slopes])
+        columns = [
+            torch.autograd.grad(entry, parameters, retain_graph=True, materialize_grads=True)
+            for entry in (slope if V is None else V.T.to(slope) @ slope)
+        ]
+    product = torch.stack([torch.cat([part.reshape(-1) for part in c]) for c in columns], 1)
+    return float(value.detach()), slope.detach(), product

@@ -1,12 +1,15 @@
 """A block of the parameters: its Hessian is the block of the dense one."""
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from networks import NETWORKS, Problem, dense_hessian, problem
+from programs import perceptron, require_right, vectors
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from hessian_directions.errors import ModelError
 from hessian_directions.objectives.objective import Objective
@@ -133,3 +136,47 @@ def test_a_choice_of_nothing(choice: Any, what: str) -> None:
     )
     with pytest.raises(ModelError, match=re.escape(sentence)):
         objective_of(problem("residual"), parameters=choice)
+
+
+@pytest.mark.parametrize("wrap", [nn.Identity, torch.compile, nn.DataParallel])
+def test_a_block_given_by_its_parameters_as_an_optimiser_takes_it(
+    wrap: Callable[[nn.Module], Any],
+) -> None:
+    model, (x, y) = perceptron(), vectors()
+    wrapped = model if wrap is nn.Identity else wrap(model)
+    objective = Objective(wrapped, cross_entropy, x, y, parameters=model[2].parameters())
+    alone = perceptron()
+    alone[0].requires_grad_(False)
+    assert list(objective.parameters) == ["2.weight", "2.bias"]
+    require_right(objective, alone, lambda m: cross_entropy(m(x), y))
+
+
+@pytest.mark.parametrize(
+    ("wrap", "name"),
+    [(torch.compile, "_orig_mod.0.weight"), (nn.DataParallel, "module.0.weight")],
+)
+def test_a_block_is_named_as_the_wrapped_network_names_it(wrap: Any, name: str) -> None:
+    model = wrap(perceptron())
+    assert name in dict(model.named_parameters())
+    objective = Objective(model, cross_entropy, *vectors(), parameters=name)
+    assert list(objective.parameters) == ["0.weight"]
+
+
+@pytest.mark.parametrize(
+    ("block", "what"),
+    [
+        ([nn.Parameter(torch.ones(3))], "no name or parameter of this network"),
+        ([3], "no name or parameter of this network"),
+        (iter([None]), "no name or parameter of this network"),
+        (3, "is no name, list of names or function"),
+        (object(), "is no name, list of names or function"),
+    ],
+)
+def test_a_block_of_what_is_no_part_of_the_network(block: Any, what: str) -> None:
+    with pytest.raises(ModelError, match=what):
+        Objective(perceptron(), cross_entropy, *vectors(), parameters=block)
+
+
+def test_a_function_that_chooses_no_block_but_fails_says_so_itself() -> None:
+    with pytest.raises(TypeError, match="takes no arguments"):
+        Objective(perceptron(), cross_entropy, *vectors(), parameters=type(None))

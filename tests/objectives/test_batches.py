@@ -7,59 +7,65 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import ranks
 import torch
-from plain_autograd import derivatives
+from programs import net, objective_of, perceptron, require_right, vectors
 from torch import Tensor, nn
-from torch.nn import functional
+from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import DataLoader, TensorDataset
 
 import hessian_directions as hd
-from hessian_directions.errors import DataError, HessianDirectionsError, ModelError
+from hessian_directions.errors import DataError, ModelError
 from hessian_directions.objectives.losses import BatchLoss
 from hessian_directions.objectives.samples import InMemory, Streamed
 
 IGNORED = -100
 
 
-@pytest.fixture(autouse=True)
-def _seeded() -> None:
-    torch.manual_seed(0)
-
-
-def require_right(
-    objective: hd.Objective, model: nn.Module, total: Callable[[nn.Module], Tensor]
-) -> None:
-    value, slope, hessian = derivatives(model, total)
-    assert float(objective.value()) == pytest.approx(value, rel=1e-10)
-    torch.testing.assert_close(objective.gradient(), slope, rtol=1e-9, atol=1e-10)
-    eye = torch.eye(objective.n_parameters, dtype=torch.float64)
-    torch.testing.assert_close(objective.hessian() @ eye, hessian, rtol=1e-9, atol=1e-10)
-    along = objective.second_directional_derivative(eye[:, :2])
-    torch.testing.assert_close(along, hessian.diagonal()[:2], rtol=1e-9, atol=1e-10)
-
-
 def loader(samples: list[Any], size: int, collate: Any = None) -> Any:
-    return torch.utils.data.DataLoader(samples, size, collate_fn=collate)  # type: ignore[arg-type]
+    return DataLoader(samples, size, collate_fn=collate)  # type: ignore[arg-type]
 
 
-# --- networks that squeeze their outputs --------------------------------------------------------------
+# --- one, and short ones --------------------------------------------------------------------------------
 
 
-class Squeezing(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.body = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 1)).double()
+@pytest.mark.parametrize(
+    "batch",
+    [
+        lambda x, y: (x, y),
+        lambda x, y: [x, y],
+        lambda x, y: (x.numpy(), y.numpy()),
+        lambda x, y: next(iter(DataLoader(TensorDataset(x, y), len(y)))),
+    ],
+)
+def test_one_batch_as_a_loader_gives_it(batch: Callable[..., Any]) -> None:
+    model, (x, y) = perceptron(), vectors(14)
+    objective = objective_of(model, batch(x, y))
+    assert objective.n_samples == len(y)
+    require_right(objective, model, lambda m: cross_entropy(m(x), y))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.body(x).squeeze()
+
+def test_two_arrays_are_two_batches_of_a_loss_of_network_and_batch() -> None:
+    model, (x, _) = perceptron(), vectors(14)
+    objective = hd.Objective(model, hd.ModelLoss(lambda m, b: m(b).square().mean()), [x[:6], x[6:]])
+    require_right(objective, model, lambda m: m(x).square().mean())
+
+
+def test_single_samples_are_refused_with_what_helps() -> None:
+    with pytest.raises(ModelError, match="become batches by a DataLoader"):
+        objective_of(perceptron(), list(zip(*vectors(14), strict=True)))
+
+
+def squeezed(net: Any, x: Tensor) -> Tensor:
+    return net.body(x).squeeze()
 
 
 @pytest.mark.parametrize(
     ("n", "size", "batch_size", "in_memory"),
     [
+        (16, None, 5, None),  # batches of 5, 5, 4 and 2
         (21, 5, 256, False),
         (21, 5, 256, True),
         (21, 1, 256, False),
@@ -69,15 +75,18 @@ class Squeezing(nn.Module):
     ],
 )
 def test_networks_that_squeeze_their_outputs(
-    n: int, size: int, batch_size: int, in_memory: bool
+    n: int, size: int | None, batch_size: int, in_memory: bool | None
 ) -> None:
-    model = Squeezing()
-    x, y = torch.randn(n, 2, dtype=torch.float64), torch.randint(2, (n,)).double()
-    loss = nn.BCEWithLogitsLoss()
-    data = loader(list(zip(x, y, strict=True)), size)
-    objective = hd.Objective(model, loss, data, batch_size=batch_size, in_memory=in_memory)
+    model, loss, (x, classes) = (
+        net(squeezed, body=lambda: perceptron(1)),
+        nn.BCEWithLogitsLoss(),
+        vectors(n, 2),
+    )
+    y = classes.double()
+    data = (x, y) if size is None else (loader(list(zip(x, y, strict=True)), size),)
+    objective = hd.Objective(model, loss, *data, batch_size=batch_size, in_memory=in_memory)
     require_right(objective, model, lambda model: loss(model(x), y))
-    assert n < 21 or float(objective.subset(range(3)).value()) == pytest.approx(
+    assert n < 16 or float(objective.subset(range(3)).value()) == pytest.approx(
         float(loss(model(x[:3]), y[:3]).detach()), rel=1e-10
     )
 
@@ -115,15 +124,20 @@ def test_no_batch_is_smaller_than_a_network_takes(sizes: tuple[int, ...]) -> Non
 
 @pytest.mark.parametrize("size", [5, 21])
 def test_a_sum_over_data_that_are_read_anew(size: int) -> None:
-    model = nn.Linear(2, 1).double()
-    x, y = torch.randn(21, 2, dtype=torch.float64), torch.randn(21, 1, dtype=torch.float64)
-    loss = nn.MSELoss(reduction="sum")
+    model, loss = nn.Linear(5, 1).double(), nn.MSELoss(reduction="sum")
+    x, y = vectors(21)[0], torch.randn(21, 1, dtype=torch.float64)
     data = loader(list(zip(x, y, strict=True)), size)
     objective = hd.Objective(model, loss, data, in_memory=False)
     require_right(objective, model, lambda model: loss(model(x), y))
 
 
-# --- batches that are padded to their own longest sequence --------------------------------------------
+def test_batches_that_the_network_does_not_take_are_refused() -> None:
+    x, y = vectors(9)
+    with pytest.raises(ModelError, match="does not run on its samples"):
+        objective_of(nn.Linear(5, 3).double(), [(x, y), (x[:, :1], y)]).value()
+
+
+# --- padded to their own longest sequence ---------------------------------------------------------------
 
 
 def sequences(n: int = 23) -> list[tuple[Tensor, Tensor]]:
@@ -154,11 +168,11 @@ class Pooling(nn.Module):
 @pytest.mark.parametrize("size", [5, 1])
 @pytest.mark.parametrize("in_memory", [True, False])
 def test_batches_padded_to_their_own_longest(in_memory: bool, size: int) -> None:
-    model, samples, loss = Pooling(), sequences(), functional.cross_entropy
-    objective = hd.Objective(model, loss, loader(samples, size, padded), in_memory=in_memory)
+    model, samples = Pooling(), sequences()
+    objective = objective_of(model, loader(samples, size, padded), in_memory=in_memory)
 
     def mean(model: nn.Module, chosen: Any) -> Tensor:
-        losses = [loss(model(samples[i][0][None]), samples[i][1][None]) for i in chosen]
+        losses = [cross_entropy(model(samples[i][0][None]), samples[i][1][None]) for i in chosen]
         return torch.stack(losses).mean()
 
     require_right(objective, model, lambda model: mean(model, range(len(samples))))
@@ -196,23 +210,17 @@ def test_padded_batches_of_several_processes(in_memory: bool, tmp_path: Path) ->
             torch.testing.assert_close(of_process[what], wanted, rtol=1e-11, atol=1e-12)
 
 
-class Causal(nn.Module):
+def causal(net: Any, tokens: Tensor) -> Tensor:
     """Scores for every token by what came before it: padding behind it has no part in them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embedding, self.head = nn.Embedding(6, 2), nn.Linear(2, 3)
-        self.double()
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        return self.head(self.embedding(tokens).cumsum(1).tanh()).transpose(1, 2)
+    return net.head(net.embedding(tokens).cumsum(1).tanh()).transpose(1, 2)
 
 
 @pytest.mark.parametrize("in_memory", [True, False])
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 def test_tokens_to_be_ignored_are_no_part_of_the_mean(reduction: str, in_memory: bool) -> None:
     samples = [(tokens, tokens % 3) for tokens, _ in sequences()]
-    model, loss = Causal(), nn.CrossEntropyLoss(reduction=reduction)
+    model = net(causal, embedding=lambda: nn.Embedding(6, 2), head=lambda: nn.Linear(2, 3))
+    loss = nn.CrossEntropyLoss(reduction=reduction)
 
     def collate(some: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
         tokens, classes = (list(part) for part in zip(*some, strict=True))
@@ -223,7 +231,7 @@ def test_tokens_to_be_ignored_are_no_part_of_the_mean(reduction: str, in_memory:
 
     def total(model: nn.Module) -> Tensor:
         losses = [
-            functional.cross_entropy(model(tokens[None]), classes[None], reduction="sum")
+            cross_entropy(model(tokens[None]), classes[None], reduction="sum")
             for tokens, classes in samples
         ]
         n_tokens = sum(len(tokens) for tokens, _ in samples)
@@ -233,13 +241,8 @@ def test_tokens_to_be_ignored_are_no_part_of_the_mean(reduction: str, in_memory:
     require_right(objective, model, total)
 
 
-class SqueezingPool(Pooling):
-    def forward(self, tokens: Tensor) -> Tensor:
-        return super().forward(tokens).squeeze()
-
-
 def test_squeezed_outputs_of_padded_batches_and_their_gauss_newton_matrix() -> None:
-    model, loss = SqueezingPool(1), nn.BCEWithLogitsLoss()
+    model, loss = net(squeezed, body=lambda: Pooling(1)), nn.BCEWithLogitsLoss()
     batches = [(x, (y > 0).double()) for x, y in (padded(sequences(n)) for n in (5, 5, 5, 3))]
 
     def mean(model: nn.Module) -> Tensor:
@@ -260,59 +263,22 @@ def test_squeezed_outputs_of_padded_batches_and_their_gauss_newton_matrix() -> N
     torch.testing.assert_close(objective.gauss_newton() @ v, expected, rtol=1e-9, atol=1e-10)
 
 
-class Mixing(Pooling):
-    def forward(self, tokens: Tensor) -> Tensor:
-        z = super().forward(tokens)
-        return z - z.mean(0)
-
-
 @pytest.mark.parametrize("in_memory", [True, False])
 def test_padded_batches_whose_samples_are_mixed_are_refused(in_memory: bool) -> None:
-    data = loader(sequences(), 4, padded)
-    objective = hd.Objective(Mixing(), functional.cross_entropy, data, in_memory=in_memory)
+    model = net(lambda net, x: net.body(x) - net.body(x).mean(0), body=Pooling)
+    objective = objective_of(model, loader(sequences(), 4, padded), in_memory=in_memory)
     with pytest.raises(ModelError, match="split into batches"):
         objective.value()
 
 
-def test_batches_that_the_network_does_not_take_are_refused() -> None:
-    x, y = torch.randn(9, 2, dtype=torch.float64), torch.randint(3, (9,))
-    model = nn.Linear(2, 3).double()
-    objective = hd.Objective(model, functional.cross_entropy, [(x, y), (x[:, :1], y)])
-    with pytest.raises(ModelError, match="does not run on its samples"):
-        objective.value()
-
-
 def test_padding_that_changes_from_pass_to_pass_is_refused() -> None:
-    samples = sequences()
-    data: Any = torch.utils.data.DataLoader(samples, 5, shuffle=True, collate_fn=padded)  # type: ignore[arg-type]
-    objective = hd.Objective(Pooling(), functional.cross_entropy, data, in_memory=False)
+    data = DataLoader(sequences(), 5, shuffle=True, collate_fn=padded)  # type: ignore[arg-type]
+    objective = objective_of(Pooling(), data, in_memory=False)
     with pytest.raises(DataError, match="padded or chosen at random"):
         objective.value()
 
 
-# --- classes of every kind of integer -----------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kind", ["uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32"])
-def test_classes_are_integers_of_any_kind(kind: str) -> None:
-    model = nn.Linear(2, 3).double()
-    x, y = torch.randn(8, 2, dtype=torch.float64), torch.arange(8) % 3
-    expected = float(functional.cross_entropy(model(x), y).detach())
-    numbers = y.numpy().astype(kind)
-    for data in ((x, torch.from_numpy(numbers)), (x.numpy(), numbers), ([(x, numbers)],)):
-        objective = hd.Objective(model, functional.cross_entropy, *data)
-        assert float(objective.value()) == pytest.approx(expected, rel=1e-10)
-
-
-def test_a_loss_of_network_and_batch_reads_unsigned_integers_as_they_are() -> None:
-    model = nn.Embedding(5, 2).double()
-    tokens = np.arange(24, dtype=np.uint16).reshape(12, 2) % 5
-    loss = hd.ModelLoss(lambda model, batch: model(batch.long()).square().mean())
-    expected = float(model(torch.from_numpy(tokens).long()).square().mean().detach())
-    assert float(hd.Objective(model, loss, tokens).value()) == pytest.approx(expected, rel=1e-10)
-
-
-# --- batches that are one sample each -----------------------------------------------------------------
+# --- one sample each ------------------------------------------------------------------------------------
 
 
 def graph(n_nodes: int, n_edges: int) -> dict[str, Any]:
@@ -339,7 +305,7 @@ class Convolving(nn.Module):
 
 def of_graph(model: nn.Module, graph: dict[str, Tensor]) -> Tensor:
     z = model(graph["x"], graph["edge_index"])
-    return graph["weight"] * functional.cross_entropy(z, graph["y"])
+    return graph["weight"] * cross_entropy(z, graph["y"])
 
 
 @pytest.mark.parametrize("in_memory", [True, False])
@@ -374,40 +340,12 @@ def test_a_loss_of_one_sample_is_one_number() -> None:
         objective.value()
 
 
-# --- parameters without entries -----------------------------------------------------------------------
-
-
-class WithDevice(nn.Module):
-    """Finds its device by a parameter that holds nothing."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.anchor = nn.Parameter(torch.empty(0))
-        self.body = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 2)).double()
-        self.none = nn.Parameter(torch.empty(0, 3, dtype=torch.float16))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.body(x.to(self.anchor.device))
-
-
-def test_an_empty_parameter_does_not_count() -> None:
-    model, loss = WithDevice(), functional.cross_entropy
-    x, y = torch.randn(9, 2, dtype=torch.float64), torch.randint(2, (9,))
-    objective = hd.Objective(model, loss, x, y)
-    assert list(objective.parameters) == [name for name, p in model.named_parameters() if p.numel()]
-    require_right(objective, model, lambda model: loss(model(x), y))
-    direction = torch.randn(objective.n_parameters, dtype=torch.float64)
-    torch.testing.assert_close(
-        hd.directions.filter_normalised(direction, model),
-        hd.directions.filter_normalised(direction, model.body),
+def test_a_number_of_a_batch_that_is_one_sample() -> None:
+    x, _ = vectors(9)
+    loss = hd.ModelLoss(lambda m, s: (m(s["x"]).sum() - s["y"]).square(), batch_is_sample=True)
+    model, graphs = nn.Linear(5, 3).double(), [{"x": x[:3], "y": 0.5}, {"x": x[3:9], "y": 2.0}]
+    require_right(
+        hd.Objective(model, loss, graphs),
+        model,
+        lambda m: sum((m(g["x"]).sum() - g["y"]).square() for g in graphs) / 2,
     )
-    with pytest.raises(HessianDirectionsError, match="at least one"):
-        hd.Objective(model, loss, x, y, parameters="anchor")
-
-
-def test_a_report_of_a_network_with_an_empty_parameter() -> None:
-    x, y = torch.randn(9, 2, dtype=torch.float64), torch.randint(2, (9,))
-    report = hd.analyze(
-        WithDevice(), functional.cross_entropy, x, y, parts="localisation", progress=False
-    )
-    assert float(report.localisation["share"].sum("parameter")[0]) == pytest.approx(1.0)
