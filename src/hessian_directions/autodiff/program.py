@@ -372,8 +372,9 @@ def _refuse_references(model: nn.Module) -> None:
     for name, module in model.named_modules():
         if _unwrapped(module) is not module:  # its wrapper refers to it, and is taken off
             continue
+        taken_off = {"_compiled_call_impl", *(["forward"] if _has_compiled_forward(module) else [])}
         for attribute, value in vars(module).items():
-            if attribute == "_compiled_call_impl":  # which is taken off
+            if attribute in taken_off:
                 continue
             functions = value.values() if isinstance(value, dict) else [value]
             for function in functions:
