@@ -40,6 +40,7 @@ from hessian_directions.operators import (
     as_operator,
     in_own_precision,
     require_objective,
+    require_symmetric_projections,
 )
 from hessian_directions.progress import Clock, Progress
 from hessian_directions.seeds import as_generator
@@ -356,9 +357,12 @@ def projected_hessian(H: Operator | HasHessian, directions: Array) -> Tensor:
         (K, K), float64, on the CPU. Cost: K products with H.
     """
     H = as_operator(H)
-    V = as_directions(directions, H.shape[0])
-    product = H @ V.to(H.device, H.dtype)
-    M = V.to(H.device, torch.float64).T @ product.double()
+    V = as_directions(directions, H.shape[0]).to(H.device, H.dtype)
+    product = (H @ V).double()
+    M = V.double().T @ product
+    require_symmetric_projections(
+        float((M - M.T).norm()), float(V.double().norm() * product.norm()), H.dtype
+    )
     return ((M + M.T) / 2).cpu()
 
 

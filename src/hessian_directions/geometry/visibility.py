@@ -22,7 +22,12 @@ from hessian_directions.geometry.principal_curvatures import (
     visibility,
     without_rounding,
 )
-from hessian_directions.operators import HasHessian, Operator, as_operator
+from hessian_directions.operators import (
+    HasHessian,
+    Operator,
+    as_operator,
+    require_symmetric_projections,
+)
 from hessian_directions.progress import Clock, Progress
 from hessian_directions.seeds import as_generator
 from hessian_directions.spectral.density import NOISE_ROUNDINGS
@@ -192,7 +197,10 @@ def sample_projections(
         size[start : start + s] = lengths(HV).reshape(s, 2).amax(1).cpu().numpy()
         clock(start + s)
     size = np.maximum(size, np.abs(M).max((1, 2)))
-    rounding = _rounding(H, np.abs(M[:, 0, 1] - M[:, 1, 0]), size)
+    differing = np.abs(M[:, 0, 1] - M[:, 1, 0])
+    # The directions are about √N long.
+    require_symmetric_projections(differing.max(), math.sqrt(n) * size.max(), H.dtype)
+    rounding = _rounding(H, differing, size)
     return without_rounding((M + M.transpose(0, 2, 1)) / 2, rounding)
 
 
@@ -239,7 +247,10 @@ def first_negative_dimension(
         M[i] = G.double().T @ (H @ G).double()
         clock(i + 1)
     size = M.diagonal(dim1=1, dim2=2).abs().amax(1)
-    rounding = _rounding(H, (M - M.mT).abs().amax((1, 2)).numpy(), size.numpy(), max_dimension)
+    differing = (M - M.mT).abs().amax((1, 2))
+    largest = math.sqrt(n) * float(M.abs().max())  # the directions are about √N long
+    require_symmetric_projections(float(differing.max()), largest, H.dtype)
+    rounding = _rounding(H, differing.numpy(), size.numpy(), max_dimension)
     # The smallest number keeps a Hessian of zeros semidefinite.
     shift = torch.from_numpy(rounding) + torch.finfo(M.dtype).tiny
     M = (M + M.mT) / 2 + shift[:, None, None] * torch.eye(max_dimension, dtype=M.dtype)
