@@ -175,6 +175,7 @@ def refusals() -> dict[str, str]:
     note("after that", lambda: round(float(good.value()), 6))
     note("another call", good.value if second else good.gradient)
     note("another point", lambda: good.value(good.theta + second))
+    note("other signs", lambda: estimators.hutchinson(good, 4, seed=int(second)).mean)
     split = Split(case.inputs[:1].float(), case.targets[:1], torch.arange(1))
     few = Dataset("nothing", split, split, 3, {})
     device = torch.device("cpu")

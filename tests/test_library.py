@@ -1,12 +1,14 @@
 """The public names: loaded when they are used, with defaults for a first look."""
 
 import ast
+import copy
 import math
 import re
 import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -304,6 +306,48 @@ def test_mistakes_are_one_sentence() -> None:
         hd.analyze(model, loss, inputs, targets, parts=["spectra"])
     with pytest.raises(ConfigurationError, match="pair"):
         hd.analyze(model, loss, inputs, targets, test=inputs, parts=[])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"parts": None}, "The parts are None, not some of scores"),
+        ({"parts": 3}, "The parts are 3"),
+        ({"seed": "a"}, "The seed is 'a', but must be an integer"),
+        ({"seed": torch.Generator()}, "The seed must be an integer"),
+        ({"relative_error": None}, "relative_error must be a number"),
+        ({"relative_error": math.nan}, "relative_error must be a number"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_computed(options: Any, message: str) -> None:
+    model, inputs, targets = network()
+    with pytest.raises(ConfigurationError, match=message):
+        hd.analyze(
+            model, nn.functional.cross_entropy, inputs, targets, **{"parts": ["scores"]} | options
+        )
+
+
+def test_the_test_loss_is_that_of_the_same_weights() -> None:
+    model, inputs, targets = network()
+    loss = nn.functional.cross_entropy
+    objective = hd.Objective(model, loss, inputs[:40], targets[:40])
+    report = hd.Report(objective, objective.to(torch.float32), n_points=3)  # to its rounding
+    assert report.slices["random"].test is not None
+    for other in (nn.Linear(*model[0].weight.T.shape).double(), copy.deepcopy(model)):
+        with torch.no_grad():
+            next(other.parameters()).mul_(1.5)
+        with pytest.raises(ConfigurationError, match="has other weights than the objective"):
+            hd.Report(objective, hd.Objective(other, loss, inputs, targets % 3))
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_a_loss_without_curvature_is_drawn(tmp_path: Path) -> None:
+    model = nn.Linear(4, 1, bias=False).double()
+    zeros, targets = torch.zeros(9, 4).double(), torch.ones(9, 1).double()
+    report = hd.analyze(model, nn.MSELoss(), zeros, targets, progress=False, n_points=3)
+    assert report.eigenpairs.values.tolist() == [0, 0]
+    report.plot().savefig(tmp_path / "flat.png")
+    report.save(tmp_path / "flat.html")
 
 
 def test_regression_and_one_parameter(tmp_path: Path) -> None:

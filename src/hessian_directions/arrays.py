@@ -67,7 +67,5 @@ def as_tensor(
 
 
 def as_floats(value: ArrayLike | Tensor) -> Floats:
-    """The values as a NumPy array of float64, from any device."""
-    if isinstance(value, Tensor):
-        value = value.detach().cpu().numpy()
-    return np.asarray(value, dtype=np.float64)
+    """The values as a NumPy array of float64, from any device; errors as of `as_tensor`."""
+    return np.asarray(as_tensor(value, torch.float64, "cpu").numpy())

@@ -1,5 +1,6 @@
 """What can go wrong on a user's side. Every message is one sentence that names the file, key or job."""
 
+import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -88,6 +89,16 @@ def require_number(name: str, value: Any, least: float = 0.0) -> None:
     """Refuse an argument that is no number, not one (NaN), or too small a one."""
     if not isinstance(value, Real) or not float(value) >= least:
         raise ArgumentError(f"{name} must be a number, at least {least:g}, not {value!r}.")
+
+
+def require_positive(name: str, value: Any) -> None:
+    """Refuse an argument that is no number between zero and infinity."""
+    try:
+        inside = not isinstance(value, str | bytes) and 0 < float(value) < math.inf
+    except (TypeError, ValueError):
+        inside = False
+    if not inside:
+        raise ArgumentError(f"{name} must be a positive and finite number, not {value!r}.")
 
 
 def as_program(name: str, work: Callable[[], str]) -> int:

@@ -13,7 +13,13 @@ from torch import Tensor
 
 from hessian_directions.arrays import as_tensor
 from hessian_directions.autodiff.precision import FULL_PRECISION
-from hessian_directions.errors import ArgumentError, DifferentiationError
+from hessian_directions.errors import (
+    ArgumentError,
+    DifferentiationError,
+    HessianDirectionsError,
+    NonFiniteError,
+    first_line,
+)
 
 # Rows of a dense matrix that are held against its columns together.
 ROWS_AT_ONCE = 1024
@@ -73,9 +79,12 @@ class WithVectors(Protocol):
 def as_operator(source: Operator | HasHessian | NDArray[Any]) -> Operator:
     """The Hessian of an objective, or the operator itself; a NumPy array as a tensor.
 
+    A matrix is looked at here, of an operator every product (`CheckedOperator`).
+
     Raises:
         ArgumentError: It is neither, or no square matrix in float32 or float64.
         DifferentiationError: It is a matrix that is not symmetric.
+        NonFiniteError: It is a matrix with entries that are not finite.
     """
     H = source.hessian() if isinstance(source, HasHessian) else source
     if isinstance(H, np.ndarray):
@@ -89,12 +98,13 @@ def as_operator(source: Operator | HasHessian | NDArray[Any]) -> Operator:
     if len(shape) != 2 or shape[0] != shape[1] or shape[0] == 0:
         raise ArgumentError(f"H has the shape {shape}, but must be a square matrix.")
     if H.dtype not in (torch.float32, torch.float64):
-        raise ArgumentError(f"H is {H.dtype}, but must be float32 or float64.")
+        raise ArgumentError(f"H is {H.dtype!r}, but must be torch.float32 or torch.float64.")
     if isinstance(H, Tensor):
         H = H.detach()
+        _require_symmetric(H)
         if H.layout == torch.strided:
-            _require_symmetric(H)
-    return H
+            return H
+    return H if isinstance(H, CheckedOperator) else CheckedOperator(H)
 
 
 def require_objective(source: Any) -> None:
@@ -110,15 +120,35 @@ def require_objective(source: Any) -> None:
 
 
 def _require_symmetric(H: Tensor) -> None:
-    rows = range(0, len(H), ROWS_AT_ONCE)
-    differing = max(
-        float((H[i : i + ROWS_AT_ONCE] - H[:, i : i + ROWS_AT_ONCE].T).abs().max()) for i in rows
-    )
-    largest = float(H.abs().max())
+    """Refuse a matrix, dense or sparse, that is not symmetric or has entries that are not finite."""
+    if H.layout == torch.strided:
+        rows = range(0, len(H), ROWS_AT_ONCE)
+        largest = _largest(H)
+        differing = max(
+            _largest(H[i : i + ROWS_AT_ONCE] - H[:, i : i + ROWS_AT_ONCE].T) for i in rows
+        )
+    else:
+        sparse = H.to_sparse_coo()
+        largest, differing = (_largest(S.coalesce().values()) for S in (sparse, sparse - sparse.T))
+    if not math.isfinite(largest):
+        raise NonFiniteError("H has entries that are NaN or infinite.")
     if differing > math.sqrt(torch.finfo(H.dtype).eps) * largest:
         raise DifferentiationError(
             f"H is not symmetric: entries across its diagonal differ by {differing:.1e}, where the "
             f"largest is {largest:.1e}."
+        )
+
+
+def _largest(entries: Tensor) -> float:
+    return float(entries.abs().max()) if entries.numel() else 0.0
+
+
+def require_symmetric_projections(differing: float, size: float, dtype: torch.dtype) -> None:
+    """Refuse an H where u'Hv and v'Hu differ by more than rounding, beside ‖u‖‖Hv‖ of this size."""
+    if differing > math.sqrt(torch.finfo(dtype).eps) * size:
+        raise DifferentiationError(
+            f"H is not symmetric: u'Hv and v'Hu differ by {differing:.1e}, where ‖u‖‖Hv‖ is "
+            f"{size:.1e}."
         )
 
 
@@ -165,6 +195,37 @@ class DerivedOperator:
     @property
     def device(self) -> torch.device:
         return self.H.device
+
+
+@dataclass(frozen=True)
+class CheckedOperator(DerivedOperator):
+    """H, whoever wrote it, with every product looked at: right in form and finite, or refused."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.H, name)  # an account of costs, say
+
+    def __matmul__(self, v: Tensor) -> Tensor:
+        version, what = v._version, f"The product of H and vectors of shape {(*v.shape,)}"
+        try:
+            product = self.H @ v
+        except (HessianDirectionsError, torch.OutOfMemoryError, MemoryError):
+            raise
+        except Exception as error:
+            raise ArgumentError(f"{what} failed: {first_line(error)}.") from error
+        if not isinstance(product, Tensor):
+            raise ArgumentError(f"{what} is a {type(product).__name__}, but must be a tensor.")
+        if (product.shape, product.dtype, product.device) != (v.shape, v.dtype, v.device):
+            raise ArgumentError(
+                f"{what} has the shape {(*product.shape,)} and is {product.dtype} on "
+                f"{product.device}, but must have theirs and be {v.dtype} on {v.device} as they are."
+            )
+        if v._version != version:
+            raise ArgumentError(
+                "A product with H changes the vectors that it is given: let it copy them."
+            )
+        if not bool(product.isfinite().all()):
+            raise NonFiniteError("A product with H is not finite.")
+        return product.detach()
 
 
 @dataclass(frozen=True)

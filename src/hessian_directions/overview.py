@@ -29,7 +29,9 @@ from hessian_directions.errors import (
     ConfigurationError,
     DependencyError,
     require_count,
+    require_number,
 )
+from hessian_directions.files import atomic_path
 from hessian_directions.geometry import slices, visibility
 from hessian_directions.geometry.directions import gaussian, unit
 from hessian_directions.geometry.localisation import localise
@@ -115,7 +117,7 @@ def analyze(
         Report. Memory and cost are those of the parts.
 
     Raises:
-        ConfigurationError: A part is unknown, or the test data are no pair.
+        ConfigurationError: A part is unknown, the test data are no pair, or a number is none.
         HessianDirectionsError: What the objective and the parts raise.
     """
     wanted = _parts(parts)
@@ -146,6 +148,8 @@ def analyze(
 
 def _parts(parts: Iterable[str]) -> tuple[str, ...]:
     """Parts of a report, or the name of one."""
+    if not isinstance(parts, Iterable):
+        raise ConfigurationError(f"The parts are {parts!r}, not some of {', '.join(PARTS)}.")
     wanted = (parts,) if isinstance(parts, str) else tuple(parts)
     for part in wanted:
         if part not in PARTS:
@@ -204,6 +208,12 @@ class Report:
         progress: bool = False,
     ) -> None:
         require_objective(objective)
+        if test_objective is not None:
+            _require_same_weights(objective, test_objective)
+        if isinstance(seed, torch.Generator):
+            raise ArgumentError("The seed must be an integer: parts are computed in any order.")
+        as_generator(seed, "report")  # refused before anything is computed
+        require_number("relative_error", relative_error)
         self.objective, self.test_objective = objective, test_objective
         require_count("n_points", n_points, least=3)
         if n_points % 2 == 0:
@@ -453,8 +463,8 @@ class Report:
         if path.suffix.lower() not in (".html", ".htm"):
             raise ConfigurationError(f"{path} does not end in .html, but a page is written.")
         page = render({"network": self.results()}, self.label, _software())
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(page, encoding="utf-8")
+        with atomic_path(path) as temporary:
+            temporary.write_text(page, encoding="utf-8")
 
     def _scores_dataset(self) -> xr.Dataset:
         names = {"accuracy": "train_accuracy", "n_samples": "n_images"}
@@ -482,6 +492,19 @@ class Report:
                 "trace_standard_error": estimate.standard_error,
                 "n_samples": estimate.n_samples,
             }
+        )
+
+
+def _require_same_weights(objective: Objective, other: Objective) -> None:
+    """Refuse a test loss at other weights, whose slices would lie elsewhere."""
+    require_objective(other)
+    ours, theirs = (o.theta.cpu() for o in (objective, other))
+    coarser = min(ours.dtype, theirs.dtype, key=lambda dtype: dtype.itemsize)
+    ours, theirs = ours.to(coarser), theirs.to(coarser)
+    same = ours.shape == theirs.shape and torch.allclose(ours, theirs, 0, 0, equal_nan=True)
+    if not same:
+        raise ArgumentError(
+            "The test objective has other weights than the objective: make both of one network."
         )
 
 

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from hessian_directions.arrays import as_tensor
-from hessian_directions.errors import ArgumentError
+from hessian_directions.errors import ArgumentError, require_count
 from hessian_directions.seeds import as_generator
 
 Distribution = Literal["gaussian", "rademacher"]
@@ -66,12 +66,17 @@ def draw(
     """Draw K directions of N entries with mean 0 and variance 1 from a named distribution.
 
     Raises:
-        ArgumentError: The distribution is neither "gaussian" nor "rademacher".
+        ArgumentError: The distribution is neither "gaussian" nor "rademacher", N or K is no number
+            of entries, or the precision is none.
     """
     if distribution not in ("gaussian", "rademacher"):
         raise ArgumentError(
             f'the distribution is {distribution!r}, not "gaussian" or "rademacher".'
         )
+    require_count("n", n, least=0)
+    require_count("k", k, least=0)
+    if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise ArgumentError(f"dtype is {dtype!r}, but must be one of floating point.")
     generator = as_generator(seed, "directions")
     rows = torch.empty(k, n, dtype=dtype, device=device)
     for row in rows:
@@ -87,12 +92,12 @@ def unit(v: ArrayLike | Tensor) -> Tensor:
     """Divide each direction by its Euclidean length.
 
     Args:
-        v: (N,) or (N, K).
+        v: (N,) or (N, K); integers and halves become float32.
 
     Raises:
-        ArgumentError: A direction has length zero or is not finite.
+        ArgumentError: A direction is complex, has length zero or is not finite.
     """
-    v = as_tensor(v)
+    v = as_real(v)
     length = lengths(v)
     if not bool(((length > 0) & length.isfinite()).all()):
         raise ArgumentError(
@@ -103,5 +108,18 @@ def unit(v: ArrayLike | Tensor) -> Tensor:
 
 def lengths(v: ArrayLike | Tensor) -> Tensor:
     """Euclidean length of each direction, accumulated in float64: (N,) -> (), (N, K) -> (K,)."""
-    norms: Tensor = torch.linalg.vector_norm(as_tensor(v), dim=0, dtype=torch.float64)
+    norms: Tensor = torch.linalg.vector_norm(as_real(v), dim=0, dtype=torch.float64)
     return norms
+
+
+def as_real(v: ArrayLike | Tensor) -> Tensor:
+    """Directions without a graph, in a precision that one computes in: integers and halves become
+    float32.
+
+    Raises:
+        ArgumentError: They are complex.
+    """
+    v = as_tensor(v)
+    if v.is_complex():
+        raise ArgumentError("the directions are complex, but must be real.")
+    return v.to(torch.promote_types(v.dtype, torch.float32))

@@ -1,10 +1,12 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from matrices import generator
 from torch import nn
 
+from hessian_directions.errors import ArgumentError, HessianDirectionsError
 from hessian_directions.geometry import directions
 
 
@@ -111,8 +113,66 @@ def test_filter_normalisation_keeps_the_direction_within_a_filter():
 
 
 def test_filter_normalisation_refuses_other_models():
-    with pytest.raises(ValueError, match="3 entries"):
+    with pytest.raises(ValueError, match=r"shape \(3,\), the network \d+ parameters"):
         directions.filter_normalised(torch.zeros(3), network())
+
+
+def weights():
+    return [torch.ones(2, 3, dtype=torch.float64)]
+
+
+ASKED = {
+    "unit": directions.unit,
+    "lengths": directions.lengths,
+    "orthonormalise": directions.orthonormalise,
+    "filter_normalised": lambda V: directions.filter_normalised(V, weights()),
+}
+
+
+@pytest.mark.parametrize("ask", ASKED.values(), ids=ASKED)
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int8, torch.float16, torch.bfloat16])
+def test_integers_and_halves_are_read_as_float32(ask, dtype):
+    V = torch.tensor([[3, 1], [4, 1], [0, 2], [1, 0], [0, 1], [1, 1]]).to(dtype)
+    torch.testing.assert_close(ask(V), ask(V.float()))
+
+
+def test_halves_do_not_overflow():
+    v = torch.full((100,), 60000.0, dtype=torch.float16)
+    assert float(directions.unit(v).norm()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("ask", ASKED.values(), ids=ASKED)
+def test_complex_directions_are_refused(ask):
+    with pytest.raises(ArgumentError, match="complex, but must be real"):
+        ask(torch.ones(6, 2, dtype=torch.complex128))
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (lambda: directions.unit([math.nan, 1.0]), "not finite"),
+        (lambda: directions.orthonormalise(math.nan * torch.eye(3)), "not finite"),
+        (lambda: directions.orthonormalise(torch.ones(3)), r"shape \(3,\), not \(N, K\)"),
+        (lambda: directions.filter_normalised(math.nan * torch.ones(6), weights()), "not finite"),
+        (lambda: directions.filter_normalised(3.0, weights()), r"the shape \(\)"),
+        (lambda: directions.filter_normalised(torch.ones(6, 1, 1), weights()), r"the shape \(6, 1"),
+        (lambda: directions.filter_normalised(torch.ones(6), None), "A NoneType has no weights"),
+        (lambda: directions.filter_normalised(torch.ones(6), "abc"), "no array of numbers"),
+        (lambda: directions.gaussian(-1, 2), "n must be a whole number"),
+        (lambda: directions.gaussian(5, 2.0), "k must be a whole number"),
+        (lambda: directions.gaussian(5, 2, dtype=torch.int64), "dtype is torch.int64, but"),
+        (lambda: directions.rademacher(5, 2, dtype="float32"), "dtype is 'float32', but"),
+    ],
+)
+def test_what_is_no_direction(ask, message):
+    with pytest.raises(HessianDirectionsError, match=message):
+        ask()
+
+
+def test_weights_as_arrays_have_filters_too():
+    d = directions.gaussian(6, 2, generator())
+    expected = directions.filter_normalised(d, weights())
+    torch.testing.assert_close(directions.filter_normalised(d, [np.ones((2, 3))]), expected)
 
 
 def test_orthonormalise_ill_conditioned_columns():

@@ -9,7 +9,7 @@ from scipy.optimize import brentq
 from torch import nn
 
 from hessian_directions import seeds
-from hessian_directions.errors import DataError, ModelError
+from hessian_directions.errors import ArgumentError, DataError, ModelError
 from hessian_directions.geometry.directions import filter_normalised
 from hessian_directions.geometry.flatness import (
     ScaledOperator,
@@ -197,10 +197,22 @@ def test_parameters_that_only_share_memory_are_rescaled_apart():
     assert torch.equal(rescale(model, 2.0)(x), model(x))
 
 
-@pytest.mark.parametrize("scale", [0.0, -1.0, float("inf"), float("nan")])
-def test_scales_that_are_not_positive(scale):
-    with pytest.raises(ModelError, match="positive"):
-        rescale(network(), scale)
+@pytest.mark.parametrize("wrong", [0.0, -1.0, float("inf"), float("nan"), "1", None, 1j, [1.0, 2]])
+def test_scales_and_radii_that_are_not_positive(wrong):
+    loss = objective(network())
+    for name, ask in {
+        "scale": lambda: rescale(network(), wrong),
+        "radius": lambda: average_increase(loss, wrong, 2),
+        "radius ": lambda: worst_increase(loss, wrong, 1),
+        "radius  ": lambda: m_sharpness(loss, wrong, 1),
+    }.items():
+        with pytest.raises(ArgumentError, match=f"{name.strip()} must be a positive and finite"):
+            ask()
+
+
+def test_what_is_no_network_is_not_rescaled():
+    with pytest.raises(ModelError, match="The network is a Objective, but"):
+        rescale(objective(network()), 2.0)
 
 
 def test_scaled_measures_do_not_change_with_a_common_factor_of_all_weights():

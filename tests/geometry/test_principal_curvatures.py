@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import integrate
 
+from hessian_directions.errors import ArgumentError
 from hessian_directions.geometry import principal_curvatures as pc
 
 
@@ -17,6 +18,19 @@ def test_principal_curvatures_are_the_eigenvalues():
     M = gaussian_limit(0.3, 2.0, 500)
     smallest, largest = pc.principal_curvatures(M)
     np.testing.assert_allclose(np.stack([smallest, largest], -1), np.linalg.eigvalsh(M), atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("M", "message"),
+    [
+        (np.zeros((3, 2)), r"the shape \(3, 2\), not"),
+        ([[1.0, 5.0], [0.0, 1.0]], "not symmetric"),
+        ([[[1.0, 0.0], [0.0, 1.0]], [[1e9, 2e3], [0.0, 1.0]]], "not symmetric"),
+    ],
+)
+def test_what_has_no_principal_curvatures(M, message):
+    with pytest.raises(ArgumentError, match=message):
+        pc.principal_curvatures(M)
 
 
 @pytest.mark.parametrize(

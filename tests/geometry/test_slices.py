@@ -9,7 +9,12 @@ import xarray as xr
 from matrices import generator
 from torch import nn
 
-from hessian_directions.errors import ArgumentError, ArtifactError, ConfigurationError
+from hessian_directions.errors import (
+    ArgumentError,
+    ArtifactError,
+    ConfigurationError,
+    HessianDirectionsError,
+)
 from hessian_directions.geometry import directions, flatness, slices, synthetic
 from hessian_directions.geometry.directions import gaussian, orthonormalise, unit
 from hessian_directions.objectives.objective import Objective
@@ -439,6 +444,39 @@ def test_symmetric_grids_hold_the_network(points):
 def test_grids_beside_the_network(points):
     with pytest.raises(ConfigurationError, match="must contain 0"):
         slices.line(bowl(), torch.ones(40), points)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"radius": "1"}, "radius must be a positive and finite number, not '1'"),
+        ({"radius": (1, 2)}, r"radius must be a positive and finite number, not \(1, 2\)"),
+        ({"radius": 0}, "radius must be a positive"),
+        ({"radius": -1.0}, "radius must be a positive"),
+        ({"radius": math.nan}, "radius must be a positive"),
+        ({"n_points": "3"}, "n_points must be a whole number"),
+        ({"n_points": 4.5}, "n_points must be a whole number"),
+        ({"n_points": -3}, "n_points must be a whole number"),
+        ({"n_points": 4}, "odd number"),
+        ({"alphas": "abc"}, "no array of numbers"),
+        ({"alphas": [0j, 1j]}, "complex, but must be real"),
+        ({"alphas": 0.0}, "must ascend"),
+    ],
+)
+def test_grids_that_are_none(options, message):
+    """One sentence each, that says what was given where a number was wanted."""
+    v = torch.ones(40, dtype=torch.float64)
+    for ask in (
+        lambda: slices.line(bowl(), v, **options),
+        lambda: slices.surface(bowl(), torch.eye(40, 2), **options),
+    ):
+        with pytest.raises(HessianDirectionsError, match=message):
+            ask()
+
+
+def test_grids_that_want_a_gradient():
+    points = torch.linspace(-1, 1, 3, requires_grad=True)
+    assert slices.line(bowl(), torch.ones(40), points).sizes == {"direction": 1, "alpha": 3}
 
 
 @pytest.mark.parametrize("kind", ["line", "surface", "half_widths", "projected_hessian"])

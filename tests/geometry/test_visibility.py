@@ -8,7 +8,7 @@ from matrices import diagonal, generator, matrix
 from scipy import special
 from torch import nn
 
-from hessian_directions.errors import ArgumentError
+from hessian_directions.errors import ArgumentError, HessianDirectionsError
 from hessian_directions.geometry import synthetic, visibility
 from hessian_directions.geometry.directions import gaussian, orthonormalise
 from hessian_directions.geometry.principal_curvatures import (
@@ -320,6 +320,16 @@ def test_convex_losses_show_no_saddle(dtype):
     [
         (lambda: visibility.formula([1.0, math.nan]), "not finite"),
         (lambda: visibility.formula([1.0], math.inf), "not finite"),
+        (lambda: visibility.formula([1.0], 1.0, -2.0), "rest_frobenius"),
+        (lambda: visibility.sample_from_spectrum([1.0, math.nan], 0.0, 0.0, 5), "not finite"),
+        (lambda: visibility.sample_from_spectrum([math.inf], 0.0, 0.0, 5), "not finite"),
+        (lambda: visibility.sample_from_spectrum([1.0], math.inf, 0.0, 5), "not finite"),
+        (lambda: visibility.sample_from_spectrum([1.0], math.nan, 0.0, 5), "rest_trace"),
+        (lambda: visibility.sample_from_spectrum([1.0], "1", 0.0, 5), "rest_trace"),
+        (lambda: visibility.share_of_saddles([[[1.0, 5.0], [0.0, 1.0]]]), "not symmetric"),
+        (lambda: visibility.share_below(math.nan * np.zeros((3, 2, 2)), 0.0), "not finite"),
+        (lambda: visibility.share_below(np.zeros((3, 2, 2)), math.nan), "bound"),
+        (lambda: visibility.share_seeing_negative([1, 2], "1"), "dimension"),
         (lambda: visibility.share_of_saddles(np.zeros((0, 2, 2))), "no samples"),
         (lambda: visibility.sample_from_spectrum([1.0], 0.0, -1.0, 5), "rest_frobenius"),
         (lambda: visibility.sample_from_spectrum([1.0], 0.0, 1.0, 0), "n_samples"),
@@ -330,6 +340,16 @@ def test_convex_losses_show_no_saddle(dtype):
 def test_what_has_no_visibility(ask, message):
     with pytest.raises(ArgumentError, match=message):
         ask()
+
+
+@pytest.mark.parametrize("values", ["abc", [1j], None, [[1.0], [1.0, 2.0]]])
+def test_what_is_no_spectrum(values):
+    for ask in (
+        lambda: visibility.formula(values),
+        lambda: visibility.sample_from_spectrum(values, 0.0, 1.0, 5),
+    ):
+        with pytest.raises(HessianDirectionsError):
+            ask()
 
 
 # --- More dimensions -----------------------------------------------------------------------------

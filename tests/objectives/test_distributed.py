@@ -57,7 +57,7 @@ def test_distributed_errors_are_those_of_all_processes(tmp_path: Path) -> None:
     assert first["too few images"] == f"DataError: {few}"
     expected = round(float(ranks.objective("tanh perceptron").value()), 6)
     assert first["after that"] == f"no error, but {expected}"
-    for what in ("another call", "another point", "another network"):
+    for what in ("another call", "another point", "other signs", "another network"):
         assert first[what].startswith("ProcessesError: The processes of the group do not compute")
 
 

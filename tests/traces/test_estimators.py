@@ -485,11 +485,27 @@ EYE = torch.eye(6, dtype=torch.float64)
         (lambda: estimators.deflated(EYE, math.nan * EYE), "length zero or is not finite"),
         (lambda: estimators.deflated(EYE, EYE[:5]), r"shape \(5, 6\), not \(6, K\)"),
         (lambda: estimators.hutch_plus_plus(EYE, 10.5), "n_products must be a whole number"),
+        (lambda: estimators.deflated(EYE, EYE[:, :1], sampling=EYE), "sampling is a Tensor, but"),
+        (lambda: estimators.deflated(EYE, EYE[:, :1], sampling=sum), "sampling is a builtin"),
+        (
+            lambda: estimators.deflated(
+                EYE, EYE[:, :1], sampling=estimators.ProductCurvature(torch.eye(7))
+            ),
+            "sampling has 7 parameters, but the source 6",
+        ),
+        (lambda: estimators.estimate_from_samples(EYE, Cost()), "at least two samples, in one row"),
+        (lambda: LossCurvature(None, "1"), "step must be a positive and finite number, not '1'"),
+        (lambda: LossCurvature(None, math.nan), "step must be a positive"),
     ],
 )
 def test_arguments_that_are_none(ask, message):
     with pytest.raises(ConfigurationError, match=message):
         ask()
+
+
+def test_samples_that_are_not_finite_have_no_mean():
+    with pytest.raises(NonFiniteError, match="A sample is not finite"):
+        estimators.estimate_from_samples([1.0, math.nan], Cost())
 
 
 def test_one_vector_is_a_column():

@@ -17,6 +17,7 @@ from hessian_directions.errors import ArgumentError, ModelError
 from hessian_directions.operators import in_own_precision
 from hessian_directions.random_vectors import (
     Distribution,
+    as_real,
     draw,
     gaussian,
     lengths,
@@ -69,25 +70,33 @@ def filter_normalised(
             alone, of which none is a transposed convolution's.
 
     Returns:
-        Tensor of the same shape, dtype and device.
+        Tensor of the same shape, dtype and device; integers and halves become float32.
 
     Raises:
-        ArgumentError: The direction has not as many entries as the network has parameters.
+        ArgumentError: The direction has not as many entries as the network has parameters, is
+            complex or not finite; or there is no network.
     """
-    direction = as_tensor(direction)
+    direction = as_real(getattr(direction, "vectors", direction))
     if isinstance(network, nn.Module):
         named = {name: p for name, p in network.named_parameters() if p.requires_grad}
         weights = [(p.detach(), owners(network, name)) for name, p in named.items()]
     elif isinstance(getattr(network, "network", None), nn.Module):
         of = cast(Weights, network)
         weights = [(p, owners(of.network, name)) for name, p in of.parameters.items()]
+    elif isinstance(network, Iterable):
+        weights = [(as_tensor(p), []) for p in network]
     else:
-        weights = [(p.detach(), []) for p in cast(Iterable[Tensor], network)]
-    n_parameters = sum(p.numel() for p, _ in weights)
-    if direction.shape[0] != n_parameters:
         raise ArgumentError(
-            f"the direction has {direction.shape[0]} entries, the network {n_parameters} parameters."
+            f"A {type(network).__name__} has no weights: give a network, an objective or weights."
         )
+    n_parameters = sum(p.numel() for p, _ in weights)
+    if direction.ndim not in (1, 2) or direction.shape[0] != n_parameters:
+        raise ArgumentError(
+            f"the direction has the shape {tuple(direction.shape)}, the network {n_parameters} "
+            "parameters."
+        )
+    if not bool(lengths(direction).isfinite().all()):
+        raise ArgumentError("a direction is not finite.")
     columns = direction.reshape(n_parameters, -1)
     scaled = torch.zeros_like(columns)
     start = 0
@@ -162,9 +171,7 @@ def as_directions(vectors: Any, n: int, k: int | None = None) -> Tensor:
         raise ArgumentError(
             f"the directions have the shape {tuple(V.shape)}, not ({n}, {k or 'K'})."
         )
-    if V.is_complex():
-        raise ArgumentError("the directions are complex, but must be real.")
-    V = V.to(torch.promote_types(V.dtype, torch.float32))
+    V = as_real(V)
     length = lengths(V)
     if not bool(((length > 0) & length.isfinite()).all()):
         raise ArgumentError("a direction has length zero or is not finite.")
@@ -183,18 +190,23 @@ def orthonormalise(V: ArrayLike | Tensor) -> Tensor:
         V: (N, K) with K ≤ N linearly independent columns.
 
     Returns:
-        (N, K), same dtype and device.
+        (N, K), same dtype and device; integers and halves become float32.
 
     Raises:
-        ArgumentError: The columns are linearly dependent to rounding.
+        ArgumentError: The columns are linearly dependent to rounding, complex or not finite.
     """
-    V = as_tensor(V)
+    V = as_real(V)
+    if V.ndim != 2:
+        raise ArgumentError(f"the directions have the shape {tuple(V.shape)}, not (N, K).")
     n, k = V.shape
     if k == 0:
         return V.clone()
+    length = lengths(V)
+    if not bool(length.isfinite().all()):
+        raise ArgumentError("a direction is not finite.")
     Q, R = torch.linalg.qr(V)
     diagonal = R.diagonal()
-    floor = max(n, k) * torch.finfo(V.dtype).eps * lengths(V)
+    floor = max(n, k) * torch.finfo(V.dtype).eps * length
     if k > n or bool((diagonal.abs() <= floor).any()):
         raise ArgumentError("the directions are linearly dependent.")
     turned: Tensor = Q * diagonal.sign()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hessian_directions.autodiff.copies import copied
-from hessian_directions.errors import ArgumentError, DataError, ModelError, require_count
+from hessian_directions.errors import DataError, ModelError, require_count, require_positive
 from hessian_directions.geometry.directions import outputs_first, owners
 from hessian_directions.objectives.objective import Objective
 from hessian_directions.operators import DerivedOperator, in_own_precision, require_objective
@@ -162,7 +162,7 @@ def average_increase(
         n_samples: Pairs of directions, at least 2.
         seed: Of the directions: an integer or a CPU generator.
     """
-    _require_radius(radius)
+    require_positive("radius", radius)
     require_count("n_samples", n_samples, least=2)
     objective = in_float64(objective)
     u = unit(gaussian(objective.n_parameters, n_samples, seed, objective.dtype, objective.device))
@@ -186,7 +186,7 @@ def worst_increase(objective: Objective, radius: float, n_steps: int) -> float:
         radius: ρ > 0, in parameter-space length.
         n_steps: Gradients, at least 1.
     """
-    _require_radius(radius)
+    require_positive("radius", radius)
     require_count("n_steps", n_steps)
     objective = in_float64(objective)
     theta = objective.theta
@@ -236,11 +236,6 @@ def m_sharpness(
     return _sampled(torch.tensor(increases, dtype=torch.float64, device="cpu"))
 
 
-def _require_radius(radius: float) -> None:
-    if not 0 < radius < float("inf"):
-        raise ArgumentError(f"The radius is {radius}, but must be positive and finite.")
-
-
 def _sampled(values: Tensor) -> Sampled:
     values = values.double()
     return Sampled(float(values.mean()), float(values.std() / len(values) ** 0.5))
@@ -266,11 +261,13 @@ def rescale(model: nn.Module, scale: float) -> nn.Module:
         A rescaled copy.
 
     Raises:
-        ModelError: s is not positive, the model has no two such layers, or these, the ReLU or a
+        ArgumentError: s is not positive and finite.
+        ModelError: The model is none, has no two such layers, or these, the ReLU or a
             container of theirs are not plain: subclassed, watched by hooks, or sharing numbers.
     """
-    if not 0 < scale < float("inf"):
-        raise ModelError(f"The scale is {scale}, but must be positive and finite.")
+    require_positive("scale", scale)
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"The network is a {type(model).__name__}, but must be a torch.nn.Module.")
     rescaled = copied(model)
     first, second = _layers_around_relu(rescaled)
     with torch.no_grad():

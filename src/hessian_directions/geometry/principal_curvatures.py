@@ -22,6 +22,9 @@ from hessian_directions.spectral.density import NOISE_ROUNDINGS
 
 Floats = NDArray[np.float64]
 
+# Beside the largest entry of a matrix: those across the diagonal that differ by less are equal.
+SYMMETRIC = 1e-6
+
 
 def principal_curvatures(M: ArrayLike) -> tuple[Floats, Floats]:
     """Eigenvalues κ₋ ≤ κ₊ of symmetric 2×2 matrices: ½(A + C) ∓ √(¼(A − C)² + B²).
@@ -33,12 +36,16 @@ def principal_curvatures(M: ArrayLike) -> tuple[Floats, Floats]:
         κ₋ and κ₊, each of shape (…), float64.
 
     Raises:
-        ArgumentError: The last two axes are not 2×2.
+        ArgumentError: The last two axes are not 2×2, or a matrix is not symmetric.
     """
     matrices = np.asarray(M, dtype=np.float64)
     if matrices.shape[-2:] != (2, 2):
         raise ArgumentError(f"the matrices have the shape {matrices.shape}, not (…, 2, 2).")
     A, B, C = matrices[..., 0, 0], matrices[..., 0, 1], matrices[..., 1, 1]
+    with np.errstate(invalid="ignore"):  # of infinite entries
+        differing = np.abs(B - matrices[..., 1, 0])
+    if (differing > SYMMETRIC * np.abs(matrices).max((-2, -1))).any():
+        raise ArgumentError("A matrix is not symmetric: give (M + M')/2 if its form is meant.")
     centre, radius = (A + C) / 2, np.hypot((A - C) / 2, B)
     return centre - radius, centre + radius
 

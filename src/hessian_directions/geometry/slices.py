@@ -24,6 +24,8 @@ from hessian_directions.errors import (
     ArtifactError,
     ConfigurationError,
     NonFiniteError,
+    require_count,
+    require_positive,
 )
 from hessian_directions.geometry.directions import (
     as_directions,
@@ -40,6 +42,7 @@ from hessian_directions.operators import (
     as_operator,
     in_own_precision,
     require_objective,
+    require_symmetric_projections,
 )
 from hessian_directions.progress import Clock, Progress
 from hessian_directions.seeds import as_generator
@@ -66,15 +69,15 @@ def grid(radius: float, n_points: int) -> Floats:
     """Equidistant points from −radius to radius, with an exact 0 in the middle.
 
     Raises:
-        ConfigurationError: The number of points is even, so that none would be 0, or the radius is
-            not positive.
+        ConfigurationError: The number of points is even, so that none would be 0.
+        ArgumentError: It is no number of points, or the radius is not positive and finite.
     """
-    if n_points < 1 or n_points % 2 == 0:
+    require_count("n_points", n_points)
+    require_positive("radius", radius)
+    if n_points % 2 == 0:
         raise ConfigurationError(
             f"A grid needs an odd number of points to contain the network, not {n_points}."
         )
-    if not 0 < radius < np.inf:
-        raise ConfigurationError(f"The radius of a grid must be positive, not {radius}.")
     half = n_points // 2
     return radius * np.arange(-half, half + 1) / max(half, 1)
 
@@ -190,7 +193,9 @@ def surface(
         directions, normalisation = both_ends(vectors), "unit"
     V = as_directions(directions, objective.n_parameters, 2)
     if alphas is None or betas is None:
-        reach = half_widths(objective, V) if radius is None else np.full(2, radius)
+        if radius is not None:
+            require_positive("radius", radius)
+        reach = half_widths(objective, V) if radius is None else np.full(2, float(radius))
         along = [
             grid(half_width / float(length), n_points)
             for half_width, length in zip(reach, lengths(V), strict=True)
@@ -356,9 +361,12 @@ def projected_hessian(H: Operator | HasHessian, directions: Array) -> Tensor:
         (K, K), float64, on the CPU. Cost: K products with H.
     """
     H = as_operator(H)
-    V = as_directions(directions, H.shape[0])
-    product = H @ V.to(H.device, H.dtype)
-    M = V.to(H.device, torch.float64).T @ product.double()
+    V = as_directions(directions, H.shape[0]).to(H.device, H.dtype)
+    product = (H @ V).double()
+    M = V.double().T @ product
+    require_symmetric_projections(
+        float((M - M.T).norm()), float(V.double().norm() * product.norm()), H.dtype
+    )
     return ((M + M.T) / 2).cpu()
 
 

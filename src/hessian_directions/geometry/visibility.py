@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from hessian_directions.arrays import Floats, as_floats
 from hessian_directions.errors import ArgumentError, require_count, require_number
 from hessian_directions.geometry.directions import gaussian, lengths
 from hessian_directions.geometry.principal_curvatures import (
@@ -22,7 +23,12 @@ from hessian_directions.geometry.principal_curvatures import (
     visibility,
     without_rounding,
 )
-from hessian_directions.operators import HasHessian, Operator, as_operator
+from hessian_directions.operators import (
+    HasHessian,
+    Operator,
+    as_operator,
+    require_symmetric_projections,
+)
 from hessian_directions.progress import Clock, Progress
 from hessian_directions.seeds import as_generator
 from hessian_directions.spectral.density import NOISE_ROUNDINGS
@@ -66,11 +72,10 @@ def formula(
         the known ones.
 
     Raises:
-        ArgumentError: The spectrum is zero, so that r is not defined, or not finite.
+        ArgumentError: The spectrum is zero, so that r is not defined, or not finite, or a norm is
+            negative.
     """
-    values = np.asarray(eigenvalues, dtype=np.float64)
-    if not np.isfinite([*values.ravel(), rest_trace, rest_frobenius]).all():
-        raise ArgumentError("the spectrum is not finite, so that no visibility is known.")
+    values = _spectrum(eigenvalues, rest_trace, rest_frobenius)
     trace = float(values.sum()) + rest_trace
     frobenius = math.hypot(float(np.linalg.norm(values)), rest_frobenius)
     if frobenius == 0:
@@ -84,6 +89,16 @@ def formula(
         third_moment=float((scaled**3).sum()),
         tail=abs(r) * float(scaled.max(initial=0.0)),
     )
+
+
+def _spectrum(eigenvalues: ArrayLike, rest_trace: float, rest_frobenius: float) -> Floats:
+    """Eigenvalues (k,) that go with the trace and the norm of a rest."""
+    values = as_floats(eigenvalues).ravel()
+    require_number("rest_trace", rest_trace, least=-math.inf)
+    require_number("rest_frobenius", rest_frobenius)
+    if not np.isfinite([*values, rest_trace, rest_frobenius]).all():
+        raise ArgumentError("the spectrum is not finite, so that no visibility is known.")
+    return values
 
 
 @dataclass(frozen=True)
@@ -102,15 +117,21 @@ def share_of_saddles(M: ArrayLike, confidence: float = 0.95) -> Share:
         M: (S, 2, 2) projected Hessians.
         confidence: Of the interval.
     """
-    smallest, largest = principal_curvatures(M)
-    if not (np.isfinite(smallest).all() and np.isfinite(largest).all()):
-        raise ArgumentError("A projected Hessian is not finite, so that no share of them is known.")
+    _finite_curvatures(M)
     return _share(shows_saddle(M), confidence)
 
 
 def share_below(M: ArrayLike, bound: float, confidence: float = 0.95) -> Share:
     """Share of projected Hessians, (S, 2, 2), with κ₋ below a bound."""
-    return _share(principal_curvatures(M)[0] < bound, confidence)
+    require_number("bound", bound, least=-math.inf)
+    return _share(_finite_curvatures(M)[0] < bound, confidence)
+
+
+def _finite_curvatures(M: ArrayLike) -> tuple[Floats, Floats]:
+    smallest, largest = principal_curvatures(M)
+    if not (np.isfinite(smallest).all() and np.isfinite(largest).all()):
+        raise ArgumentError("A projected Hessian is not finite, so that no share of them is known.")
+    return smallest, largest
 
 
 def sample_from_spectrum(
@@ -138,16 +159,19 @@ def sample_from_spectrum(
 
     Returns:
         (S, 2, 2), float64.
+
+    Raises:
+        ArgumentError: The spectrum is not finite, or a norm is negative.
     """
     require_count("n_samples", n_samples)
-    require_number("rest_frobenius", rest_frobenius)
+    values = _spectrum(eigenvalues, rest_trace, rest_frobenius)
     generator = as_generator(seed, "spectrum")
     # NumPy draws χ² variables, which PyTorch has no public function for.
     random = np.random.default_rng(
         int(torch.randint(2**63 - 1, (), generator=generator, device="cpu"))
     )
     M = np.zeros((n_samples, 2, 2))
-    for value, count in zip(*np.unique(np.asarray(eigenvalues, np.float64), return_counts=True)):
+    for value, count in zip(*np.unique(values, return_counts=True)):
         M += value * _wishart(int(count), n_samples, random)
     diagonal = random.normal(scale=math.sqrt(2) * rest_frobenius, size=(n_samples, 2))
     off_diagonal = random.normal(scale=rest_frobenius, size=n_samples)
@@ -192,7 +216,10 @@ def sample_projections(
         size[start : start + s] = lengths(HV).reshape(s, 2).amax(1).cpu().numpy()
         clock(start + s)
     size = np.maximum(size, np.abs(M).max((1, 2)))
-    rounding = _rounding(H, np.abs(M[:, 0, 1] - M[:, 1, 0]), size)
+    differing = np.abs(M[:, 0, 1] - M[:, 1, 0])
+    # The directions are about √N long.
+    require_symmetric_projections(differing.max(), math.sqrt(n) * size.max(), H.dtype)
+    rounding = _rounding(H, differing, size)
     return without_rounding((M + M.transpose(0, 2, 1)) / 2, rounding)
 
 
@@ -239,7 +266,10 @@ def first_negative_dimension(
         M[i] = G.double().T @ (H @ G).double()
         clock(i + 1)
     size = M.diagonal(dim1=1, dim2=2).abs().amax(1)
-    rounding = _rounding(H, (M - M.mT).abs().amax((1, 2)).numpy(), size.numpy(), max_dimension)
+    differing = (M - M.mT).abs().amax((1, 2))
+    largest = math.sqrt(n) * float(M.abs().max())  # the directions are about √N long
+    require_symmetric_projections(float(differing.max()), largest, H.dtype)
+    rounding = _rounding(H, differing.numpy(), size.numpy(), max_dimension)
     # The smallest number keeps a Hessian of zeros semidefinite.
     shift = torch.from_numpy(rounding) + torch.finfo(M.dtype).tiny
     M = (M + M.mT) / 2 + shift[:, None, None] * torch.eye(max_dimension, dtype=M.dtype)
@@ -268,7 +298,8 @@ def share_seeing_negative(first: ArrayLike, dimension: int, confidence: float = 
         dimension: d.
         confidence: Of the Wilson interval.
     """
-    return _share(np.asarray(first) <= dimension, confidence)
+    require_count("dimension", dimension, least=0)
+    return _share(as_floats(first) <= dimension, confidence)
 
 
 def _share(shown: NDArray[np.bool_], confidence: float) -> Share:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr
 
-from hessian_directions.errors import ArgumentError
+from hessian_directions.errors import ArgumentError, require_positive
 
 Floats = NDArray[np.float64]
 
@@ -44,8 +44,7 @@ def broaden(nodes: ArrayLike, weights: ArrayLike, grid: ArrayLike, width: float)
     """
     nodes, weights = np.broadcast_arrays(np.asarray(nodes, float), np.asarray(weights, float))
     edges = cell_edges(grid)
-    if not width > 0:
-        raise ArgumentError(f"the width is {width}, but must be positive.")
+    require_positive("width", width)
     flat_nodes, flat_weights = (part.reshape(-1, nodes.shape[-1]) for part in (nodes, weights))
     density = np.empty((len(flat_nodes), len(edges) - 1))
     for i, (theta, w) in enumerate(zip(flat_nodes, flat_weights)):

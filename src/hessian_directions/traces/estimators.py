@@ -28,7 +28,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypedDict, Unpack
+from typing import Literal, Protocol, TypedDict, Unpack, runtime_checkable
 
 import torch
 from numpy.typing import ArrayLike
@@ -113,10 +113,13 @@ def estimate_from_samples(
 
     Raises:
         ArgumentError: Fewer than two samples, which have no standard error.
+        NonFiniteError: A sample is not finite.
     """
     samples = as_tensor(samples, torch.float64, "cpu")
-    if samples.numel() < 2:
-        raise ArgumentError("a standard error needs at least two samples.")
+    if samples.ndim != 1 or len(samples) < 2:
+        raise ArgumentError("a standard error needs at least two samples, in one row.")
+    if not bool(samples.isfinite().all()):
+        raise NonFiniteError("A sample is not finite, so that their mean is not known.")
     mean, standard_error = _mean_and_standard_error(samples)
     return Estimate(mean, standard_error, samples, cost, step, seed)
 
@@ -142,6 +145,7 @@ class SamplingOptions(TypedDict, total=False):
 # --- Where v'Hv comes from ------------------------------------------------------------------------
 
 
+@runtime_checkable
 class Curvature(Protocol):
     """A way to get v'Hv: called with directions (N, K) it returns (K,), and counts its cost."""
 
@@ -345,13 +349,18 @@ def deflated(
         sampling.
 
     Raises:
-        ArgumentError: The vectors are linearly dependent, or `sampling` gives no curvatures.
+        ArgumentError: The vectors are linearly dependent, or `sampling` gives no curvatures or
+            those of another network.
     """
-    if sampling is not None and not callable(sampling):
+    if sampling is not None and not isinstance(sampling, Curvature):
         kind = type(sampling).__name__
         raise ArgumentError(f"sampling is a {kind}, but LossCurvature(objective), say, is needed.")
     computed = _curvature_of(source)
     sampled = computed if sampling is None else sampling
+    if sampled.n_parameters != computed.n_parameters:
+        raise ArgumentError(
+            f"sampling has {sampled.n_parameters} parameters, but the source {computed.n_parameters}."
+        )
     V = as_directions(vectors, computed.n_parameters)
     # Orthonormal to the precision of the trace, not to that in which the vectors were stored.
     Q = orthonormalise(V.to(computed.device, torch.float64))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hessian_directions.arrays import as_tensor
 from hessian_directions.cost import Cost
-from hessian_directions.errors import ArgumentError, NonFiniteError
+from hessian_directions.errors import ArgumentError, NonFiniteError, require_positive
 from hessian_directions.geometry.directions import lengths
 from hessian_directions.objectives.objective import Objective
 from hessian_directions.operators import require_objective
@@ -48,8 +48,8 @@ class LossCurvature:
     def __init__(self, objective: Objective, step: float | None = None, n_points: int = 3) -> None:
         if n_points < 3 or n_points % 2 == 0:
             raise ArgumentError(f"a parabola is fitted to 3, 5, 7, … points, not {n_points}.")
-        if step is not None and not 0 < step < math.inf:
-            raise ArgumentError(f"the step must be positive, not {step}.")
+        if step is not None:
+            require_positive("step", step)
         self._objective = in_float64(objective)
         self._chosen = step
         self.n_parameters = objective.n_parameters

@@ -67,7 +67,8 @@ def draw_shares(ax: Axes, dataset: xr.Dataset) -> None:
     smallest = np.sort(principal_curvatures(dataset["projected_hessian"].values)[0])
     n = smallest.size
     low, high = min(smallest[0], 0.0), max(np.quantile(smallest, 0.9), 0.0)
-    x = np.linspace(low - 0.1 * (high - low), high + 0.1 * (high - low), 400)
+    width = high - low or 1.0  # where there is no curvature at all
+    x = np.linspace(low - 0.1 * width, high + 0.1 * width, 400)
     predicted = "spectrum_quantile" in dataset
     lowest = float(dataset["level"][0]) if predicted else 0.5 / n
     # From each sample to the next the share is that of the samples so far.
