@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hessian_directions.arrays import as_tensor
 from hessian_directions.autodiff.precision import FULL_PRECISION
+from hessian_directions.cost import Cost
 from hessian_directions.errors import (
     ArgumentError,
     DifferentiationError,
@@ -201,8 +202,10 @@ class DerivedOperator:
 class CheckedOperator(DerivedOperator):
     """H, whoever wrote it, with every product looked at: right in form and finite, or refused."""
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.H, name)  # an account of costs, say
+    @property
+    def cost(self) -> Cost:
+        """H's own account of what it took; an AttributeError where it keeps none."""
+        return self.H.cost  # type: ignore[attr-defined, no-any-return]
 
     def __matmul__(self, v: Tensor) -> Tensor:
         version, what = v._version, f"The product of H and vectors of shape {(*v.shape,)}"
