@@ -152,13 +152,11 @@ def test_findings_are_the_archived_ones() -> None:
         for word in words:
             assert word in found[claim], (claim, word)
 
-    drawn = 1 + of("C1b")["estimate"]
-    says("C1b", f"{drawn.min():.2g} to {drawn.max():.1f} times")
+    drawn, large = (1 + of("C1b", rows)["estimate"] for rows in (demo, main))
+    says("C1b", f"{drawn.min():.2g} to {drawn.max():.1f} times", "for small")
+    says("C1b", f"{large.min():.1f} to {large.max():.1f} times for those of CIFAR-10's size")
     assert (of("C2")["verdict"] == "inconclusive").sum() == 2
-    unknown = of("C1a", main).query("verdict == 'inconclusive'")
-    assert list(unknown["subject"]) == ["resnet20"]
-    assert (unknown["power"] < 0.8).all()
-    assert set(of("C3a", main)["verdict"]) == {"reproduced"}
+    assert {*of("C1a", main)["verdict"], *of("C3a", main)["verdict"]} == {"reproduced"}
     seen = of("C3b", main, "^resnet56$")
     planes = pd.read_csv(archive / "cifar10-subset/tables/visibility.csv", index_col="network")
     says("C3b", f"{seen['estimate'].item():.0f} of {planes['n_planes']['resnet56']} slices")

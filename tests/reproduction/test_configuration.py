@@ -444,6 +444,18 @@ def test_archive_answers_for_its_own_settings(whole: dict[str, Any], tmp_path: P
     assert is_archived(whole, archive)
 
 
+@pytest.mark.parametrize("content", ["", "- 1", "text", "networks: 3", "networks: {a: 1}", "{"])
+def test_what_is_no_recorded_configuration(
+    whole: dict[str, Any], tmp_path: Path, content: str
+) -> None:
+    path = tmp_path / "configuration.yaml"
+    path.write_text(content)
+    with pytest.raises(ConfigurationError, match=rf"{path} is (corrupt|not YAML)"):
+        require_archived(whole, tmp_path, "mine.yaml")
+    with pytest.raises(ConfigurationError, match=rf"{path} is (corrupt|not YAML)"):
+        is_archived(whole, tmp_path)
+
+
 def test_archive_made_before_there_was_a_key(whole: dict[str, Any], tmp_path: Path) -> None:
     before = copy.deepcopy(whole)
     del before["networks"]["classifier"]["seed"]

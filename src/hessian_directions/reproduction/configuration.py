@@ -174,6 +174,17 @@ def read_yaml(path: str | Path) -> Any:
         raise ConfigurationError(f"{path} is not YAML: {reason}{where}") from error
 
 
+def read_record(path: str | Path) -> Configuration:
+    """The complete configuration that a run or an archive keeps; ConfigurationError where it is none."""
+    content = read_yaml(path)
+    networks = content.get("networks", {}) if isinstance(content, Mapping) else None
+    if not isinstance(networks, Mapping) or not all(
+        isinstance(network, Mapping) for network in networks.values()
+    ):
+        raise ConfigurationError(f"{path} is corrupt: it holds no configuration")
+    return dict(content)
+
+
 class _Unambiguous(yaml.SafeLoader):
     """YAML without keys that are there twice, of which PyYAML silently takes the last."""
 
@@ -389,7 +400,7 @@ def require_archived(configuration: Configuration, archive: str | Path, name: st
 def _differences_from(
     configuration: Configuration, archive: str | Path
 ) -> Iterator[tuple[str, str, str]]:
-    archived = read_yaml(Path(archive) / "configuration.yaml")
+    archived = read_record(Path(archive) / "configuration.yaml")
     return _differences(numerical(configuration), numerical(archived))
 
 

@@ -19,12 +19,14 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from hessian_directions.analyses import registry
 from hessian_directions.errors import ArtifactError, as_program
 from hessian_directions.reproduction import artifacts
-from hessian_directions.reproduction.configuration import Configuration, numerical
+from hessian_directions.reproduction.configuration import (
+    Configuration,
+    numerical,
+    read_record,
+)
 
 # Directions and weights along training that are larger than this stay on the machine; the archive
 # holds their checksums. [bytes]
@@ -72,7 +74,7 @@ def promote(profile: str, results: Path = Path("results")) -> int:
     fresh = archive.with_name(f".{profile}.new")
     shutil.rmtree(fresh, ignore_errors=True)
     left_out = {}
-    configuration = yaml.safe_load((source / "configuration.yaml").read_text())
+    configuration = read_record(source / "configuration.yaml")
     for name in _kept(source):
         path = source / name
         if _is_outdated(name, configuration):
@@ -151,10 +153,10 @@ def _require_same_settings(replicates: Path, archive: Path) -> None:
 
 def _misfits(replicates: Path, archive: Path) -> Iterator[Path]:
     """The folders of replicates that are not complete, or not the archive's with another seed."""
-    own = numerical(yaml.safe_load((archive / "configuration.yaml").read_text()))
+    own = numerical(read_record(archive / "configuration.yaml"))
     for folder in sorted(replicates.glob("*/")):
         settings = folder / "settings.yaml"
-        theirs = numerical(yaml.safe_load(settings.read_text())) if settings.is_file() else {}
+        theirs = numerical(read_record(settings)) if settings.is_file() else {}
         if theirs == own or theirs | {"seed": own.get("seed")} != own:
             yield folder
 
