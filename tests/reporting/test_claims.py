@@ -1,7 +1,7 @@
 """Verdicts: for every rule artifacts that reproduce its claim, refute it, or leave it open."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from hessian_directions.reporting import claims, verdicts
 from hessian_directions.reporting.claims import Evidence
 from hessian_directions.reporting.verdicts import INCONCLUSIVE, NOT_REPRODUCED, PROVED, REPRODUCED
 from hessian_directions.reproduction.configuration import complete_claims
+from hessian_directions.statistics.intervals import IntervalAt
 
 ROOT = Path(__file__).parents[2]
 RULES = complete_claims({}, "no profile", ROOT)
@@ -661,6 +662,24 @@ def test_a_row_without_power_speaks_for_nothing() -> None:
         assert row["verdict"] == verdict
         assert (row["power"] >= verdicts.LEAST_POWER) == (verdict == REPRODUCED)
         assert verdicts.decide((row["low"], row["high"]), "below", 0.1) == REPRODUCED
+
+
+@pytest.mark.parametrize(("power", "error"), [(0.5, 0.15), (0.78, 0.03), (0.82, 0.03), (1.0, 0.0)])
+def test_power_is_known_to_three_errors(power: float, error: float) -> None:
+    """Of 100 worlds far from the least power, of 2,000 near it."""
+
+    def false(random: np.random.Generator) -> IntervalAt:
+        found = random.random() < power
+        return lambda confidence: (-2.0, -1.0) if found else (-2.0, 1.0)
+
+    def rows(evidence: object, rule: verdicts.Rule) -> Iterator[verdicts.Row]:
+        yield verdicts.Row("a network", 1.0, lambda confidence: (1.0, 1.0), "scores.nc", false)
+
+    rule = {"statistic": "x", "side": "above", "threshold": 0.0, "confidence": 0.95}
+    declared = {"C8": {"own": verdicts.Declared("x", "above", rows, "x is −1.5")}}
+    (found,) = verdicts.decide_rows(None, {"C8": {"own": rule}}, declared).to_dict("records")
+    assert found["power"] == pytest.approx(power, abs=error)
+    assert found["verdict"] == (REPRODUCED if power > verdicts.LEAST_POWER else INCONCLUSIVE)
 
 
 def row(subject: str, low: float, high: float, verdict: str, side: str = "above") -> dict[str, Any]:
