@@ -310,7 +310,7 @@ ROW = {key: CLAIM[key] for key in ("claim", "rule", "subject", "statistic")} | {
 def test_a_card_without_an_interval_names_none():
     claim = {**CLAIM, "low": float("nan"), "high": float("nan")}
     seen = Text(start.page({"mine": fabricate.results()}, [claim], [ROW], set(), {}).render())
-    assert "κ₋/κ₊ of mine: 0.25" in seen.text
+    assert "Network 0: κ₋/κ₊ = 0.25" in seen.text
     assert "interval" not in seen.text
 
 
@@ -334,7 +334,7 @@ def test_a_card_says_what_was_measured_and_leads_to_it():
     seen = Text(page.render())
     for said in ("not reproduced", "Slices are flat & round", "“we <find> that”", "2022"):
         assert said in seen.text
-    assert "κ₋/κ₊ of mine: 0.25 (2·10 −7 to 0.5, 95 % interval)" in seen.text
+    assert "Network 0: κ₋/κ₊ = 0.25 (2·10 −7 to 0.5, 95 % interval)" in seen.text
     assert "below 0.125" in seen.text
     assert "the rule would notice in 87.5 % of cases" in seen.text
     assert "2 reproduced, 1 not reproduced" in seen.text

@@ -54,7 +54,7 @@ def page(
             "Hessian, f its Frobenius norm, N the number of parameters, η a random direction, κ₋ and κ₊ "
             "the smaller and the larger curvature of a slice, ρ a distance, ñ the number of positive "
             "curvatures of a synthetic saddle.</p>"
-            f'<div class="cards">{"".join(_cards(claims, rows, known, artifacts or {}))}</div>'
+            f'<div class="cards">{"".join(_cards(claims, rows, networks, known, artifacts or {}))}</div>'
         )
     return Page("start", "Start", html, panels)
 
@@ -94,7 +94,11 @@ def _value(dataset: Any, name: str) -> float:
 
 
 def _cards(
-    claims: Sequence[Row], rows: Sequence[Row], known: Collection[str], artifacts: Mapping[str, str]
+    claims: Sequence[Row],
+    rows: Sequence[Row],
+    networks: Mapping[str, Results],
+    known: Collection[str],
+    artifacts: Mapping[str, str],
 ) -> Iterator[str]:
     for claim in claims:
         # Of a profile without a subject nothing was measured that could decide.
@@ -110,7 +114,7 @@ def _cards(
                 f"(abstract of {escape(str(claim['edition']))})</blockquote>"
             )
         if _is_there(claim["estimate"]):
-            parts += _measured(claim, rows)
+            parts += _measured(claim, rows, networks)
         else:
             parts.append(f"<p>{escape(str(claim['subject']))}</p>")
         if _is_there(claim["artifact"]):
@@ -119,18 +123,21 @@ def _cards(
         yield "\n".join(parts)
 
 
-def _measured(claim: Row, rows: Sequence[Row]) -> list[str]:
+def _measured(claim: Row, rows: Sequence[Row], networks: Mapping[str, Results]) -> list[str]:
     estimate, low, high = (
         text.raised(number(claim[key], 3)) for key in ("estimate", "low", "high")
     )
-    measured = f"{text.raised(claim['statistic'])} of {text.raised(claim['subject'])}"
+    # A network, perhaps with what of it: "resnet, λ_max".
+    name, comma, of = claim["subject"].partition(",")
+    subject = (networks[name].label if name in networks else name) + comma + of
+    measured = f"{text.raised(subject)}: {text.raised(claim['statistic'])}"
     # What is computed to a residual has no interval.
     interval = (
         f" ({low} to {high}, {100 * float(claim['confidence']):.4g} % interval)"
         if _is_there(claim["low"])
         else ""
     )
-    parts = [f"<p>{measured}: <b>{estimate}</b>{interval}</p>"]
+    parts = [f"<p>{measured} = <b>{estimate}</b>{interval}</p>"]
     # As where fewer samples were taken than the rule asks for.
     if claim["verdict"] == "inconclusive" and not _is_there(claim["low"]):
         parts.append("<p>On fewer samples than the rule asks for.</p>")
