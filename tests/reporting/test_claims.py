@@ -762,7 +762,7 @@ _KINDS = {
 
 @pytest.fixture
 def one_world(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verdicts, "N_WORLDS", 1)
+    monkeypatch.setattr(verdicts, "N_WORLDS", (1,))
 
 
 def wishart_saddles(n_saddles: int, n_samples: int, spectrum: list[float]) -> xr.Dataset:
