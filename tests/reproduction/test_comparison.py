@@ -19,7 +19,6 @@ from hessian_directions.reproduction import (
     artifacts,
     comparison,
     quantities,
-    replicates,
     scales,
 )
 from hessian_directions.reproduction.comparison import POPULATION
