@@ -19,7 +19,6 @@ from hessian_directions.reproduction import (
     artifacts,
     comparison,
     quantities,
-    replicates,
     scales,
 )
 from hessian_directions.reproduction.comparison import POPULATION
@@ -434,17 +433,16 @@ def runs_of_the_demo() -> list[Tables]:
     ]
 
 
-def test_each_run_of_the_demo_is_reproduced_by_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a run on another processor is, which trains other networks; by four runs, not by five.
+def test_each_run_of_the_demo_is_reproduced_by_the_others() -> None:
+    """As a run on another processor is, which trains other networks.
 
-    Four tell little of how misses of one network go together: that one run in five has too many is no
+    Few runs tell little of how misses of one network go together: that one of them has too many is no
     surprise. None has a number that fails alone.
     """
-    monkeypatch.setattr(replicates, "FEWEST", 4)
     configuration = yaml.safe_load((DEMO / "configuration.yaml").read_text())
     population = artifacts.read_dataset(DEMO / "population.nc")
     held = []
-    for k in range(5):
+    for k in range(len(runs_of_the_demo())):
         everything = runs_of_the_demo()
         here = everything.pop(k)
         first, *rest = everything
@@ -456,7 +454,7 @@ def test_each_run_of_the_demo_is_reproduced_by_the_others(monkeypatch: pytest.Mo
         assert len(numbers) > 4000
         assert not numbers.loc[numbers["decisive"], "quantity"].to_list()
         held.append(comparison.holds(numbers, SAME, acceptance))
-    assert sum(held) >= 4
+    assert sum(held) >= len(held) - 1
 
 
 # Power.
