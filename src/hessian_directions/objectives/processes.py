@@ -152,15 +152,6 @@ class Processes:
 
 ALONE = Processes()
 
-# Integers as long as other numbers.
-BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-
-# Multiples of this odd number, 2⁶⁴ over the golden ratio as a signed one, differ in many bits.
-SPREAD = 0x9E3779B97F4A7C15 - 2**64
-
-# Of a tensor whose bits are added up.
-ENTRIES_AT_ONCE = 1 << 16
-
 
 def _number(what: str, given: tuple[object, ...]) -> int:
     """A number that other steps, tensors and texts do not have, but for accidents: below 2⁶²."""
@@ -168,24 +159,16 @@ def _number(what: str, given: tuple[object, ...]) -> int:
     for part in (what, *given):
         if isinstance(part, str):
             number = number * 1_000_003 + zlib.crc32(part.encode())
-        elif isinstance(part, Tensor) and part.element_size() in BITS:
-            number = number * 1_000_003 + _sum_of_bits(part.detach())
+        elif isinstance(part, Tensor):
+            number = number * 1_000_003 + _checksum(part.detach())
     return number % 2**62
 
 
-def _sum_of_bits(part: Tensor) -> int:
-    """A sum to which every entry adds another number at another place, and with another sign."""
-    bits = part.view(BITS[part.element_size()])
+def _checksum(part: Tensor) -> int:
+    """Of all numbers in their order."""
     # Vectors are columns that lie in memory one after the other.
-    flat = (bits.T if bits.ndim == 2 else bits).reshape(-1)
-    total = torch.zeros((), dtype=torch.int64, device=flat.device)
-    for start in range(0, len(flat), ENTRIES_AT_ONCE):
-        entries = flat[start : start + ENTRIES_AT_ONCE].long()
-        entries = entries ^ (entries >> 31)  # the sign is the highest bit, which no factor moves
-        places = torch.arange(start + 1, start + 1 + len(entries), device=flat.device) * SPREAD
-        entries *= places ^ (places >> 32)
-        total += entries.sum()
-    return int(total)
+    numbers = (part.T if part.ndim == 2 else part).reshape(-1).cpu()
+    return zlib.crc32(numbers.view(torch.uint8).numpy().data)
 
 
 def _portable(error: Exception) -> Exception:

@@ -177,16 +177,15 @@ def _decide_among(found: IntervalAt, rule: Rule, n_rows: int) -> tuple[Interval,
 def _power(row: Row, rule: Rule, n_rows: int) -> float:
     """Share of worlds in which the claim is false of this row's subject that the row finds so."""
     random = np.random.default_rng(0)
-    n_drawn, n_found = 0, 0
+    found: list[bool] = []
     for n_worlds in N_WORLDS:
-        for _ in range(n_worlds - n_drawn):
+        for _ in range(n_worlds - len(found)):
             _, _, verdict = _decide_among(row.false(random), rule, n_rows)
-            n_found += verdict == NOT_REPRODUCED
-        n_drawn = n_worlds
-        error = math.sqrt(LEAST_POWER * (1 - LEAST_POWER) / n_drawn)
-        if abs(n_found / n_drawn - LEAST_POWER) > 3 * error:
+            found.append(verdict == NOT_REPRODUCED)
+        error = math.sqrt(LEAST_POWER * (1 - LEAST_POWER) / n_worlds)
+        if abs(np.mean(found) - LEAST_POWER) > 3 * error:
             break
-    return n_found / n_drawn
+    return float(np.mean(found))
 
 
 def decide_claims(rows: pd.DataFrame, claims: Mapping[str, Claim]) -> pd.DataFrame:

@@ -183,7 +183,7 @@ def panels(slices: drawing.Datasets, split: str = "train") -> dict[str, Panel]:
             )
             tilt = slope[0] * alpha[:, None] + slope[1] * beta
             found["middle"] = Panel(
-                "… without slope",
+                "… no slope",
                 alpha[rows],
                 beta[columns],
                 (change - tilt)[np.ix_(rows, columns)],
