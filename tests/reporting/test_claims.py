@@ -497,6 +497,30 @@ def test_estimates() -> None:
     assert size["estimate"][0] == pytest.approx(1e-3 / 5)
 
 
+@pytest.mark.parametrize("other", [60, 250, 300])
+def test_size_is_judged_over_most_images(other: int) -> None:
+    """Eigenpairs over 100 images are joined by those over others, and 250 are wanted."""
+    counted = xr.Dataset(
+        {
+            "n_images": ("count", [50, other]),
+            "smallest": ("count", [-2.0, -5.0]),
+            "smallest_residual": ("count", [1.0, 0.01]),
+            "largest": ("count", [2.0, 50.0]),
+            "largest_residual": ("count", [1.0, 0.2]),
+        }
+    )
+    parts = evidence(
+        eigenpairs=eigenpairs(-5.0, 50.0), image_counts=counted, scores=parameters(1000, 100)
+    )
+    (row,) = decide("C7", "size", parts, n_parameters=10, n_images=250).itertuples()
+    if other < 250:
+        assert (row.artifact, row.verdict) == ("networks/net/eigenpairs.nc", INCONCLUSIVE)
+        assert row.estimate == pytest.approx(1e-3 / 5)
+    else:
+        assert (row.artifact, row.verdict) == (f"networks/net/image_counts/{other}.nc", REPRODUCED)
+        assert row.estimate == pytest.approx(0.2 / 50)
+
+
 # What is not a number decides nothing.
 
 POISONED = {
@@ -870,6 +894,7 @@ def test_all_rules_on_a_whole_profile() -> None:
         population=population.assign(reached=population["reached"].astype(bool)),
         critical_points=made("critical_points"),
         slices={net: fabricate.slices(kinds[net]) for net in kinds},
+        image_counts={net: fabricate.image_counts(kinds[net]) for net in kinds},
         **{name: {net: made(name, kinds[net]) for net in kinds} for name in of_networks},
     )
     rows = verdicts.decide_rows(parts, RULES, claims.RULES)

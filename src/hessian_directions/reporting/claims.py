@@ -107,6 +107,7 @@ class Evidence:
     critical_points: xr.Dataset | None = None
     scores: Mapping[str, xr.Dataset] = field(default_factory=dict)
     eigenpairs: Mapping[str, xr.Dataset] = field(default_factory=dict)
+    image_counts: Mapping[str, xr.Dataset] = field(default_factory=dict)
     visibility: Mapping[str, xr.Dataset] = field(default_factory=dict)
     apparent_curvature: Mapping[str, xr.Dataset] = field(default_factory=dict)
     slices: Mapping[str, Mapping[str, xr.Dataset]] = field(default_factory=dict)
@@ -542,15 +543,38 @@ def _turned(loss: xr.DataArray, fit: QuadraticFit) -> xr.DataArray:
     false="the residual is twice the threshold",
 )
 def size(evidence: Evidence, rule: Rule) -> Iterator[Row]:
-    for network, pairs in evidence.eigenpairs.items():
-        if float(evidence.scores[network]["n_parameters"]) >= rule["n_parameters"]:
-            ends = pairs.isel(pair=[0, -1])
-            with np.errstate(divide="ignore", invalid="ignore"):
-                worst = float((ends["residual"].values / abs(ends["value"].values)).max())
-            enough = float(evidence.scores[network]["n_images"]) >= rule["n_images"]
+    for network, scores in evidence.scores.items():
+        found = list(_end_residuals(evidence, network))
+        if found and float(scores["n_parameters"]) >= rule["n_parameters"]:
+            n_images, worst, artifact = max(found, key=lambda one: one[0])
+            enough = n_images >= rule["n_images"]
             interval = intervals.fixed(*((worst, worst) if enough else intervals.NOTHING_KNOWN))
             false = _surely(intervals.fixed(2 * rule["threshold"], 2 * rule["threshold"]))
-            yield Row(network, worst, interval, f"networks/{network}/eigenpairs.nc", false)
+            yield Row(network, worst, interval, artifact, false)
+
+
+def _end_residuals(evidence: Evidence, network: str) -> Iterator[tuple[int, float, str]]:
+    """For each number of images: it, the larger ‖Hv − λv‖/|λ| of both ends, and where it stands."""
+
+    def larger(values: xr.DataArray, residuals: xr.DataArray) -> float:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return float((residuals.values / abs(values.values)).max())
+
+    if network in evidence.eigenpairs:
+        ends = evidence.eigenpairs[network].isel(pair=[0, -1])
+        n_images = int(evidence.scores[network]["n_images"])
+        path = f"networks/{network}/eigenpairs.nc"
+        yield n_images, larger(ends["value"], ends["residual"]), path
+    counted = evidence.image_counts.get(network)
+    for index in range(0 if counted is None else counted.sizes["count"]):
+        one = counted.isel(count=index)
+        n_images = int(one["n_images"])
+        values, residuals = (
+            one[[f"{end}{suffix}" for end in ("smallest", "largest")]].to_array()
+            for suffix in ("", "_residual")
+        )
+        path = f"networks/{network}/image_counts/{n_images}.nc"
+        yield n_images, larger(values, residuals), path
 
 
 @_judges(
