@@ -566,7 +566,7 @@ def test_nan_decides_nothing(rule: str, artifact: str, name: str) -> None:
         "scores": parameters(7_000_000),
         "trace_estimators": traces(spread=0.0, activation=activation),
         "lowest_losses": planes(0),
-        "population": members(0.9, n_seeds=5),
+        "population": members(0.9, n_seeds=8),
     }
     healthy = decide(*rule.split(), evidence(**artifacts))
     assert set(healthy["verdict"]) <= {REPRODUCED, NOT_REPRODUCED}
