@@ -88,6 +88,20 @@ def test_planes_show_the_curvature_that_they_are_scaled_by(dataset: xr.Dataset) 
     np.testing.assert_allclose(surface[middle, [0, -1]], rises[1], rtol=0.34)
 
 
+def test_small_discs_fall_as_their_curvature_says(dataset: xr.Dataset) -> None:
+    """In the Hessian plane by ½|λ_min|ρ² at a saddle and not at all at a minimum; in none by more."""
+    loss, ends = dataset["loss"], np.maximum(abs(dataset["smallest"]), abs(dataset["largest"]))
+    parts = dataset["radius"] / np.sqrt(2 * loss / ends)
+    np.testing.assert_allclose(parts.transpose("point", "disc"), [[0.01, 0.1, 1.0]] * len(loss))
+    small = dataset.isel(disc=0)
+    fall = np.maximum(-small["smallest"], 0) * small["radius"] ** 2 / 2
+    scale = 1e-4 * loss  # ½λρ² of the larger end
+    assert float((abs(small["hessian_lowest_loss"] - (loss - fall)) / scale).max()) < 0.1
+    assert float(((loss - fall - small["lowest_loss"]) / scale).max()) < 0.1
+    assert (small["lowest_loss"] <= loss).all()
+    assert (small["noise"] < 1e-12 * loss).all()
+
+
 @pytest.mark.parametrize(
     ("activation", "weight", "bias", "idle"),
     [

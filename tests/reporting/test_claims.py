@@ -40,7 +40,8 @@ THRESHOLDS = {
     ("C6a", "random_flatness"): 0.3,
     ("C6b", "hidden_curvature"): 1.0,
     ("C7", "size"): 0.01,
-    ("C8", "lower_loss"): 0.25,
+    ("C8a", "lower_loss"): 0.25,
+    ("C8b", "lower_loss_at_saddles"): 0.25,
 }
 
 
@@ -159,6 +160,14 @@ def planes(n_as_low: int, n: int = 100, tied: int = 0) -> xr.Dataset:
     )
 
 
+def critical_point(planes: xr.Dataset, index: int = 1, largest: float = 1.0) -> xr.Dataset:
+    """One critical point with such planes around it, a saddle by default."""
+    around = planes.rename(radius="disc", plane="sample").reset_coords().drop_vars("disc")
+    return around.assign(
+        radius=("disc", [0.01, 0.1, 1.0]), index=index, largest=largest, zero_tolerance=1e-9
+    ).expand_dims("point")
+
+
 def discs(ratio: float, spread: float = 0.1, n: int = 24) -> xr.Dataset:
     """Discs whose apparent curvature is `ratio` times the mean curvature at the drawn half-width."""
     reference = 0.02
@@ -206,8 +215,9 @@ def evidence(**parts: Any) -> Evidence:
         "saddle_traces": traces().expand_dims(saddle=[0]).isel(saddle=slice(0)),
         "population": members(0.0).isel(member=slice(0)),
     }
+    of_profile = {*nothing, "critical_points"}
     given = {
-        name: part if name in nothing or isinstance(part, dict) else {"net": part}
+        name: part if name in of_profile or isinstance(part, dict) else {"net": part}
         for name, part in parts.items()
     }
     return Evidence(**nothing | given)
@@ -368,15 +378,22 @@ CASES: list[tuple[str, str, str, Callable[[], Evidence]]] = [
     ),
     # Along Hessian directions points of lower loss are found.
     *cases(
-        "C8 lower_loss",
+        "C8a lower_loss",
         lambda n: evidence(lowest_losses=planes(n)),
         (REPRODUCED, 5),
         (NOT_REPRODUCED, 60),
         (INCONCLUSIVE, 25),
     ),
     # No plane finds anything lower than the network: a tie decides nothing.
-    ("C8", "lower_loss", INCONCLUSIVE, lambda: evidence(lowest_losses=planes(0, tied=100))),
-    ("C8", "lower_loss", INCONCLUSIVE, lambda: evidence(lowest_losses=planes(0, n=5))),
+    ("C8a", "lower_loss", INCONCLUSIVE, lambda: evidence(lowest_losses=planes(0, tied=100))),
+    ("C8a", "lower_loss", INCONCLUSIVE, lambda: evidence(lowest_losses=planes(0, n=5))),
+    *cases(
+        "C8b lower_loss_at_saddles",
+        lambda n: evidence(critical_points=critical_point(planes(n))),
+        (REPRODUCED, 5),
+        (NOT_REPRODUCED, 60),
+        (INCONCLUSIVE, 25),
+    ),
 ]
 
 
@@ -440,6 +457,9 @@ def test_every_claim_has_rules_and_says_whose_it_is() -> None:
         ("C4d corrected", {"trace_estimators": traces(activation="relu", kinks=0.3)}),
         ("C1b drawn_curvature", {"apparent_curvature": discs(1.0)}),
         ("C7 size", {"eigenpairs": eigenpairs(), "scores": parameters(6_899_999)}),
+        # Neither a minimum nor a maximum is a saddle.
+        ("C8b lower_loss_at_saddles", {"critical_points": critical_point(planes(5), index=0)}),
+        ("C8b lower_loss_at_saddles", {"critical_points": critical_point(planes(5), largest=0.0)}),
     ],
 )
 def test_no_subject(rule: str, artifacts: dict[str, xr.Dataset]) -> None:
@@ -538,7 +558,7 @@ POISONED = {
     "C6a random_flatness": [("population", "gap_loss"), ("population", "mean_curvature")],
     "C6b hidden_curvature": [("visibility", "trace"), ("eigenpairs", "value")],
     "C7 size": [("eigenpairs", "value"), ("eigenpairs", "residual")],
-    "C8 lower_loss": [("lowest_losses", "lowest_loss"), ("lowest_losses", "hessian_lowest_loss")],
+    "C8a lower_loss": [("lowest_losses", "lowest_loss"), ("lowest_losses", "hessian_lowest_loss")],
 }
 
 
@@ -663,7 +683,7 @@ def test_many_rows_refute_at_a_confidence_of_all_together() -> None:
 def test_one_failure_among_many_may_be_chance() -> None:
     def failing(n_others: int) -> str:
         others = {f"net{i}": planes(0) for i in range(n_others)}
-        rows = decide("C8", "lower_loss", evidence(lowest_losses=others | {"net": planes(37)}))
+        rows = decide("C8a", "lower_loss", evidence(lowest_losses=others | {"net": planes(37)}))
         return str(rows["verdict"].iloc[-1])
 
     assert failing(0) == NOT_REPRODUCED
@@ -700,15 +720,15 @@ def test_power_is_known_to_three_errors(power: float, error: float) -> None:
         yield verdicts.Row("a network", 1.0, lambda confidence: (1.0, 1.0), "scores.nc", false)
 
     rule = {"statistic": "x", "side": "above", "threshold": 0.0, "confidence": 0.95}
-    declared = {"C8": {"own": verdicts.Declared("x", "above", rows, "x is −1.5")}}
-    (found,) = verdicts.decide_rows(None, {"C8": {"own": rule}}, declared).to_dict("records")
+    declared = {"C8a": {"own": verdicts.Declared("x", "above", rows, "x is −1.5")}}
+    (found,) = verdicts.decide_rows(None, {"C8a": {"own": rule}}, declared).to_dict("records")
     assert found["power"] == pytest.approx(power, abs=error)
     assert found["verdict"] == (REPRODUCED if power > verdicts.LEAST_POWER else INCONCLUSIVE)
 
 
 def row(subject: str, low: float, high: float, verdict: str, side: str = "above") -> dict[str, Any]:
     return {
-        "claim": "C8",
+        "claim": "C8a",
         "rule": f"rule of {subject}",
         "subject": subject,
         "statistic": "s",
@@ -766,7 +786,7 @@ def test_deciding_row(deciding: str, verdict: str, given: list[tuple[Any, ...]])
     rows = [row(*one) for one in given]
     for order in (rows, rows[::-1]):
         table = verdicts.decide_claims(pd.DataFrame(order), claims.CLAIMS).set_index("claim")
-        decided = table.loc["C8"]
+        decided = table.loc["C8a"]
         assert (decided["subject"], decided["verdict"]) == (deciding, verdict)
         assert decided["artifact"] == f"{deciding}.nc"
         assert decided["rule"] == f"rule of {deciding}"
@@ -860,7 +880,7 @@ def test_coverage_of_shares(share: float) -> None:
     """Exactly, over all counts: Clopper and Pearson's interval covers at least as it says."""
     n = 60
     networks = {f"net{k}": planes(k, n) for k in range(n + 1)}
-    rows = decide("C8", "lower_loss", evidence(lowest_losses=networks))[::3]  # of one radius
+    rows = decide("C8a", "lower_loss", evidence(lowest_losses=networks))[::3]  # of one radius
     covers = (rows["low"] <= share) & (share <= rows["high"])
     covered = stats.binom.pmf(np.arange(n + 1), n, share)[covers.values].sum()
     assert 0.95 <= covered <= 0.995

@@ -396,10 +396,10 @@ def test_parts_that_fit(tiny: dict[str, Any], changes: dict[str, Any]) -> None:
 
 def test_missing_threshold(tiny: dict[str, Any], tmp_path: Path) -> None:
     content = yaml.safe_load((ROOT / configuration.CLAIMS).read_text())
-    del content["C8"]
+    del content["C8a"]
     (tmp_path / "config").mkdir()
     (tmp_path / configuration.CLAIMS).write_text(yaml.safe_dump(content))
-    with pytest.raises(ConfigurationError, match=r"claims.yaml: key 'C8.lower_loss' is missing"):
+    with pytest.raises(ConfigurationError, match=r"claims.yaml: key 'C8a.lower_loss' is missing"):
         complete(tiny, "tiny", tmp_path)
 
 
@@ -439,7 +439,7 @@ def test_archive_answers_for_its_own_settings(whole: dict[str, Any], tmp_path: P
     archive = archived(tmp_path, whole | {"comparison": {"networks": {"relative": 1.0}}})
     whole |= {"source": "archive", "cache": "elsewhere", "device": "cuda"}
     whole["networks"]["classifier"]["batch_size"] = 7
-    whole["claims"]["C8"]["lower_loss"]["threshold"] = 0.5
+    whole["claims"]["C8a"]["lower_loss"]["threshold"] = 0.5
     require_archived(whole, archive, "mine.yaml")
     assert is_archived(whole, archive)
 

@@ -431,7 +431,7 @@ EDITS = [
         "\n\n# What statistics are read from.",
         "    share: Mapping[str, xr.Dataset] = field(default_factory=dict)\n",
     ),
-    ("config/claims.yaml", "C8:\n", "C9:\n  most: {threshold: 0.5}\n"),
+    ("config/claims.yaml", "C8a:\n", "C9:\n  most: {threshold: 0.5}\n"),
 ]
 
 

@@ -47,6 +47,9 @@ TRAINS = True
 SMALLEST_RISE = 1e-9
 # A unit whose slope, or the change of it, is smaller is idle.
 IDLE = 1e-4
+# Discs in which lower losses are searched: radii over the length at which the larger of the extreme
+# curvatures alone would change the loss by itself, √(2L/|λ|); points of a ring.
+DISCS, N_ANGLES = (0.01, 0.1, 1.0), 8
 # Points whose losses agree to this are one point, its units permuted or their signs changed.
 SAME_LOSS = 1e-7
 
@@ -72,7 +75,9 @@ class Settings(typed.Settings):
     ] = setting(
         [0.0, 1.0], "deviation of the shares among the copies of a unit", unit="of their mean"
     )
-    n_planes: Several = setting(400, "random planes whose projected Hessians are kept")
+    n_planes: Several = setting(
+        400, "random planes whose projected Hessians are kept, and as many that are searched"
+    )
     n_spectrum_samples: Several = setting(100_000, "planes drawn from the whole spectrum")
     rise: Positive = setting(2e-4, "largest change of the loss up to the edges of its planes")
     n_points: Odd = setting(41, "points a side of these planes")
@@ -83,7 +88,7 @@ def takes(settings: Settings, stage: str) -> tuple[float, float]:
     n_starts = len(settings.activations) * len(settings.widths) * settings.n_starts
     n_wide = 2 * len(settings.wide) * len(settings.scatters)
     n_wide *= len(settings.activations) * settings.n_embedded
-    return 0.25 * n_starts + 0.7 * n_wide, 300e6
+    return 0.25 * n_starts + 3 * n_wide, 300e6
 
 
 OUTCOMES = ("critical", "idle unit", "stationary", "escaping", "unfinished")
@@ -152,8 +157,10 @@ def run(settings: Settings, job: Job) -> xr.Dataset:
         | {"outcomes": (("activation", "width", "outcome"), outcomes), "shown": shown}
     )
     projections = _projections(settings, seed, points)
+    job.announce("lower losses around critical points")
+    lowest = _lowest_losses(settings, seed, points)
     surfaces = _slices(settings, seed, points[shown])
-    return xr.merge([_spectra(points), found, projections, surfaces]).assign_coords(
+    return xr.merge([_spectra(points), found, projections, lowest, surfaces]).assign_coords(
         activation=list(settings.activations), width=list(settings.widths), outcome=list(OUTCOMES)
     )
 
@@ -392,6 +399,42 @@ def _projections(settings: Settings, seed: int, points: list[Point]) -> xr.Datas
     return xr.Dataset(
         {"projected_hessian": (("point", "sample", "row", "column"), np.array(matrices))}
         | {name: ("point", [row[name] for row in rows]) for name in rows[0]}
+    )
+
+
+def _lowest_losses(settings: Settings, seed: int, points: list[Point]) -> xr.Dataset:
+    """The lowest losses over discs in random planes and in the Hessian plane, as `lowest_losses` has.
+
+    There is no slope to compare with. `noise` is the rounding of the loss.
+    """
+    import torch
+
+    from hessian_directions import seeds
+    from hessian_directions.geometry import discs
+    from hessian_directions.geometry.quadratic_fit import polar_points
+    from hessian_directions.geometry.slices import finite_values
+    from hessian_directions.traces.finite_differences import loss_noise
+
+    rows = []
+    for number, point in enumerate(points):
+        at = objective_of(settings.n_data, point.activation, point.weights, point.layers, seed)
+        generator = seeds.generator(seed, "discs", number)
+        vectors = torch.from_numpy(np.linalg.eigh(point.end.hessian)[1])
+        planes = [discs.random_plane(at, generator) for _ in range(settings.n_planes)]
+        radii = np.sqrt(2 * point.loss / np.abs(point.end.eigenvalues).max()) * np.array(DISCS)
+        points_of_rings = torch.tensor(np.array(polar_points(radii, N_ANGLES))).flatten(1)
+        steps = torch.cat([plane @ points_of_rings for plane in (*planes, vectors[:, [-1, 0]])], 1)
+        losses = finite_values(at, at.theta[:, None] + steps)[:, 0]
+        lowest = discs.lowest_in_discs(losses.reshape(-1, len(DISCS), N_ANGLES), point.loss)
+        rows.append((radii, lowest[:-1], lowest[-1], loss_noise(at, vectors[:, -1])))
+    radius, random, hessian, noise = (np.array(column) for column in zip(*rows, strict=True))
+    return xr.Dataset(
+        {
+            "radius": (("point", "disc"), radius),
+            "lowest_loss": (("point", "sample", "disc"), random),
+            "hessian_lowest_loss": (("point", "disc"), hessian),
+            "noise": ("point", noise),
+        }
     )
 
 
