@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from hessian_directions.errors import NonFiniteError
 from hessian_directions.geometry import critical_points
 
 
@@ -38,6 +39,26 @@ def test_saddles_of_every_index(index: int) -> None:
     assert point.gradient_norm < 1e-12
     np.testing.assert_allclose(point.eigenvalues, [-4.0] * index + [8.0] * (4 - index), atol=1e-9)
     assert (point.index, point.n_zero) == (index, 0)
+
+
+class Bounded(Function):
+    """A loss whose gradient overflows beyond |θ| = 3."""
+
+    def gradient(self, theta: Tensor) -> Tensor:
+        if theta.abs().max() > 3:
+            raise NonFiniteError("The gradient over 1 samples is not finite.")
+        return super().gradient(theta)
+
+
+@pytest.mark.parametrize(
+    ("value", "start", "outcome"),
+    [
+        (WELLS.value, 3**-0.5 + 1e-9, "critical"),  # no curvature: the first step is a long one
+        (lambda theta: (1e-9 * theta + 1e-30 * theta**2).sum(), 1.0, "escaping"),
+    ],
+)
+def test_steps_that_lead_too_far_are_not_taken(value, start: float, outcome: str) -> None:
+    assert critical_points.find(Bounded(value), [start]).outcome == outcome
 
 
 def test_directions_without_curvature_are_counted_apart() -> None:

@@ -88,7 +88,7 @@ def takes(settings: Settings, stage: str) -> tuple[float, float]:
     n_starts = len(settings.activations) * len(settings.widths) * settings.n_starts
     n_wide = 2 * len(settings.wide) * len(settings.scatters)
     n_wide *= len(settings.activations) * settings.n_embedded
-    return 0.25 * n_starts + 3 * n_wide, 300e6
+    return 0.25 * n_starts + 1.2 * n_wide, 300e6
 
 
 OUTCOMES = ("critical", "idle unit", "stationary", "escaping", "unfinished")
@@ -211,6 +211,7 @@ def _searched(
     from scipy import optimize
 
     from hessian_directions import seeds
+    from hessian_directions.errors import NonFiniteError
     from hessian_directions.geometry import critical_points
 
     random = np.random.default_rng(seeds.derive(seed, "starts", activation, width))
@@ -219,7 +220,10 @@ def _searched(
 
     def value_and_gradient(theta: Floats) -> tuple[float, Floats]:
         at = torch.from_numpy(theta)
-        return float(objective.value(at)), objective.gradient(at).numpy()
+        try:
+            return float(objective.value(at)), objective.gradient(at).numpy()
+        except NonFiniteError:  # of a trial step that leads too far
+            return critical_points.FAR, np.zeros_like(theta)
 
     for number in range(settings.n_starts):
         scale = settings.scales[number % len(settings.scales)]

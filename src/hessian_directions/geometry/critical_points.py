@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import optimize
 from torch import Tensor
 
+from hessian_directions.errors import NonFiniteError
 from hessian_directions.operators import Operator
 
 Floats = NDArray[np.float64]
@@ -27,6 +28,8 @@ Outcome = Literal["critical", "stationary", "escaping", "unfinished"]
 CUTOFF = 1e-12
 # A step that is longer than this part of 1 + ‖θ‖ leads elsewhere: no critical point is here.
 LONGEST_STEP = 1e-6
+# Entries of the gradient where it is not finite.
+FAR = 1e100
 
 
 class Differentiable(Protocol):
@@ -91,7 +94,11 @@ def find(
     """
 
     def gradient(theta: Floats) -> Floats:
-        return loss.gradient(torch.from_numpy(theta)).numpy()
+        try:
+            return loss.gradient(torch.from_numpy(theta)).numpy()
+        except NonFiniteError:
+            # A trial step may lead too far: what is longer than at the last point is not taken.
+            return np.full_like(theta, FAR)
 
     found = optimize.least_squares(
         gradient,
@@ -107,7 +114,10 @@ def find(
     point = examine(loss, found.x, tolerance)
     # Close by, Newton's method doubles the digits; what does not profit from it stays as it is.
     for _ in range(3):
-        following = examine(loss, point.theta + point.step, tolerance)
+        try:
+            following = examine(loss, point.theta + point.step, tolerance)
+        except NonFiniteError:
+            break
         if following.gradient_norm >= point.gradient_norm:
             break
         point = following
