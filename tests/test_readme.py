@@ -190,8 +190,11 @@ def test_findings_are_the_archived_ones() -> None:
     assert 0.0004 < size < 0.0005
     images = pd.read_csv(archive / "cifar10-subset/tables/networks.csv", index_col="network")
     says("C7", "0.05 %", f"{images['n_images']['densenet121']} images")
-    lower = of("C8")["verdict"]
-    says("C8", f"{(lower == 'reproduced').sum()} of {len(lower)} cases")
+    lower = of("C8a")["verdict"]
+    says("C8a", f"{(lower == 'reproduced').sum()} of {len(lower)} cases")
+    holds = (of("C8b")["verdict"] == "reproduced").to_numpy().reshape(-1, 3)  # by radius
+    assert holds[:, 0].all()
+    says("C8b", f"{holds[:, 2].sum()} of {len(holds)} saddles")
     slopes = pd.read_csv(archive / "demo/tables/lowest_losses.csv")
     assert (slopes["slope_lowest_loss"] <= slopes["hessian_lowest_loss"]).all()
 
