@@ -39,8 +39,9 @@ def draw(measurements: drawing.Datasets, labels: drawing.Labels) -> Figure:
         ax.text(  # the function rises to the right: the corner below it is free
             0.97,
             0.05,
-            f"training loss {_power(float(fit['train_loss']))}\n"
-            f"test loss {_power(float(fit['test_loss']))}",
+            rf"training loss ${drawing.power_of_ten(float(fit['train_loss']))}$"
+            "\n"
+            rf"test loss ${drawing.power_of_ten(float(fit['test_loss']))}$",
             transform=ax.transAxes,
             ha="right",
             va="bottom",
@@ -50,8 +51,3 @@ def draw(measurements: drawing.Datasets, labels: drawing.Labels) -> Figure:
     drawing.title_panels(axes, [labels.get(name, name) for name in measurements])
     drawing.legend_below(figure, axes[0].lines, 3)
     return figure
-
-
-def _power(value: float) -> str:
-    mantissa, exponent = f"{value:.1e}".split("e")
-    return rf"${mantissa}\times10^{{{int(exponent)}}}$"

@@ -69,16 +69,11 @@ def draw_lines(ax: Axes, dataset: xr.Dataset) -> None:
     near = np.abs(distance) <= 0.5 * np.abs(distance).max()
     finite: list[Array] = []
     for direction in dataset["direction"].values:
-        kind = str(direction).split("_")[0]
-        if kind not in STYLES:
-            continue
-        _, colour, width = STYLES[kind]
-        loss = dataset["loss"].sel(direction=direction).values
-        slope, curvature = (
-            float(dataset[name].sel(direction=direction)) for name in ("slope", "curvature")
-        )
+        one = dataset.sel(direction=direction)
+        loss = one["loss"].values
+        _, colour, width = STYLES[direction.split("_")[0]]
         ax.plot(distance, loss, color=colour, linewidth=width)
-        exact = parabola(distance, loss, slope, curvature)
+        exact = parabola(distance, loss, float(one["slope"]), float(one["curvature"]))
         ax.plot(distance[near], exact[near], color=colour, **PARABOLA)
         finite.append(loss[np.isfinite(loss)])
     seen = np.concatenate(finite)
@@ -108,11 +103,9 @@ def divided(ax: Axes) -> Axes:
 
 def draw_accuracy(ax: Axes, dataset: xr.Dataset) -> None:
     for direction in dataset["direction"].values:
-        kind = str(direction).split("_")[0]
-        if kind in STYLES:
-            _, colour, width = STYLES[kind]
-            accuracy = dataset["accuracy"].sel(direction=direction)
-            ax.plot(dataset["distance"], accuracy, color=colour, linewidth=width)
+        _, colour, width = STYLES[direction.split("_")[0]]
+        accuracy = dataset["accuracy"].sel(direction=direction)
+        ax.plot(dataset["distance"], accuracy, color=colour, linewidth=width)
     lowest = float(dataset["accuracy"].min())
     ax.set_ylim(lowest - 0.1 * max(1 - lowest, 0.01), 1 + 0.1 * max(1 - lowest, 0.01))
     ax.yaxis.set_major_locator(ticker.MaxNLocator(2))

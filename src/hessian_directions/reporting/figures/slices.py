@@ -8,7 +8,6 @@ from matplotlib.axes import Axes
 from matplotlib.colors import AsinhNorm
 from matplotlib.contour import ContourSet
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from hessian_directions.geometry.quadratic_fit import fit_surface, surface_axes
@@ -46,7 +45,7 @@ network; cross: the network; circle: lowest loss on the grid. Axes: distance in 
         "title": "Slices of the test loss",
         "category": "5. Slices",
         "reads": {"surfaces": "slices"},
-        "arguments": {"splits": ["test"]},
+        "arguments": {"split": "test"},
         "caption": r"""
 Test loss relative to that of the network, L − L(θ*), over the same slices as the training loss, one
 row per network: Hessian directions are those of the training loss. Colours span ± the largest change
@@ -56,7 +55,6 @@ the network; circle: lowest loss on the grid. Axes: distance in parameter space.
 }
 
 PLANES = {"random": "random", "filter": "filter-normalised", "hessian": "Hessian"}
-SPLITS = {"train": "training", "test": "test"}
 RING = {"mfc": "none", "mec": "#D9A400", "ms": 7, "mew": 1.4}
 
 TALL = 6.2  # inches: the width of a figure of many rows
@@ -99,9 +97,9 @@ class Panel:
 def draw(
     surfaces: Mapping[str, drawing.Datasets],
     labels: drawing.Labels,
-    splits: Sequence[str] = ("train",),
+    split: str = "train",
 ) -> Figure:
-    """L − L(θ*) over slices, a row for each network and split, with the Hessian slice twice.
+    """L − L(θ*) over slices, a row for each network, with the Hessian slice twice.
 
     Axes have the same length on paper: each reaches as far as the curvature along it suggests. At a
     critical point the Hessian slice would look like the last panel.
@@ -109,22 +107,15 @@ def draw(
     Args:
         surfaces: Per network, by "{plane}_{split}": loss (alpha, beta) with attributes length_alpha
             and length_beta. A slice that is missing leaves its place empty.
-        splits: "train", "test", or both.
+        split: "train" or "test".
     """
-    rows = {
-        (name, split): panels(row, split)
-        for name, row in surfaces.items()
-        for split in splits
-        if any(key.endswith(f"_{split}") for key in row)
-    }
+    rows = {name: row for name, own in surfaces.items() if (row := panels(own, split))}
     drawing.require(rows)
     columns = list(dict.fromkeys(key for row in rows.values() for key in _ordered(row)))
     width = DOUBLE if len(rows) < 3 else TALL
     side = (width - 1.2) / max(len(columns), 3) - 0.42  # what labels and the colour bar leave
-    names = []
-    for name, split in rows:
-        lines = [drawing.two_lines(labels.get(name, name))] if len(surfaces) > 1 else []
-        names.append("\n".join(lines + ([SPLITS[split]] if len(splits) > 1 else [])))
+    named = len(surfaces) > 1
+    names = [drawing.two_lines(labels.get(name, name)) if named else "" for name in rows]
     grid = [[row.get(key) for key in columns] for row in rows.values()]
     return draw_rows((width, 0.65 + (side + 0.4) * len(rows)), grid, names)
 
@@ -156,7 +147,14 @@ def draw_rows(
         ax.set_xlabel(r"$\alpha\,\|\eta\|$")
     drawing.title_panels(drawn, titles)
     colorbar(figure, filled, drawn)
-    drawing.legend_below(figure, handles(), 3)
+    handles = [
+        drawing.line_handle(
+            r"network $\theta^{*}$", color="black", marker="+", ls="", ms=5, mew=1.4
+        ),
+        drawing.line_handle("lowest loss on the grid", marker="o", ls="", **RING),
+        drawing.line_handle("loss of the network", color="black", lw=0.9),
+    ]
+    drawing.legend_below(figure, handles, 3)
     # Labels as wide as these narrow the panels, which then need less height than was guessed.
     figure.draw_without_rendering()
     figure.set_figheight(figure.get_tightbbox().height + 0.16)
@@ -195,16 +193,6 @@ def panels(slices: drawing.Datasets, split: str = "train") -> dict[str, Panel]:
 
 def _ordered(found: Mapping[str, Panel]) -> list[str]:
     return [key for key in (*PLANES, "middle") if key in found]
-
-
-def handles() -> list[Line2D]:
-    return [
-        drawing.line_handle(
-            r"network $\theta^{*}$", color="black", marker="+", ls="", ms=5, mew=1.4
-        ),
-        drawing.line_handle("lowest loss on the grid", marker="o", ls="", **RING),
-        drawing.line_handle("loss of the network", color="black", lw=0.9),
-    ]
 
 
 def draw_panel(ax: Axes, panel: Panel) -> ContourSet:

@@ -43,13 +43,9 @@ def _summary(results: Results) -> str:
     if pairs is not None:
         low, high = float(pairs["value"].min()), float(pairs["value"].max())
         floor = float(pairs.attrs.get("noise_floor", 0.0))
-        if low < -floor and high > floor:
-            said.append(
-                f"The Hessian has curvature of both signs: its eigenvalues reach from "
-                f"{number(low)} to {number(high)}."
-            )
-        else:
-            said.append(f"The eigenvalues reach from {number(low)} to {number(high)}.")
+        both = low < -floor and high > floor
+        what = "Hessian has curvature of both signs: its eigenvalues" if both else "eigenvalues"
+        said.append(f"The {what} reach from {number(low)} to {number(high)}.")
         unconverged = int((~pairs["converged"].values.astype(bool)).sum())
         if unconverged:
             said.append(f"{unconverged} of {pairs.sizes['pair']} eigenpairs did not converge.")
@@ -85,16 +81,13 @@ def _scores(results: Results) -> str:
             value = float(measured.get(f"{split}_{score}", math.nan))
             if not math.isnan(value):
                 rows.append((f"{said} {score}", number(value)))
-    test = measured.attrs.get("self_test")
-    tested = (
-        "<details><summary>The self-test has passed</summary>"
-        f"<p class='note'>{escape(str(test))}</p></details>"
-        if test
-        else ""
-    )
-    data = measured.attrs.get("data")
-    understood = f"<p class='note'>Data: {escape(str(data))}.</p>" if data else ""
-    return "<h3>Scores</h3>" + text.table(None, rows) + understood + tested
+    html = "<h3>Scores</h3>" + text.table(None, rows)
+    if data := measured.attrs.get("data"):
+        html += f"<p class='note'>Data: {escape(data)}.</p>"
+    if test := measured.attrs.get("self_test"):
+        html += "<details><summary>The self-test has passed</summary>"
+        html += f"<p class='note'>{escape(test)}</p></details>"
+    return html
 
 
 def _scalars(results: Results) -> str:
@@ -115,11 +108,10 @@ def _scalars(results: Results) -> str:
             break
     if sampled is not None:
         rows.append(("r = t/f", number(sampled["r"])))
-        share, low, high = (
-            number(sampled[f"visibility_direct{end}"], 2) for end in ("", "_low", "_high")
-        )
-        said = f"{share} ({low} to {high})"
-        rows.append(("share of random slices with curvature of both signs", said))
+        ends = ("", "_low", "_high")
+        share, low, high = (number(sampled[f"visibility_direct{end}"], 2) for end in ends)
+        said = "share of random slices with curvature of both signs"
+        rows.append((said, f"{share} ({low} to {high})"))
         for kind, how in (("spectrum", "predicted by the spectrum"), ("formula", "exp(−r²/4)/√2")):
             if f"visibility_{kind}" in sampled:
                 rows.append((f"… {how}", number(sampled[f"visibility_{kind}"], 2)))
@@ -162,22 +154,15 @@ def _sanity(results: Results) -> str:
     compared = checks(results)
     if not compared:
         return ""
-    rows = [
-        (
-            "agrees" if check.agrees else "DIFFERS",
-            check.what,
-            number(check.found, 7),
-            number(check.expected, 7),
-            number(check.tolerance, 2),
-        )
-        for check in compared
-    ]
+    rows = []
+    for check in compared:
+        numbers = number(check.found, 7), number(check.expected, 7), number(check.tolerance, 2)
+        rows.append(("agrees" if check.agrees else "DIFFERS", check.what, *numbers))
     failed = sum(not check.agrees for check in compared)
-    said = f"All {len(compared)} agree." if not failed else f"{failed} of {len(compared)} DIFFER."
+    said = f"{failed} of {len(compared)} DIFFER." if failed else f"All {len(compared)} agree."
     heads = ("", "what is compared", "found", "expected", "allowed")
-    is_open = " open" if failed else ""
     return (
-        f"<details{is_open}><summary>Is the plot right? {said}</summary>"
+        f"<details{' open' if failed else ''}><summary>Is the plot right? {said}</summary>"
         f"{text.table(heads, rows)}{_drawn_curvature(results)}</details>"
     )
 
@@ -190,15 +175,15 @@ def _drawn_curvature(results: Results) -> str:
     loss = surface["loss"]
     found = []
     for across, distances in zip(("beta", "alpha"), surface_axes(loss)):
-        middle = int(np.flatnonzero(distances == 0)[0])
+        middle = len(distances) // 2
         low, centre, high = loss.sel({across: 0.0}).values[middle - 1 : middle + 2].tolist()
-        found.append((low - 2 * centre + high) / distances[middle + 1] ** 2)
-    return (
-        "<p class='note'>Between neighbouring points of the drawn Hessian slice second differences "
-        f"of the loss are {text.raised(number(found[0]))} along α and "
-        f"{text.raised(number(found[1]))} along β: finite steps, and kinks, which no exact "
-        "derivative sees.</p>"
+        found.append(number((low - 2 * centre + high) / distances[middle + 1] ** 2))
+    said = (
+        "Between neighbouring points of the drawn Hessian slice second differences of the loss are "
+        f"{found[0]} along α and {found[1]} along β: finite steps, and kinks, which no exact "
+        "derivative sees."
     )
+    return f"<p class='note'>{text.raised(said)}</p>"
 
 
 def _turning(name: str, results: Results) -> Iterator[Panel]:
