@@ -344,7 +344,8 @@ def image_counts(measured: xr.Dataset) -> Iterator[Row]:
         *("n_images", "loss", "gradient_norm", "smallest", "smallest_residual", "largest"),
         *("largest_residual", "trace", "trace_standard_error", "n_products"),
     ]
-    yield from measured[columns].to_dataframe()[columns].to_dict("records")
+    for one in _along(measured, "count"):
+        yield {name: one[name].item() for name in columns}
 
 
 @of_networks("slices")

@@ -57,7 +57,6 @@ def draw(
         scores, eigenpairs, visibility, localisations: Per network, as for the table of this name;
             visibility_spectrum and _direct with _low and _high.
     """
-    drawing.require(localisations)
     printed = {name: labels.get(name, name) for name in localisations}
     table = tables.architectures(printed, scores, eigenpairs, visibility, localisations)
     figure = Figure(figsize=(DOUBLE, 1.1 + 0.3 * len(table)), layout="constrained")

@@ -9,17 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hessian_directions.reporting.figures import drawing
-from hessian_directions.reporting.figures.drawing import (
-    BLUE,
-    DOUBLE,
-    GREEN,
-    ORANGE,
-    PURPLE,
-    SKY,
-    VERMILION,
-)
+from hessian_directions.reporting.figures.drawing import BLUE, DOUBLE
 
-DOTS = ((VERMILION, "o"), (GREEN, "s"), (PURPLE, "D"), (ORANGE, "^"), (SKY, "v"))
+COLOURS = (drawing.VERMILION, drawing.GREEN, drawing.PURPLE, drawing.ORANGE, drawing.SKY)
+DOTS = tuple(zip(COLOURS, "osD^v"))
 FLOOR = "0.6"
 TICKS = tuple(digit * 10.0**power for power in range(-3, 4) for digit in (1, 2, 5))
 INCHES_PER_LINE = 0.16

@@ -41,7 +41,6 @@ def draw(passes: Mapping[str, Mapping[str, Any]]) -> Figure:
     Args:
         passes: Per network, n_parameters and seconds[kind][number of images].
     """
-    drawing.require(passes)
     figure = Figure(figsize=(DOUBLE, 2.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     largest = max(passes.values(), key=lambda record: record["n_parameters"])

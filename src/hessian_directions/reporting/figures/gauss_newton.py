@@ -34,7 +34,6 @@ def draw(parts: drawing.Datasets, labels: drawing.Labels) -> Figure:
         parts: Per network, largest, smallest, trace with trace_standard_error, frobenius_norm with
             frobenius_standard_error (matrix), matrix one of hessian, gauss_newton, rest.
     """
-    drawing.require(parts)
     figure = Figure(figsize=(DOUBLE, 1.1 + 0.28 * len(parts)), layout="constrained")
     axes = list(figure.subplots(1, 3, sharey=True))
     for row, dataset in enumerate(parts.values()):

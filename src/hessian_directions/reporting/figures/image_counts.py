@@ -35,7 +35,6 @@ def draw(image_counts: drawing.Datasets, labels: drawing.Labels) -> Figure:
         image_counts: Per network, n_images, largest, smallest (each with _residual), trace with
             trace_standard_error (count).
     """
-    drawing.require(image_counts)
     figure = Figure(figsize=(DOUBLE, 1.75 * len(image_counts) + 0.2), layout="constrained")
     axes = figure.subplots(len(image_counts), len(PANELS), sharex=True, squeeze=False)
     ticks = np.unique(np.concatenate([c["n_images"].values for c in image_counts.values()]))

@@ -36,7 +36,6 @@ def draw(interpolations: drawing.Datasets, labels: drawing.Labels) -> Figure:
         interpolations: Per network, loss and accuracy (line, statistics, x, split); with three
             networks plane_loss (alpha, beta, split), network_alpha, network_beta (network).
     """
-    drawing.require(interpolations)
     figure = Figure(figsize=(DOUBLE, 2.4 * len(interpolations) + 0.25), layout="constrained")
     blocks = figure.subfigures(len(interpolations), 1, squeeze=False)[:, 0]
     drawn: list[Axes] = []

@@ -110,7 +110,6 @@ def draw(
         split: "train" or "test".
     """
     rows = {name: row for name, own in surfaces.items() if (row := panels(own, split))}
-    drawing.require(rows)
     columns = list(dict.fromkeys(key for row in rows.values() for key in _ordered(row)))
     width = DOUBLE if len(rows) < 3 else TALL
     side = (width - 1.2) / max(len(columns), 3) - 0.42  # what labels and the colour bar leave

@@ -33,7 +33,6 @@ def draw(trajectories: drawing.Datasets, labels: drawing.Labels) -> Figure:
             _residual, trace with _standard_error, alpha, beta, off_plane (epoch), and
             loss_surface (alpha_grid, beta_grid).
     """
-    drawing.require(trajectories)
     figure = Figure(figsize=(drawing.DOUBLE, 3.5 * len(trajectories)), layout="constrained")
     blocks = figure.subfigures(len(trajectories), 1, squeeze=False)[:, 0]
     drawn: list[Axes] = []

@@ -80,15 +80,13 @@ def _of_networks(evidence: Evidence) -> Iterator[Panel]:
 def _kinks(study: xr.Dataset) -> list[Any]:
     scale = abs(float(study["exact"].mean())) or 1.0
     drawn = []
-    ends = [0.0]
     for step in study["step"].values:
         one = study.sel(step=step)
-        predicted = one["predicted"].values / scale
         measured = (one["difference"] - one["exact"]).values / scale
-        ends += [float(predicted.min()), float(predicted.max())]
         name = raised(f"ε = {number(step, 2)}")
-        drawn.append(_curve(name, predicted, measured, mode="markers"))
-    equal = np.array([min(ends), max(ends)])
+        drawn.append(_curve(name, one["predicted"].values / scale, measured, mode="markers"))
+    predicted = study["predicted"].values / scale
+    equal = np.array([predicted.min(initial=0.0), predicted.max(initial=0.0)])
     drawn.append(_curve("equal", equal, equal, colour="ink"))
     return [curves("predicted excess", "measured excess", drawn)]
 
@@ -96,44 +94,29 @@ def _kinks(study: xr.Dataset) -> list[Any]:
 def _trajectory(run: xr.Dataset) -> list[Any]:
     epoch = run["epoch"].values
     losses = [
-        _curve(said, epoch, run[name].values, colour=colour)
-        for name, said, colour in (
-            ("loss", "training loss", "smallest"),
-            ("test_loss", "test loss", "orange"),
-            ("gradient_norm", "‖∇L‖", "grey"),
-        )
-        if name in run
+        _curve("training loss", epoch, run["loss"].values, colour="smallest"),
+        _curve("test loss", epoch, run["test_loss"].values, colour="orange"),
+        _curve("‖∇L‖", epoch, run["gradient_norm"].values, colour="grey"),
     ]
-    ends = [
-        _curve(
-            said, epoch, run[name].values, **_band(run[name], run[f"{name}_residual"]), colour=name
-        )
-        for name, said in (("largest", "λₘₐₓ"), ("smallest", "λₘᵢₙ"))
-    ]
+    ends = []
+    for name, said in (("largest", "λₘₐₓ"), ("smallest", "λₘᵢₙ")):
+        spread = _band(run[name], run[f"{name}_residual"])
+        ends.append(_curve(said, epoch, run[name].values, **spread, colour=name))
     spread = _band(run["trace"], run["trace_standard_error"])
     traces = [_curve("trace", epoch, run["trace"].values, **spread, colour="purple")]
-    path = _curve(
-        "path of the weights",
-        run["alpha"].values,
-        run["beta"].values,
-        mode="lines+markers",
-        colour="ink",
-        text=[f"epoch {number(value, 4)}" for value in epoch],
-    )
-    surface = run["loss_surface"].transpose("alpha_grid", "beta_grid")
-    plane = {
-        "x": run["alpha_grid"].values,
-        "y": run["beta_grid"].values,
-        "z": np.log10(surface.values.T),
-        "title": "log₁₀ L",
-    }
+    look = {"mode": "lines+markers", "colour": "ink"}
+    epochs = [f"epoch {number(value, 4)}" for value in epoch]
+    across, along = run["alpha"].values, run["beta"].values
+    path = _curve("path of the weights", across, along, **look, text=epochs)
+    surface = run["loss_surface"].transpose("beta_grid", "alpha_grid")
+    alpha, beta = run["alpha_grid"].values, run["beta_grid"].values
+    plane = {"x": alpha, "y": beta, "z": np.log10(surface.values), "title": "log₁₀ L"}
+    x, y = "α, along λₘₐₓ at the end", "β, along λₘᵢₙ"
     return [
         curves("epoch", "λ", ends, "eigenvalues"),
         curves("epoch", "trace", traces, "trace"),
         curves("epoch", "loss, gradient", losses, "loss", logarithmic="y"),
-        curves(
-            "α, along λₘₐₓ at the end", "β, along λₘᵢₙ", [path], "path over the loss", map=plane
-        ),
+        curves(x, y, [path], "path over the loss", map=plane),
     ]
 
 
@@ -310,9 +293,8 @@ def _critical_points(points: xr.Dataset | None, saddles: xr.Dataset | None, of: 
     if points is not None:
         tolerance = points["zero_tolerance"]
         both = (points["smallest"] < -tolerance) & (points["largest"] > tolerance)
-        for origin, layers in dict.fromkeys(
-            zip(points["origin"].values.tolist(), points["layers"].values.tolist(), strict=True)
-        ):
+        kinds = zip(points["origin"].values.tolist(), points["layers"].values.tolist())
+        for origin, layers in dict.fromkeys(kinds):
             chosen = both & (points["origin"] == origin) & (points["layers"] == layers)
             one = points.isel(point=chosen.values)
             if not one.sizes["point"]:
@@ -329,11 +311,8 @@ def _critical_points(points: xr.Dataset | None, saddles: xr.Dataset | None, of: 
     # Rarer than this no slice was drawn.
     limit = np.where(limit > 1e-6, limit, np.nan)
     shares.append(_curve("exp(−r²/4)/√2", span, limit, colour="ink"))
-    pictures = [
-        curves(
-            "r = t/f", "share of random slices that show it", shares, "visibility", logarithmic="y"
-        )
-    ]
+    said = "share of random slices that show it"
+    pictures = [curves("r = t/f", said, shares, "visibility", logarithmic="y")]
     if losses:
         pictures.append(curves("index/N", "loss", losses, "index and loss"))
     links = dict([*of.files.get("critical_points", ()), *of.files.get("saddles", ())])
@@ -355,16 +334,9 @@ def _shares(
     """The share of slices that show each saddle, against r."""
     sampled, low, high = (dataset[f"visibility_{end}"].values for end in ("sampled", "low", "high"))
     unseen = sampled == 0
-    return _curve(
-        name,
-        r,
-        np.where(unseen, high, sampled),
-        low=np.where(unseen, high / 3, low),
-        high=high,
-        mode="markers",
-        text=named,
-        colour=colour,
-    )
+    ends = {"low": np.where(unseen, high / 3, low), "high": high}
+    look = {"mode": "markers", "text": named, "colour": colour}
+    return _curve(name, r, np.where(unseen, high, sampled), **ends, **look)
 
 
 FACTORS = ("label_noise", "batch_size", "learning_rate", "weight_decay", "width", "seed")
@@ -386,7 +358,7 @@ def _population(population: xr.Dataset, links: Links) -> Panel:
         "population",
         {
             "measures": {name: reached[name].values for name in names},
-            "gaps": {said: reached[name].values for name, said in GAPS.items() if name in reached},
+            "gaps": {said: reached[name].values for name, said in GAPS.items()},
             "factors": {
                 name.replace("_", " "): reached[name].values for name in FACTORS if name in reached
             },

@@ -141,13 +141,10 @@ def _measured(claim: Row, rows: Sequence[Row], networks: Mapping[str, Results]) 
     # As where fewer samples were taken than the rule asks for.
     if claim["verdict"] == "inconclusive" and not _is_there(claim["low"]):
         parts.append("<p>On fewer samples than the rule asks for.</p>")
-    judged = [
-        row
-        for row in rows
-        if all(row[key] == claim[key] for key in ("claim", "rule", "subject", "statistic"))
-    ]
-    if judged:
-        row = judged[0]
+    decides = ("claim", "rule", "subject", "statistic")
+    for row in rows:
+        if any(row[key] != claim[key] for key in decides):
+            continue
         side = "within ±" if row["side"] == "inside" else row["side"]
         rule = f"Rule: {side} {text.raised(number(row['threshold'], 3))}.".replace("± ", "±")
         if _is_there(row["power"]):
