@@ -44,6 +44,7 @@ const bound = (rows) => largest(flat(rows).filter(Number.isFinite).map(Math.abs)
 const even = (rows) => rows.map((row, i) => row.map((value, j) =>
   (value + rows[rows.length - 1 - i][row.length - 1 - j]) / 2));
 const transposed = (rows) => rows[0].map((_, j) => rows.map((row) => row[j]));
+const span = (values) => [values[0], values[values.length - 1]];
 const range = (n) => Array.from({ length: n }, (_, i) => i);
 // Linear up to 2 % of the largest change, logarithmic beyond, from −1 to 1.
 const LINEAR = 0.02;
@@ -200,30 +201,24 @@ function surfaceAndMap(host, shown, options = {}) {
     turnable(bar, solid);
   }
 
-  function say() {
-    const { x, y, rows, origin, cosine, titles } = shown();
-    const [i, j] = state.at, a = x[i], b = y[j];
+  function hairs() {
+    const { x, y, rows, origin, cosine, titles } = shown(), [i, j] = state.at, a = x[i], b = y[j];
+    const scale = bound(rows), z = (value) => (state.linear ? value : squeezed(value, scale));
+    const dash = { color: "#111", width: 1, dash: "dot" };
+    Plotly.relayout(map, { shapes: [across("x", a, dash), across("y", b, dash)] });
+    if (solid) {
+      Plotly.restyle(solid, {
+        x: [y.map(() => a), x, [a]],
+        y: [y, x.map(() => b), [b]],
+        z: [rows[i].map(z), rows.map((row) => z(row[j])), [z(rows[i][j])]],
+      }, [1, 2, 3]);
+    }
     const distance = Math.sqrt(Math.max(a * a + b * b + 2 * a * b * (cosine ?? 0), 0));
     const change = rows[i][j];
     const against = Math.abs(change) <= 1e-12 * Math.abs(origin) ? "as in θ*"
       : `${change < 0 ? "lower" : "higher"} by ${number(Math.abs(change))}`;
     said.textContent = `α ${number(a)}, β ${number(b)}: ${titles.loss ?? "L"} = ${number(origin + change, 5)}, ` +
       `${against}, at distance ${number(distance)} from θ*`;
-  }
-
-  function hairs() {
-    const { x, y, rows } = shown(), [i, j] = state.at;
-    const scale = bound(rows), z = (value) => (state.linear ? value : squeezed(value, scale));
-    const dash = { color: "#111", width: 1, dash: "dot" };
-    Plotly.relayout(map, { shapes: [across("x", x[i], dash), across("y", y[j], dash)] });
-    if (solid) {
-      Plotly.restyle(solid, {
-        x: [y.map(() => x[i]), x, [x[i]]],
-        y: [y, x.map(() => y[j]), [y[j]]],
-        z: [rows[i].map(z), rows.map((row) => z(row[j])), [z(rows[i][j])]],
-      }, [1, 2, 3]);
-    }
-    say();
   }
 
   function move(i, j) {
@@ -235,9 +230,8 @@ function surfaceAndMap(host, shown, options = {}) {
     hairs();
   }
 
-  function nearest(values, value) {
-    return values.reduce((best, v, i) => (Math.abs(v - value) < Math.abs(values[best] - value) ? i : best), 0);
-  }
+  const nearest = (values, value) =>
+    values.reduce((best, v, i) => (Math.abs(v - value) < Math.abs(values[best] - value) ? i : best), 0);
 
   map.addEventListener("keydown", (event) => {
     const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowDown: [0, -1], ArrowUp: [0, 1] }[event.key];
@@ -255,23 +249,20 @@ function surfaceAndMap(host, shown, options = {}) {
     const ticks = [-1, -0.1, 0, 0.1, 1].map((share) => share * scale);
     const bar = { tickvals: ticks.map((value) => squeezed(value, scale)), ticktext: ticks.map((value) => number(value, 2)),
       title: { text: "L − L(θ*)", side: "top" }, thickness: 12, outlinewidth: 0, len: 0.9 };
-    const common = { colorscale: BLUE_TO_RED, zmin: -1, zmax: 1 };
     const hovered = "α %{x:.4~g}<br>β %{y:.4~g}<br>L − L(θ*) %{text}<extra></extra>";
     const texts = transposed(rows).map((row) => row.map((value) => number(value)));
-    const centred = (values) => [values[0], values[values.length - 1]];
     await draw(map, [
-      { type: "contour", x, y, z: transposed(colours), text: texts, ...common, autocontour: false,
+      { type: "contour", x, y, z: transposed(colours), text: texts, colorscale: BLUE_TO_RED, zmin: -1, zmax: 1, autocontour: false,
         contours: { start: -1, end: 1, size: 1 / 12, coloring: "fill" }, line: { width: 0.5, color: "rgba(255,255,255,.6)" },
         colorbar: bar, showscale: !narrow(), hovertemplate: hovered, connectgaps: false },
       { type: "contour", x, y, z: transposed(colours), contours: { start: 0, end: 0, size: 1, coloring: "none" },
         line: { width: 2, color: "#111" }, showscale: false, hoverinfo: "skip" },
       { type: "scatter", mode: "markers", x: [0], y: [0], hoverinfo: "skip", showlegend: false,
         marker: { symbol: "cross-thin", size: 12, line: { width: 2.5, color: "#111" } } },
-    ], { xaxis: axis(titles.x, { range: centred(x), zeroline: false }), yaxis: axis(titles.y, { range: centred(y), zeroline: false }),
+    ], { xaxis: axis(titles.x, { range: span(x), zeroline: false }), yaxis: axis(titles.y, { range: span(y), zeroline: false }),
       uirevision: titles.key, showlegend: false });
     if (solid) {
-      const heights = state.linear ? rows : colours;
-      const edge = { width: 4, color: "#111" };
+      const heights = state.linear ? rows : colours, edge = { width: 4, color: "#111" };
       const hair = { type: "scatter3d", mode: "lines", line: edge, hoverinfo: "skip", showlegend: false, x: [0], y: [0], z: [0] };
       const high = state.linear ? [Math.min(smallest(flat(rows)), 0), scale] : [-1, 1];
       await draw(solid, [
@@ -371,7 +362,9 @@ kinds.turning = (host, data) => {
   return again;
 };
 
-const DIRECTIONS = { largest: "along λₘₐₓ", smallest: "along λₘᵢₙ", random_0: "random", random_1: "random, another" };
+// Printed name, colour and dashes of each direction.
+const DIRECTIONS = { largest: ["along λₘₐₓ", "largest"], smallest: ["along λₘᵢₙ", "smallest"], random_0: ["random", "grey"],
+  random_1: ["random, another", "green", "dot"] };
 
 kinds.lines = (host, data) => {
   const finite = flat(data.loss).filter(Number.isFinite), top = largest(finite), low = smallest(finite);
@@ -382,16 +375,14 @@ kinds.lines = (host, data) => {
   const div = place(host, "", "Loss along lines through the weights");
   const middle = data.distance.indexOf(0);
   function again() {
-    const c = colour(), tones = { largest: c.largest, smallest: c.smallest, random_0: c.grey, random_1: c.green };
-    const dashes = { random_1: "dot" };
     const traces = data.direction.flatMap((name, k) => {
-      const origin = data.loss[k][middle];
-      const drawn = [line(DIRECTIONS[name] ?? name, data.distance, data.loss[k], { color: tones[name] ?? series(k), width: 2.5, dash: dashes[name] },
+      const origin = data.loss[k][middle], [said, tone, dash] = DIRECTIONS[name], color = colour()[tone];
+      const drawn = [line(said, data.distance, data.loss[k], { color, width: 2.5, dash },
         { legendgroup: name, hovertemplate: "%{x:.3~g}: L = %{y:.5~g}<extra></extra>" })];
       if (state.bends) {
         const parabola = data.distance.map((s) => origin + data.slope[k] * s + 0.5 * data.curvature[k] * s * s);
         drawn.push(line("", data.distance, parabola.map((v) => (state.logarithmic && v <= 0 ? null : v)),
-          { color: tones[name] ?? series(k), width: 1.2, dash: "dash" }, { legendgroup: name, showlegend: false, hoverinfo: "skip" }));
+          { color, width: 1.2, dash: "dash" }, { legendgroup: name, showlegend: false, hoverinfo: "skip" }));
       }
       return drawn;
     });
@@ -487,7 +478,7 @@ kinds.visibility = (host, data) => {
       line("Gaussian limit", data.limit.x, clipped(data.limit.share), { color: c.ink, width: 1.5, dash: "dash" }, { hoverinfo: "skip" }),
     ];
     if (data.predicted) traces.push(line("from the spectrum", data.predicted.x, data.predicted.share, { color: c.smallest, width: 2 }, { hovertemplate: "%{y:.3~g} below %{x:.3~g}<extra></extra>" }));
-    return draw(div, traces, { xaxis: axis("principal curvature κ₋, directions not normalised", { range: [data.limit.x[0], data.limit.x[data.limit.x.length - 1]], zerolinewidth: 2 }),
+    return draw(div, traces, { xaxis: axis("principal curvature κ₋, directions not normalised", { range: span(data.limit.x), zerolinewidth: 2 }),
       yaxis: axis("share of slices with smaller κ₋", state.logarithmic ? { type: "log", range: [Math.log10(floor), 0.05] } : { range: [0, 1.03] }), uirevision: String(state.logarithmic),
       annotations: [{ x: 0.98, y: 0.04, xref: "paper", yref: "paper", xanchor: "right", yanchor: "bottom", text: `r = t/f = ${number(data.r)}`, showarrow: false }] });
   }
