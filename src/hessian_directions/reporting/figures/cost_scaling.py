@@ -36,8 +36,6 @@ KINDS = {
 def draw(passes: Mapping[str, Mapping[str, Any]]) -> Figure:
     """Log-log plots with fitted exponents.
 
-    In (a) each network is taken at its largest number of images.
-
     Args:
         passes: Per network, n_parameters and seconds[kind][number of images].
     """

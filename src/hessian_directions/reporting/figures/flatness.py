@@ -37,8 +37,6 @@ LEFT_OUT = ("trace", "trace_scaled", "largest_scaled", "gradient_norm", "relativ
 def draw(population: xr.Dataset) -> Figure:
     """The loss gap against each measure, a panel each; colour and marker tell the label noise.
 
-    An axis is logarithmic where its values are positive and span more than a factor of three.
-
     Args:
         population: The coordinate measure names variables (member), beside gap_loss, label_noise,
             reached (member), and correlation (statistic, measure, generalization).

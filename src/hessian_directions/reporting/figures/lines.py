@@ -38,8 +38,6 @@ PARABOLA: dict[str, Any] = {"linewidth": 0.9, "linestyle": (0, (2, 1.5))}
 def draw(profiles: drawing.Datasets, labels: drawing.Labels) -> Figure:
     """Loss along unit vectors against distance, with L(θ*) + gs + ½cs² of exact slope and curvature.
 
-    The loss axis is logarithmic where it spans more than a factor of 30. The accuracy stands below.
-
     Args:
         profiles: Per network, loss (direction, distance), slope and curvature (direction),
             coordinates direction ("random_0", …, "smallest", "largest") and distance (parameter

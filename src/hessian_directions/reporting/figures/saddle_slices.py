@@ -29,8 +29,6 @@ ROWS = {"random": "random directions", "hessian": "Hessian directions"}
 def draw(saddles: xr.Dataset) -> Figure:
     """Loss over random (above) and Hessian slices (below) of the synthetic saddles shown.
 
-    A minimum is red all around, a maximum blue, a saddle has both. Each row has one colour scale.
-
     Args:
         saddles: surface (shown, plane, alpha, beta), coordinates in parameter-space length;
             attribute n.

@@ -31,8 +31,7 @@ WIDTH = 0.12
 def draw(spectra: drawing.Datasets, eigenpairs: drawing.Datasets, labels: drawing.Labels) -> Figure:
     """Density of eigenvalues over an axis that is linear near zero and logarithmic beyond.
 
-    The density is one per unit of arcsinh(λ/λ₀), so that equal areas hold equal shares of the
-    eigenvalues. Line: mean over the probes; band: their smallest and largest.
+    The density is one per unit of arcsinh(λ/λ₀): equal areas hold equal shares of the eigenvalues.
 
     Args:
         spectra: Per network, nodes and weights (probe, node), n_parameters.

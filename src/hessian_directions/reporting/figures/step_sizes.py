@@ -31,8 +31,6 @@ Softplus of growing sharpness in place of ReLU, an independent check.""",
 def draw(studies: drawing.Datasets, labels: drawing.Labels) -> Figure:
     """Second differences against ε; for ReLU networks also exact curvatures with Softplus instead.
 
-    Single directions are drawn on the most images. Curves may leave the frame.
-
     Args:
         studies: Per network, difference (n_images, step, direction) and exact (n_images,
             direction), coordinate step in units of the Gaussian directions; for ReLU networks

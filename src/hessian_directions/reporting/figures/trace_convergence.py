@@ -32,8 +32,6 @@ def draw(
 ) -> Figure:
     """Running mean ± standard error of every estimator, one panel a subject.
 
-    The range drawn is that of the estimates after the first few samples.
-
     Args:
         traces: Per network, samples (estimator, sample) padded with NaN, reference,
             reference_standard_error.

@@ -34,8 +34,7 @@ without outliers only.""",
 def draw(projections: drawing.Datasets, labels: drawing.Labels) -> Figure:
     """Share of slices whose κ₋ lies below a value: sampled, from the spectrum, in the Gaussian limit.
 
-    At zero it is the share that shows the saddle, or that shows a maximum. Axes reach down to the
-    smallest share that the spectrum was asked for, or that the samples show.
+    Axes reach down to the smallest share that the spectrum was asked for, or that the samples show.
 
     Args:
         projections: Per network, projected_hessian (sample, row, column), trace, frobenius_norm, r,

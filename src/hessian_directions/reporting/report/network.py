@@ -22,12 +22,7 @@ from hessian_directions.statistics.proportions import wilson
 
 
 def page(name: str, results: Results) -> Page:
-    """The page of a network.
-
-    Args:
-        name: Its key, which the addresses of its panels begin with.
-        results: What is known about it.
-    """
+    """The page of a network, with whose key the addresses of its panels begin."""
     parts = (_slices, _turning, _lines, _spectrum, _localisation, _visibility, _settings)
     panels = [panel for part in parts for panel in part(name, results)]
     facts = (
