@@ -30,6 +30,7 @@ Record = Mapping[str, Any]
 Records = Mapping[str, Record]
 Row = dict[str, Any]
 Made = Callable[..., Iterable[Row] | pd.DataFrame]
+Table = Callable[..., pd.DataFrame]
 
 # What is added to a column's name for its value and both ends of its interval.
 ENDS = ("", "_low", "_high")
@@ -37,19 +38,19 @@ ENDS = ("", "_low", "_high")
 SCALE = ("trace", "trace_standard_error", "frobenius_norm", "frobenius_standard_error", "r")
 
 # By the name of their files, and what they are made from, in the order of their arguments.
-TABLES: dict[str, Callable[..., pd.DataFrame]] = {}
+TABLES: dict[str, Table] = {}
 READS: dict[str, tuple[str, ...]] = {}
 
 
-def published(function: Made) -> Callable[..., pd.DataFrame]:
+def published(function: Made) -> Table:
     """List a function as a table: of what it returns, or of the rows that it yields. Its arguments name artifacts."""
     return _listed(function, *inspect.signature(function).parameters)
 
 
-def of_networks(artifact: str) -> Callable[[Callable[[Any], Iterator[Row]]], Made]:
+def of_networks(artifact: str) -> Callable[[Callable[[Any], Iterator[Row]]], Table]:
     """List a function as a table of the rows that it yields for each network's artifact, the network in front."""
 
-    def listed(function: Callable[[Any], Iterator[Row]]) -> Made:
+    def listed(function: Callable[[Any], Iterator[Row]]) -> Table:
         @wraps(function)
         def rows(given: Mapping[str, Any]) -> Iterator[Row]:
             for network, one in given.items():
@@ -61,7 +62,7 @@ def of_networks(artifact: str) -> Callable[[Callable[[Any], Iterator[Row]]], Mad
     return listed
 
 
-def _listed(function: Made, *reads: str) -> Callable[..., pd.DataFrame]:
+def _listed(function: Made, *reads: str) -> Table:
     @wraps(function)
     def table(*read: Any) -> pd.DataFrame:
         made = pd.DataFrame(function(*read))
@@ -425,8 +426,7 @@ def departure_radii(dataset: xr.Dataset) -> Iterator[Row]:
     yield {
         "n_planes": dataset.sizes["plane"],
         "n_images": int(dataset.attrs["n_images"]),
-        "reference": reference,
-        "reference_standard_error": float(dataset["reference_standard_error"]),
+        **_numbers(dataset, ("reference", "reference_standard_error")),
         "exact": float(dataset["exact_curvature"].mean()),
         "smallest_radius": radius.min(),
         "largest_radius": radius.max(),

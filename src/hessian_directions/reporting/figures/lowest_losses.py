@@ -9,9 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from hessian_directions.reporting import tables
 from hessian_directions.reporting.figures import drawing
 from hessian_directions.reporting.figures.drawing import GREEN, GREY, LOOKS, VERMILION
-from hessian_directions.statistics.proportions import TIE, as_low
+from hessian_directions.statistics.proportions import TIE
 
 # Of each kind of planes; what lies on another line has gaps that show it.
 RANDOM: dict[str, Any] = {"color": GREY, "lw": 1.2}
@@ -96,15 +97,13 @@ def draw_shares(ax: Axes, discs: drawing.Datasets, labels: drawing.Labels) -> li
     """Draw the share of random planes that go as low as the Hessian plane, for all networks."""
     handles: list[Line2D] = []
     ax.axhline(0.5, color="0.6", lw=0.7, ls=":")
-    for (name, dataset), (colour, marker) in zip(discs.items(), cycle(LOOKS), strict=False):
-        radius, tie = dataset["radius"].values, TIE * float(dataset["noise"])
-        lowest, hessian = dataset["lowest_loss"].values.T, dataset["hessian_lowest_loss"].values
-        shares, low, high = np.transpose(
-            [as_low(planes, loss, tie) for planes, loss in zip(lowest, hessian, strict=True)]
-        )
-        ax.fill_between(radius, low, high, color=colour, alpha=0.12, lw=0)
-        label = labels.get(name, name)
-        handles += ax.plot(radius, shares, color=colour, marker=marker, ms=3, lw=1.0, label=label)
+    networks = tables.lowest_losses(discs).groupby("network", sort=False)
+    for (name, rows), (colour, marker) in zip(networks, cycle(LOOKS), strict=False):
+        ends = rows["as_low_low"], rows["as_low_high"]
+        ax.fill_between(rows["radius"], *ends, color=colour, alpha=0.12, lw=0)
+        label = labels.get(str(name), str(name))
+        look: dict[str, Any] = {"color": colour, "marker": marker, "label": label}
+        handles += ax.plot(rows["radius"], rows["as_low"], ms=3, lw=1.0, **look)
     ax.set_ylim(-0.03, 1.03)
     drawing.log_axis(ax, "x")
     ax.set(xlabel=r"radius $\rho$", ylabel="share of random planes")

@@ -37,22 +37,12 @@ def page(
     rows: list[list[tuple[str, float | str]]] = []
     whole = 0.0
     for (network, rule), jobs in stages.items():
-        took, largest = sum(seconds for seconds, _ in jobs), max(size for _, size in jobs)
-        seconds, size = predicted.get((network, rule), (math.nan, math.nan))
-        name = (escape(labels.get(network, network) or "–"), network)
-        number = (text.count(len(jobs)), len(jobs))
-        rows.append(
-            [
-                name,
-                (escape(rule), rule),
-                number,
-                _time(took),
-                _time(seconds),
-                _memory(largest),
-                _memory(size),
-            ]
-        )
-        whole += took
+        times, sizes = zip(*jobs)
+        time, size = predicted.get((network, rule), (math.nan, math.nan))
+        names = [(escape(labels.get(network, network) or "–"), network), (escape(rule), rule)]
+        took = [_time(sum(times)), _time(time), _memory(max(sizes)), _memory(size)]
+        rows.append([*names, (text.count(len(jobs)), len(jobs)), *took])
+        whole += sum(times)
     rows.sort(key=lambda row: -float(row[3][1]))
     return Page(
         "cost",
