@@ -52,17 +52,13 @@ def draw(discs: drawing.Datasets, labels: drawing.Labels) -> Figure:
     shares = draw_shares(axes[-1], discs, labels)
     drawing.label_left(axes[:-1], r"fall of the loss / $L(\theta^{*}\,)$")
     drawing.title_panels(axes, [*titles, "planes as low\nas the Hessian"])
-    drawing.legend_below(
-        figure,
-        [
-            drawing.line_handle("random planes", **RANDOM),
-            drawing.line_handle("Hessian plane", **HESSIAN),
-            drawing.line_handle("plane along the slope", **SLOPE),
-            drawing.line_handle("slope alone, random planes", color="black", lw=0.9, ls=":"),
-            *shares,
-        ],
-        4,
-    )
+    handles = [
+        drawing.line_handle("random planes", **RANDOM),
+        drawing.line_handle("Hessian plane", **HESSIAN),
+        drawing.line_handle("plane along the slope", **SLOPE),
+        drawing.line_handle("slope alone, random planes", color="black", lw=0.9, ls=":"),
+    ]
+    drawing.legend_below(figure, [*handles, *shares], 4)
     return figure
 
 
