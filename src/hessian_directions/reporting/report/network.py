@@ -37,7 +37,7 @@ def _summary(results: Results) -> str:
     pairs, trace = results.eigenpairs, results.trace
     if pairs is not None:
         low, high = float(pairs["value"].min()), float(pairs["value"].max())
-        floor = float(pairs.attrs.get("noise_floor", 0.0))
+        floor = float(pairs.attrs["noise_floor"])
         both = low < -floor and high > floor
         what = "Hessian has curvature of both signs: its eigenvalues" if both else "eigenvalues"
         said.append(f"The {what} reach from {number(low)} to {number(high)}.")
@@ -235,10 +235,17 @@ def _spectrum(name: str, results: Results) -> Iterator[Panel]:
     spectrum, pairs, trace = results.spectrum, results.eigenpairs, results.trace
     if spectrum is None and pairs is None:
         return
-    data: dict[str, Any] = {"values": [] if pairs is None else pairs["value"].values}
-    if trace is not None and "ritz_value" in trace:
-        data["ritz"] = trace["ritz_value"].values
+    data: dict[str, Any] = {}
+    see = "Both ends of the spectrum, with what they may be wrong by."
     if spectrum is not None:
+        see = (
+            "How many curvatures there are of each size and sign, and where both ends lie. The axis "
+            "is arcsinh(λ/λ₀), linear within λ₀ of zero and logarithmic beyond: a smaller λ₀ "
+            "stretches it there."
+        )
+        data = {"values": [] if pairs is None else pairs["value"].values}
+        if trace is not None and "ritz_value" in trace:
+            data["ritz"] = trace["ritz_value"].values
         data |= {
             "nodes": spectrum["nodes"].values,
             "weights": spectrum["weights"].values,
@@ -248,13 +255,9 @@ def _spectrum(name: str, results: Results) -> Iterator[Panel]:
     yield Panel(
         f"{name}-spectrum",
         "The spectrum",
-        "How many curvatures there are of each size and sign, and where both ends lie. The axis is "
-        "arcsinh(λ/λ₀), linear within λ₀ of zero and logarithmic beyond: a smaller λ₀ stretches it "
-        "there."
-        if spectrum is not None
-        else "Both ends of the spectrum, with what they may be wrong by.",
-        "spectrum" if spectrum is not None else "",
-        data if spectrum is not None else {},
+        see,
+        "spectrum" if data else "",
+        data,
         _eigenpairs(results),
         tuple(dict(links).items()),
     )
@@ -264,25 +267,20 @@ def _eigenpairs(results: Results) -> str:
     pairs = results.eigenpairs
     if pairs is None:
         return ""
-    exact = pairs.get("exact_curvature")
+    names = ("value", "residual", "converged", "exact_curvature")
     rows = [
-        (
-            number(pairs["value"][i], 6),
-            number(pairs["residual"][i], 2),
-            "yes" if pairs["converged"][i] else "NO",
-            "" if exact is None else number(exact[i], 6),
-        )
-        for i in range(pairs.sizes["pair"])
+        (number(value, 6), number(residual, 2), "yes" if converged else "NO", number(exact, 6))
+        for value, residual, converged, exact in zip(*(pairs[name].values for name in names))
     ]
     heads = ("eigenvalue λ", "residual ‖Hv − λv‖", "converged", "exact v'Hv, without products")
-    said = [
+    said = (
         f"{int(pairs.attrs['n_products'])} products, and {int(pairs.attrs['n_check_products'])} to "
         "check for eigenvalues beyond these."
-    ]
+    )
     missed = float(pairs.attrs["missed_probability"])
     if missed < 1:
-        said.append(f"Probability that one was missed: at most {missed:.1g}.")
-    note = f"<p class='note'>{escape(' '.join(said))}</p>"
+        said += f" Probability that one was missed: at most {missed:.1g}."
+    note = f"<p class='note'>{said}</p>"
     return "<h4>Extreme eigenpairs</h4>" + text.table(heads, rows) + note
 
 
