@@ -251,7 +251,7 @@ def test_nan_padding_and_short_estimators(tmp_path):
     dataset["samples"][3, 1:] = np.nan  # one sample
     dataset["n_samples"][3] = 1
     for figure in (
-        trace_convergence.draw({"mlp": dataset}, LABELS),
+        trace_convergence.draw({"mlp": dataset}, LABELS, made("saddle_traces")),
         trace_cost.draw({"mlp": dataset}, LABELS, {}),
     ):
         assert saved(figure, tmp_path / "figure.pdf")

@@ -79,17 +79,14 @@ def draw(studies: drawing.Datasets, labels: drawing.Labels) -> Figure:
 
 def _draw_excess(ax: Axes, study: xr.Dataset, looks: Mapping[float, tuple[str, Any]]) -> None:
     scale = abs(float(study["exact"].mean())) or 1.0
-    ends = [0.0]
+    predicted, measured = study["predicted"] / scale, (study["difference"] - study["exact"]) / scale
     for step in study["step"].values:
-        one = study.sel(step=step)
-        predicted = one["predicted"].values / scale
-        measured = (one["difference"] - one["exact"]).values / scale
         marker, colour = looks[float(step)]
-        face = (*colour[:3], 0.5)
-        ax.plot(predicted, measured, marker, ms=3.5, mfc=face, mec=colour, mew=0.5)
-        ends += [predicted.min(), predicted.max(), measured.min(), measured.max()]
+        look: dict[str, Any] = {"ms": 3.5, "mfc": (*colour[:3], 0.5), "mec": colour, "mew": 0.5}
+        ax.plot(predicted.sel(step=step), measured.sel(step=step), marker, **look)
     ax.axline((0, 0), slope=1, color="black", linewidth=0.8, zorder=1)
-    low, high = min(ends), max(ends)
+    low = min(0.0, float(predicted.min()), float(measured.min()))
+    high = max(0.0, float(predicted.max()), float(measured.max()))
     if max(-low, high) > 10:
         ax.set_xscale("symlog", linthresh=1.0)
         ax.set_yscale("symlog", linthresh=1.0)

@@ -65,7 +65,6 @@ def draw_lines(ax: Axes, dataset: xr.Dataset) -> None:
     """Draw the loss along all lines of one network, with its parabolas."""
     distance = dataset["distance"].values
     near = np.abs(distance) <= 0.5 * np.abs(distance).max()
-    finite: list[Array] = []
     for direction in dataset["direction"].values:
         one = dataset.sel(direction=direction)
         loss = one["loss"].values
@@ -73,9 +72,9 @@ def draw_lines(ax: Axes, dataset: xr.Dataset) -> None:
         ax.plot(distance, loss, color=colour, linewidth=width)
         exact = parabola(distance, loss, float(one["slope"]), float(one["curvature"]))
         ax.plot(distance[near], exact[near], color=colour, **PARABOLA)
-        finite.append(loss[np.isfinite(loss)])
-    seen = np.concatenate(finite)
-    low, high = seen.min(), seen.max()
+    losses = dataset["loss"].values
+    finite = losses[np.isfinite(losses)]
+    low, high = finite.min(), finite.max()
     if low > 0 and high > 30 * low:
         ax.set(yscale="log", ylim=(low / 1.5, high * 1.3))
     else:
