@@ -187,15 +187,17 @@ const HAS_SURFACES = (() => {
 })();
 
 // A surface and its map side by side, with cross-hairs that both share.
-//   shown(): {x, y, rows (x, y), titles, origin, cosine, note}; rows are changes of the loss.
-function surfaceAndMap(host, shown, options = {}) {
+//   pictured(): {x, y, rows (x, y), titles, origin, cosine}; rows are changes of the loss.
+function surfaceAndMap(host, pictured, options = {}) {
   const bar = host.querySelector(".controls");
   const pair = add(host, "div", { className: "pair" });
   const solid = HAS_SURFACES ? place(pair, "solid", "The loss as a surface, to be turned and zoomed") : null;
   const map = place(pair, "map", "The loss as a map; arrow keys move the cross-hairs");
   map.tabIndex = 0;
   const said = readout(host, { ariaLive: "polite" });
-  const state = { at: null, linear: false, listens: false };
+  const state = { at: null, even: false, linear: false, listens: false };
+  const shown = () => { const one = pictured(); return state.even ? { ...one, rows: even(one.rows) } : one; };
+  check(bar, "without slopes", false, (on) => { state.even = on; again(); });
   if (solid) {
     check(bar, "height in proportion", false, (on) => { state.linear = on; again(); });
     turnable(bar, solid);
@@ -298,17 +300,16 @@ const SPLITS = { train: "training", test: "test" };
 const kinds = {};
 
 kinds.slices = (host, { planes }) => {
-  const names = Object.keys(planes), state = { plane: names[names.length - 1], even: false };
+  const names = Object.keys(planes), state = { plane: names[names.length - 1] };
   const splits = [...new Set(names.flatMap((name) => Object.keys(planes[name].losses)))];
   state.split = splits[0];
   const bar = controls(host);
   choice(bar, "Plane", names.map((name) => [name, PLANES[name] ?? name]), state.plane, (name) => { state.plane = name; again(); });
   choice(bar, "Loss", splits.map((name) => [name, SPLITS[name]]), state.split, (name) => { state.split = name; again(); });
-  check(bar, "without slopes", false, (on) => { state.even = on; again(); });
   const again = surfaceAndMap(host, () => {
     const plane = planes[state.plane], losses = plane.losses[state.split] ?? Object.values(plane.losses)[0];
     const hessian = state.plane === "hessian";
-    return { x: plane.alpha, y: plane.beta, rows: state.even ? even(losses.change) : losses.change, origin: losses.origin,
+    return { x: plane.alpha, y: plane.beta, rows: losses.change, origin: losses.origin,
       cosine: plane.cosine, titles: { x: hessian ? "α, along λₘₐₓ" : "α", y: hessian ? "β, along λₘᵢₙ" : "β",
         key: state.plane, loss: state.split === "test" ? "test L" : "L" } };
   });
@@ -316,7 +317,7 @@ kinds.slices = (host, { planes }) => {
 };
 
 kinds.turning = (host, data) => {
-  const n = data.angle.length, state = { i: 0, even: false };
+  const n = data.angle.length, state = { i: 0 };
   const bar = controls(host);
   const input = slider(bar, "Angle", 0, n - 1, 1, 0, (i) => { state.i = i; again(); });
   input.setAttribute("aria-label", "Angle by which the plane is turned, from random to Hessian directions");
@@ -333,12 +334,10 @@ kinds.turning = (host, data) => {
       again();
     }, 700);
   });
-  check(bar, "without slopes", false, (on) => { state.even = on; again(); });
   const says = readout(host, { className: "readout strong", ariaLive: "polite" });
-  const rows = () => (state.even ? even(data.change[state.i]) : data.change[state.i]);
   const picture = surfaceAndMap(host, () => ({
     x: data.points.map((p) => p * data.half_width[state.i][0]), y: data.points.map((p) => p * data.half_width[state.i][1]),
-    rows: rows(), origin: data.origin, cosine: 0,
+    rows: data.change[state.i], origin: data.origin, cosine: 0,
     titles: { x: "α", y: "β", key: `turned${state.i}` } }), { keepView: true });
   const curve = place(host, "low", "Both principal curvatures against the angle");
   async function again() {
