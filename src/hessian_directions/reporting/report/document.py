@@ -45,7 +45,8 @@ def render(
     """
     pages = [*(network.page(name, results) for name, results in networks.items()), *after]
     if claims or len(networks) > 1:
-        known = {shown.name for page in pages for shown in (page, *page.panels)}
+        known = {page.name for page in pages}
+        known |= {panel.name for page in pages for panel in page.panels}
         pages.insert(0, start.page(networks, claims, claim_rows, known, artifacts or {}))
     versions = [f"{package} {version}" for package, version in (software or {}).items()]
     return _DOCUMENT.format(
