@@ -260,12 +260,8 @@ def _signed_interval(one: _Sampled, curvatures: np.ndarray) -> IntervalAt:
     "C2", "mean(η'Hη)/f where t = 0", "inside", false="the mean curvature is twice the threshold"
 )
 def apparent_flatness(evidence: Evidence, rule: Rule) -> Iterator[Row]:
-    for one in _sampled(evidence):
-        if one.has_no_trace:
-            curvatures = one.curvatures
-            false = _around(curvatures, 2 * rule["threshold"], intervals.mean)
-            interval = intervals.mean(curvatures)
-            yield Row(one.subject, curvatures.mean(), interval, one.artifact, false)
+    flat = {one.subject for one in _sampled(evidence) if one.has_no_trace}
+    yield from (row for row in expected_curvature(evidence, rule) if row.subject in flat)
 
 
 @_judges(
