@@ -48,8 +48,8 @@ def curves(x: str, y: str, drawn: list[dict[str, Any]], label: str = "", **more:
 def _curve(name: str, x: Any, y: Any, error: Any = None, **look: Any) -> dict[str, Any]:
     """One curve of such a picture, from y − |error| to y + |error| where there is an error."""
     if error is not None:
-        look = {"low": np.asarray(y - abs(error)), "high": np.asarray(y + abs(error)), **look}
-    return {"name": name, "x": np.asarray(x), "y": np.asarray(y), **look}
+        look = {"low": y - abs(error), "high": y + abs(error), **look}
+    return {"name": name, "x": x, "y": y, **look}
 
 
 # Of networks.
@@ -85,7 +85,7 @@ def _kinks(study: xr.Dataset) -> list[Any]:
         drawn.append(
             _curve(name, predicted.sel(step=step), measured.sel(step=step), mode="markers")
         )
-    equal = [predicted.values.min(initial=0.0), predicted.values.max(initial=0.0)]
+    equal = np.array([predicted.values.min(initial=0.0), predicted.values.max(initial=0.0)])
     drawn.append(_curve("equal", equal, equal, colour="ink"))
     return [curves("predicted excess", "measured excess", drawn)]
 
