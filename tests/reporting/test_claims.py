@@ -680,16 +680,6 @@ def test_many_rows_refute_at_a_confidence_of_all_together() -> None:
     assert list(rows["verdict"]) == [REPRODUCED] * 4 + [NOT_REPRODUCED]
 
 
-def test_one_failure_among_many_may_be_chance() -> None:
-    def failing(n_others: int) -> str:
-        others = {f"net{i}": planes(0) for i in range(n_others)}
-        rows = decide("C8a", "lower_loss", evidence(lowest_losses=others | {"net": planes(37)}))
-        return str(rows["verdict"].iloc[-1])
-
-    assert failing(0) == NOT_REPRODUCED
-    assert failing(30) == INCONCLUSIVE
-
-
 def test_a_row_without_power_still_finds_what_is_false() -> None:
     """Ten slices, all of which show the saddle, are too few to speak for "rarely", and enough against."""
     parts = evidence(visibility=slices(10, n=10), eigenpairs=eigenpairs())

@@ -132,12 +132,6 @@ def test_parts_may_be_missing(part):
     Text(document.render({"mine": Results("Alone", **{part: getattr(results, part)})}))
 
 
-def test_nothing_at_all():
-    seen = Text(document.render({"mine": Results("Alone")}))
-    assert "Alone" in seen.text
-    assert not seen.data
-
-
 def test_several_networks_have_pages_and_a_table():
     names = {f"n{seed}": Results(f"Network <{seed}>") for seed in range(3)}
     html = document.render(names, "All")

@@ -389,7 +389,7 @@ FIGURE = '''"""The share of the trace, a bar for each network."""
 
 from matplotlib.figure import Figure
 
-from hessian_directions.reporting.figures.drawing import require, styled
+from hessian_directions.reporting.figures.drawing import styled
 
 FIGURES = {
     "share": {
@@ -403,7 +403,6 @@ FIGURES = {
 
 @styled
 def draw(shares, labels):
-    require(shares)
     figure = Figure()
     figure.subplots().bar([labels[name] for name in shares], [one["share"] for one in shares.values()])
     return figure

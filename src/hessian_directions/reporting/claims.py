@@ -200,13 +200,6 @@ def _compared_traces(evidence: Evidence) -> Iterator[tuple[str, xr.Dataset, str]
         yield network, dataset, f"networks/{network}/trace_estimators.nc"
 
 
-def _shared_samples(traces: xr.Dataset, first: str, second: str) -> tuple[np.ndarray, np.ndarray]:
-    """Samples of two estimators along the same directions; what follows n_samples is padding."""
-    n = int(traces["n_samples"].sel(estimator=[first, second]).min())
-    samples = traces["samples"].isel(sample=slice(n))
-    return samples.sel(estimator=first).values, samples.sel(estimator=second).values
-
-
 # The statistics, one function per rule, whose name it has. Each states the world in which the claim is
 # false. Thresholds stand in config/claims.yaml.
 
@@ -276,12 +269,8 @@ def _signed_interval(one: _Sampled, curvatures: np.ndarray) -> IntervalAt:
     "C2", "mean(η'Hη)/f where t = 0", "inside", false="the mean curvature is twice the threshold"
 )
 def apparent_flatness(evidence: Evidence, rule: Rule) -> Iterator[Row]:
-    for one in _sampled(evidence):
-        if one.has_no_trace:
-            curvatures = one.curvatures
-            false = _around(curvatures, 2 * rule["threshold"], intervals.mean)
-            interval = intervals.mean(curvatures)
-            yield Row(one.subject, curvatures.mean(), interval, one.artifact, false)
+    flat = {one.subject for one in _sampled(evidence) if one.has_no_trace}
+    yield from (row for row in expected_curvature(evidence, rule) if row.subject in flat)
 
 
 @_judges(
@@ -356,8 +345,10 @@ def _relative_bias(
     """
 
     def bias(traces: xr.Dataset, name: str) -> np.ndarray:
-        values, exact = _shared_samples(traces, name, reference)
-        return values - exact
+        both = traces.sel(estimator=[name, reference])
+        values, exact = both["samples"].transpose("estimator", "sample").values
+        n = int(both["n_samples"].min())  # what follows is padding
+        return values[:n] - exact[:n]
 
     def rows(evidence: Evidence, rule: Rule) -> Iterator[Row]:
         for subject, traces, artifact in _compared_traces(evidence):

@@ -8,6 +8,9 @@ import xarray as xr
 
 from hessian_directions.statistics.rank_correlation import Interval, jackknife, kendall, mean
 
+# Share of the variance that members of a seed have in common, in populations of a known truth.
+SHARED = 0.3
+
 
 def random_flatness(
     population: xr.Dataset, generalization: str, confidence: float = 0.95
@@ -54,9 +57,7 @@ def _reached(population: xr.Dataset) -> xr.Dataset:
     return population.isel(member=population["reached"].values.astype(bool))
 
 
-def related(
-    population: xr.Dataset, tau: float, random: np.random.Generator, shared: float = 0.3
-) -> xr.Dataset:
+def related(population: xr.Dataset, tau: float, random: np.random.Generator) -> xr.Dataset:
     """A population of the same seeds and strata in which mean curvature and loss gap have this τ.
 
     Members are Gaussian pairs of correlation sin(πτ/2), whose Kendall's τ is τ.
@@ -65,7 +66,6 @@ def related(
         population: stratum, seed, reached (member).
         tau: Kendall's τ within strata.
         random: Source of the pairs.
-        shared: Share of the variance that members of a seed have in common.
     """
     reached = _reached(population)
     _, cluster = np.unique(reached["seed"].values, return_inverse=True)
@@ -73,5 +73,5 @@ def related(
     covariance = [[1.0, correlation], [correlation, 1.0]]
     of_seeds = random.multivariate_normal([0.0, 0.0], covariance, cluster.max(initial=-1) + 1)
     own = random.multivariate_normal([0.0, 0.0], covariance, len(cluster))
-    x, y = (np.sqrt(shared) * of_seeds[cluster] + np.sqrt(1 - shared) * own).T
+    x, y = (np.sqrt(SHARED) * of_seeds[cluster] + np.sqrt(1 - SHARED) * own).T
     return reached.assign(mean_curvature=("member", x), gap_loss=("member", y))

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
+from scipy.stats import sem
 
 from hessian_directions.geometry.principal_curvatures import (
     expected_principal_curvatures,
@@ -29,25 +30,27 @@ Record = Mapping[str, Any]
 Records = Mapping[str, Record]
 Row = dict[str, Any]
 Made = Callable[..., Iterable[Row] | pd.DataFrame]
-OfOne = Callable[[Any], Iterator[Row]]  # rows of one network's artifact
+Table = Callable[..., pd.DataFrame]
 
 # What is added to a column's name for its value and both ends of its interval.
 ENDS = ("", "_low", "_high")
+# Columns of the trace and the Frobenius norm.
+SCALE = ("trace", "trace_standard_error", "frobenius_norm", "frobenius_standard_error", "r")
 
 # By the name of their files, and what they are made from, in the order of their arguments.
-TABLES: dict[str, Callable[..., pd.DataFrame]] = {}
+TABLES: dict[str, Table] = {}
 READS: dict[str, tuple[str, ...]] = {}
 
 
-def published(function: Made) -> Callable[..., pd.DataFrame]:
+def published(function: Made) -> Table:
     """List a function as a table: of what it returns, or of the rows that it yields. Its arguments name artifacts."""
     return _listed(function, *inspect.signature(function).parameters)
 
 
-def of_networks(artifact: str) -> Callable[[OfOne], Callable[..., pd.DataFrame]]:
+def of_networks(artifact: str) -> Callable[[Callable[[Any], Iterator[Row]]], Table]:
     """List a function as a table of the rows that it yields for each network's artifact, the network in front."""
 
-    def listed(function: OfOne) -> Callable[..., pd.DataFrame]:
+    def listed(function: Callable[[Any], Iterator[Row]]) -> Table:
         @wraps(function)
         def rows(given: Mapping[str, Any]) -> Iterator[Row]:
             for network, one in given.items():
@@ -59,7 +62,7 @@ def of_networks(artifact: str) -> Callable[[OfOne], Callable[..., pd.DataFrame]]
     return listed
 
 
-def _listed(function: Made, *reads: str) -> Callable[..., pd.DataFrame]:
+def _listed(function: Made, *reads: str) -> Table:
     @wraps(function)
     def table(*read: Any) -> pd.DataFrame:
         made = pd.DataFrame(function(*read))
@@ -86,8 +89,12 @@ def networks(
     rows = []
     for network, own in scores.items():
         row: Row = {"network": network, "label": labels[network]} | _scalars(own)
-        row |= _training(own, history.get(network))
-        row |= _ends(eigenpairs.get(network)) | _scale(visibility.get(network))
+        row |= {"training_images": None, "training_epochs": None}
+        if network in history:  # trained here
+            provenance = json.loads(own.attrs["provenance"])
+            row["training_images"] = provenance["data"]["n_train"]
+            row["training_epochs"] = int(history[network].attrs["epochs"])
+        row |= _ends(eigenpairs.get(network)) | _numbers(visibility.get(network), SCALE)
         row["mean_curvature"] = row["trace"] / row["n_parameters"]
         rows.append(row)
     if not rows:  # of no network there are numbers
@@ -95,14 +102,6 @@ def networks(
     counts = ["n_parameters", "n_images", "n_products", "n_check_products"]
     counts += ["training_images", "training_epochs"]
     return pd.DataFrame(rows).astype(dict.fromkeys(counts, "Int64"))
-
-
-def _training(scores: xr.Dataset, history: xr.Dataset | None) -> Row:
-    """Columns of the training that was done here."""
-    if history is None:
-        return {"training_images": None, "training_epochs": None}
-    data = json.loads(scores.attrs["provenance"])["data"]
-    return {"training_images": data["n_train"], "training_epochs": int(history.attrs["epochs"])}
 
 
 def _ends(pairs: xr.Dataset | None) -> Row:
@@ -117,20 +116,10 @@ def _ends(pairs: xr.Dataset | None) -> Row:
     return row
 
 
-def _scale(sampled: xr.Dataset | None) -> dict[str, float]:
-    """Columns of the trace and the Frobenius norm."""
-    names = ("trace", "trace_standard_error", "frobenius_norm", "frobenius_standard_error", "r")
-    return _numbers(sampled, names)
-
-
 def _numbers(dataset: xr.Dataset | None, names: Iterable[str]) -> dict[str, float]:
-    """Scalars of a dataset by name; NaN without a dataset."""
-    return {name: math.nan if dataset is None else float(dataset[name]) for name in names}
-
-
-def _known(dataset: xr.Dataset, names: Iterable[str]) -> dict[str, float]:
-    """Scalars of a dataset by name; NaN for those that it was made without."""
-    return {name: float(dataset.get(name, math.nan)) for name in names}
+    """Scalars of a dataset by name; NaN for those that it was made without, and without a dataset."""
+    known = {} if dataset is None else dataset
+    return {name: float(known.get(name, math.nan)) for name in names}
 
 
 def _along(dataset: xr.Dataset, dimension: str) -> Iterator[xr.Dataset]:
@@ -159,8 +148,8 @@ def visibility(visibility: Datasets, spectrum: Datasets) -> Iterator[Row]:
     ]
     needed = ["dimensions_needed", "dimensions_needed_standard_error"]
     for network, dataset in visibility.items():
-        row = {"network": network, "n_planes": dataset.sizes["sample"]} | _known(dataset, columns)
-        yield row | _known(spectrum.get(network, xr.Dataset()), needed)
+        row: Row = {"network": network, "n_planes": dataset.sizes["sample"]}
+        yield row | _numbers(dataset, columns) | _numbers(spectrum.get(network), needed)
 
 
 @published
@@ -174,17 +163,12 @@ def saddles(saddles: xr.Dataset) -> Iterator[Row]:
         for end, values, expected in zip(("smallest", "largest"), sampled, theory):
             row |= {
                 end: values.mean(),
-                f"{end}_standard_error": _standard_error(values),
+                f"{end}_standard_error": sem(values),
                 f"{end}_theory": expected,
             }
         row["visibility"] = float(saddle["visibility_sampled"])
-        row |= _numbers(saddle, (f"visibility_{kind}" for kind in ("low", "high", "formula")))
-        yield row | _known(saddle, ["visibility_corrected"])
-
-
-def _standard_error(values: np.ndarray) -> float:
-    """Of the mean of independent values (n,)."""
-    return values.std(ddof=1) / np.sqrt(len(values))
+        kinds = ("low", "high", "formula", "corrected")
+        yield row | _numbers(saddle, (f"visibility_{kind}" for kind in kinds))
 
 
 @published
@@ -236,9 +220,8 @@ def traces(
                 "activation": dataset.attrs.get("activation", "smooth"),
                 "n_samples": int(one["n_samples"]),
             }
-            row |= _numbers(
-                one, ("mean", "standard_error", "reference", "reference_standard_error")
-            )
+            names = ("mean", "standard_error", "reference", "reference_standard_error")
+            row |= _numbers(one, names)
             row["ratio"] = row["mean"] / row["reference"] if row["reference"] else math.nan
             row |= _numbers(one, ("passes", "step"))
             row["seconds"] = seconds.get(subject, {}).get(estimator, math.nan)
@@ -258,7 +241,7 @@ def step_sizes(dataset: xr.Dataset) -> Iterator[Row]:
                 "difference": float(one["difference"].mean()),
                 "exact": float(one["exact"].mean()),
                 "gap": float(gap.mean()),
-                "gap_standard_error": _standard_error(gap),
+                "gap_standard_error": float(sem(gap)),
             }
 
 
@@ -274,7 +257,7 @@ def softplus(dataset: xr.Dataset) -> Iterator[Row]:
             "sharpness": float(one["sharpness"]),
             "curvature": float(values.mean()),
             "relu": float(relu.mean()),
-            "gap_standard_error": _standard_error(values - relu),
+            "gap_standard_error": float(sem(values - relu)),
         }
 
 
@@ -304,7 +287,7 @@ def kinks(dataset: xr.Dataset) -> Iterator[Row]:
             "measured": measured.mean(),
             "predicted": predicted.mean(),
             "rest": rest.mean(),
-            "rest_standard_error": _standard_error(rest),
+            "rest_standard_error": sem(rest),
             "measured_ratio": measured.mean() / exact,
             "predicted_ratio": predicted.mean() / exact,
             "correlation": np.corrcoef(measured, predicted)[0, 1] if varies else np.nan,
@@ -443,8 +426,7 @@ def departure_radii(dataset: xr.Dataset) -> Iterator[Row]:
     yield {
         "n_planes": dataset.sizes["plane"],
         "n_images": int(dataset.attrs["n_images"]),
-        "reference": reference,
-        "reference_standard_error": float(dataset["reference_standard_error"]),
+        **_numbers(dataset, ("reference", "reference_standard_error")),
         "exact": float(dataset["exact_curvature"].mean()),
         "smallest_radius": radius.min(),
         "largest_radius": radius.max(),
@@ -505,10 +487,9 @@ def architectures(
             "second_derivative_mode": own.attrs.get("second_derivative_mode", ""),
         }
         row |= _numbers(own, ("test_accuracy", "gradient_norm"))
-        ends = _ends(eigenpairs.get(network))
+        ends, sampled = _ends(eigenpairs.get(network)), visibility.get(network)
         row |= {name: ends[name] for name in ("smallest", "largest")}
-        sampled = visibility.get(network)
-        row |= _scale(sampled)
+        row |= _numbers(sampled, SCALE)
         row["mean_curvature"] = row["trace"] / row["n_parameters"]
         shares = _numbers(sampled, (f"visibility_spectrum{end}" for end in ENDS))
         row |= {name.replace("_spectrum", ""): share for name, share in shares.items()}

@@ -4,7 +4,6 @@ from itertools import cycle
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from hessian_directions.reporting.figures import drawing
 from hessian_directions.reporting.figures.drawing import DOUBLE, LOOKS
@@ -36,12 +35,11 @@ def draw(discs: drawing.Datasets, labels: drawing.Labels) -> Figure:
         discs: Per network, mean_curvature, smallest and largest (plane, radius), rounding (radius),
             reference, and the coordinate radius.
     """
-    drawing.require(discs)
     figure = Figure(figsize=(DOUBLE, 2.5), layout="constrained")
     left, right = figure.subplots(1, 2, sharex=True)
     left.axhspan(1 - SHARE, 1 + SHARE, color="0.92", lw=0)
     left.axhline(1, color="0.5", linewidth=0.7)
-    handles: list[Line2D] = []
+    handles = []
     reach = [1 - SHARE, 1 + SHARE]
     for (name, dataset), (colour, marker) in zip(discs.items(), cycle(LOOKS), strict=False):
         reference, radius = float(dataset["reference"]), dataset["radius"].values
@@ -64,11 +62,8 @@ def draw(discs: drawing.Datasets, labels: drawing.Labels) -> Figure:
         share = ((smallest < 0) & (largest > 0)).mean(axis=0)
         share[np.isnan(smallest).any(axis=0)] = np.nan
         right.plot(radius, np.where(resolved, share, np.nan), color=colour, marker=marker, ms=3)
-        handles.append(
-            drawing.line_handle(
-                labels.get(name, name), color=colour, marker=marker, ms=4, mec="black"
-            )
-        )
+        label = labels.get(name, name)
+        handles.append(drawing.line_handle(label, color=colour, marker=marker, ms=4, mec="black"))
     left.set_yscale("symlog", linthresh=2, linscale=1.0)
     low, high = min(0.0, *reach), max(reach)
     left.set_ylim(1.3 * low if low < 0 else 0, max(2.0, 1.5 * high))

@@ -36,22 +36,11 @@ def draw(measurements: drawing.Datasets, labels: drawing.Labels) -> Figure:
         ax.plot(x, y, "o", color="black", ms=2.6, mfc="white", label="training points")
         ax.plot(fit["x"], fit["output"], color=VERMILION, lw=0.9, label="network")
         ax.set_xlabel(r"$x$")
-        ax.text(  # the function rises to the right: the corner below it is free
-            0.97,
-            0.05,
-            f"training loss {_power(float(fit['train_loss']))}\n"
-            f"test loss {_power(float(fit['test_loss']))}",
-            transform=ax.transAxes,
-            ha="right",
-            va="bottom",
-            fontsize=7,
-        )
+        losses = (drawing.power_of_ten(float(fit[f"{split}_loss"])) for split in ("train", "test"))
+        said = "training loss ${}$\ntest loss ${}$".format(*losses)
+        # The function rises to the right: the corner below it is free.
+        ax.text(0.97, 0.05, said, ha="right", va="bottom", fontsize=7, transform=ax.transAxes)
     drawing.label_left(axes, r"$f(x)$")
     drawing.title_panels(axes, [labels.get(name, name) for name in measurements])
     drawing.legend_below(figure, axes[0].lines, 3)
     return figure
-
-
-def _power(value: float) -> str:
-    mantissa, exponent = f"{value:.1e}".split("e")
-    return rf"${mantissa}\times10^{{{int(exponent)}}}$"

@@ -8,7 +8,6 @@ import xarray as xr
 from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from hessian_directions.reporting import tables
 from hessian_directions.reporting.figures import drawing
@@ -58,7 +57,6 @@ def draw(
         scores, eigenpairs, visibility, localisations: Per network, as for the table of this name;
             visibility_spectrum and _direct with _low and _high.
     """
-    drawing.require(localisations)
     printed = {name: labels.get(name, name) for name in localisations}
     table = tables.architectures(printed, scores, eigenpairs, visibility, localisations)
     figure = Figure(figsize=(DOUBLE, 1.1 + 0.3 * len(table)), layout="constrained")
@@ -78,14 +76,8 @@ def draw(
         ax.grid(axis="y", color="0.9", linewidth=0.5)
         ax.set_axisbelow(True)
     drawing.title_panels(axes)
-    drawing.legend_below(figure, handles(localisations), 6)
-    return figure
-
-
-def handles(localisations: drawing.Datasets) -> list[Line2D]:
-    """Legend entries of the dots and of those kinds of parameters that occur."""
     present = {str(kind) for one in localisations.values() for kind in one["kind"].values}
-    return [
+    handles = [
         drawing.line_handle(r"$\lambda_{\max}$", color=LARGEST, marker="o", ls=""),
         drawing.line_handle(r"$|\lambda_{\min}|$", color=SMALLEST, marker="o", ls=""),
         drawing.line_handle(r"$\|\nabla L\|$", color=GREY, marker="|", ls=""),
@@ -97,6 +89,8 @@ def handles(localisations: drawing.Datasets) -> list[Line2D]:
             if kind in present
         ),
     ]
+    drawing.legend_below(figure, handles, 6)
+    return figure
 
 
 def draw_ends(ax: Axes, table: pd.DataFrame) -> None:

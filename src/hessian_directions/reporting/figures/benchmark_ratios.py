@@ -9,17 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hessian_directions.reporting.figures import drawing
-from hessian_directions.reporting.figures.drawing import (
-    BLUE,
-    DOUBLE,
-    GREEN,
-    ORANGE,
-    PURPLE,
-    SKY,
-    VERMILION,
-)
+from hessian_directions.reporting.figures.drawing import BLUE, DOUBLE
 
-DOTS = ((VERMILION, "o"), (GREEN, "s"), (PURPLE, "D"), (ORANGE, "^"), (SKY, "v"))
+COLOURS = (drawing.VERMILION, drawing.GREEN, drawing.PURPLE, drawing.ORANGE, drawing.SKY)
+DOTS = tuple(zip(COLOURS, "osD^v"))
 FLOOR = "0.6"
 TICKS = tuple(digit * 10.0**power for power in range(-3, 4) for digit in (1, 2, 5))
 INCHES_PER_LINE = 0.16
@@ -58,9 +51,18 @@ def draw(table: pd.DataFrame) -> Figure:
         _draw_bar(forwards, ours["goal_forwards"], y, BLUE)
         forwards.plot(ours["forwards"], y, "o", color="black", ms=3.5)
     ratios.axvline(1, color="black", lw=0.6)
-    _name_lines(ratios, works, [network for _, network, _ in lines])
+    # The work at its first line only, the network at every line.
+    names = [
+        network if work in works[:y] else f"{work},  {network}"
+        for y, (work, network, _) in enumerate(lines)
+    ]
+    ratios.set_yticks(range(len(names)), names)
+    ratios.set_ylim(len(names) - 0.5, -0.5)
+    order = list(dict.fromkeys(works))
     for ax, column in ((ratios, "ratio"), (forwards, "forwards")):
-        _shade_works(ax, works)
+        for y, work in enumerate(works):
+            if order.index(work) % 2:  # a grey ground behind every other work
+                ax.axhspan(y - 0.5, y + 0.5, color="0.95", lw=0, zorder=0)
         ax.tick_params(axis="y", length=0)
         if table[column].gt(0).any():
             ax.set_xscale("log")
@@ -75,10 +77,10 @@ def draw(table: pd.DataFrame) -> Figure:
         drawing.line_handle(peer, color=colour, marker=marker, ms=3.5, ls="none")
         for peer, (colour, marker) in dots.items()
     ]
-    for label, colour in (("goal", BLUE), ("floor", FLOOR)):
-        handles.append(
-            drawing.line_handle(label, color=colour, marker="|", ms=7, mew=1.6, ls="none")
-        )
+    handles += [
+        drawing.line_handle(label, color=colour, marker="|", ms=7, mew=1.6, ls="none")
+        for label, colour in (("goal", BLUE), ("floor", FLOOR))
+    ]
     drawing.legend_below(figure, handles, 4)
     return figure
 
@@ -95,21 +97,3 @@ def _draw_ratios(ax: Axes, y: int, layouts: pd.DataFrame, colour: str, marker: s
 def _draw_bar(ax: Axes, x: float, y: int, colour: Any) -> None:
     if np.isfinite(x):
         ax.plot([x, x], [y - 0.4, y + 0.4], color=colour, lw=1.6, zorder=2)
-
-
-def _name_lines(ax: Axes, works: list[str], networks: list[str]) -> None:
-    """The work at its first line only, the network at every line."""
-    names = [
-        f"{work},  {network}" if y == 0 or works[y - 1] != work else network
-        for y, (work, network) in enumerate(zip(works, networks, strict=True))
-    ]
-    ax.set_yticks(range(len(names)), names)
-    ax.set_ylim(len(names) - 0.5, -0.5)
-
-
-def _shade_works(ax: Axes, works: list[str]) -> None:
-    """A grey ground behind every other work."""
-    order = list(dict.fromkeys(works))
-    for y, work in enumerate(works):
-        if order.index(work) % 2:
-            ax.axhspan(y - 0.5, y + 0.5, color="0.95", lw=0, zorder=0)

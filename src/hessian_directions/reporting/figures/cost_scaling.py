@@ -36,12 +36,9 @@ KINDS = {
 def draw(passes: Mapping[str, Mapping[str, Any]]) -> Figure:
     """Log-log plots with fitted exponents.
 
-    In (a) each network is taken at its largest number of images.
-
     Args:
         passes: Per network, n_parameters and seconds[kind][number of images].
     """
-    drawing.require(passes)
     figure = Figure(figsize=(DOUBLE, 2.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     largest = max(passes.values(), key=lambda record: record["n_parameters"])

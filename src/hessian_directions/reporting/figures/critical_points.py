@@ -49,20 +49,18 @@ def draw(saddles: xr.Dataset, points: xr.Dataset) -> Figure:
     """
     figure = Figure(figsize=(DOUBLE, 2.5), layout="constrained")
     left, middle, right = figure.subplots(1, 3, width_ratios=(1, 1.35, 1))
-    is_saddle = (points["smallest"] < -points["zero_tolerance"]) & (
-        points["largest"] > points["zero_tolerance"]
-    )
-    span = np.linspace(
-        min(-3.0, float(points["r"].min()) - 0.3), max(6.0, float(points["r"].max()) + 0.3), 400
-    )
+    tolerance = points["zero_tolerance"]
+    is_saddle = (points["smallest"] < -tolerance) & (points["largest"] > tolerance)
+    saddle = points.isel(point=is_saddle.values)
+    low, high = float(points["r"].min()), float(points["r"].max())
+    span = np.linspace(min(-3.0, low - 0.3), max(6.0, high + 0.3), 400)
     middle.plot(span, visibility(span), color="black", zorder=1)
     synthetic = (saddles["trace"] / saddles["frobenius_norm"]).values
     draw_shares(middle, synthetic, saddles, **SYNTHETIC)
     handles = [drawing.line_handle("synthetic saddles", ls="", **SYNTHETIC)]
     for (origin, layers), (marker, colour, name) in KINDS.items():
-        chosen = points.isel(
-            point=((points["origin"] == origin) & (points["layers"] == layers) & is_saddle).values
-        )
+        of_kind = (saddle["origin"] == origin) & (saddle["layers"] == layers)
+        chosen = saddle.isel(point=of_kind.values)
         look: dict[str, Any] = {"marker": marker, "color": colour, "alpha": 0.8}
         handles.append(drawing.line_handle(name, ls="", **look))
         if chosen.sizes["point"] == 0:
@@ -76,7 +74,6 @@ def draw(saddles: xr.Dataset, points: xr.Dataset) -> Figure:
     middle.set(xlim=(span[0], span[-1]), ylim=(3e-6, 1.6))
     drawing.log_axis(middle, "y")
     middle.set(xlabel=r"$r=t/\|H\|_F$", ylabel=r"$P(\kappa_-<0<\kappa_+)$")
-    saddle = points.isel(point=is_saddle.values)
     farthest = max(100.0, 2 * float(saddle["condition"].values.max(initial=0.0)))
     condition = np.geomspace(1e-3, farthest, 200)
     right.plot(condition, np.exp(-condition / 6), color="black", zorder=1)
@@ -103,10 +100,6 @@ def draw_shares(
     seen = sampled > 0
     yerr = drawing.errors(sampled, low, high)
     ax.errorbar(x[seen], sampled[seen], yerr[:, seen], ls="", elinewidth=0.6, **look)  # type: ignore[arg-type]
+    arrow = {"arrowstyle": "->", "color": look["color"], "lw": 0.6}
     for at, end in zip(x[~seen], high[~seen]):
-        ax.annotate(
-            "",
-            (at, end / 3),
-            (at, end),
-            arrowprops={"arrowstyle": "->", "color": look["color"], "lw": 0.6},
-        )
+        ax.annotate("", (at, end / 3), (at, end), arrowprops=arrow)

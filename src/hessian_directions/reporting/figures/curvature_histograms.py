@@ -55,9 +55,8 @@ def draw(saddles: xr.Dataset) -> Figure:
             ax.hist(part, edges, density=True, color=colour, alpha=0.3, histtype="stepfilled")
             ax.plot(x, density(x, t, f), color=colour)
             ax.axvline(expected, color=colour, linewidth=0.8, linestyle=(0, (4, 2)))
-        titles.append(
-            rf"$\tilde{{n}}={n_positive}$, $t={drawing.signed(t)}$, $r={drawing.signed(t / f, digits=1)}$"
-        )
+        of_f = drawing.signed(t / f, digits=1)
+        titles.append(rf"$\tilde{{n}}={n_positive}$, $t={drawing.signed(t)}$, $r={of_f}$")
         ax.axvline(0, color="black", linewidth=0.6)
         ax.set_xlim(x[0], x[-1])
         ax.set_ylim(bottom=0)
@@ -65,14 +64,11 @@ def draw(saddles: xr.Dataset) -> Figure:
         ax.ticklabel_format(axis="y", style="sci", scilimits=(-1, 2))
     drawing.label_left(axes, "probability density")
     drawing.title_panels(axes, titles)
-    drawing.legend_below(
-        figure,
-        [
-            drawing.line_handle(r"$\kappa_-$", color=SMALLEST, linewidth=5, alpha=0.4),
-            drawing.line_handle(r"$\kappa_+$", color=LARGEST, linewidth=5, alpha=0.4),
-            drawing.line_handle("Gaussian limit", color="black"),
-            drawing.line_handle(r"$t\pm f\sqrt{\pi/2}$", color="black", lw=0.8, ls=(0, (4, 2))),
-        ],
-        4,
-    )
+    handles = [
+        drawing.line_handle(r"$\kappa_-$", color=SMALLEST, linewidth=5, alpha=0.4),
+        drawing.line_handle(r"$\kappa_+$", color=LARGEST, linewidth=5, alpha=0.4),
+        drawing.line_handle("Gaussian limit", color="black"),
+        drawing.line_handle(r"$t\pm f\sqrt{\pi/2}$", color="black", lw=0.8, ls=(0, (4, 2))),
+    ]
+    drawing.legend_below(figure, handles, 4)
     return figure

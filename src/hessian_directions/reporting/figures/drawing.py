@@ -287,16 +287,8 @@ def contour_slice(
     filled.set_edgecolor("face")  # no hairlines between bands in PDF viewers
     filled.set_linewidth(0.2)
     if loss.count() and loss.min() < loss.max():
-        ax.contour(
-            alpha,
-            beta,
-            loss,
-            levels=levels,
-            colors=line_colour,
-            linewidths=0.3,
-            linestyles="solid",
-            alpha=0.7,
-        )
+        thin: dict[str, Any] = {"linewidths": 0.3, "linestyles": "solid", "alpha": 0.7}
+        ax.contour(alpha, beta, loss, levels=levels, colors=line_colour, **thin)
     # an image of a plane: same length, same distance on paper
     ax.set_aspect("equal")
     ax.tick_params(direction="out", top=False, right=False)
@@ -316,9 +308,7 @@ def signed_slice(
     ax: Axes, alpha: Any, beta: Any, change: Array, norm: Normalize, levels: Array
 ) -> ContourSet:
     """Contours of L − L(θ*), red above zero and blue below, with a black line at zero."""
-    filled = contour_slice(
-        ax, alpha, beta, change, norm, levels, diverging_map(), line_colour="0.3"
-    )
+    filled = contour_slice(ax, alpha, beta, change, norm, levels, diverging_map(), "0.3")
     if np.nanmin(change, initial=0.0) < 0 < np.nanmax(change, initial=0.0):
         ax.contour(alpha, beta, change.T, levels=[0.0], colors="black", linewidths=0.9)
     return filled
@@ -328,18 +318,8 @@ def plot_surface(
     ax: Any, alpha: Array, beta: Array, height: Array, colours: Array, **look: Any
 ) -> None:
     """A surface (alpha, beta) in colours of its own, from the side, on axes without panes."""
-    ax.plot_surface(
-        alpha,
-        beta,
-        height,
-        facecolors=colours,
-        rcount=60,
-        ccount=60,
-        linewidth=0.15,
-        shade=False,
-        rasterized=True,
-        **look,
-    )
+    look |= {"rcount": 60, "ccount": 60, "linewidth": 0.15, "shade": False, "rasterized": True}
+    ax.plot_surface(alpha, beta, height, facecolors=colours, **look)
     ax.view_init(elev=24, azim=-58)
     ax.tick_params(pad=-2)
     for axis in (ax.xaxis, ax.yaxis, ax.zaxis):
@@ -383,10 +363,8 @@ def loss_colorbar(
     else:
         ticks = ticker.MaxNLocator(5).tick_values(low, high)
         formatter = ticker.ScalarFormatter(useMathText=True)
-    ticks = [tick for tick in ticks if low <= tick <= high]
-    bar = figure.colorbar(
-        filled, ax=list(axes), ticks=ticks, format=formatter, label=label, **properties
-    )
+    properties |= {"ticks": [tick for tick in ticks if low <= tick <= high], "format": formatter}
+    bar = figure.colorbar(filled, ax=list(axes), label=label, **properties)
     if bar.solids is not None:
         bar.solids.set_edgecolor("face")
     bar.ax.minorticks_off()

@@ -37,8 +37,6 @@ LEFT_OUT = ("trace", "trace_scaled", "largest_scaled", "gradient_norm", "relativ
 def draw(population: xr.Dataset) -> Figure:
     """The loss gap against each measure, a panel each; colour and marker tell the label noise.
 
-    An axis is logarithmic where its values are positive and span more than a factor of three.
-
     Args:
         population: The coordinate measure names variables (member), beside gap_loss, label_noise,
             reached (member), and correlation (statistic, measure, generalization).
@@ -65,22 +63,19 @@ def draw(population: xr.Dataset) -> Figure:
     figure.set_layout_engine("constrained", w_pad=0.08)  # labels of two axes do not meet
     tau = population["correlation"].sel(statistic="within_strata", generalization="gap_loss")
     drawing.title_panels(axes, [rf"$\tau={float(tau.sel(measure=name)):+.2f}$" for name in names])
-    drawing.legend_below(
-        figure,
-        [
-            drawing.line_handle(f"label noise {level:g}", marker=m, color=c, ls="", ms=3.5, mew=0)
-            for level, c, m in styles
-        ],
-        5,
-    )
+    handles = [
+        drawing.line_handle(f"label noise {level:g}", marker=m, color=c, ls="", ms=3.5, mew=0)
+        for level, c, m in styles
+    ]
+    drawing.legend_below(figure, handles, 5)
     return figure
 
 
 def _shown(names: list[str]) -> list[str]:
     """The measures with panels: of those at several radii the middle one."""
     kept = [name for name in names if name not in LEFT_OUT]
-    for kind in ("average_increase", "worst_increase"):
+    for kind in drawing.MEASURES_AT_RADIUS:
         of_kind = [name for name in kept if name.startswith(kind)]
-        middle = of_kind[len(of_kind) // 2 : len(of_kind) // 2 + 1]
-        kept = [name for name in kept if name not in of_kind or name in middle]
+        middle = len(of_kind) // 2
+        kept = [name for name in kept if name not in of_kind[:middle] + of_kind[middle + 1 :]]
     return kept

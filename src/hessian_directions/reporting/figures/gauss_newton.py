@@ -1,7 +1,6 @@
 """The Hessian, its Gauss–Newton part and the rest of every network."""
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hessian_directions.reporting.figures import drawing
@@ -35,7 +34,6 @@ def draw(parts: drawing.Datasets, labels: drawing.Labels) -> Figure:
         parts: Per network, largest, smallest, trace with trace_standard_error, frobenius_norm with
             frobenius_standard_error (matrix), matrix one of hessian, gauss_newton, rest.
     """
-    drawing.require(parts)
     figure = Figure(figsize=(DOUBLE, 1.1 + 0.28 * len(parts)), layout="constrained")
     axes = list(figure.subplots(1, 3, sharey=True))
     for row, dataset in enumerate(parts.values()):
@@ -53,16 +51,6 @@ def draw(parts: drawing.Datasets, labels: drawing.Labels) -> Figure:
                 ax.errorbar(
                     float(one[name]) / unit, y, xerr=float(one[error]) / unit, ls="none", **style
                 )
-    _finish(axes, [drawing.two_lines(labels.get(name, name)) for name in parts])
-    handles = [
-        drawing.line_handle(label, color=colour, marker=marker, ms=3.5, lw=1.0)
-        for label, colour, marker, _ in STYLES.values()
-    ]
-    drawing.legend_below(figure, handles, 3)
-    return figure
-
-
-def _finish(axes: list[Axes], names: list[str]) -> None:
     for ax, text in zip(
         axes,
         (
@@ -71,14 +59,22 @@ def _finish(axes: list[Axes], names: list[str]) -> None:
             r"$f$ over $\|H\|_F$",
         ),
     ):
-        for position in (0, 1):
-            ax.axvline(position, color="black", linewidth=0.5, linestyle=":" if position else "-")
+        ax.axvline(0, color="black", linewidth=0.5)
+        ax.axvline(1, color="black", linewidth=0.5, linestyle=":")
         ax.set_xlabel(text)
         ax.tick_params(axis="y", which="both", length=0)
+    left = axes[0]
     # What is negative is a hundredth of what is positive.
-    axes[0].set_xscale("symlog", linthresh=1e-3)
-    axes[0].set_xlim(axes[0].get_xlim()[0], 2.5)
-    axes[0].set_xticks([x for x in (-1.0, -1e-2, 0.0, 1e-2, 1.0) if x > axes[0].get_xlim()[0]])
-    axes[0].set_yticks([-row for row in range(len(names))], names)
-    axes[0].set_ylim(0.6 - len(names), 0.5)
+    left.set_xscale("symlog", linthresh=1e-3)
+    left.set_xlim(left.get_xlim()[0], 2.5)
+    left.set_xticks([x for x in (-1.0, -1e-2, 0.0, 1e-2, 1.0) if x > left.get_xlim()[0]])
+    names = [drawing.two_lines(labels.get(name, name)) for name in parts]
+    left.set_yticks([-row for row in range(len(names))], names)
+    left.set_ylim(0.6 - len(names), 0.5)
     drawing.title_panels(axes)
+    handles = [
+        drawing.line_handle(label, color=colour, marker=marker, ms=3.5, lw=1.0)
+        for label, colour, marker, _ in STYLES.values()
+    ]
+    drawing.legend_below(figure, handles, 3)
+    return figure

@@ -35,21 +35,13 @@ def draw(image_counts: drawing.Datasets, labels: drawing.Labels) -> Figure:
         image_counts: Per network, n_images, largest, smallest (each with _residual), trace with
             trace_standard_error (count).
     """
-    drawing.require(image_counts)
     figure = Figure(figsize=(DOUBLE, 1.75 * len(image_counts) + 0.2), layout="constrained")
     axes = figure.subplots(len(image_counts), len(PANELS), sharex=True, squeeze=False)
     ticks = np.unique(np.concatenate([c["n_images"].values for c in image_counts.values()]))
     for row, counted in zip(axes, image_counts.values(), strict=True):
         for ax, (name, (error, label)) in zip(row, PANELS.items(), strict=True):
-            ax.errorbar(
-                counted["n_images"],
-                counted[name],
-                np.abs(counted[error]),
-                color=BLUE,
-                marker="o",
-                ms=3.5,
-                capsize=2,
-            )
+            arms = np.abs(counted[error])
+            ax.errorbar(counted["n_images"], counted[name], arms, color=BLUE, fmt="-o", capsize=2)
             ax.set_xscale("log")
             ax.set_xticks(ticks, [f"{n:,}".replace(",", "\u202f") for n in ticks])
             ax.xaxis.set_minor_locator(NullLocator())

@@ -36,17 +36,15 @@ def draw(interpolations: drawing.Datasets, labels: drawing.Labels) -> Figure:
         interpolations: Per network, loss and accuracy (line, statistics, x, split); with three
             networks plane_loss (alpha, beta, split), network_alpha, network_beta (network).
     """
-    drawing.require(interpolations)
     figure = Figure(figsize=(DOUBLE, 2.4 * len(interpolations) + 0.25), layout="constrained")
     blocks = figure.subfigures(len(interpolations), 1, squeeze=False)[:, 0]
     drawn: list[Axes] = []
     titles: list[str] = []
     for block, (name, dataset) in zip(blocks, interpolations.items(), strict=True):
-        has_plane = "plane_loss" in dataset
-        axes = list(block.subplots(1, 3 if has_plane else 2))
-        for ax, score in zip(axes, ("loss", "accuracy")):
-            _lines(ax, dataset, score)
-        if has_plane:
+        axes = list(block.subplots(1, 3 if "plane_loss" in dataset else 2))
+        _lines(axes[0], dataset, "loss")
+        _lines(axes[1], dataset, "accuracy")
+        if "plane_loss" in dataset:
             _plane(block, axes[2], dataset)
         drawn += axes
         titles += [labels.get(name, name), *[""] * (len(axes) - 1)]
@@ -60,14 +58,7 @@ def _lines(ax: Axes, dataset: xr.Dataset, score: str) -> None:
     for statistics in dataset["statistics"].values:
         for split, dashes in DASHES.items():
             curves = values.sel(statistics=statistics, split=split).transpose("x", "line")
-            ax.plot(
-                dataset["x"],
-                curves,
-                color=COLOURS[str(statistics)],
-                linestyle=dashes,
-                linewidth=0.9,
-                alpha=0.9,
-            )
+            ax.plot(dataset["x"], curves, dashes, color=COLOURS[str(statistics)], lw=0.9, alpha=0.9)
     finite = values.values[np.isfinite(values.values)]
     if score == "loss" and finite.size and finite.min() > 0:
         ax.set_yscale("log")
@@ -76,9 +67,8 @@ def _lines(ax: Axes, dataset: xr.Dataset, score: str) -> None:
 
 
 def _plane(block: SubFigure, ax: Axes, dataset: xr.Dataset) -> None:
-    filled = drawing.loss_slice(
-        ax, dataset["plane_loss"].sel(split="train").transpose("alpha", "beta")
-    )
+    loss = dataset["plane_loss"].sel(split="train").transpose("alpha", "beta")
+    filled = drawing.loss_slice(ax, loss)
     places = zip(dataset["network_alpha"].values[:3], dataset["network_beta"].values[:3])
     for number, (alpha, beta) in enumerate(places):
         drawing.mark(ax, float(alpha), float(beta), "s" if number else "+", "#FFD23F", 5.0)
@@ -93,8 +83,8 @@ def _handles(interpolations: drawing.Datasets) -> list[Line2D]:
         for name, colour in COLOURS.items()
         if name in used
     ]
-    splits = {"train": "training images", "test": "test images"}
-    return handles + [
-        drawing.line_handle(text, color="black", lw=1.0, ls=DASHES[split])
-        for split, text in splits.items()
+    return [
+        *handles,
+        drawing.line_handle("training images", color="black", lw=1.0, ls=DASHES["train"]),
+        drawing.line_handle("test images", color="black", lw=1.0, ls=DASHES["test"]),
     ]

@@ -43,35 +43,31 @@ def draw(studies: drawing.Datasets, labels: drawing.Labels) -> Figure:
             (sign, step, bin), n_kinks (sign, step, direction); coordinates step in units of the
             Gaussian directions, bin in log₁₀|J|.
     """
-    drawing.require(studies)
     kinked = {name: one for name, one in studies.items() if float(one["n_kinks"].sum()) > 0}
     studies = kinked or studies
     n_columns = min(len(studies), COLUMNS)
     n_blocks = -(-len(studies) // n_columns)
     width = SINGLE if n_columns == 1 else DOUBLE
-    figure = Figure(
-        figsize=(width, (4.6 if n_columns < 3 else 3.5) * n_blocks), layout="constrained"
-    )
-    grid = figure.subplots(
-        2 * n_blocks, n_columns, squeeze=False, height_ratios=[1.25, 1.0] * n_blocks
-    )
+    height = (4.6 if n_columns < 3 else 3.5) * n_blocks
+    figure = Figure(figsize=(width, height), layout="constrained")
+    ratios = [1.25, 1.0] * n_blocks
+    grid = figure.subplots(2 * n_blocks, n_columns, squeeze=False, height_ratios=ratios)
     steps = sorted({float(step) for one in studies.values() for step in one["step"].values})
-    colours = dict(zip(steps, colormaps["viridis"](np.linspace(0.0, 0.9, len(steps)))))
-    above, below = [], []
-    for index, study in enumerate(studies.values()):
-        row, column = divmod(index, n_columns)
-        above.append(grid[2 * row, column])
-        below.append(grid[2 * row + 1, column])
-        _draw_excess(above[-1], study, steps, colours)
-        _draw_jumps(below[-1], study)
-    for ax in set(grid.flat) - {*above, *below}:
+    colours = colormaps["viridis"](np.linspace(0.0, 0.9, len(steps)))
+    looks = {step: (MARKERS[i % 9], colour) for i, (step, colour) in enumerate(zip(steps, colours))}
+    above, below = list(grid[::2].flat), list(grid[1::2].flat)
+    for ax in above[len(studies) :] + below[len(studies) :]:
         ax.remove()
+    above, below = above[: len(studies)], below[: len(studies)]
+    for upper, lower, study in zip(above, below, studies.values(), strict=True):
+        _draw_excess(upper, study, looks)
+        _draw_jumps(lower, study)
     drawing.label_left(above, "measured excess")
     drawing.label_left(below, "kinks per direction")
     drawing.title_panels(above, [drawing.two_lines(labels.get(name, name)) for name in studies])
     handles = [
-        drawing.line_handle(_step(step), color=colours[step], marker=MARKERS[i % 9], ls="", ms=3.5)
-        for i, step in enumerate(steps)
+        drawing.line_handle(_step(step), color=colour, marker=marker, ls="", ms=3.5)
+        for step, (marker, colour) in looks.items()
     ]
     handles += [
         drawing.line_handle("positive jumps", color=VERMILION),
@@ -81,28 +77,16 @@ def draw(studies: drawing.Datasets, labels: drawing.Labels) -> Figure:
     return figure
 
 
-def _draw_excess(
-    ax: Axes, study: xr.Dataset, steps: list[float], colours: Mapping[float, Any]
-) -> None:
+def _draw_excess(ax: Axes, study: xr.Dataset, looks: Mapping[float, tuple[str, Any]]) -> None:
     scale = abs(float(study["exact"].mean())) or 1.0
-    ends = [0.0]
+    predicted, measured = study["predicted"] / scale, (study["difference"] - study["exact"]) / scale
     for step in study["step"].values:
-        one = study.sel(step=step)
-        predicted = one["predicted"].values / scale
-        measured = (one["difference"] - one["exact"]).values / scale
-        ax.plot(
-            predicted,
-            measured,
-            ls="",
-            marker=MARKERS[steps.index(float(step)) % 9],
-            ms=3.5,
-            mfc=(*colours[float(step)][:3], 0.5),
-            mec=colours[float(step)],
-            mew=0.5,
-        )
-        ends += [predicted.min(), predicted.max(), measured.min(), measured.max()]
+        marker, colour = looks[float(step)]
+        look: dict[str, Any] = {"ms": 3.5, "mfc": (*colour[:3], 0.5), "mec": colour, "mew": 0.5}
+        ax.plot(predicted.sel(step=step), measured.sel(step=step), marker, **look)
     ax.axline((0, 0), slope=1, color="black", linewidth=0.8, zorder=1)
-    low, high = min(ends), max(ends)
+    low = min(0.0, float(predicted.min()), float(measured.min()))
+    high = max(0.0, float(predicted.max()), float(measured.max()))
     if max(-low, high) > 10:
         ax.set_xscale("symlog", linthresh=1.0)
         ax.set_yscale("symlog", linthresh=1.0)

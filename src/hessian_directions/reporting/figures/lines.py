@@ -38,8 +38,6 @@ PARABOLA: dict[str, Any] = {"linewidth": 0.9, "linestyle": (0, (2, 1.5))}
 def draw(profiles: drawing.Datasets, labels: drawing.Labels) -> Figure:
     """Loss along unit vectors against distance, with L(θ*) + gs + ½cs² of exact slope and curvature.
 
-    The loss axis is logarithmic where it spans more than a factor of 30. The accuracy stands below.
-
     Args:
         profiles: Per network, loss (direction, distance), slope and curvature (direction),
             coordinates direction ("random_0", …, "smallest", "largest") and distance (parameter
@@ -67,22 +65,16 @@ def draw_lines(ax: Axes, dataset: xr.Dataset) -> None:
     """Draw the loss along all lines of one network, with its parabolas."""
     distance = dataset["distance"].values
     near = np.abs(distance) <= 0.5 * np.abs(distance).max()
-    finite: list[Array] = []
     for direction in dataset["direction"].values:
-        kind = str(direction).split("_")[0]
-        if kind not in STYLES:
-            continue
-        _, colour, width = STYLES[kind]
-        loss = dataset["loss"].sel(direction=direction).values
-        slope, curvature = (
-            float(dataset[name].sel(direction=direction)) for name in ("slope", "curvature")
-        )
+        one = dataset.sel(direction=direction)
+        loss = one["loss"].values
+        _, colour, width = STYLES[direction.split("_")[0]]
         ax.plot(distance, loss, color=colour, linewidth=width)
-        exact = parabola(distance, loss, slope, curvature)
+        exact = parabola(distance, loss, float(one["slope"]), float(one["curvature"]))
         ax.plot(distance[near], exact[near], color=colour, **PARABOLA)
-        finite.append(loss[np.isfinite(loss)])
-    seen = np.concatenate(finite)
-    low, high = seen.min(), seen.max()
+    losses = dataset["loss"].values
+    finite = losses[np.isfinite(losses)]
+    low, high = finite.min(), finite.max()
     if low > 0 and high > 30 * low:
         ax.set(yscale="log", ylim=(low / 1.5, high * 1.3))
     else:
@@ -108,11 +100,9 @@ def divided(ax: Axes) -> Axes:
 
 def draw_accuracy(ax: Axes, dataset: xr.Dataset) -> None:
     for direction in dataset["direction"].values:
-        kind = str(direction).split("_")[0]
-        if kind in STYLES:
-            _, colour, width = STYLES[kind]
-            accuracy = dataset["accuracy"].sel(direction=direction)
-            ax.plot(dataset["distance"], accuracy, color=colour, linewidth=width)
+        _, colour, width = STYLES[direction.split("_")[0]]
+        accuracy = dataset["accuracy"].sel(direction=direction)
+        ax.plot(dataset["distance"], accuracy, color=colour, linewidth=width)
     lowest = float(dataset["accuracy"].min())
     ax.set_ylim(lowest - 0.1 * max(1 - lowest, 0.01), 1 + 0.1 * max(1 - lowest, 0.01))
     ax.yaxis.set_major_locator(ticker.MaxNLocator(2))

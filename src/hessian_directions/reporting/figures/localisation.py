@@ -38,7 +38,6 @@ def draw(localisations: drawing.Datasets, labels: drawing.Labels) -> Figure:
         localisations: Per network, share (pair, parameter), ascending pairs; size, layer and kind
             of each parameter.
     """
-    drawing.require(localisations)
     figure = Figure(figsize=(DOUBLE, 0.4 + 1.8 * len(localisations)), layout="constrained")
     grid = figure.subplots(len(localisations), 2, squeeze=False, width_ratios=[1, 1.6])
     titles = []

@@ -9,9 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from hessian_directions.reporting import tables
 from hessian_directions.reporting.figures import drawing
 from hessian_directions.reporting.figures.drawing import GREEN, GREY, LOOKS, VERMILION
-from hessian_directions.statistics.proportions import TIE, as_low
+from hessian_directions.statistics.proportions import TIE
 
 # Of each kind of planes; what lies on another line has gaps that show it.
 RANDOM: dict[str, Any] = {"color": GREY, "lw": 1.2}
@@ -51,17 +52,13 @@ def draw(discs: drawing.Datasets, labels: drawing.Labels) -> Figure:
     shares = draw_shares(axes[-1], discs, labels)
     drawing.label_left(axes[:-1], r"fall of the loss / $L(\theta^{*}\,)$")
     drawing.title_panels(axes, [*titles, "planes as low\nas the Hessian"])
-    drawing.legend_below(
-        figure,
-        [
-            drawing.line_handle("random planes", **RANDOM),
-            drawing.line_handle("Hessian plane", **HESSIAN),
-            drawing.line_handle("plane along the slope", **SLOPE),
-            drawing.line_handle("slope alone, random planes", color="black", lw=0.9, ls=":"),
-            *shares,
-        ],
-        4,
-    )
+    handles = [
+        drawing.line_handle("random planes", **RANDOM),
+        drawing.line_handle("Hessian plane", **HESSIAN),
+        drawing.line_handle("plane along the slope", **SLOPE),
+        drawing.line_handle("slope alone, random planes", color="black", lw=0.9, ls=":"),
+    ]
+    drawing.legend_below(figure, [*handles, *shares], 4)
     return figure
 
 
@@ -96,15 +93,13 @@ def draw_shares(ax: Axes, discs: drawing.Datasets, labels: drawing.Labels) -> li
     """Draw the share of random planes that go as low as the Hessian plane, for all networks."""
     handles: list[Line2D] = []
     ax.axhline(0.5, color="0.6", lw=0.7, ls=":")
-    for (name, dataset), (colour, marker) in zip(discs.items(), cycle(LOOKS), strict=False):
-        radius, tie = dataset["radius"].values, TIE * float(dataset["noise"])
-        lowest, hessian = dataset["lowest_loss"].values.T, dataset["hessian_lowest_loss"].values
-        shares, low, high = np.transpose(
-            [as_low(planes, loss, tie) for planes, loss in zip(lowest, hessian, strict=True)]
-        )
-        ax.fill_between(radius, low, high, color=colour, alpha=0.12, lw=0)
-        label = labels.get(name, name)
-        handles += ax.plot(radius, shares, color=colour, marker=marker, ms=3, lw=1.0, label=label)
+    networks = tables.lowest_losses(discs).groupby("network", sort=False)
+    for (name, rows), (colour, marker) in zip(networks, cycle(LOOKS), strict=False):
+        ends = rows["as_low_low"], rows["as_low_high"]
+        ax.fill_between(rows["radius"], *ends, color=colour, alpha=0.12, lw=0)
+        label = labels.get(str(name), str(name))
+        look: dict[str, Any] = {"color": colour, "marker": marker, "label": label}
+        handles += ax.plot(rows["radius"], rows["as_low"], ms=3, lw=1.0, **look)
     ax.set_ylim(-0.03, 1.03)
     drawing.log_axis(ax, "x")
     ax.set(xlabel=r"radius $\rho$", ylabel="share of random planes")

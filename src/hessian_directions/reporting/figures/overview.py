@@ -57,16 +57,16 @@ def draw(results: Results) -> Figure:
 
 def _slices(results: Results) -> dict[str, Panel]:
     """A panel for each slice of the training loss, in units of its largest change."""
-    shown = slices.panels(results.slices)
-    shown = {key: panel for key, panel in shown.items() if key in ("random", "hessian")}
+    found = slices.panels(results.slices)
+    shown = [found[key] for key in ("random", "hessian") if key in found]
 
     def draw_slice(panel: slices.Panel, figure: Figure, ax: Axes) -> None:
         filled = slices.draw_panel(ax, panel)
         ax.set(xlabel=r"$\alpha\,\|\eta\|$", ylabel=r"$\beta\,\|\delta\|$")
-        if panel is list(shown.values())[-1]:
+        if panel is shown[-1]:
             slices.colorbar(figure, filled, [ax])
 
-    return {f"{panel.title} slice": partial(draw_slice, panel) for panel in shown.values()}
+    return {f"{panel.title} slice": partial(draw_slice, panel) for panel in shown}
 
 
 def _lines(dataset: xr.Dataset, figure: Figure, ax: Axes) -> None:
@@ -93,7 +93,7 @@ def _kinds(dataset: xr.Dataset, figure: Figure, ax: Axes) -> None:
 def _shares(dataset: xr.Dataset, figure: Figure, ax: Axes) -> None:
     visibility_networks.draw_shares(ax, dataset)
     ax.set_ylabel(r"share of slices with smaller $\kappa_-$")
-    _legend(ax, visibility_networks.handles("spectrum_quantile" in dataset), (0.02, 0.12))
+    _legend(ax, visibility_networks.handles(dataset), (0.02, 0.12))
 
 
 def _legend(ax: Axes, handles: Sequence[Line2D], place: Any) -> None:

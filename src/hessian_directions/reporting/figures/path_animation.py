@@ -41,9 +41,7 @@ def animate(
         trajectories: Per network, alpha, beta, loss (epoch), loss_surface (alpha_grid, beta_grid);
             one panel each.
         path: The GIF to write, under 1 MB for 40 frames of one network.
-        n_frames: Number of pictures.
     """
-    drawing.require(trajectories)
     n = len(trajectories)
     figure = Figure(figsize=(SINGLE * n, SINGLE), layout="constrained")
     axes = figure.subplots(1, n, squeeze=False)[0]

@@ -58,15 +58,10 @@ def draw(population: xr.Dataset) -> Figure:
         ax.set(xlabel="rank correlation, information", ylim=(len(measures) - 0.5, -0.5))
         ax.set_yticks(rows, [drawing.measure_symbol(measure) for measure in measures])
         ax.tick_params(axis="y", length=0)
-    drawing.title_panels(
-        axes, [drawing.GENERALIZATIONS.get(name, name) for name in generalizations]
-    )
-    drawing.legend_below(
-        figure,
-        [
-            drawing.line_handle(name, color=colour, marker=marker, ms=3)
-            for name, colour, marker in STATISTICS.values()
-        ],
-        4,
-    )
+    drawing.title_panels(axes, [drawing.GENERALIZATIONS[name] for name in generalizations])
+    handles = [
+        drawing.line_handle(name, color=colour, marker=marker, ms=3)
+        for name, colour, marker in STATISTICS.values()
+    ]
+    drawing.legend_below(figure, handles, 4)
     return figure

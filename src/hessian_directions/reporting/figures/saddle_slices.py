@@ -29,8 +29,6 @@ ROWS = {"random": "random directions", "hessian": "Hessian directions"}
 def draw(saddles: xr.Dataset) -> Figure:
     """Loss over random (above) and Hessian slices (below) of the synthetic saddles shown.
 
-    A minimum is red all around, a maximum blue, a saddle has both. Each row has one colour scale.
-
     Args:
         saddles: surface (shown, plane, alpha, beta), coordinates in parameter-space length;
             attribute n.
@@ -48,20 +46,15 @@ def draw(saddles: xr.Dataset) -> Figure:
         centre = losses[:, losses.shape[1] // 2, losses.shape[2] // 2]
         losses = losses - centre[:, None, None]
         norm, levels = drawing.signed_levels(losses)
-        for column, n_positive in enumerate(shown):
-            ax = axes[row, column]
-            filled = drawing.signed_slice(
-                ax, surface["alpha"], surface["beta"], losses[column], norm, levels
-            )
+        for ax, n_positive, loss in zip(axes[row], shown, losses, strict=True):
+            axis = surface["alpha"], surface["beta"]
+            filled = drawing.signed_slice(ax, *axis, loss, norm, levels)
             drawing.mark(ax, 0, 0, "+")
-            titles.append(
-                f"{name}\n"
-                + rf"$\tilde{{n}}={n_positive}$, $t={drawing.signed(2 * (n_positive - n))}$"
-            )
+            trace = drawing.signed(2 * (n_positive - n))
+            titles.append(f"{name}\n" + rf"$\tilde{{n}}={n_positive}$, $t={trace}$")
         axes[row, 0].set_ylabel(r"$\beta\,\|\delta\|$")
-        drawing.loss_colorbar(
-            figure, filled, list(axes[row]), r"$L-L(\theta^{*}\,)$", aspect=16, pad=0.02
-        )
+        label = r"$L-L(\theta^{*}\,)$"
+        drawing.loss_colorbar(figure, filled, list(axes[row]), label, aspect=16, pad=0.02)
     for ax in axes[-1]:
         ax.set_xlabel(r"$\alpha\,\|\eta\|$")
     drawing.title_panels(list(axes.flat), titles)

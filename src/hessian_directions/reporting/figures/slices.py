@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import AsinhNorm
 from matplotlib.contour import ContourSet
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from hessian_directions.geometry.quadratic_fit import fit_surface, surface_axes
@@ -46,7 +46,7 @@ network; cross: the network; circle: lowest loss on the grid. Axes: distance in 
         "title": "Slices of the test loss",
         "category": "5. Slices",
         "reads": {"surfaces": "slices"},
-        "arguments": {"splits": ["test"]},
+        "arguments": {"split": "test"},
         "caption": r"""
 Test loss relative to that of the network, L − L(θ*), over the same slices as the training loss, one
 row per network: Hessian directions are those of the training loss. Colours span ± the largest change
@@ -56,7 +56,6 @@ the network; circle: lowest loss on the grid. Axes: distance in parameter space.
 }
 
 PLANES = {"random": "random", "filter": "filter-normalised", "hessian": "Hessian"}
-SPLITS = {"train": "training", "test": "test"}
 RING = {"mfc": "none", "mec": "#D9A400", "ms": 7, "mew": 1.4}
 
 TALL = 6.2  # inches: the width of a figure of many rows
@@ -99,9 +98,9 @@ class Panel:
 def draw(
     surfaces: Mapping[str, drawing.Datasets],
     labels: drawing.Labels,
-    splits: Sequence[str] = ("train",),
+    split: str = "train",
 ) -> Figure:
-    """L − L(θ*) over slices, a row for each network and split, with the Hessian slice twice.
+    """L − L(θ*) over slices, a row for each network, with the Hessian slice twice.
 
     Axes have the same length on paper: each reaches as far as the curvature along it suggests. At a
     critical point the Hessian slice would look like the last panel.
@@ -109,22 +108,14 @@ def draw(
     Args:
         surfaces: Per network, by "{plane}_{split}": loss (alpha, beta) with attributes length_alpha
             and length_beta. A slice that is missing leaves its place empty.
-        splits: "train", "test", or both.
+        split: "train" or "test".
     """
-    rows = {
-        (name, split): panels(row, split)
-        for name, row in surfaces.items()
-        for split in splits
-        if any(key.endswith(f"_{split}") for key in row)
-    }
-    drawing.require(rows)
-    columns = list(dict.fromkeys(key for row in rows.values() for key in _ordered(row)))
+    rows = {name: row for name, own in surfaces.items() if (row := panels(own, split))}
+    columns = [key for key in (*PLANES, "middle") if any(key in row for row in rows.values())]
     width = DOUBLE if len(rows) < 3 else TALL
     side = (width - 1.2) / max(len(columns), 3) - 0.42  # what labels and the colour bar leave
-    names = []
-    for name, split in rows:
-        lines = [drawing.two_lines(labels.get(name, name))] if len(surfaces) > 1 else []
-        names.append("\n".join(lines + ([SPLITS[split]] if len(splits) > 1 else [])))
+    named = len(surfaces) > 1
+    names = [drawing.two_lines(labels.get(name, name)) if named else "" for name in rows]
     grid = [[row.get(key) for key in columns] for row in rows.values()]
     return draw_rows((width, 0.65 + (side + 0.4) * len(rows)), grid, names)
 
@@ -156,7 +147,14 @@ def draw_rows(
         ax.set_xlabel(r"$\alpha\,\|\eta\|$")
     drawing.title_panels(drawn, titles)
     colorbar(figure, filled, drawn)
-    drawing.legend_below(figure, handles(), 3)
+    handles = [
+        drawing.line_handle(
+            r"network $\theta^{*}$", color="black", marker="+", ls="", ms=5, mew=1.4
+        ),
+        drawing.line_handle("lowest loss on the grid", marker="o", ls="", **RING),
+        drawing.line_handle("loss of the network", color="black", lw=0.9),
+    ]
+    drawing.legend_below(figure, handles, 3)
     # Labels as wide as these narrow the panels, which then need less height than was guessed.
     figure.draw_without_rendering()
     figure.set_figheight(figure.get_tightbbox().height + 0.16)
@@ -173,38 +171,21 @@ def panels(slices: drawing.Datasets, split: str = "train") -> dict[str, Panel]:
         alpha, beta = surface_axes(loss)
         change = (loss - loss.sel(alpha=0.0, beta=0.0)).values
         change = np.where(np.isfinite(change), change, np.nan)
-        square = None
+        found[plane] = Panel(title, alpha, beta, change)
+        if plane != "hessian":
+            continue
         slope = fit_surface(loss, MIDDLE).slope
-        if plane == "hessian" and np.isfinite(slope).all():
+        if np.isfinite(slope).all():
             square = (MIDDLE * alpha[-1], MIDDLE * beta[-1])
+            found[plane] = Panel(title, alpha, beta, change, square)
             rows, columns = (
                 np.abs(axis) <= half * (1 + 1e-9)
                 for axis, half in zip((alpha, beta), square, strict=True)
             )
-            tilt = slope[0] * alpha[:, None] + slope[1] * beta
-            found["middle"] = Panel(
-                "… no slope",
-                alpha[rows],
-                beta[columns],
-                (change - tilt)[np.ix_(rows, columns)],
-                lowest=False,
-            )
-        found[plane] = Panel(title, alpha, beta, change, square)
-    return {key: found[key] for key in _ordered(found)}
-
-
-def _ordered(found: Mapping[str, Panel]) -> list[str]:
-    return [key for key in (*PLANES, "middle") if key in found]
-
-
-def handles() -> list[Line2D]:
-    return [
-        drawing.line_handle(
-            r"network $\theta^{*}$", color="black", marker="+", ls="", ms=5, mew=1.4
-        ),
-        drawing.line_handle("lowest loss on the grid", marker="o", ls="", **RING),
-        drawing.line_handle("loss of the network", color="black", lw=0.9),
-    ]
+            level = change - (slope[0] * alpha[:, None] + slope[1] * beta)
+            middle = level[np.ix_(rows, columns)]
+            found["middle"] = Panel("… no slope", alpha[rows], beta[columns], middle, lowest=False)
+    return found
 
 
 def draw_panel(ax: Axes, panel: Panel) -> ContourSet:
@@ -213,9 +194,8 @@ def draw_panel(ax: Axes, panel: Panel) -> ContourSet:
     filled = drawing.signed_slice(ax, alpha, beta, values, NORM, LEVELS)
     if panel.square is not None:
         a, b = panel.square
-        ax.add_patch(
-            Rectangle((-a, -b), 2 * a, 2 * b, fill=False, ec="0.2", lw=0.7, ls=(0, (3, 2)))
-        )
+        dashed: dict[str, Any] = {"ec": "0.2", "lw": 0.7, "ls": (0, (3, 2))}
+        ax.add_patch(Rectangle((-a, -b), 2 * a, 2 * b, fill=False, **dashed))
     is_low = False
     if panel.lowest and np.isfinite(values).any():
         lowest = drawing.lowest_point(alpha, beta, values)
@@ -223,16 +203,11 @@ def draw_panel(ax: Axes, panel: Panel) -> ContourSet:
         is_low = lowest[1] < beta[0] / 2
     drawing.mark(ax, 0, 0, "+", size=4.5)
     bound = f"±{panel.bound:.1g}"
-    ax.text(
-        0.04,
-        0.96 if is_low else 0.04,  # where the ring is not
-        rf"$\pm{drawing.power_of_ten(panel.bound, 1)}$" if "e" in bound else bound,
-        transform=ax.transAxes,
-        va="top" if is_low else "bottom",
-        fontsize=7,
-        bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1.0},
-        zorder=6,
-    )
+    if "e" in bound:
+        bound = rf"$\pm{drawing.power_of_ten(panel.bound, 1)}$"
+    y, va = (0.96, "top") if is_low else (0.04, "bottom")  # where the ring is not
+    box = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1.0}
+    ax.text(0.04, y, bound, va=va, fontsize=7, bbox=box, zorder=6, transform=ax.transAxes)
     ax.set_aspect("auto")
     ax.set_box_aspect(1)
     for axis, along in ((ax.xaxis, alpha), (ax.yaxis, beta)):
@@ -244,14 +219,8 @@ def draw_panel(ax: Axes, panel: Panel) -> ContourSet:
 def colorbar(figure: Figure, filled: ContourSet, axes: Sequence[Axes]) -> None:
     """One colour bar for panels that each have a scale of their own."""
     ticks = [-1, -0.1, 0, 0.1, 1]
-    bar = figure.colorbar(
-        filled,
-        ax=list(axes),
-        ticks=ticks,
-        label=r"$(L-L(\theta^{*}\,))$ / largest change",
-        pad=0.01,
-        aspect=30,
-    )
+    label = r"$(L-L(\theta^{*}\,))$ / largest change"
+    bar = figure.colorbar(filled, ax=list(axes), ticks=ticks, label=label, pad=0.01, aspect=30)
     bar.ax.set_yticklabels([f"{tick:g}".replace("-", "−") for tick in ticks])
     bar.ax.minorticks_off()
     bar.ax.tick_params(direction="out", left=False, right=True)

@@ -31,8 +31,7 @@ WIDTH = 0.12
 def draw(spectra: drawing.Datasets, eigenpairs: drawing.Datasets, labels: drawing.Labels) -> Figure:
     """Density of eigenvalues over an axis that is linear near zero and logarithmic beyond.
 
-    The density is one per unit of arcsinh(λ/λ₀), so that equal areas hold equal shares of the
-    eigenvalues. Line: mean over the probes; band: their smallest and largest.
+    The density is one per unit of arcsinh(λ/λ₀): equal areas hold equal shares of the eigenvalues.
 
     Args:
         spectra: Per network, nodes and weights (probe, node), n_parameters.
@@ -47,16 +46,13 @@ def draw(spectra: drawing.Datasets, eigenpairs: drawing.Datasets, labels: drawin
         ax.set_xlabel(r"eigenvalue $\lambda$")
     drawing.label_left(axes, "density")
     drawing.title_panels(axes, titles)
-    drawing.legend_below(
-        figure,
-        [
-            drawing.line_handle("Lanczos quadrature", color=GREEN),
-            drawing.line_handle(r"$\lambda_{\max}$", color=LARGEST, marker="v", ls="", ms=5),
-            drawing.line_handle(r"$\lambda_{\min}$", color=SMALLEST, marker="v", ls="", ms=5),
-            drawing.line_handle("one eigenvalue", color="0.4", ls=":", lw=0.8),
-        ],
-        4,
-    )
+    handles = [
+        drawing.line_handle("Lanczos quadrature", color=GREEN),
+        drawing.line_handle(r"$\lambda_{\max}$", color=LARGEST, marker="v", ls="", ms=5),
+        drawing.line_handle(r"$\lambda_{\min}$", color=SMALLEST, marker="v", ls="", ms=5),
+        drawing.line_handle("one eigenvalue", color="0.4", ls=":", lw=0.8),
+    ]
+    drawing.legend_below(figure, handles, 4)
     return figure
 
 

@@ -1,5 +1,7 @@
 """Second differences of the loss against their step, and what kinks do to them."""
 
+from typing import Any
+
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
@@ -29,8 +31,6 @@ Softplus of growing sharpness in place of ReLU, an independent check.""",
 def draw(studies: drawing.Datasets, labels: drawing.Labels) -> Figure:
     """Second differences against ε; for ReLU networks also exact curvatures with Softplus instead.
 
-    Single directions are drawn on the most images. Curves may leave the frame.
-
     Args:
         studies: Per network, difference (n_images, step, direction) and exact (n_images,
             direction), coordinate step in units of the Gaussian directions; for ReLU networks
@@ -52,11 +52,8 @@ def draw(studies: drawing.Datasets, labels: drawing.Labels) -> Figure:
         drawing.line_handle(r"exact $v^{\mathrm{T}}Hv$", color="black", lw=0.8),
     ]
     if len(panels) > len(studies):
-        handles.append(
-            drawing.line_handle(
-                r"exact $v^{\mathrm{T}}Hv$ with Softplus", color=BLUE, marker="s", ms=2.5
-            )
-        )
+        softplus = r"exact $v^{\mathrm{T}}Hv$ with Softplus"
+        handles.append(drawing.line_handle(softplus, color=BLUE, marker="s", ms=2.5))
     drawing.legend_below(figure, handles, 4)
     return figure
 
@@ -69,19 +66,12 @@ def _draw_differences(ax: Axes, study: xr.Dataset) -> None:
     errors = _standard_error(gap).transpose("n_images", "step").values
     step, n_images = ratio["step"].values, ratio["n_images"].values
     ax.plot(step, ratio[-1], color=ORANGE, alpha=0.5, linewidth=0.5, zorder=2)
+    look: dict[str, Any] = {"color": VERMILION, "elinewidth": 0.7, "ms": 2.5, "zorder": 3}
     for index, count in enumerate(n_images):
-        ax.errorbar(
-            step,
-            ratio[index].mean("direction"),
-            errors[index],
-            elinewidth=0.7,
-            color=VERMILION,
-            alpha=0.3 + 0.7 * (index + 1) / n_images.size,
-            marker="os^Dv"[index % 5],
-            ms=2.5,
-            zorder=3,
-            label=f"{count:,} images",
-        )
+        mean, marker = ratio[index].mean("direction"), "os^Dv"[index % 5]
+        pale = 0.3 + 0.7 * (index + 1) / n_images.size
+        label = f"{count:,} images"
+        ax.errorbar(step, mean, errors[index], marker=marker, alpha=pale, label=label, **look)
     ax.legend(loc="best")
     # The noise at tiny steps and the far field at large ones may be thousands of times larger.
     off = np.abs(np.nanmedian(ratio.mean("direction").values, axis=1) - 1).max()

@@ -40,7 +40,6 @@ def draw(surfaces: Mapping[str, drawing.Datasets], labels: drawing.Labels) -> Fi
         for name, slices in surfaces.items()
         for panel in panels(slices).values()
     ]
-    drawing.require(shown)
     n_rows = -(-len(shown) // 2)
     figure = Figure(figsize=(DOUBLE, 2.8 * n_rows))
     for index, (label, panel) in enumerate(shown):
@@ -67,9 +66,8 @@ def draw_surface(ax: Any, panel: Panel) -> None:
         lines = {"colors": list(colours(NORM(LEVELS))), "linewidths": 0.6}
         ax.contour(alpha, beta, height, levels=LEVELS * panel.bound, **lines, **on_floor)
         if low < 0 < high:
-            ax.contour(
-                alpha, beta, height, levels=[0.0], colors="black", linewidths=0.9, **on_floor
-            )
+            black: dict[str, Any] = {"colors": "black", "linewidths": 0.9}
+            ax.contour(alpha, beta, height, levels=[0.0], **black, **on_floor)
     ax.set_zlim(floor, high)
     ax.set_box_aspect((1, 1, 0.75), zoom=1.03)
     ax.set_xlabel(r"$\alpha\,\|\eta\|$", labelpad=-6)

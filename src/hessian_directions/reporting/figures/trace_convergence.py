@@ -25,21 +25,20 @@ error. On ReLU networks loss differences also see the kinks and estimate another
 
 
 @drawing.styled
-def draw(
-    traces: drawing.Datasets,
-    labels: drawing.Labels,
-    synthetic: xr.Dataset | None = None,
-) -> Figure:
+def draw(traces: drawing.Datasets, labels: drawing.Labels, synthetic: xr.Dataset) -> Figure:
     """Running mean ± standard error of every estimator, one panel a subject.
-
-    The range drawn is that of the estimates after the first few samples.
 
     Args:
         traces: Per network, samples (estimator, sample) padded with NaN, reference,
             reference_standard_error.
         synthetic: The same with a dimension `saddle` in front; its saddles come first.
     """
-    subjects = split_saddles(synthetic) | {labels.get(n, n): traces[n] for n in traces}
+    subjects = {}
+    for n in synthetic["saddle"].values:
+        saddle = synthetic.sel(saddle=n)
+        t = drawing.signed(float(saddle["reference"]))
+        subjects[rf"saddle, $\tilde{{n}}={n}$, $t={t}$"] = saddle
+    subjects |= {labels.get(name, name): dataset for name, dataset in traces.items()}
     figure, axes = drawing.panel_grid(len(subjects), 3, 1.9)
     present: set[str] = set()
     for ax, dataset in zip(axes, subjects.values(), strict=True):
@@ -54,18 +53,6 @@ def draw(
     ]
     drawing.legend_below(figure, [*handles, drawing.line_handle("reference", color="black")], 4)
     return figure
-
-
-def split_saddles(synthetic: xr.Dataset | None) -> dict[str, xr.Dataset]:
-    """One dataset a synthetic saddle, under its printed name."""
-    if synthetic is None:
-        return {}
-    return {
-        rf"saddle, $\tilde{{n}}={n}$, $t={drawing.signed(float(synthetic['reference'].sel(saddle=n)))}$": (
-            synthetic.sel(saddle=n)
-        )
-        for n in synthetic["saddle"].values
-    }
 
 
 def running(samples: Array) -> tuple[Array, Array]:

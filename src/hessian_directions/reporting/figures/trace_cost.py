@@ -46,12 +46,12 @@ def draw(
         seconds: Per network, a record with the seconds that each estimator took for all its
             samples.
     """
-    panels: list[tuple[str, xr.Dataset, Mapping[str, float] | None]]
-    panels = [(labels.get(name, name), traces[name], None) for name in traces]
-    panels += [(labels.get(name, name), traces[name], seconds[name]["seconds"]) for name in seconds]
+    panels: list[tuple[str, Mapping[str, float] | None]] = [(name, None) for name in traces]
+    panels += [(name, record["seconds"]) for name, record in seconds.items()]
     figure, axes = drawing.panel_grid(len(panels), 3, 1.9)
     present: set[str] = set()
-    for ax, (_, dataset, times) in zip(axes, panels, strict=True):
+    for ax, (network, times) in zip(axes, panels, strict=True):
+        dataset = traces[network]
         reference = float(dataset["reference"])
         scale = abs(reference) or 1.0
         for key, (_, colour, marker, _) in ESTIMATORS.items():
@@ -67,9 +67,8 @@ def draw(
             ax.axhline(own, color="black", linestyle=":", linewidth=0.8)
         drawing.log_axis(ax, "xy")
         ax.set_xlabel("cost (forward passes)" if times is None else "cost (seconds)")
-        absolute = reference == 0
-        ax.set_ylabel("error (absolute, $t=0$)" if absolute else "relative error (r.m.s.)")
-    drawing.title_panels(axes, [name for name, _, _ in panels])
+        ax.set_ylabel("relative error (r.m.s.)" if reference else "error (absolute, $t=0$)")
+    drawing.title_panels(axes, [labels.get(name, name) for name, _ in panels])
     handles = [
         drawing.line_handle(name, color=colour, marker=marker, ms=3)
         for key, (name, colour, marker, _) in ESTIMATORS.items()

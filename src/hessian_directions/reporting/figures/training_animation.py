@@ -31,13 +31,9 @@ def animate(
 ) -> None:
     """Write a GIF of training and test loss against epoch, one panel a network.
 
-    The epochs pass on a logarithmic clock where training is longer than a hundred of them: most
-    of what happens, happens early.
-
     Args:
         histories: Per network, train_loss and maybe test_loss (epoch).
         path: The GIF to write, under 1 MB for 40 frames.
-        n_frames: Number of pictures.
     """
     figure, axes = drawing.panel_grid(len(histories), 3, 2.2)
     moving = []

@@ -33,7 +33,6 @@ def draw(trajectories: drawing.Datasets, labels: drawing.Labels) -> Figure:
             _residual, trace with _standard_error, alpha, beta, off_plane (epoch), and
             loss_surface (alpha_grid, beta_grid).
     """
-    drawing.require(trajectories)
     figure = Figure(figsize=(drawing.DOUBLE, 3.5 * len(trajectories)), layout="constrained")
     blocks = figure.subfigures(len(trajectories), 1, squeeze=False)[:, 0]
     drawn: list[Axes] = []
@@ -53,8 +52,10 @@ def draw(trajectories: drawing.Datasets, labels: drawing.Labels) -> Figure:
         axes["trace"].set_xlabel("epoch")
         filled = draw_plane(axes["path"], run)
         draw_path(axes["path"], run["alpha"].values, run["beta"].values)
-        if "off_plane" in run:
-            state_residual(axes["path"], run["off_plane"].values)
+        off = run["off_plane"].dropna("epoch").values
+        if off.size:
+            text = f"off the plane: {off.min():.3f} to {off.max():.3f}"
+            axes["path"].set_title(text, loc="right", fontsize=7)
         drawing.loss_colorbar(
             block, filled, [axes["path"]], r"loss $L$", aspect=22, pad=0.02, shrink=0.8
         )
@@ -67,7 +68,7 @@ def draw(trajectories: drawing.Datasets, labels: drawing.Labels) -> Figure:
 def draw_loss(ax: Axes, epoch: drawing.Array, run: xr.Dataset) -> None:
     """Training and test loss, and the gradient norm, on one logarithmic axis."""
     ax.plot(epoch, run["loss"], color=drawing.BLUE, label=r"$L$, training")
-    if "test_loss" in run and np.isfinite(run["test_loss"]).any():
+    if run["test_loss"].notnull().any():
         ax.plot(epoch, run["test_loss"], color=drawing.ORANGE, label=r"$L$, test")
     ax.plot(
         epoch, run["gradient_norm"], color=drawing.GREY, label=r"$\|\nabla L\|$", linestyle="--"
@@ -113,11 +114,3 @@ def draw_path(ax: Axes, alpha: drawing.Array, beta: drawing.Array) -> None:
     ax.plot(alpha, beta, color="white", linewidth=0.9, marker="o", ms=2.2, mec="black", mew=0.4)
     drawing.mark(ax, float(alpha[0]), float(beta[0]), "s", "#FFD23F", 4.5)
     drawing.mark(ax, float(alpha[-1]), float(beta[-1]), "+", size=5.5)
-
-
-def state_residual(ax: Axes, off_plane: drawing.Array) -> None:
-    """How much of the distance from the final weights the projection leaves out, above the panel."""
-    known = off_plane[np.isfinite(off_plane)]
-    if known.size:
-        text = f"off the plane: {known.min():.3f} to {known.max():.3f}"
-        ax.set_title(text, loc="right", fontsize=7)

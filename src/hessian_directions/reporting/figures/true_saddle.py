@@ -55,13 +55,11 @@ def draw(points: xr.Dataset) -> Figure:
         figure.text(0.02 + 0.5 * column, 0.95, f"({'ab'[column]}) {title}")
     share = 100 * float(point["visibility_sampled"])
     seen = f"{share:.2g} %" if share else f"less than {100 * float(point['visibility_high']):.1g} %"
-    figure.text(
-        0.5,
-        0.015,
+    said = (
         rf"$N={int(point['n_parameters'])}$ parameters, {int(point['index'])} negative eigenvalues, "
-        rf"$r={float(point['r']):.1f}$: {seen} of random slices show the saddle",
-        ha="center",
+        rf"$r={float(point['r']):.1f}$: {seen} of random slices show the saddle"
     )
+    figure.text(0.5, 0.015, said, ha="center")
     return figure
 
 
@@ -69,12 +67,10 @@ def draw_surface(
     ax: Any, surface: xr.DataArray, half_widths: Array, norm: Normalize, levels: Array
 ) -> None:
     """Draw one surface with its contours on the floor, the level of the saddle in black."""
-    height = surface.transpose("alpha", "beta").values
-    alpha, beta = np.meshgrid(
-        surface["alpha"].values * half_widths[0],
-        surface["beta"].values * half_widths[1],
-        indexing="ij",
-    )
+    surface = surface.transpose("alpha", "beta")
+    height = surface.values
+    axes = (surface[name].values * half for name, half in zip(surface.dims, half_widths))
+    alpha, beta = np.meshgrid(*axes, indexing="ij")
     colours = drawing.diverging_map()
     bound = float(levels[-1])
     floor = -1.9 * bound

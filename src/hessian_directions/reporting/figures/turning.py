@@ -35,7 +35,6 @@ def draw(planes: drawing.Datasets, labels: drawing.Labels) -> Figure:
         planes: Per network, loss (angle, alpha, beta) with alpha and beta in half-widths, and
             half_width (angle, axis).
     """
-    drawing.require(planes)
     rows = [
         [panel(turned.isel(angle=number)) for number in shown(turned.sizes["angle"])]
         for turned in planes.values()

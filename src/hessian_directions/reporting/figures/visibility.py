@@ -22,6 +22,12 @@ bands: 95 % intervals.""",
     },
 }
 
+# Printed symbol and dashes.
+MARKS = {
+    "critical_dimension": (r"$d^{*}$", (0, (4, 2))),
+    "quarter_r_squared": (r"$r^2/4$", (0, (1, 1.5))),
+}
+
 
 @drawing.styled
 def draw(saddles: xr.Dataset) -> Figure:
@@ -54,18 +60,14 @@ def draw(saddles: xr.Dataset) -> Figure:
         right.plot(dimension, saddle["negative_seen"], color=colour)
         ends = saddle["negative_seen_low"], saddle["negative_seen_high"]
         right.fill_between(dimension, *ends, color=colour, alpha=0.25, lw=0)
-        for value, style in (
-            (float(saddle["critical_dimension"]), (0, (4, 2))),
-            (float(saddle["quarter_r_squared"]), (0, (1, 1.5))),
-        ):
+        for name, (_, dashes) in MARKS.items():
+            value = float(saddle[name])
             if np.isfinite(value):
-                right.axvline(value, color=colour, linewidth=0.9, linestyle=style)
+                right.axvline(value, color=colour, linewidth=0.9, linestyle=dashes)
                 marks.append(value)
         handles.append(drawing.line_handle(rf"$\tilde{{n}}={n_positive}$", color=colour))
-    handles += [
-        drawing.line_handle(r"$d^{*}$", color="0.3", linewidth=0.9, linestyle=(0, (4, 2))),
-        drawing.line_handle(r"$r^2/4$", color="0.3", linewidth=0.9, linestyle=(0, (1, 1.5))),
-    ]
+    for label, dashes in MARKS.values():
+        handles.append(drawing.line_handle(label, color="0.3", linewidth=0.9, linestyle=dashes))
     # as far as anything happens
     unsure = dimension[(saddles["negative_seen"] < 0.999).any("dimension_saddle").values]
     last = 1.25 * max([*marks, float(unsure.max(initial=dimension[0])), dimension[0] + 1.0])

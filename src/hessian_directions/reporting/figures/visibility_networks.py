@@ -34,30 +34,27 @@ without outliers only.""",
 def draw(projections: drawing.Datasets, labels: drawing.Labels) -> Figure:
     """Share of slices whose κ₋ lies below a value: sampled, from the spectrum, in the Gaussian limit.
 
-    At zero it is the share that shows the saddle, or that shows a maximum. Axes reach down to the
-    smallest share that the spectrum was asked for, or that the samples show.
+    Axes reach down to the smallest share that the spectrum was asked for, or that the samples show.
 
     Args:
         projections: Per network, projected_hessian (sample, row, column), trace, frobenius_norm, r,
             and, where it was predicted, spectrum_quantile (level).
     """
-    drawing.require(projections)
     figure, axes = drawing.panel_grid(len(projections), 4, 2.0)
     for ax, dataset in zip(axes, projections.values(), strict=True):
         draw_shares(ax, dataset)
     drawing.label_left(axes, r"share of slices with smaller $\kappa_-$")
     drawing.title_panels(axes, [drawing.two_lines(labels.get(name, name)) for name in projections])
-    predicted = any("spectrum_quantile" in dataset for dataset in projections.values())
-    drawing.legend_below(figure, handles(predicted), 3)
+    drawing.legend_below(figure, handles(*projections.values()), 3)
     return figure
 
 
-def handles(predicted: bool) -> list[Line2D]:
-    """Legend entries of the curves, with or without that of the spectrum."""
+def handles(*datasets: xr.Dataset) -> list[Line2D]:
+    """Legend entries of the curves, of the spectrum's where some dataset has it."""
     spectrum = drawing.line_handle("from the spectrum", color=BLUE)
     return [
         drawing.line_handle("sampled slices, 95 % interval", color=VERMILION),
-        *([spectrum] if predicted else []),
+        *([spectrum] if any("spectrum_quantile" in one for one in datasets) else []),
         drawing.line_handle("Gaussian limit", color="black", ls=(0, (4, 2))),
     ]
 

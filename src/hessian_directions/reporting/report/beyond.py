@@ -1,5 +1,6 @@
 """What goes beyond the paper's claims: kinks, true saddles, the population, training, and the rest."""
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -44,13 +45,11 @@ def curves(x: str, y: str, drawn: list[dict[str, Any]], label: str = "", **more:
     return {"label": label, "x": x, "y": y, "curves": drawn, **more}
 
 
-def _curve(name: str, x: Any, y: Any, **look: Any) -> dict[str, Any]:
+def _curve(name: str, x: Any, y: Any, error: Any = None, **look: Any) -> dict[str, Any]:
+    """One curve of such a picture, from y − |error| to y + |error| where there is an error."""
+    if error is not None:
+        look = {"low": y - abs(error), "high": y + abs(error), **look}
     return {"name": name, "x": x, "y": y, **look}
-
-
-def _band(value: xr.DataArray, error: xr.DataArray) -> dict[str, Any]:
-    """The ends low and high of value ± error."""
-    return {"low": (value - abs(error)).values, "high": (value + abs(error)).values}
 
 
 # Of networks.
@@ -79,16 +78,14 @@ def _of_networks(evidence: Evidence) -> Iterator[Panel]:
 
 def _kinks(study: xr.Dataset) -> list[Any]:
     scale = abs(float(study["exact"].mean())) or 1.0
+    predicted, measured = study["predicted"] / scale, (study["difference"] - study["exact"]) / scale
     drawn = []
-    ends = [0.0]
     for step in study["step"].values:
-        one = study.sel(step=step)
-        predicted = one["predicted"].values / scale
-        measured = (one["difference"] - one["exact"]).values / scale
-        ends += [float(predicted.min()), float(predicted.max())]
         name = raised(f"ε = {number(step, 2)}")
-        drawn.append(_curve(name, predicted, measured, mode="markers"))
-    equal = np.array([min(ends), max(ends)])
+        drawn.append(
+            _curve(name, predicted.sel(step=step), measured.sel(step=step), mode="markers")
+        )
+    equal = np.array([predicted.values.min(initial=0.0), predicted.values.max(initial=0.0)])
     drawn.append(_curve("equal", equal, equal, colour="ink"))
     return [curves("predicted excess", "measured excess", drawn)]
 
@@ -96,53 +93,36 @@ def _kinks(study: xr.Dataset) -> list[Any]:
 def _trajectory(run: xr.Dataset) -> list[Any]:
     epoch = run["epoch"].values
     losses = [
-        _curve(said, epoch, run[name].values, colour=colour)
-        for name, said, colour in (
-            ("loss", "training loss", "smallest"),
-            ("test_loss", "test loss", "orange"),
-            ("gradient_norm", "‖∇L‖", "grey"),
-        )
-        if name in run
+        _curve("training loss", epoch, run["loss"], colour="smallest"),
+        _curve("test loss", epoch, run["test_loss"], colour="orange"),
+        _curve("‖∇L‖", epoch, run["gradient_norm"], colour="grey"),
     ]
     ends = [
-        _curve(
-            said, epoch, run[name].values, **_band(run[name], run[f"{name}_residual"]), colour=name
-        )
-        for name, said in (("largest", "λₘₐₓ"), ("smallest", "λₘᵢₙ"))
+        _curve("λₘₐₓ", epoch, run["largest"], run["largest_residual"], colour="largest"),
+        _curve("λₘᵢₙ", epoch, run["smallest"], run["smallest_residual"], colour="smallest"),
     ]
-    spread = _band(run["trace"], run["trace_standard_error"])
-    traces = [_curve("trace", epoch, run["trace"].values, **spread, colour="purple")]
-    path = _curve(
-        "path of the weights",
-        run["alpha"].values,
-        run["beta"].values,
-        mode="lines+markers",
-        colour="ink",
-        text=[f"epoch {number(value, 4)}" for value in epoch],
-    )
-    surface = run["loss_surface"].transpose("alpha_grid", "beta_grid")
-    plane = {
-        "x": run["alpha_grid"].values,
-        "y": run["beta_grid"].values,
-        "z": np.log10(surface.values.T),
-        "title": "log₁₀ L",
-    }
+    error = run["trace_standard_error"]
+    traces = [_curve("trace", epoch, run["trace"], error, colour="purple")]
+    look = {"mode": "lines+markers", "colour": "ink"}
+    epochs = [f"epoch {number(value, 4)}" for value in epoch]
+    path = _curve("path of the weights", run["alpha"], run["beta"], **look, text=epochs)
+    surface = run["loss_surface"].transpose("beta_grid", "alpha_grid")
+    alpha, beta = run["alpha_grid"].values, run["beta_grid"].values
+    plane = {"x": alpha, "y": beta, "z": np.log10(surface.values), "title": "log₁₀ L"}
+    x, y = "α, along λₘₐₓ at the end", "β, along λₘᵢₙ"
     return [
         curves("epoch", "λ", ends, "eigenvalues"),
         curves("epoch", "trace", traces, "trace"),
         curves("epoch", "loss, gradient", losses, "loss", logarithmic="y"),
-        curves(
-            "α, along λₘₐₓ at the end", "β, along λₘᵢₙ", [path], "path over the loss", map=plane
-        ),
+        curves(x, y, [path], "path over the loss", map=plane),
     ]
 
 
 def _apparent_curvature(found: xr.Dataset) -> list[Any]:
     ratio = found["mean_curvature"] / float(found["reference"])
-    radius = found["radius"].values
     drawn = [
         _of_planes("median of the planes, and 80 % of them", ratio, "largest"),
-        _curve("t/N", radius[[0, -1]], np.ones(2), colour="ink", dash="dash"),
+        _curve("t/N", found["radius"][[0, -1]], np.ones(2), colour="ink", dash="dash"),
     ]
     return [curves("radius of the disc", "curvature over t/N", drawn, logarithmic="xy")]
 
@@ -151,7 +131,7 @@ def _of_planes(name: str, values: xr.DataArray, colour: str) -> dict[str, Any]:
     """The median of values (plane, radius) over the planes, and the middle 80 % of them."""
     values = values.transpose("plane", "radius")
     low, middle, high = np.nanquantile(values, (0.1, 0.5, 0.9), axis=0)
-    return _curve(name, values["radius"].values, middle, low=low, high=high, colour=colour)
+    return _curve(name, values["radius"], middle, low=low, high=high, colour=colour)
 
 
 def _gauss_newton(parts: xr.Dataset) -> list[Any]:
@@ -164,51 +144,47 @@ def _gauss_newton(parts: xr.Dataset) -> list[Any]:
         ("largest", "largest_residual", "λₘₐₓ"),
         ("smallest", "smallest_residual", "λₘᵢₙ"),
     ):
-        spread = _band(parts[quantity], parts[error])
-        drawn = _curve(said, matrices, parts[quantity].values, **spread, mode="markers")
+        drawn = _curve(said, matrices, parts[quantity], parts[error], mode="markers")
         pictures.append(curves("", said, [drawn], said))
     return pictures
 
 
 def _trace_estimators(found: xr.Dataset) -> list[Any]:
-    mean = found["mean"]
     names = [drawing.ESTIMATORS[str(name)][0] for name in found["estimator"].values]
     ends, reference = [names[0], names[-1]], [float(found["reference"])] * 2
-    look = {"mode": "markers", **_band(mean, found["standard_error"]), "colour": "largest"}
+    look = {"mode": "markers", "colour": "largest"}
     drawn = [
-        _curve("mean ± standard error", names, mean.values, **look),
+        _curve("mean ± standard error", names, found["mean"], found["standard_error"], **look),
         _curve("reference", ends, reference, colour="ink", dash="dash"),
     ]
     return [curves("", "trace", drawn)]
 
 
 def _lowest_losses(found: xr.Dataset) -> list[Any]:
-    radius, loss = found["radius"].values, float(found["loss"])
-    drawn = [_of_planes("random planes, and 80 % of them", found["lowest_loss"] - loss, "grey")]
-    for plane, said, colour in (
-        ("hessian", "Hessian plane", "largest"),
-        ("slope", "plane along the slope", "green"),
-    ):
-        change = found[f"{plane}_lowest_loss"].values - loss
-        drawn.append(_curve(said, radius, change, mode="lines+markers", colour=colour))
+    radius, loss, mode = found["radius"], float(found["loss"]), "lines+markers"
+    hessian, slope = found["hessian_lowest_loss"] - loss, found["slope_lowest_loss"] - loss
+    drawn = [
+        _of_planes("random planes, and 80 % of them", found["lowest_loss"] - loss, "grey"),
+        _curve("Hessian plane", radius, hessian, mode=mode, colour="largest"),
+        _curve("plane along the slope", radius, slope, mode=mode, colour="green"),
+    ]
     return [curves("radius of the disc", "lowest loss − L(θ*)", drawn, logarithmic="x")]
+
+
+COLOURS = ("smallest", "largest", "green", "purple", "orange", "sky")
 
 
 def _interpolation(found: xr.Dataset) -> list[Any]:
     pictures = []
     for split, said in (("train", "training"), ("test", "test")):
-        loss = found["loss"].sel(split=split).transpose("line", "statistics", "x")
-        drawn = [
-            _curve(
-                f"{found['start'].values[i]} to {found['end'].values[i]}, {how}",
-                found["x"].values,
-                loss.values[i, k],
-                dash="solid" if k == 0 else "dot",
-                colour=("smallest", "largest", "green", "purple", "orange", "sky")[i % 6],
-            )
-            for i in range(loss.sizes["line"])
-            for k, how in enumerate(found["statistics"].values)
-        ]
+        drawn = []
+        for i, colour in zip(range(found.sizes["line"]), itertools.cycle(COLOURS)):
+            line = found.isel(line=i)
+            between = f"{line['start'].values} to {line['end'].values}"
+            for how, dash in zip(found["statistics"].values, ("solid", "dot")):
+                loss = line["loss"].sel(split=split, statistics=how)
+                look = {"dash": dash, "colour": colour}
+                drawn.append(_curve(f"{between}, {how}", found["x"], loss, **look))
         pictures.append(curves("from one network to the other", "loss", drawn, f"{said} loss"))
     return pictures
 
@@ -304,15 +280,14 @@ def _critical_points(points: xr.Dataset | None, saddles: xr.Dataset | None, of: 
     shares, losses = [], []
     ends = [-3.0, 6.0]
     if saddles is not None:
-        r = (saddles["trace"] / saddles["frobenius_norm"]).values
+        r = saddles["trace"] / saddles["frobenius_norm"]
         named = [f"saddle ñ={n}" for n in saddles["saddle"].values]
         shares.append(_shares("synthetic saddles", named, r, saddles, "grey"))
     if points is not None:
         tolerance = points["zero_tolerance"]
         both = (points["smallest"] < -tolerance) & (points["largest"] > tolerance)
-        for origin, layers in dict.fromkeys(
-            zip(points["origin"].values.tolist(), points["layers"].values.tolist(), strict=True)
-        ):
+        kinds = zip(points["origin"].values.tolist(), points["layers"].values.tolist())
+        for origin, layers in dict.fromkeys(kinds):
             chosen = both & (points["origin"] == origin) & (points["layers"] == layers)
             one = points.isel(point=chosen.values)
             if not one.sizes["point"]:
@@ -320,20 +295,17 @@ def _critical_points(points: xr.Dataset | None, saddles: xr.Dataset | None, of: 
             name = f"{origin}, {'all layers' if layers == 'all' else layers}"
             # As the verdicts name them.
             named = [f"critical point {number}" for number in np.flatnonzero(chosen)]
-            shares.append(_shares(name, named, one["r"].values, one, ""))
-            share = (one["index"] / one["n_parameters"]).values
-            losses.append(_curve(name, share, one["loss"].values, mode="markers", text=named))
+            shares.append(_shares(name, named, one["r"], one, ""))
+            share = one["index"] / one["n_parameters"]
+            losses.append(_curve(name, share, one["loss"], mode="markers", text=named))
             ends += [float(one["r"].min()), float(one["r"].max())]
     span = np.linspace(min(ends), max(ends), 200)
     limit = visibility(span)
     # Rarer than this no slice was drawn.
     limit = np.where(limit > 1e-6, limit, np.nan)
     shares.append(_curve("exp(−r²/4)/√2", span, limit, colour="ink"))
-    pictures = [
-        curves(
-            "r = t/f", "share of random slices that show it", shares, "visibility", logarithmic="y"
-        )
-    ]
+    said = "share of random slices that show it"
+    pictures = [curves("r = t/f", said, shares, "visibility", logarithmic="y")]
     if losses:
         pictures.append(curves("index/N", "loss", losses, "index and loss"))
     links = dict([*of.files.get("critical_points", ()), *of.files.get("saddles", ())])
@@ -355,16 +327,9 @@ def _shares(
     """The share of slices that show each saddle, against r."""
     sampled, low, high = (dataset[f"visibility_{end}"].values for end in ("sampled", "low", "high"))
     unseen = sampled == 0
-    return _curve(
-        name,
-        r,
-        np.where(unseen, high, sampled),
-        low=np.where(unseen, high / 3, low),
-        high=high,
-        mode="markers",
-        text=named,
-        colour=colour,
-    )
+    ends = {"low": np.where(unseen, high / 3, low), "high": high}
+    look = {"mode": "markers", "text": named, "colour": colour}
+    return _curve(name, r, np.where(unseen, high, sampled), **ends, **look)
 
 
 FACTORS = ("label_noise", "batch_size", "learning_rate", "weight_decay", "width", "seed")
@@ -386,7 +351,7 @@ def _population(population: xr.Dataset, links: Links) -> Panel:
         "population",
         {
             "measures": {name: reached[name].values for name in names},
-            "gaps": {said: reached[name].values for name, said in GAPS.items() if name in reached},
+            "gaps": {said: reached[name].values for name, said in GAPS.items()},
             "factors": {
                 name.replace("_", " "): reached[name].values for name in FACTORS if name in reached
             },

@@ -1,5 +1,6 @@
 """What the stages of a run took, beside what was predicted."""
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from html import escape
@@ -33,28 +34,20 @@ def page(
         seconds = record["cpu_seconds" if on_cpu else "wall_seconds"]
         stage = record["wildcards"].get("network", ""), record["rule"]
         stages[stage].append((seconds, record["peak_memory_bytes"]))
-    took = {
-        stage: (sum(seconds for seconds, _ in jobs), max(size for _, size in jobs))
-        for stage, jobs in stages.items()
-    }
-    unknown = (float("nan"), float("nan"))
-    rows: list[list[tuple[str, float | str]]] = [
-        [
-            (escape(labels.get(network, network) or "–"), network),
-            (escape(rule), rule),
-            (text.count(len(stages[network, rule])), len(stages[network, rule])),
-            _time(took[network, rule][0]),
-            _time(predicted.get((network, rule), unknown)[0]),
-            _memory(took[network, rule][1]),
-            _memory(predicted.get((network, rule), unknown)[1]),
-        ]
-        for network, rule in sorted(took, key=lambda stage: -took[stage][0])
-    ]
-    whole = duration(sum(seconds for seconds, _ in took.values()))
+    rows: list[list[tuple[str, float | str]]] = []
+    whole = 0.0
+    for (network, rule), jobs in stages.items():
+        times, sizes = zip(*jobs)
+        time, size = predicted.get((network, rule), (math.nan, math.nan))
+        names = [(escape(labels.get(network, network) or "–"), network), (escape(rule), rule)]
+        took = [_time(sum(times)), _time(time), _memory(max(sizes)), _memory(size)]
+        rows.append([*names, (text.count(len(jobs)), len(jobs)), *took])
+        whole += sum(times)
+    rows.sort(key=lambda row: -float(row[3][1]))
     return Page(
         "cost",
         "Cost",
-        f"<p>All jobs together took {whole} of one processor, or of the GPU where they ran on one.</p>",
+        f"<p>All jobs together took {duration(whole)} of one processor, or of the GPU where they ran on one.</p>",
         [
             Panel(
                 "cost-stages",

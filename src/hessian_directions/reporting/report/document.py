@@ -45,17 +45,17 @@ def render(
     """
     pages = [*(network.page(name, results) for name, results in networks.items()), *after]
     if claims or len(networks) > 1:
-        known = {page.name for page in pages} | {
-            panel.name for page in pages for panel in page.panels
-        }
+        known = {page.name for page in pages}
+        known |= {panel.name for page in pages for panel in page.panels}
         pages.insert(0, start.page(networks, claims, claim_rows, known, artifacts or {}))
+    versions = [f"{package} {version}" for package, version in (software or {}).items()]
     return _DOCUMENT.format(
         title=escape(title),
         style=(FOLDER / "report.css").read_text(encoding="utf-8"),
         navigation=_navigation(pages),
         pages="\n".join(page.render() for page in pages),
-        glossary=_glossary(),
-        software=_made_with(software),
+        glossary=text.table(None, _GLOSSARY),
+        software=f"<p>Made with {escape(', '.join(versions))}.</p>" if versions else "",
         library=plotting_library(),
         program=(FOLDER / "report.js").read_text(encoding="utf-8"),
     )
@@ -81,23 +81,13 @@ def _navigation(pages: Sequence[Page]) -> str:
     return f'<nav aria-label="Pages">{"".join(links)}</nav>'
 
 
-def _glossary() -> str:
-    rows = [
-        ("residual", "some eigenvalue lies within this distance of λ; the error of λ is smaller"),
-        ("±", "standard error: two of three intervals that wide hold the true value"),
-        ("exact v'Hv", "second derivative along v by Taylor mode in float64, not from products"),
-        ("kinks", "of ReLU are seen by losses at finite distances, not by exact derivatives"),
-        ("distance", "length in parameter space, from the weights θ* of the network"),
-    ]
-    return text.table(None, rows)
-
-
-def _made_with(software: Mapping[str, str] | None) -> str:
-    if not software:
-        return ""
-    versions = ", ".join(f"{escape(k)} {escape(v)}" for k, v in software.items())
-    return f"<p>Made with {versions}.</p>"
-
+_GLOSSARY = (
+    ("residual", "some eigenvalue lies within this distance of λ; the error of λ is smaller"),
+    ("±", "standard error: two of three intervals that wide hold the true value"),
+    ("exact v'Hv", "second derivative along v by Taylor mode in float64, not from products"),
+    ("kinks", "of ReLU are seen by losses at finite distances, not by exact derivatives"),
+    ("distance", "length in parameter space, from the weights θ* of the network"),
+)
 
 _DOCUMENT = """<!DOCTYPE html>
 <html lang="en">

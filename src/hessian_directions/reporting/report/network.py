@@ -22,12 +22,7 @@ from hessian_directions.statistics.proportions import wilson
 
 
 def page(name: str, results: Results) -> Page:
-    """The page of a network.
-
-    Args:
-        name: Its key, which the addresses of its panels begin with.
-        results: What is known about it.
-    """
+    """The page of a network, with whose key the addresses of its panels begin."""
     parts = (_slices, _turning, _lines, _spectrum, _localisation, _visibility, _settings)
     panels = [panel for part in parts for panel in part(name, results)]
     facts = (
@@ -42,14 +37,10 @@ def _summary(results: Results) -> str:
     pairs, trace = results.eigenpairs, results.trace
     if pairs is not None:
         low, high = float(pairs["value"].min()), float(pairs["value"].max())
-        floor = float(pairs.attrs.get("noise_floor", 0.0))
-        if low < -floor and high > floor:
-            said.append(
-                f"The Hessian has curvature of both signs: its eigenvalues reach from "
-                f"{number(low)} to {number(high)}."
-            )
-        else:
-            said.append(f"The eigenvalues reach from {number(low)} to {number(high)}.")
+        floor = float(pairs.attrs["noise_floor"])
+        both = low < -floor and high > floor
+        what = "Hessian has curvature of both signs: its eigenvalues" if both else "eigenvalues"
+        said.append(f"The {what} reach from {number(low)} to {number(high)}.")
         unconverged = int((~pairs["converged"].values.astype(bool)).sum())
         if unconverged:
             said.append(f"{unconverged} of {pairs.sizes['pair']} eigenpairs did not converge.")
@@ -85,16 +76,13 @@ def _scores(results: Results) -> str:
             value = float(measured.get(f"{split}_{score}", math.nan))
             if not math.isnan(value):
                 rows.append((f"{said} {score}", number(value)))
-    test = measured.attrs.get("self_test")
-    tested = (
-        "<details><summary>The self-test has passed</summary>"
-        f"<p class='note'>{escape(str(test))}</p></details>"
-        if test
-        else ""
-    )
-    data = measured.attrs.get("data")
-    understood = f"<p class='note'>Data: {escape(str(data))}.</p>" if data else ""
-    return "<h3>Scores</h3>" + text.table(None, rows) + understood + tested
+    html = "<h3>Scores</h3>" + text.table(None, rows)
+    if data := measured.attrs.get("data"):
+        html += f"<p class='note'>Data: {escape(data)}.</p>"
+    if test := measured.attrs.get("self_test"):
+        html += "<details><summary>The self-test has passed</summary>"
+        html += f"<p class='note'>{escape(test)}</p></details>"
+    return html
 
 
 def _scalars(results: Results) -> str:
@@ -115,11 +103,10 @@ def _scalars(results: Results) -> str:
             break
     if sampled is not None:
         rows.append(("r = t/f", number(sampled["r"])))
-        share, low, high = (
-            number(sampled[f"visibility_direct{end}"], 2) for end in ("", "_low", "_high")
-        )
-        said = f"{share} ({low} to {high})"
-        rows.append(("share of random slices with curvature of both signs", said))
+        ends = ("", "_low", "_high")
+        share, low, high = (number(sampled[f"visibility_direct{end}"], 2) for end in ends)
+        said = "share of random slices with curvature of both signs"
+        rows.append((said, f"{share} ({low} to {high})"))
         for kind, how in (("spectrum", "predicted by the spectrum"), ("formula", "exp(−r²/4)/√2")):
             if f"visibility_{kind}" in sampled:
                 rows.append((f"… {how}", number(sampled[f"visibility_{kind}"], 2)))
@@ -162,22 +149,15 @@ def _sanity(results: Results) -> str:
     compared = checks(results)
     if not compared:
         return ""
-    rows = [
-        (
-            "agrees" if check.agrees else "DIFFERS",
-            check.what,
-            number(check.found, 7),
-            number(check.expected, 7),
-            number(check.tolerance, 2),
-        )
-        for check in compared
-    ]
+    rows = []
+    for check in compared:
+        numbers = number(check.found, 7), number(check.expected, 7), number(check.tolerance, 2)
+        rows.append(("agrees" if check.agrees else "DIFFERS", check.what, *numbers))
     failed = sum(not check.agrees for check in compared)
-    said = f"All {len(compared)} agree." if not failed else f"{failed} of {len(compared)} DIFFER."
+    said = f"{failed} of {len(compared)} DIFFER." if failed else f"All {len(compared)} agree."
     heads = ("", "what is compared", "found", "expected", "allowed")
-    is_open = " open" if failed else ""
     return (
-        f"<details{is_open}><summary>Is the plot right? {said}</summary>"
+        f"<details{' open' if failed else ''}><summary>Is the plot right? {said}</summary>"
         f"{text.table(heads, rows)}{_drawn_curvature(results)}</details>"
     )
 
@@ -190,15 +170,15 @@ def _drawn_curvature(results: Results) -> str:
     loss = surface["loss"]
     found = []
     for across, distances in zip(("beta", "alpha"), surface_axes(loss)):
-        middle = int(np.flatnonzero(distances == 0)[0])
+        middle = len(distances) // 2
         low, centre, high = loss.sel({across: 0.0}).values[middle - 1 : middle + 2].tolist()
-        found.append((low - 2 * centre + high) / distances[middle + 1] ** 2)
-    return (
-        "<p class='note'>Between neighbouring points of the drawn Hessian slice second differences "
-        f"of the loss are {text.raised(number(found[0]))} along α and "
-        f"{text.raised(number(found[1]))} along β: finite steps, and kinks, which no exact "
-        "derivative sees.</p>"
+        found.append(number((low - 2 * centre + high) / distances[middle + 1] ** 2))
+    said = (
+        "Between neighbouring points of the drawn Hessian slice second differences of the loss are "
+        f"{found[0]} along α and {found[1]} along β: finite steps, and kinks, which no exact "
+        "derivative sees."
     )
+    return f"<p class='note'>{text.raised(said)}</p>"
 
 
 def _turning(name: str, results: Results) -> Iterator[Panel]:
@@ -255,10 +235,17 @@ def _spectrum(name: str, results: Results) -> Iterator[Panel]:
     spectrum, pairs, trace = results.spectrum, results.eigenpairs, results.trace
     if spectrum is None and pairs is None:
         return
-    data: dict[str, Any] = {"values": [] if pairs is None else pairs["value"].values}
-    if trace is not None and "ritz_value" in trace:
-        data["ritz"] = trace["ritz_value"].values
+    data: dict[str, Any] = {}
+    see = "Both ends of the spectrum, with what they may be wrong by."
     if spectrum is not None:
+        see = (
+            "How many curvatures there are of each size and sign, and where both ends lie. The axis "
+            "is arcsinh(λ/λ₀), linear within λ₀ of zero and logarithmic beyond: a smaller λ₀ "
+            "stretches it there."
+        )
+        data = {"values": [] if pairs is None else pairs["value"].values}
+        if trace is not None and "ritz_value" in trace:
+            data["ritz"] = trace["ritz_value"].values
         data |= {
             "nodes": spectrum["nodes"].values,
             "weights": spectrum["weights"].values,
@@ -268,13 +255,9 @@ def _spectrum(name: str, results: Results) -> Iterator[Panel]:
     yield Panel(
         f"{name}-spectrum",
         "The spectrum",
-        "How many curvatures there are of each size and sign, and where both ends lie. The axis is "
-        "arcsinh(λ/λ₀), linear within λ₀ of zero and logarithmic beyond: a smaller λ₀ stretches it "
-        "there."
-        if spectrum is not None
-        else "Both ends of the spectrum, with what they may be wrong by.",
-        "spectrum" if spectrum is not None else "",
-        data if spectrum is not None else {},
+        see,
+        "spectrum" if data else "",
+        data,
         _eigenpairs(results),
         tuple(dict(links).items()),
     )
@@ -284,25 +267,20 @@ def _eigenpairs(results: Results) -> str:
     pairs = results.eigenpairs
     if pairs is None:
         return ""
-    exact = pairs.get("exact_curvature")
+    names = ("value", "residual", "converged", "exact_curvature")
     rows = [
-        (
-            number(pairs["value"][i], 6),
-            number(pairs["residual"][i], 2),
-            "yes" if pairs["converged"][i] else "NO",
-            "" if exact is None else number(exact[i], 6),
-        )
-        for i in range(pairs.sizes["pair"])
+        (number(value, 6), number(residual, 2), "yes" if converged else "NO", number(exact, 6))
+        for value, residual, converged, exact in zip(*(pairs[name].values for name in names))
     ]
     heads = ("eigenvalue λ", "residual ‖Hv − λv‖", "converged", "exact v'Hv, without products")
-    said = [
+    said = (
         f"{int(pairs.attrs['n_products'])} products, and {int(pairs.attrs['n_check_products'])} to "
         "check for eigenvalues beyond these."
-    ]
+    )
     missed = float(pairs.attrs["missed_probability"])
     if missed < 1:
-        said.append(f"Probability that one was missed: at most {missed:.1g}.")
-    note = f"<p class='note'>{escape(' '.join(said))}</p>"
+        said += f" Probability that one was missed: at most {missed:.1g}."
+    note = f"<p class='note'>{said}</p>"
     return "<h4>Extreme eigenpairs</h4>" + text.table(heads, rows) + note
 
 

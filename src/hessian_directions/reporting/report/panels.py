@@ -9,6 +9,7 @@ from html import escape
 from typing import Any
 
 import numpy as np
+import xarray as xr
 
 from hessian_directions.reporting.report import text
 
@@ -90,6 +91,8 @@ def encoded(data: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, xr.DataArray):
+        return _plain(value.values)
     if isinstance(value, np.ndarray):
         if value.dtype.kind not in "fiub":
             return [_plain(entry) for entry in value.tolist()]

@@ -37,13 +37,14 @@ function number(value, digits = 3) {
   return text.replace(/^-/, "−");
 }
 
-const flat = (rows) => rows.flatMap((row) => Array.from(row));
+const flat = (rows) => rows.flat();
 const largest = (values) => values.reduce((found, value) => (value > found ? value : found), -Infinity);
 const smallest = (values) => values.reduce((found, value) => (value < found ? value : found), Infinity);
 const bound = (rows) => largest(flat(rows).filter(Number.isFinite).map(Math.abs)) || 1;
 const even = (rows) => rows.map((row, i) => row.map((value, j) =>
   (value + rows[rows.length - 1 - i][row.length - 1 - j]) / 2));
 const transposed = (rows) => rows[0].map((_, j) => rows.map((row) => row[j]));
+const span = (values) => [values[0], values[values.length - 1]];
 const range = (n) => Array.from({ length: n }, (_, i) => i);
 // Linear up to 2 % of the largest change, logarithmic beyond, from −1 to 1.
 const LINEAR = 0.02;
@@ -69,12 +70,10 @@ function axis(title, more = {}) {
     exponentformat: "power", minexponent: 3, automargin: true, ...more };
 }
 
-function scene(titles, more = {}) {
+function axisOfScene(title, more = {}) {
   const c = colour();
-  const one = (title) => ({ title: { text: title }, gridcolor: c.line, zerolinecolor: c.grey, color: c.ink,
-    showspikes: false, showbackground: false, nticks: 5, exponentformat: "power", minexponent: 3 });
-  return { xaxis: one(titles[0]), yaxis: one(titles[1]), zaxis: { ...one(titles[2]), ...more },
-    aspectmode: "manual", aspectratio: { x: 1, y: 1, z: 0.75 }, dragmode: "turntable" };
+  return { title: { text: title }, gridcolor: c.line, zerolinecolor: c.grey, color: c.ink, showspikes: false,
+    showbackground: false, nticks: 5, exponentformat: "power", minexponent: 3, ...more };
 }
 
 // A new element at the end of another one.
@@ -109,7 +108,18 @@ function draw(div, traces, layout = {}) {
 }
 
 const line = (name, x, y, style, more = {}) =>
-  ({ type: "scatter", mode: "lines", name, x: Array.from(x), y: Array.from(y), line: style, ...more });
+  ({ type: "scatter", mode: "lines", name, x, y, line: style, ...more });
+
+// The area between two curves.
+const band = (x, low, high, fillcolor, style = {}) => {
+  const edge = (y, more) => line("", x, y, { width: 0, ...style }, { hoverinfo: "skip", showlegend: false, ...more });
+  return [edge(low, {}), edge(high, { fill: "tonexty", fillcolor })];
+};
+
+// A line across the picture, at a value of x or of y.
+const across = (axis, value, style) => (axis === "x" ?
+  { type: "line", x0: value, x1: value, yref: "paper", y0: 0, y1: 1, line: style } :
+  { type: "line", xref: "paper", x0: 0, x1: 1, y0: value, y1: value, line: style });
 
 // Controls.
 
@@ -177,46 +187,40 @@ const HAS_SURFACES = (() => {
 })();
 
 // A surface and its map side by side, with cross-hairs that both share.
-//   shown(): {x, y, rows (x, y), titles, origin, cosine, note}; rows are changes of the loss.
-function surfaceAndMap(host, shown, options = {}) {
+//   pictured(): {x, y, rows (x, y), titles, origin, cosine}; rows are changes of the loss.
+function surfaceAndMap(host, pictured, options = {}) {
   const bar = host.querySelector(".controls");
   const pair = add(host, "div", { className: "pair" });
   const solid = HAS_SURFACES ? place(pair, "solid", "The loss as a surface, to be turned and zoomed") : null;
   const map = place(pair, "map", "The loss as a map; arrow keys move the cross-hairs");
   map.tabIndex = 0;
   const said = readout(host, { ariaLive: "polite" });
-  const state = { at: null, linear: false, listens: false };
+  const state = { at: null, even: false, linear: false, listens: false };
+  const shown = () => { const one = pictured(); return state.even ? { ...one, rows: even(one.rows) } : one; };
+  check(bar, "without slopes", false, (on) => { state.even = on; again(); });
   if (solid) {
     check(bar, "height in proportion", false, (on) => { state.linear = on; again(); });
     turnable(bar, solid);
   }
 
-  function say() {
-    const { x, y, rows, origin, cosine, titles } = shown();
-    const [i, j] = state.at, a = x[i], b = y[j];
+  function hairs() {
+    const { x, y, rows, origin, cosine, titles } = shown(), [i, j] = state.at, a = x[i], b = y[j];
+    const scale = bound(rows), z = (value) => (state.linear ? value : squeezed(value, scale));
+    const dash = { color: "#111", width: 1, dash: "dot" };
+    Plotly.relayout(map, { shapes: [across("x", a, dash), across("y", b, dash)] });
+    if (solid) {
+      Plotly.restyle(solid, {
+        x: [y.map(() => a), x, [a]],
+        y: [y, x.map(() => b), [b]],
+        z: [rows[i].map(z), rows.map((row) => z(row[j])), [z(rows[i][j])]],
+      }, [1, 2, 3]);
+    }
     const distance = Math.sqrt(Math.max(a * a + b * b + 2 * a * b * (cosine ?? 0), 0));
     const change = rows[i][j];
     const against = Math.abs(change) <= 1e-12 * Math.abs(origin) ? "as in θ*"
       : `${change < 0 ? "lower" : "higher"} by ${number(Math.abs(change))}`;
     said.textContent = `α ${number(a)}, β ${number(b)}: ${titles.loss ?? "L"} = ${number(origin + change, 5)}, ` +
       `${against}, at distance ${number(distance)} from θ*`;
-  }
-
-  function hairs() {
-    const { x, y, rows } = shown(), [i, j] = state.at, c = "#111";
-    const scale = bound(rows), z = (value) => (state.linear ? value : squeezed(value, scale));
-    const dash = { color: c, width: 1, dash: "dot" };
-    Plotly.relayout(map, { shapes: [
-      { type: "line", x0: x[i], x1: x[i], yref: "paper", y0: 0, y1: 1, line: dash },
-      { type: "line", xref: "paper", x0: 0, x1: 1, y0: y[j], y1: y[j], line: dash }] });
-    if (solid) {
-      Plotly.restyle(solid, {
-        x: [y.map(() => x[i]), x, [x[i]]],
-        y: [y, x.map(() => y[j]), [y[j]]],
-        z: [rows[i].map(z), rows.map((row) => z(row[j])), [z(rows[i][j])]],
-      }, [1, 2, 3]);
-    }
-    say();
   }
 
   function move(i, j) {
@@ -228,9 +232,8 @@ function surfaceAndMap(host, shown, options = {}) {
     hairs();
   }
 
-  function nearest(values, value) {
-    return values.reduce((best, v, i) => (Math.abs(v - value) < Math.abs(values[best] - value) ? i : best), 0);
-  }
+  const nearest = (values, value) =>
+    values.reduce((best, v, i) => (Math.abs(v - value) < Math.abs(values[best] - value) ? i : best), 0);
 
   map.addEventListener("keydown", (event) => {
     const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowDown: [0, -1], ArrowUp: [0, 1] }[event.key];
@@ -248,23 +251,20 @@ function surfaceAndMap(host, shown, options = {}) {
     const ticks = [-1, -0.1, 0, 0.1, 1].map((share) => share * scale);
     const bar = { tickvals: ticks.map((value) => squeezed(value, scale)), ticktext: ticks.map((value) => number(value, 2)),
       title: { text: "L − L(θ*)", side: "top" }, thickness: 12, outlinewidth: 0, len: 0.9 };
-    const common = { colorscale: BLUE_TO_RED, zmin: -1, zmax: 1 };
     const hovered = "α %{x:.4~g}<br>β %{y:.4~g}<br>L − L(θ*) %{text}<extra></extra>";
     const texts = transposed(rows).map((row) => row.map((value) => number(value)));
-    const centred = (values) => [values[0], values[values.length - 1]];
     await draw(map, [
-      { type: "contour", x, y, z: transposed(colours), text: texts, ...common, autocontour: false,
+      { type: "contour", x, y, z: transposed(colours), text: texts, colorscale: BLUE_TO_RED, zmin: -1, zmax: 1, autocontour: false,
         contours: { start: -1, end: 1, size: 1 / 12, coloring: "fill" }, line: { width: 0.5, color: "rgba(255,255,255,.6)" },
         colorbar: bar, showscale: !narrow(), hovertemplate: hovered, connectgaps: false },
       { type: "contour", x, y, z: transposed(colours), contours: { start: 0, end: 0, size: 1, coloring: "none" },
         line: { width: 2, color: "#111" }, showscale: false, hoverinfo: "skip" },
       { type: "scatter", mode: "markers", x: [0], y: [0], hoverinfo: "skip", showlegend: false,
         marker: { symbol: "cross-thin", size: 12, line: { width: 2.5, color: "#111" } } },
-    ], { xaxis: axis(titles.x, { range: centred(x), zeroline: false }), yaxis: axis(titles.y, { range: centred(y), zeroline: false }),
+    ], { xaxis: axis(titles.x, { range: span(x), zeroline: false }), yaxis: axis(titles.y, { range: span(y), zeroline: false }),
       uirevision: titles.key, showlegend: false });
     if (solid) {
-      const heights = state.linear ? rows : colours;
-      const edge = { width: 4, color: "#111" };
+      const heights = state.linear ? rows : colours, edge = { width: 4, color: "#111" };
       const hair = { type: "scatter3d", mode: "lines", line: edge, hoverinfo: "skip", showlegend: false, x: [0], y: [0], z: [0] };
       const high = state.linear ? [Math.min(smallest(flat(rows)), 0), scale] : [-1, 1];
       await draw(solid, [
@@ -274,8 +274,9 @@ function surfaceAndMap(host, shown, options = {}) {
           contours: { x: { highlight: false }, y: { highlight: false }, z: { highlight: false } } },
         hair, { ...hair }, { ...hair, mode: "markers", marker: { size: 4, color: "#111" } },
       ], { margin: { l: 0, r: 0, t: 0, b: 0 }, uirevision: options.keepView ? "kept" : titles.key, showlegend: false,
-        scene: { ...scene([titles.x, titles.y, "L − L(θ*)"], { range: high,
+        scene: { xaxis: axisOfScene(titles.x), yaxis: axisOfScene(titles.y), zaxis: axisOfScene("L − L(θ*)", { range: high,
           ...(state.linear ? {} : { tickvals: bar.tickvals, ticktext: bar.ticktext }) }),
+        aspectmode: "manual", aspectratio: { x: 1, y: 1, z: 0.75 }, dragmode: "turntable",
         camera: { eye: { x: -1.45, y: -1.55, z: 0.95 }, center: { x: 0, y: 0, z: -0.1 } } } });
     }
     hairs();
@@ -299,17 +300,16 @@ const SPLITS = { train: "training", test: "test" };
 const kinds = {};
 
 kinds.slices = (host, { planes }) => {
-  const names = Object.keys(planes), state = { plane: names[names.length - 1], even: false };
+  const names = Object.keys(planes), state = { plane: names[names.length - 1] };
   const splits = [...new Set(names.flatMap((name) => Object.keys(planes[name].losses)))];
   state.split = splits[0];
   const bar = controls(host);
   choice(bar, "Plane", names.map((name) => [name, PLANES[name] ?? name]), state.plane, (name) => { state.plane = name; again(); });
   choice(bar, "Loss", splits.map((name) => [name, SPLITS[name]]), state.split, (name) => { state.split = name; again(); });
-  check(bar, "without slopes", false, (on) => { state.even = on; again(); });
   const again = surfaceAndMap(host, () => {
     const plane = planes[state.plane], losses = plane.losses[state.split] ?? Object.values(plane.losses)[0];
     const hessian = state.plane === "hessian";
-    return { x: plane.alpha, y: plane.beta, rows: state.even ? even(losses.change) : losses.change, origin: losses.origin,
+    return { x: plane.alpha, y: plane.beta, rows: losses.change, origin: losses.origin,
       cosine: plane.cosine, titles: { x: hessian ? "α, along λₘₐₓ" : "α", y: hessian ? "β, along λₘᵢₙ" : "β",
         key: state.plane, loss: state.split === "test" ? "test L" : "L" } };
   });
@@ -317,7 +317,7 @@ kinds.slices = (host, { planes }) => {
 };
 
 kinds.turning = (host, data) => {
-  const n = data.angle.length, state = { i: 0, even: false };
+  const n = data.angle.length, state = { i: 0 };
   const bar = controls(host);
   const input = slider(bar, "Angle", 0, n - 1, 1, 0, (i) => { state.i = i; again(); });
   input.setAttribute("aria-label", "Angle by which the plane is turned, from random to Hessian directions");
@@ -334,12 +334,10 @@ kinds.turning = (host, data) => {
       again();
     }, 700);
   });
-  check(bar, "without slopes", false, (on) => { state.even = on; again(); });
   const says = readout(host, { className: "readout strong", ariaLive: "polite" });
-  const rows = () => (state.even ? even(data.change[state.i]) : data.change[state.i]);
   const picture = surfaceAndMap(host, () => ({
     x: data.points.map((p) => p * data.half_width[state.i][0]), y: data.points.map((p) => p * data.half_width[state.i][1]),
-    rows: rows(), origin: data.origin, cosine: 0,
+    rows: data.change[state.i], origin: data.origin, cosine: 0,
     titles: { x: "α", y: "β", key: `turned${state.i}` } }), { keepView: true });
   const curve = place(host, "low", "Both principal curvatures against the angle");
   async function again() {
@@ -348,8 +346,8 @@ kinds.turning = (host, data) => {
     says.textContent = `${number(data.angle[i])}°: κ₋ = ${number(low)}, κ₊ = ${number(high)}, curved like ${looks}`;
     input.setAttribute("aria-valuetext", says.textContent);
     await picture();
-    const scale = 0.02 * Math.max(...data.largest.map(Math.abs), ...data.smallest.map(Math.abs)) / 4 || 1;
-    const bent = (value) => Math.asinh(value / scale), extent = Math.max(...data.largest.map(Math.abs), ...data.smallest.map(Math.abs));
+    const extent = bound([data.largest, data.smallest]), scale = 0.005 * extent;
+    const bent = (value) => Math.asinh(value / scale);
     const decades = range(6).map((k) => 10 ** (Math.floor(Math.log10(extent)) - k)).filter((v) => v >= scale);
     const ticks = [...decades.map((v) => -v), 0, ...decades];
     const one = (name, values, tone, symbol) => line(name, data.angle, values.map(bent), { color: tone, width: 2 },
@@ -358,13 +356,14 @@ kinds.turning = (host, data) => {
       xaxis: axis("angle", { ticksuffix: "°", dtick: narrow() ? 30 : 15, range: [-3, 93] }),
       yaxis: axis("curvature", { tickvals: ticks.map(bent), ticktext: ticks.map((v) => number(v, 1)), zerolinewidth: 2,
         range: [bent(Math.min(...data.smallest, 0)) - 0.4, bent(Math.max(...data.largest, 0)) + 0.4] }),
-      shapes: [{ type: "line", x0: data.angle[i], x1: data.angle[i], yref: "paper", y0: 0, y1: 1, line: { color: c.ink, width: 1.5, dash: "dot" } }],
-    });
+      shapes: [across("x", data.angle[i], { color: c.ink, width: 1.5, dash: "dot" })] });
   }
   return again;
 };
 
-const DIRECTIONS = { largest: "along λₘₐₓ", smallest: "along λₘᵢₙ", random_0: "random", random_1: "random, another" };
+// Printed name, colour and dashes of each direction.
+const DIRECTIONS = { largest: ["along λₘₐₓ", "largest"], smallest: ["along λₘᵢₙ", "smallest"], random_0: ["random", "grey"],
+  random_1: ["random, another", "green", "dot"] };
 
 kinds.lines = (host, data) => {
   const finite = flat(data.loss).filter(Number.isFinite), top = largest(finite), low = smallest(finite);
@@ -375,16 +374,14 @@ kinds.lines = (host, data) => {
   const div = place(host, "", "Loss along lines through the weights");
   const middle = data.distance.indexOf(0);
   function again() {
-    const c = colour(), tones = { largest: c.largest, smallest: c.smallest, random_0: c.grey, random_1: c.green };
-    const dashes = { random_1: "dot" };
     const traces = data.direction.flatMap((name, k) => {
-      const origin = data.loss[k][middle];
-      const drawn = [line(DIRECTIONS[name] ?? name, data.distance, data.loss[k], { color: tones[name] ?? series(k), width: 2.5, dash: dashes[name] },
+      const origin = data.loss[k][middle], [said, tone, dash] = DIRECTIONS[name], color = colour()[tone];
+      const drawn = [line(said, data.distance, data.loss[k], { color, width: 2.5, dash },
         { legendgroup: name, hovertemplate: "%{x:.3~g}: L = %{y:.5~g}<extra></extra>" })];
       if (state.bends) {
         const parabola = data.distance.map((s) => origin + data.slope[k] * s + 0.5 * data.curvature[k] * s * s);
         drawn.push(line("", data.distance, parabola.map((v) => (state.logarithmic && v <= 0 ? null : v)),
-          { color: tones[name] ?? series(k), width: 1.2, dash: "dash" }, { legendgroup: name, showlegend: false, hoverinfo: "skip" }));
+          { color, width: 1.2, dash: "dash" }, { legendgroup: name, showlegend: false, hoverinfo: "skip" }));
       }
       return drawn;
     });
@@ -397,7 +394,7 @@ kinds.lines = (host, data) => {
 kinds.spectrum = (host, data) => {
   const probes = data.nodes.map((nodes, p) => nodes.map((node, k) => [node, data.weights[p][k]]).filter(([node]) => Number.isFinite(node)))
     .filter((probe) => probe.length);
-  const ends = Array.from(data.values), reach = [...probes.flat().map(([node]) => node), ...ends];
+  const ends = data.values, reach = [...probes.flat().map(([node]) => node), ...ends];
   const low = smallest(reach), high = largest(reach);
   // The bulk is about as wide as the negative end; without one, three decades below the largest.
   const first = Math.floor(Math.log10(low < 0 ? -low : 1e-2 * high || 1)) - 1;
@@ -429,19 +426,17 @@ kinds.spectrum = (host, data) => {
     const ticks = [0];
     for (let k = Math.ceil(state.exponent); k <= last; k += narrow() ? 2 : 1) ticks.push(10 ** k, -(10 ** k));
     const kept = ticks.filter((v) => u(v) > from && u(v) < to && (v === 0 || Math.abs(u(v)) > 0.9));
-    const band = { mode: "lines", type: "scatter", x: grid, line: { width: 0 }, hoverinfo: "skip", showlegend: false };
     const stem = (value, name, tone) => ({ type: "scatter", mode: "lines+markers", name: `${name} = ${number(value)}`, x: [u(value), u(value)], y: [floor, top / 2],
       line: { color: tone, width: 1.5 }, marker: { symbol: "triangle-down", size: [0, 11], color: tone }, hovertemplate: `${name} ${number(value, 6)}<extra></extra>` });
     const rug = (values, name, tone, symbol, height) => ({ type: "scatter", mode: "markers", name, x: values.map(u), y: values.map(() => height),
       marker: { symbol, size: 10, color: tone, line: { color: tone, width: 1.5 } }, text: values.map((v) => number(v, 5)), hovertemplate: "λ = %{text}<extra></extra>" });
     const traces = [
-      { ...band, y: over(smallest) },
-      { ...band, y: over(largest), fill: "tonexty", fillcolor: "rgba(0,158,115,.25)" },
+      ...band(grid, over(smallest), over(largest), "rgba(0,158,115,.25)"),
       line("density, by Lanczos quadrature", grid, mean.map((v) => (v > floor ? v : null)), { color: c.green, width: 2.5 },
         { text: grid.map((v) => number(scale * Math.sinh(v))), hovertemplate: "λ = %{text}: %{y:.2~g}<extra></extra>" }),
       line("one eigenvalue", [from, to], [one, one], { color: c.grey, width: 1, dash: "dot" }, { hoverinfo: "skip" }),
     ];
-    if (data.ritz?.length) traces.push(rug(Array.from(data.ritz), "Ritz values", c.purple, "line-ns-open", floor * 1.6));
+    if (data.ritz?.length) traces.push(rug(data.ritz, "Ritz values", c.purple, "line-ns-open", floor * 1.6));
     if (ends.length > 2) traces.push(rug(ends.slice(1, -1), "other eigenvalues", c.ink, "line-ns-open", floor * 4));
     if (ends.length) traces.push(stem(largest(ends), "λₘₐₓ", c.largest), stem(smallest(ends), "λₘᵢₙ", c.smallest));
     return draw(div, traces, {
@@ -458,7 +453,7 @@ kinds.localisation = (host, data) => {
   function again() {
     const c = colour(), group = data[state.by], n = group.names.length;
     const labels = n > 14 ? group.names.map((_, k) => k) : group.names;
-    const bars = (name, values, tone, pattern) => ({ type: "bar", name, x: labels, y: Array.from(values), customdata: group.names,
+    const bars = (name, values, tone, pattern) => ({ type: "bar", name, x: labels, y: values, customdata: group.names,
       marker: { color: tone, pattern: { shape: pattern, fillmode: "overlay", fgcolor: c.paper, fgopacity: 1, size: 6, solidity: 0.25 } }, hovertemplate: `%{customdata}: %{y:.1%}<extra>${name}</extra>` });
     return draw(div, [bars("of vₘₐₓ", group.largest, c.largest, ""), bars("of vₘᵢₙ", group.smallest, c.smallest, "/"),
       bars("of the parameters", group.part, c.line === DARK.line ? "#8a8a94" : "#8f8f98", "")],
@@ -475,15 +470,14 @@ kinds.visibility = (host, data) => {
   function again() {
     const c = colour(), n = data.smallest.length, share = range(n).map((k) => (k + 1) / n);
     const floor = state.logarithmic ? smallest([0.5 / n, ...(data.predicted ? data.predicted.share : [])]) : 0;
-    const clipped = (values) => Array.from(values).map((v) => (state.logarithmic && v < floor ? null : v));
-    const band = { type: "scatter", mode: "lines", x: data.smallest, line: { width: 0, shape: "hv" }, hoverinfo: "skip", showlegend: false };
+    const clipped = (values) => values.map((v) => (state.logarithmic && v < floor ? null : v));
     const traces = [
-      { ...band, y: Array.from(data.low).map((v) => Math.max(v, floor || 0)) }, { ...band, y: data.high, fill: "tonexty", fillcolor: "rgba(213,94,0,.22)" },
+      ...band(data.smallest, data.low.map((v) => Math.max(v, floor)), data.high, "rgba(213,94,0,.22)", { shape: "hv" }),
       line(`${n} sampled slices, 95 % interval`, data.smallest, share, { color: c.largest, width: 2.5, shape: "hv" }, { hovertemplate: "%{y:.3~g} below %{x:.3~g}<extra></extra>" }),
       line("Gaussian limit", data.limit.x, clipped(data.limit.share), { color: c.ink, width: 1.5, dash: "dash" }, { hoverinfo: "skip" }),
     ];
     if (data.predicted) traces.push(line("from the spectrum", data.predicted.x, data.predicted.share, { color: c.smallest, width: 2 }, { hovertemplate: "%{y:.3~g} below %{x:.3~g}<extra></extra>" }));
-    return draw(div, traces, { xaxis: axis("principal curvature κ₋, directions not normalised", { range: [data.limit.x[0], data.limit.x[data.limit.x.length - 1]], zerolinewidth: 2 }),
+    return draw(div, traces, { xaxis: axis("principal curvature κ₋, directions not normalised", { range: span(data.limit.x), zerolinewidth: 2 }),
       yaxis: axis("share of slices with smaller κ₋", state.logarithmic ? { type: "log", range: [Math.log10(floor), 0.05] } : { range: [0, 1.03] }), uirevision: String(state.logarithmic),
       annotations: [{ x: 0.98, y: 0.04, xref: "paper", yref: "paper", xanchor: "right", yanchor: "bottom", text: `r = t/f = ${number(data.r)}`, showarrow: false }] });
   }
@@ -510,7 +504,7 @@ kinds.curves = (host, { pictures }) => {
       traces.push({ type: "contour", ...picture.map, colorscale: "Cividis", contours: { coloring: "fill" }, line: { width: 0.5, color: "rgba(255,255,255,.5)" }, ncontours: 20,
         colorbar: { title: { text: picture.map.title, side: "top" }, thickness: 12, outlinewidth: 0 }, showscale: !narrow(), hoverinfo: "skip" });
     }
-    const shown = (axis, values) => Array.from(values).map((v) => (powers.includes(axis) && !(v > 0) ? null : v));
+    const shown = (axis, values) => values.map((v) => (powers.includes(axis) && !(v > 0) ? null : v));
     picture.curves.forEach((curve, k) => {
       const tone = picture.map ? "#ffffff" : c[curve.colour] ?? series(k), mode = curve.mode ?? "lines";
       const x = shown("x", curve.x), y = shown("y", curve.y);
@@ -522,12 +516,11 @@ kinds.curves = (host, { pictures }) => {
         trace.error_y = { type: "data", symmetric: false, thickness: 1.2, width: 2, color: tone,
           array: curve.y.map((v, i) => Math.max(curve.high[i] - v, 0)), arrayminus: curve.y.map((v, i) => Math.max(v - curve.low[i], 0)) };
       } else if (curve.low) {
-        const band = { type: "scatter", mode: "lines", x, line: { width: 0 }, hoverinfo: "skip", showlegend: false };
-        traces.push({ ...band, y: shown("y", curve.low) }, { ...band, y: shown("y", curve.high), fill: "tonexty", fillcolor: `${tone}38` });
+        traces.push(...band(x, shown("y", curve.low), shown("y", curve.high), `${tone}38`));
       }
       traces.push(trace);
     });
-    const all = (name) => picture.curves.flatMap((curve) => Array.from(curve[name]));
+    const all = (name) => picture.curves.flatMap((curve) => curve[name]);
     const is = (name) => (powers.includes(name) ? logarithmic(all(name)) : {});
     div.setAttribute("aria-label", `${picture.label}: ${picture.y} against ${picture.x}`);
     return draw(div, traces, { xaxis: axis(picture.x, is("x")), yaxis: axis(picture.y, is("y")), uirevision: String(state.i), showlegend: true });
@@ -638,7 +631,7 @@ kinds.comparison = (host, { rows }) => {
     }
     return draw(div, [points("agree", true, c.smallest, "circle"), points("do not", false, c.largest, "x")], {
       xaxis: axis("number, in the order of the table", { zeroline: false }), yaxis: axis("place in its interval", { tickvals: [-1, 0, 1], ticktext: ["low end", "middle", "high end"], range: [-3.2, 3.2] }), showlegend: true,
-      shapes: [-1, 1].map((y) => ({ type: "line", xref: "paper", x0: 0, x1: 1, y0: y, y1: y, line: { color: c.grey, width: 1, dash: "dash" } })) });
+      shapes: [-1, 1].map((y) => across("y", y, { color: c.grey, width: 1, dash: "dash" })) });
   }
   return again;
 };

@@ -98,20 +98,19 @@ def checks(results: Results) -> list[Check]:
             if of == split:
                 origin = surface["loss"].sel(alpha=0.0, beta=0.0)
                 losses[f"the {cased(plane)} slice"] = float(origin)
-        for what, loss in list(losses.items())[1:]:
-            name, expected = next(iter(losses.items()))
+        if losses:
+            (name, expected), *others = losses.items()
             # Many points at once share their products, so that float32 rounds otherwise.
             tolerance = 1e-5 * abs(expected) + 1e-7
-            compared = f"{said} loss at the origin of {what}, against {name}"
-            found.append(Check(compared, loss, expected, tolerance))
-    pairs = results.eigenpairs
-    if pairs is not None and "exact_curvature" in pairs:
-        floor = float(pairs.attrs.get("noise_floor", 0.0))
-        for i in range(pairs.sizes["pair"]):
-            value, residual = float(pairs["value"][i]), float(pairs["residual"][i])
-            exact = float(pairs["exact_curvature"][i])
-            compared = f"exact curvature v'Hv along eigenvector {i + 1}, against its eigenvalue"
-            found.append(Check(compared, exact, value, residual + ROUNDINGS * floor))
+            for what, loss in others:
+                compared = f"{said} loss at the origin of {what}, against {name}"
+                found.append(Check(compared, loss, expected, tolerance))
+    if (pairs := results.eigenpairs) is not None:
+        columns = (pairs[name].values.tolist() for name in ("value", "residual", "exact_curvature"))
+        for number, (value, residual, exact) in enumerate(zip(*columns), 1):
+            compared = f"exact curvature v'Hv along eigenvector {number}, against its eigenvalue"
+            tolerance = residual + ROUNDINGS * float(pairs.attrs["noise_floor"])
+            found.append(Check(compared, exact, value, tolerance))
     return found
 
 

@@ -124,36 +124,27 @@ def _cards(
 
 
 def _measured(claim: Row, rows: Sequence[Row], networks: Mapping[str, Results]) -> list[str]:
-    estimate, low, high = (
-        text.raised(number(claim[key], 3)) for key in ("estimate", "low", "high")
-    )
+    ends = ("estimate", "low", "high")
+    estimate, low, high = (text.raised(number(claim[key], 3)) for key in ends)
     # A network, perhaps with what of it: "resnet, λ_max".
     name, comma, of = claim["subject"].partition(",")
     subject = (networks[name].label if name in networks else name) + comma + of
     measured = f"{text.raised(subject)}: {text.raised(claim['statistic'])}"
-    # What is computed to a residual has no interval.
-    interval = (
-        f" ({low} to {high}, {100 * float(claim['confidence']):.4g} % interval)"
-        if _is_there(claim["low"])
-        else ""
-    )
-    parts = [f"<p>{measured} = <b>{estimate}</b>{interval}</p>"]
-    # As where fewer samples were taken than the rule asks for.
+    measured = f"<p>{measured} = <b>{estimate}</b>"
+    if _is_there(claim["low"]):
+        measured += f" ({low} to {high}, {100 * float(claim['confidence']):.4g} % interval)"
+    parts = [f"{measured}</p>"]
+    # Without an interval nothing is decided where fewer samples were taken than the rule asks for.
     if claim["verdict"] == "inconclusive" and not _is_there(claim["low"]):
         parts.append("<p>On fewer samples than the rule asks for.</p>")
-    judged = [
-        row
-        for row in rows
-        if all(row[key] == claim[key] for key in ("claim", "rule", "subject", "statistic"))
-    ]
-    if judged:
-        row = judged[0]
+    decides = ("claim", "rule", "subject", "statistic")
+    for row in rows:
+        if any(row[key] != claim[key] for key in decides):
+            continue
         side = "within ±" if row["side"] == "inside" else row["side"]
         rule = f"Rule: {side} {text.raised(number(row['threshold'], 3))}.".replace("± ", "±")
-        if _is_there(row["power"]):
-            share = 100 * float(row["power"])
-            rule += f" If the claim were false, the rule would notice in {share:.3g} % of cases (power)."
-        parts.append(f"<p>{rule}</p>")
+        noticed = f"{100 * float(row['power']):.3g} % of cases (power)"
+        parts.append(f"<p>{rule} If the claim were false, the rule would notice in {noticed}.</p>")
     counts = {
         verdict.replace("_", " "): int(claim[f"n_{verdict}"])
         for verdict in ("reproduced", "not_reproduced", "inconclusive")
@@ -179,4 +170,4 @@ def _evidence(artifact: str, known: Collection[str], artifacts: Mapping[str, str
 
 
 def _is_there(value: Any) -> bool:
-    return value is not None and value == value and value != ""
+    return bool(value == value)  # an empty cell is NaN
