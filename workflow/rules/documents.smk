@@ -41,14 +41,7 @@ if COMPANION:
             claims=rules.decide_claims.output,
             benchmarks=expand(
                 "results/archive/benchmarks/{table}.csv",
-                table=(
-                    "cpu",
-                    "kills",
-                    "population",
-                    "predictions",
-                    "scaling",
-                    "slurm",
-                ),
+                table=("cpu", "kills", "population", "predictions", "scaling", "slurm"),
             ),
             # The companion's manifest stands for all its files.
             companion="<shared>/manifest.sha256",
@@ -81,11 +74,7 @@ rule make_report:
     input:
         **{
             name: evidence(name)
-            for name in (
-                *registry.STANDARD,
-                *beyond.OF_NETWORKS,
-                *registry.OF_PROFILES,
-            )
+            for name in (*registry.STANDARD, *beyond.OF_NETWORKS, *registry.OF_PROFILES)
         },
         **(
             {

@@ -33,9 +33,7 @@ REPLICATES = [
     for path in sorted(Path(ARCHIVE).glob("replicates/*/tables/*.csv"))
     if path.stem in COMPARED
 ]
-ARCHIVED_VECTORS = sorted(
-    map(str, Path(ARCHIVE).glob("networks/*/eigenvectors.safetensors"))
-)
+ARCHIVED_VECTORS = sorted(map(str, Path(ARCHIVE).glob("networks/*/eigenvectors.safetensors")))
 
 
 if COMPARABLE:
@@ -65,9 +63,7 @@ if COMPARABLE:
             archived_checkpoints=expand(
                 "<archive>/networks/{network}/checkpoint.safetensors", network=TRAINED
             ),
-            computed_checkpoints=expand(
-                f"{TRAINING}/checkpoint.safetensors", network=TRAINED
-            ),
+            computed_checkpoints=expand(f"{TRAINING}/checkpoint.safetensors", network=TRAINED),
             # How far directions are turned that others were measured along.
             archived_vectors=ARCHIVED_VECTORS,
             computed_vectors=expand(
@@ -84,9 +80,7 @@ if COMPARABLE:
         localrule: True
         params:
             level="recomputed" if SOURCE == "recompute" else "retrained",
-            configuration={
-                key: COMPLETE[key] for key in ("precision", "networks", "analyses")
-            },
+            configuration={key: COMPLETE[key] for key in ("precision", "networks", "analyses")},
         run:
             run_script(rule, input, output, params, wildcards, log)
 
