@@ -277,15 +277,15 @@ def assemble(
         identity[f"n_{split}"] = len(samples)
         identity[f"{split}_sha256"] = checksums[split]
         identity[f"{split}_indices"] = index_ranges(samples.indices)
-    more = more or {}
-    for split, samples in splits.items():
         if not samples.inputs.isfinite().all():
             raise DataError(
                 f"data.normalisation: {split} inputs of {name} become NaN or infinite, divided by "
                 f"{_rounded(identity['normalisation']['deviation'])}"
             )
-    removed = {key for key, value in more.items() if value is None}
-    identity = {k: v for k, v in (identity | {**more}).items() if k not in removed}
+    for key, value in (more or {}).items():
+        identity[key] = value
+        if value is None:
+            del identity[key]
     n_classes = None if classes is None else len(classes)
     return Dataset(name, splits["train"], splits["test"], n_classes, identity)
 
@@ -299,11 +299,6 @@ def _rounded(numbers: Sequence[float]) -> str:
     """One number a channel; where all are the same, that one."""
     shown = [f"{number:.4g}" for number in numbers]
     return shown[0] if len({*shown}) == 1 else f"({listed(shown, 4)})"
-
-
-def named_by_seed(seed: int) -> dict[str, Any]:
-    """For `assemble`: a random split is named by its seed; hundreds of ranges say less."""
-    return {"train_indices": None, "test_indices": None, "split_seed": seed}
 
 
 def checksum(inputs: np.ndarray, targets: np.ndarray, n_classes: int = 0) -> str:

@@ -24,7 +24,7 @@ from hessian_directions.data.keys import (
     Transform,
 )
 from hessian_directions.data.source import TEST_PARTS, TRAINING_PARTS, Choice, Source, stack
-from hessian_directions.errors import ConfigurationError, DataError
+from hessian_directions.errors import ConfigurationError, DataError, about
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 
@@ -126,15 +126,13 @@ def sources_of(
     labels: set[str] = set()
     for split, root in roots.items():
         depth = len(root)
-        inside = [parts for parts in files if parts[:depth] == root and len(parts) > depth + 1]
-        labels |= {
-            parts[depth] for parts in folders if parts[:depth] == root and len(parts) > depth
-        }
-        labels |= {parts[depth] for parts in inside}
+        labels |= _below(root, folders) | _below(root, files, 2)
         found[split] = sorted(
             ("/".join(parts[depth + 1 :]), parts[depth], parts)
-            for parts in inside
-            if parts[-1].lower().endswith(SUFFIXES)
+            for parts in files
+            if parts[:depth] == root
+            and len(parts) > depth + 1
+            and parts[-1].lower().endswith(SUFFIXES)
         )
     if not labels:
         raise DataError(f"{path} holds no class folders train/<class>/ and test/<class>/")
@@ -178,12 +176,9 @@ def _read(path: Path, members: list[Parts], convert: Any, places: np.ndarray) ->
             content = (path / name).read_bytes() if path.is_dir() else contents[name]
         except OSError as error:
             raise DataError(f"{path}: {name} cannot be read") from error
-        try:
-            return convert(images.decode(content, f"{path}: {name}"))
-        except DataError as error:
-            if str(error).startswith(str(path)):
-                raise
-            raise DataError(f"{path}: {name}: {error}") from error
+        image = images.decode(content, f"{path}: {name}")
+        with about(f"{path}: {name}"):
+            return convert(image)
 
     return stack(one, places, str(path))
 
@@ -230,16 +225,13 @@ def _roots(
 ) -> dict[str, Parts]:
     """Where the class folders of "train" and "test" lie; a single folder around them is passed over."""
     root: Parts = ()
+    everything = [*files, *folders]
     while True:
-        depth = len(root)
-        below = [parts for parts in (*files, *folders) if parts[:depth] == root]
-        here = {parts[depth] for parts in below if len(parts) > depth + 1}
-        here |= {parts[depth] for parts in folders if parts[:depth] == root and len(parts) > depth}
+        here = _below(root, folders) | _below(root, everything, 2)
         training = _called(path, here, TRAINING_PARTS if train is None else (train,))
         if training is not None:
             break
-        nested = {parts[depth] for parts in below if len(parts) > depth + 2}
-        if len(here) != 1 or not nested or _called(path, here, TEST_PARTS):
+        if len(here) != 1 or not _below(root, everything, 3) or _called(path, here, TEST_PARTS):
             if test is not None or train is not None:
                 raise DataError(
                     f"{path} has no folder {train or TRAINING_PARTS[0]} (data.train), but "
@@ -248,12 +240,17 @@ def _roots(
             return {"train": root}
         root = (*root, *here)
     # A folder without class folders holds no labels: ImageNet's test images are of that kind.
-    labelled = {parts[depth] for parts in below if len(parts) > depth + 2}
-    labelled |= {p[depth] for p in folders if p[:depth] == root and len(p) > depth + 1}
+    labelled = _below(root, everything, 3) | _below(root, folders, 2)
     testing = _called(path, labelled, TEST_PARTS if test is None else (test,))
     if test is not None and testing is None:
         raise DataError(f"{path} has no folder {test} with class folders (data.test)")
     return {"train": (*root, training)} | ({} if testing is None else {"test": (*root, testing)})
+
+
+def _below(root: Parts, paths: list[Parts], levels: int = 1) -> set[str]:
+    """What lies in a folder, of paths that go at least so many levels below it."""
+    depth = len(root)
+    return {path[depth] for path in paths if path[:depth] == root and len(path) >= depth + levels}
 
 
 def _called(path: Path, folders: set[str], names: Sequence[str]) -> str | None:
