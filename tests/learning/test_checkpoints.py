@@ -566,10 +566,10 @@ def test_a_failed_save_leaves_the_earlier_file(tmp_path):
 
 
 def test_scores_other_than_published_are_refused():
-    settings = {"format": "li_et_al", "file": "model.t7"}
     published = {"test_loss": 0.261, "test_accuracy": 0.938}
-    checkpoints.require_scores(settings, {"test_loss": 0.2607, "test_accuracy": 0.9381}, published)
-    checkpoints.require_scores(settings, {"test_loss": 9.0, "test_accuracy": 0.1}, {})
+    settings = {"format": "li_et_al", "file": "model.t7", "expected": published}
+    checkpoints.require_scores(settings, {"test_loss": 0.2607, "test_accuracy": 0.9381})
+    checkpoints.require_scores(settings | {"expected": None}, {"test_loss": 9.0})
     for scores in ({"test_loss": 0.2607, "test_accuracy": 0.92}, {"test_loss": float("nan")}):
         with pytest.raises(CheckpointError, match=r"model.t7: the test \w+ is .*expected"):
-            checkpoints.require_scores(settings, {"test_accuracy": 0.938} | scores, published)
+            checkpoints.require_scores(settings, {"test_accuracy": 0.938} | scores)
