@@ -45,13 +45,9 @@ def compare(
     directions: what kinks add to a difference varies much from one to the next.
     """
     H = objective.hessian()
-    paired = gaussian(
-        objective.n_parameters,
-        max(n_paired, n_samples),
-        seeds.generator(seed, "shared directions"),
-        objective.dtype,
-        objective.device,
-    )
+    n, generator = objective.n_parameters, seeds.generator(seed, "shared directions")
+    k = max(n_paired, n_samples)
+    paired = gaussian(n, k, generator, objective.dtype, objective.device)
     shared = paired[:, :n_samples]
     # The step is chosen once for differences and fits from loss values, and each is charged for it.
     precise = in_float64(objective)

@@ -170,16 +170,12 @@ def measure(
 def _adaptive(objective: Objective, settings: Any, seed: int) -> dict[str, float]:
     """Trace and largest eigenvalue of DHD, D = diag|θ|."""
     operator = flatness.ScaledOperator(objective.hessian(), objective.theta.abs())
+    start = seeds.generator(seed, "adaptive start")
     pairs = extreme_eigenpairs(
-        operator,
-        k_smallest=0,
-        tolerance=settings.tolerance,
-        missed_probability=1.0,
-        seed=seeds.generator(seed, "adaptive start"),
+        operator, 0, tolerance=settings.tolerance, missed_probability=1.0, seed=start
     )
-    rest = deflated_rest(
-        operator, pairs.vectors, settings.n_samples, seeds.generator(seed, "adaptive trace")
-    )
+    generator = seeds.generator(seed, "adaptive trace")
+    rest = deflated_rest(operator, pairs.vectors, settings.n_samples, generator)
     largest = float(pairs.values[-1])
     return {
         "adaptive_trace": largest + rest.trace,

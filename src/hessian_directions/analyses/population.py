@@ -32,12 +32,8 @@ TRAINS = True
 
 GENERALIZATION = ("gap_loss", "gap_accuracy")
 STATISTICS = (
-    "kendall",
-    "within_strata",
-    "partial_noise",
-    "partial_factors",
-    "granulated",
-    "information",
+    *("kendall", "within_strata", "partial_noise", "partial_factors"),
+    *("granulated", "information"),
 )
 # Measures that a rescaling of layers leaves as they are, and what each would improve on.
 COUNTERPARTS = {
@@ -142,20 +138,11 @@ def run(settings: Settings, job: Job) -> xr.Dataset:
 def measures(settings: Settings) -> list[str]:
     """The measures of flatness of a member, each a variable of the dataset."""
     return [
-        "trace",
-        "mean_curvature",
-        "largest",
-        "smallest_magnitude",
-        "frobenius_norm",
-        "gradient_norm",
-        "trace_scaled",
-        "largest_scaled",
-        *COUNTERPARTS,
+        *("trace", "mean_curvature", "largest", "smallest_magnitude", "frobenius_norm"),
+        *("gradient_norm", "trace_scaled", "largest_scaled", *COUNTERPARTS),
         *(f"average_increase_{radius:g}" for radius in settings.average_radii),
         *(f"worst_increase_{radius:g}" for radius in settings.worst_radii),
-        "m_sharpness",
-        "distance",
-        "theta_norm",
+        *("m_sharpness", "distance", "theta_norm"),
     ]
 
 

@@ -51,7 +51,6 @@ def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
     from hessian_directions.spectral.spectrum import spectral_density
 
     objective = problem.objective("train")
-    objective.self_test()
     generator, groups = seeds.generator(job.seed, "spectrum"), []
     for number, first in enumerate(range(0, settings.n_probes, TOGETHER)):
         k = min(TOGETHER, settings.n_probes - first)

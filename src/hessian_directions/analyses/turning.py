@@ -50,7 +50,6 @@ def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
     from hessian_directions.geometry import planes, slices
 
     objective = problem.objective("train")
-    objective.self_test()
     vectors = problem.vectors(job.read["eigenvectors"]["vectors"])
     start, _ = plane(objective, "random", vectors, seeds.derive(job.seed, "surface"))
     end, _ = plane(objective, "hessian", vectors, 0)

@@ -44,7 +44,6 @@ def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
     from hessian_directions.geometry import visibility
 
     objective = problem.objective("train")
-    objective.self_test()
     matrices = visibility.sample_projections(
         objective.hessian(),
         settings.n_planes,
@@ -68,9 +67,7 @@ def gather(shards: Sequence[xr.Dataset], settings: Settings, job: Job) -> xr.Dat
 
     reference = job.read["trace"]
     matrices = np.concatenate([part["projected_hessian"].values for part in shards])
-    values = np.concatenate(
-        [job.read["eigenpairs"]["value"].values, reference["ritz_value"].values]
-    )
+    values = np.concatenate([job.read["eigenpairs"]["value"], reference["ritz_value"]])
     rest = float(reference["rest_trace"]), float(reference["rest_frobenius_norm"])
     from_spectrum = visibility.sample_from_spectrum(
         values,

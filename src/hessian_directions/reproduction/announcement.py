@@ -27,8 +27,7 @@ def announce(settings: configuration.Configuration, archive: Path, cores: int, f
     shown = [name for name in registry.OF_PROFILES if name in settings["analyses"]]
     lines = [
         f"Profile {settings['profile']}: {len(networks)} network{'s' * (len(networks) > 1)} "
-        f"({trained} trained here), "
-        f"{len(settings['analyses'])} analyses"
+        f"({trained} trained here), {len(settings['analyses'])} analyses"
         + (f" ({', '.join(shown)} among them)" if shown else "")
         + (f", beside the archive of {settings['companion']}" if settings["companion"] else "")
         + "."

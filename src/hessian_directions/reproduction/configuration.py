@@ -178,11 +178,9 @@ def read_record(path: str | Path) -> Configuration:
     """The complete configuration that a run or an archive keeps; ConfigurationError where it is none."""
     content = read_yaml(path)
     networks = content.get("networks", {}) if isinstance(content, Mapping) else None
-    if not isinstance(networks, Mapping) or not all(
-        isinstance(network, Mapping) for network in networks.values()
-    ):
-        raise ConfigurationError(f"{path} is corrupt: it holds no configuration")
-    return dict(content)
+    if isinstance(networks, Mapping) and all(isinstance(n, Mapping) for n in networks.values()):
+        return dict(content)
+    raise ConfigurationError(f"{path} is corrupt: it holds no configuration")
 
 
 class _Unambiguous(yaml.SafeLoader):
@@ -318,7 +316,7 @@ def _require_like_networks(networks: Mapping[str, Any], profile: Profile, name: 
         for analysis, settings in network["analyses"].items():
             if not hasattr(registry.analysis(analysis).module, "other_networks"):
                 continue
-            own = profile.networks[key].overrides.get(analysis, {})
+            own = profile.networks[key].overrides.get(analysis)
             place = f"networks.{key}.overrides.{analysis}" if own else f"analyses.{analysis}"
             others = registry.analysis(analysis).other_networks(settings)
             alike = [
@@ -367,10 +365,8 @@ def complete_claims(
             }
     for where, source in ((name, own), (path, content)):
         for claim, its_rules in source.items():
-            known = claims.RULES.get(claim)
-            if known is None:
-                sentence = unknown([f"claims.{claim}"], claims.RULES)
-                raise ConfigurationError(f"{where}: {sentence}")
+            if (known := claims.RULES.get(claim)) is None:
+                raise ConfigurationError(f"{where}: {unknown([f'claims.{claim}'], claims.RULES)}")
             if strange := [f"claims.{claim}.{rule}" for rule in its_rules if rule not in known]:
                 raise ConfigurationError(f"{where}: {unknown(strange, known)}")
     return rules

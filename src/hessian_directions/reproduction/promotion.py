@@ -22,11 +22,7 @@ from typing import Any
 from hessian_directions.analyses import registry
 from hessian_directions.errors import ArtifactError, as_program
 from hessian_directions.reproduction import artifacts
-from hessian_directions.reproduction.configuration import (
-    Configuration,
-    numerical,
-    read_record,
-)
+from hessian_directions.reproduction.configuration import Configuration, numerical, read_record
 
 # Directions and weights along training that are larger than this stay on the machine; the archive
 # holds their checksums. [bytes]

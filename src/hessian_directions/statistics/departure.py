@@ -1,7 +1,4 @@
-"""Where the median of a sample leaves a reference, along a scale on which the sample is measured.
-
-NumPy and SciPy only: tables, claims and figures import this module without importing torch.
-"""
+"""Where the median of a sample leaves a reference, along a scale on which the sample is measured."""
 
 from dataclasses import dataclass
 
