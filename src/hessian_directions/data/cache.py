@@ -47,10 +47,9 @@ def fetch(url: str, sha256: str, name: str, cache: str | os.PathLike[str]) -> Pa
     try:
         pooch.retrieve(url, f"sha256:{sha256}", name, cache)
     except Exception as error:
+        reason = f"it could not be fetched ({type(error).__name__})"
         if isinstance(error, ValueError) and "hash" in str(error):
             reason = "what the address gave has another checksum"
-        else:
-            reason = f"it could not be fetched ({type(error).__name__})"
         if found is not None:
             reason += f", and the file in the folder has sha256 {found}"
         raise DataError(

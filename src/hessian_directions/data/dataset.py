@@ -150,10 +150,8 @@ class Normalisation:
                 "data.normalisation holds exactly the keys mean and deviation, or is none or train"
             )
         mean, deviation = (
-            (float(value),) * n_channels
-            if isinstance(value, int | float)
-            else tuple(map(float, value))
-            for value in (setting["mean"], setting["deviation"])
+            (float(v),) * n_channels if isinstance(v, int | float) else tuple(map(float, v))
+            for v in (setting["mean"], setting["deviation"])
         )
         if not len(mean) == len(deviation) == n_channels:
             raise ConfigurationError(
@@ -174,11 +172,9 @@ class Normalisation:
         """
         if train.dtype != np.uint8:
             axes = tuple(axis for axis in range(train.ndim) if axis != 1)
-            mean = train.mean(axes, dtype=np.float64)
-            deviation = train.std(axes, dtype=np.float64)
-            return cls(
-                tuple(mean.tolist()), tuple(np.where(deviation > 0, deviation, 1.0).tolist())
-            )
+            mean, deviation = train.mean(axes, np.float64), train.std(axes, np.float64)
+            deviation[~(deviation > 0)] = 1.0
+            return cls(tuple(mean.tolist()), tuple(deviation.tolist()))
         channels = np.moveaxis(train, -1, 0)
         counts = np.stack([np.bincount(channel.ravel(), minlength=256) for channel in channels])
         values = np.arange(256)

@@ -88,15 +88,11 @@ def image_folder(
     """
     if (url is None) != (archive_sha256 is None):
         raise ConfigurationError("data.url and data.archive_sha256 are stated together")
-    if transform is not None and normalisation not in (None, "none"):
-        raise ConfigurationError(
-            "data.normalisation: the transform standardises, state one of them"
-        )
+    convert = images.converter(size, channels, transform, folder, normalisation)
     if url is not None and archive_sha256 is not None:
         source = cache_folder.fetch(url, archive_sha256, path, cache)
     else:
         source = cache_folder.find(path, folder, cache)
-    convert = images.converter(size, channels, transform, folder)
     order = _class_order(classes, n_classes, folder, cache)
     sources, names = sources_of(source, convert, train, test, order)
     stored, _, more = Choice(**choice).of(sources["train"], sources.get("test"), len(names))
@@ -119,7 +115,7 @@ def sources_of(
         train, test: Names of their folders, see `image_folder`.
         order: Number of each class; None: by alphabet, and every folder holds images.
     """
-    convert = convert or images.converter(None, 3, None, None)
+    convert = convert or images.converter(None, 3)
     files, folders = _members(path)
     roots = _roots(path, files, folders, train, test)
     found: dict[str, list[tuple[str, str, Parts]]] = {}
@@ -146,9 +142,8 @@ def sources_of(
         order = {label: number for number, label in enumerate(sorted(labels))}
     elif unknown := labels - order.keys():
         raise DataError(f"{path}: the class folder {min(unknown)} is not among data.classes")
-    names = [str(number) for number in range(max(order.values()) + 1)]
-    for label, number in order.items():
-        names[number] = label
+    label_of = {number: label for label, number in order.items()}
+    names = [label_of.get(number, str(number)) for number in range(max(label_of) + 1)]
     sources = {}
     for split, entries in found.items():
         if not entries:
@@ -328,6 +323,5 @@ def _class_order(
             raise ConfigurationError(
                 f"data.classes: class {numbers[-1]} is outside the {n_classes} of data.n_classes"
             )
-        taken = set(numbers)
-        order |= {f"class {n}": n for n in range(n_classes) if n not in taken}
+        order |= {f"class {n}": n for n in range(n_classes) if n not in numbers}
     return order

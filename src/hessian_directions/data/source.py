@@ -112,8 +112,7 @@ class Choice:
                 + ("n_test is stated" if test is None else f"{train.name} has a test part")
             )
         for split, n in (("train", self.n_train), ("test", n_test)):
-            if n is not None and split in chosen:
-                places = chosen[split]
+            if n is not None and (places := chosen.get(split)) is not None:
                 chosen[split] = places[_front(sources.get(split, train).targets[places], n, split)]
         stored = {
             split: _stored(sources.get(split, train), places) for split, places in chosen.items()
