@@ -239,21 +239,12 @@ class _Run:
         self.inputs, self.targets = _prepared(train, self.theta)
         self.test = None if test is None else _prepared(test, self.theta)
         self.generator = torch.Generator().manual_seed(seeds.derive(seed, "training", "batches"))
-        self.optimizer = torch.optim.SGD(
-            [self.theta],
-            lr=settings.learning_rate,
-            momentum=settings.momentum,
-            nesterov=settings.nesterov,
-            weight_decay=settings.weight_decay,
-        )
+        chosen = settings.model_dump(include={"momentum", "nesterov", "weight_decay"})
+        self.optimizer = torch.optim.SGD([self.theta], lr=settings.learning_rate, **chosen)
         n = len(train)
         self.n_batches = math.ceil(n / (settings.batch_size or n))
-        self.judge_every_pass = (
-            settings.keep == "best"
-            and self.n_batches == 1
-            and settings.augmentation == "none"
-            and not _depends_on_mode(model)
-        )
+        acts_alike = settings.augmentation == "none" and not _depends_on_mode(model)
+        self.judge_every_pass = settings.keep == "best" and self.n_batches == 1 and acts_alike
         self.snapshot_epochs = set(settings.snapshot_epochs())
         self.epoch = 0
         self.step = 0  # of the epoch that is under way
@@ -293,7 +284,9 @@ class _Run:
             self.optimizer.param_groups[0]["lr"] = self.latest_rate
             self.theta.grad.zero_()  # type: ignore[union-attr]
             with Substitutes():
-                loss = self._loss(inputs, targets)
+                with self._autocast():
+                    outputs = self.model(aligned(inputs))
+                loss = self.loss(outputs.to(self.theta.dtype), targets)
             loss.backward()
             self.losses[self.step] = loss.detach() * (len(inputs) / len(self.inputs))
             if self.judge_every_pass:
@@ -315,18 +308,11 @@ class _Run:
         order = torch.randperm(len(self.inputs), generator=self.generator).to(self.theta.device)
         if self.step:
             self.generator.set_state(state)
-        inputs = (
-            self.inputs.permute(0, 2, 3, 1)[order].permute(0, 3, 1, 2)
-            if self.inputs.dim() == 4
-            else self.inputs[order]
-        )
+        is_image = self.inputs.dim() == 4
+        inputs = (self.inputs.permute(0, 2, 3, 1) if is_image else self.inputs)[order]
+        inputs = inputs.permute(0, 3, 1, 2) if is_image else inputs
         parts = (x.tensor_split(self.n_batches) for x in (inputs, self.targets[order]))
         return list(zip(*parts, strict=True))
-
-    def _loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        with self._autocast():
-            outputs = self.model(aligned(inputs))
-        return self.loss(outputs.to(self.theta.dtype), targets)
 
     def _autocast(self) -> torch.autocast:
         enabled = self.settings.mixed_precision
@@ -336,11 +322,10 @@ class _Run:
         """Add a row to the history, judge the weights, look at the target."""
         with self._autocast():
             train_loss, _ = _evaluate(self.model, self.loss, self.inputs, self.targets)
+            scores = self.test and _evaluate(self.model, self.loss, *self.test)
         self._require_finite(train_loss)
         row = {"epoch": self.epoch, "train_loss": train_loss, "learning_rate": self.latest_rate}
-        if self.test is not None:
-            with self._autocast():
-                scores = _evaluate(self.model, self.loss, *self.test)
+        if scores is not None:
             row["test_loss"], row["test_accuracy"] = scores
         self.history.append(row)
         if self.settings.keep == "best":
