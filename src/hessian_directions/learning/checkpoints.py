@@ -9,7 +9,6 @@ import argparse
 import collections
 import datetime
 import json
-import os
 import pathlib
 import re
 import types
@@ -27,7 +26,7 @@ from torch import Tensor, nn
 
 from hessian_directions.data import cache as cache_folder
 from hessian_directions.errors import CheckpointError, ConfigurationError, NonFiniteError
-from hessian_directions.files import atomic_path, to_json
+from hessian_directions.files import AnyPath, atomic_path, to_json
 from hessian_directions.files import sha256 as file_sha256
 from hessian_directions.learning.settings import Checkpoint
 from hessian_directions.models import vision
@@ -55,7 +54,7 @@ WRAPPERS = ("module", "_module", "_fsdp_wrapped_module", "_checkpoint_wrapped_mo
 
 
 def save(
-    path: str | os.PathLike[str],
+    path: AnyPath,
     model: nn.Module,
     metadata: Mapping[str, Any],
     dtype: torch.dtype | None = None,
@@ -85,7 +84,7 @@ def save(
         temporary.write_bytes(data)
 
 
-def load(path: str | os.PathLike[str], model: nn.Module) -> dict[str, Any]:
+def load(path: AnyPath, model: nn.Module) -> dict[str, Any]:
     """Load what `save` wrote, or any safetensors state of this network, and return its metadata.
 
     Raises:
@@ -101,7 +100,7 @@ def load(path: str | os.PathLike[str], model: nn.Module) -> dict[str, Any]:
 def import_into(
     model: nn.Module,
     settings: Mapping[str, Any],
-    cache: str | os.PathLike[str] | None = None,
+    cache: AnyPath | None = None,
     folder: Path | None = None,
 ) -> dict[str, Any]:
     """Load the checkpoint that a configuration describes, and return what is stored beside it.
@@ -140,7 +139,7 @@ def import_into(
     return beside | ({"notes": notes} if notes else {})
 
 
-def _require_finite(path: str | os.PathLike[str], model: nn.Module) -> None:
+def _require_finite(path: AnyPath, model: nn.Module) -> None:
     """Buffers, such as masks of attention, may hold infinite numbers."""
     parameters = dict(model.named_parameters())
     for key, tensor in model.state_dict().items():
@@ -246,7 +245,7 @@ def _is_safetensors(path: Path) -> bool:
     return path.suffix == ".safetensors" or (start[8:] == b"{" and length < path.stat().st_size)
 
 
-def _read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _read_safetensors(path: AnyPath) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors, and the metadata that `save` writes."""
     try:
         with safetensors.safe_open(path, "pt") as file:
@@ -481,7 +480,7 @@ def _without_count(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {key: t for key, t in state.items() if key.rpartition(".")[2] != AVERAGED or t.ndim}
 
 
-def _fill(path: str | os.PathLike[str], model: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
+def _fill(path: AnyPath, model: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
     """Copy `state` into the model after every key and shape has been compared.
 
     Returns a sentence if the numbers had another precision.
@@ -538,7 +537,7 @@ def _others(keys: list[str]) -> str:
     return f" (and {len(keys) - 1} more)" if len(keys) > 1 else ""
 
 
-def _require(path: str | os.PathLike[str]) -> None:
+def _require(path: AnyPath) -> None:
     if Path(path).is_dir():
         inside = next((name for name in WEIGHTS if Path(path, name).is_file()), None)
         hint = f"; {Path(Path(path).name, inside)} is one" if inside else ""
