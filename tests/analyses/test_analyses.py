@@ -210,7 +210,7 @@ def test_lower_tail_tests_the_spectrum(n_pairs: int, n_ritz: int, fits: bool) ->
             "rest_trace": rest.sum(),
             "rest_frobenius_norm": np.linalg.norm(rest),
             "ritz_value": ("ritz", outliers[n_pairs : n_pairs + n_ritz]),
-        },
+        }
     )
     found = xr.Dataset({"value": ("pair", outliers[:n_pairs])})
     matrices = visibility.sample_from_spectrum(

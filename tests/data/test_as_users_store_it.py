@@ -61,13 +61,7 @@ def test_parts_are_known_in_capitals_and_in_full(tmp_path, around, training, tes
 
 
 @pytest.mark.parametrize(
-    "parts",
-    [
-        ("test", "val"),
-        ("Testing",),
-        ("Validation", "other"),
-        ("my images", "Test"),
-    ],
+    "parts", [("test", "val"), ("Testing",), ("Validation", "other"), ("my images", "Test")]
 )
 def test_parts_are_no_classes(tmp_path, parts):
     settings = write_images(tmp_path / "d", parts) | {"n_test": 4}
@@ -440,10 +434,7 @@ def test_masks_may_be_infinite(tmp_path):
 
 @pytest.mark.parametrize(
     ("spoiled", "said"),
-    [
-        ("weights", "weights of the network are NaN"),
-        ("inputs", "inputs or targets are NaN"),
-    ],
+    [("weights", "weights of the network are NaN"), ("inputs", "inputs or targets are NaN")],
 )
 def test_an_objective_says_what_is_not_finite(spoiled, said):
     model, inputs = torch.nn.Linear(3, 2), torch.randn(12, 3)

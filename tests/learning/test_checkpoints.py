@@ -456,12 +456,7 @@ def test_import_finds_the_file_here_or_in_the_cache_and_checks_it(tmp_path):
     here = {"format": "li_et_al", "file": str(path)}
     there = {"format": "li_et_al", "url": url, "sha256": checksum}
     (tmp_path / f"{checksum[:12]}-model_300.t7").write_bytes(path.read_bytes())
-    for settings in (
-        here,
-        here | {"sha256": checksum},
-        there,
-        there | {"file": "li.t7"},
-    ):
+    for settings in (here, here | {"sha256": checksum}, there, there | {"file": "li.t7"}):
         other = network(seed=2)
         assert checkpoints.import_into(other, settings, tmp_path)["epoch"] == 300
         assert torch.equal(other.stem.weight, model.stem.weight)

@@ -15,12 +15,7 @@ from project import ROOT
 from hessian_directions.analyses import registry
 from hessian_directions.errors import ConfigurationError
 from hessian_directions.reporting import tables
-from hessian_directions.reproduction import (
-    artifacts,
-    comparison,
-    quantities,
-    scales,
-)
+from hessian_directions.reproduction import artifacts, comparison, quantities, scales
 from hessian_directions.reproduction.comparison import POPULATION
 from hessian_directions.reproduction.replicates import Acceptance
 from hessian_directions.reproduction.rounding import Scale
@@ -497,12 +492,7 @@ def verdicts(**given: str) -> pd.DataFrame:
 def test_verdict(published: str, here: str, result: str) -> None:
     merged = comparison.compare_verdicts(verdicts(C1=published), verdicts(C1=here))
     assert merged.to_dict("records") == [
-        {
-            "claim": "C1",
-            "verdict_published": published,
-            "verdict_computed": here,
-            "result": result,
-        }
+        {"claim": "C1", "verdict_published": published, "verdict_computed": here, "result": result}
     ]
 
 

@@ -198,12 +198,7 @@ def test_unknown_name(tiny: dict[str, Any], place: str, known: Any) -> None:
 
 @pytest.mark.parametrize(
     "place",
-    [
-        "profile",
-        "networks",
-        "networks.classifier.model.name",
-        "analyses.population.factors",
-    ],
+    ["profile", "networks", "networks.classifier.model.name", "analyses.population.factors"],
 )
 def test_missing_key(tiny: dict[str, Any], place: str) -> None:
     put(tiny, place, ...)
@@ -382,10 +377,7 @@ def test_parts_that_do_not_fit(
 
 @pytest.mark.parametrize(
     "changes",
-    [
-        ALONE,
-        ELSEWHERE | {f"{CLASSIFIER}.analyses": ["scores"]},
-    ],
+    [ALONE, ELSEWHERE | {f"{CLASSIFIER}.analyses": ["scores"]}],
     ids=["saddles of the companion", "checkpoint"],
 )
 def test_parts_that_fit(tiny: dict[str, Any], changes: dict[str, Any]) -> None:

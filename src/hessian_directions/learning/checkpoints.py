@@ -54,10 +54,7 @@ WRAPPERS = ("module", "_module", "_fsdp_wrapped_module", "_checkpoint_wrapped_mo
 
 
 def save(
-    path: AnyPath,
-    model: nn.Module,
-    metadata: Mapping[str, Any],
-    dtype: torch.dtype | None = None,
+    path: AnyPath, model: nn.Module, metadata: Mapping[str, Any], dtype: torch.dtype | None = None
 ) -> None:
     """Write a network's state as safetensors, whole or not at all.
 
