@@ -18,6 +18,7 @@ from torch.nn.utils import parameters_to_vector
 from hessian_directions import seeds
 from hessian_directions.analyses.curvature import summarize
 from hessian_directions.analyses.job import Job
+from hessian_directions.analyses.population import INTEGERS, of_member
 from hessian_directions.analyses.problem import LOSSES, choose_device, choose_loss
 from hessian_directions.data import registry as data
 from hessian_directions.data.cache import folder as cache_folder
@@ -29,10 +30,6 @@ from hessian_directions.models import registry as models
 from hessian_directions.objectives.objective import Objective
 from hessian_directions.spectral.eigenpairs import extreme_eigenpairs
 from hessian_directions.traces.deflation import deflated_rest
-
-# Factors that are options of the model; `seed` is a factor of both, the others are training settings.
-MODEL_FACTORS = ("width",)
-INTEGERS = ("batch_size", "width", "seed")
 
 
 def members(factors: Mapping[str, list[float]]) -> list[dict[str, Any]]:
@@ -95,13 +92,7 @@ class Member:
 def _train_member(
     settings: Any, factors: Mapping[str, Any], dataset: Dataset, seed: int, device: str
 ) -> Member:
-    options = dict(settings.model.options)
-    training = settings.training.model_dump()
-    for name, value in factors.items():
-        if name in MODEL_FACTORS:
-            options[name] = value
-        elif name != "seed":
-            training[name] = value
+    options, training = of_member(settings, factors)
     loss = choose_loss(settings.loss, dataset)
     model = models.build(
         settings.model.name,

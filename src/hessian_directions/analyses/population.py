@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import xarray as xr
 from pydantic import model_validator
 
 from hessian_directions import settings as typed
+from hessian_directions.analyses.job import Job
 from hessian_directions.learning.settings import TrainingSettings
 from hessian_directions.settings import (
     Allowed,
@@ -24,9 +25,6 @@ from hessian_directions.settings import (
     Text,
     setting,
 )
-
-if TYPE_CHECKING:
-    from hessian_directions.analyses.job import Job
 
 TRAINS = True
 
@@ -42,6 +40,11 @@ COUNTERPARTS = {
     "relative_flatness": "trace",
     "relative_flatness_output": "trace",
 }
+
+# Factors that are options of the model; the others but the seed are settings of training.
+MODEL_FACTORS = ("width",)
+# Factors that are whole numbers.
+INTEGERS = ("batch_size", "width", "seed")
 
 Levels = Annotated[Different[Number], Allowed("a list of different numbers")]
 
@@ -120,12 +123,18 @@ def takes(settings: Settings, stage: str) -> tuple[float, float]:
 def typical(settings: Settings) -> dict[str, Any]:
     """Model and training of the member in the middle of all factors."""
     middle = {name: sorted(levels)[len(levels) // 2] for name, levels in settings.factors.items()}
-    options, training = dict(settings.model.options), settings.training.model_dump()
-    if "width" in middle:
-        options["width"] = int(middle["width"])
-    if "batch_size" in middle:
-        training["batch_size"] = int(middle["batch_size"])
+    options, training = of_member(settings, middle)
     return {"model": {"name": settings.model.name, "options": options}, "training": training}
+
+
+def of_member(settings: Settings, factors: Mapping[str, float]) -> tuple[dict, dict]:
+    """The model's options and the settings of training of the member with these factors."""
+    options, training = dict(settings.model.options), settings.training.model_dump()
+    for name, value in factors.items():
+        if name != "seed":
+            chosen = options if name in MODEL_FACTORS else training
+            chosen[name] = int(value) if name in INTEGERS else float(value)
+    return options, training
 
 
 def run(settings: Settings, job: Job) -> xr.Dataset:
@@ -158,7 +167,6 @@ def gather(shards: Sequence[xr.Dataset], settings: Settings, job: Job) -> xr.Dat
     information. `advantage` is τ within strata of a measure that rescaling leaves as it is, less
     that of its counterpart. Intervals (95 %) are by the jackknife over seeds.
     """
-    from hessian_directions.analyses.members import MODEL_FACTORS
     from hessian_directions.statistics import rank_correlation as rank
 
     # The table alone grows with the members: a shard is let go before the next one is read.

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import xarray as xr
 from pydantic import model_validator
 
 from hessian_directions import settings as typed
+from hessian_directions.analyses.job import Job
 from hessian_directions.settings import Count, Naturals, Odd, Several, setting
-
-if TYPE_CHECKING:
-    from hessian_directions.analyses.job import Job
 
 
 class Settings(typed.Settings):

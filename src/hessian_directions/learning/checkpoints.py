@@ -314,15 +314,12 @@ class _Found:
 
 def _find(path: Path, model: nn.Module, content: Mapping[str, Any], chosen: Checkpoint) -> _Found:
     """The first state in the file that has the model's keys, else the one that lacks the fewest."""
-    if chosen.key is None:
-        states = dict(_states(content, "", 3))
-    else:
-        everywhere = dict(_states(content, "", chosen.key.count(".") + 1))
-        states = {place: state for place, state in everywhere.items() if place == chosen.key}
-    known = model.state_dict().keys()
-    if not any(key.rpartition(".")[2] == AVERAGED for key in known):
-        states = {place: _without_count(state) for place, state in states.items()}
-        states = {place: state for place, state in states.items() if state}
+    states = dict(_states(content, "", 3 if chosen.key is None else chosen.key.count(".") + 1))
+    if chosen.key is not None:
+        states = {place: state for place, state in states.items() if place == chosen.key}
+    if not any(key.rpartition(".")[2] == AVERAGED for key in model.state_dict()):
+        without = {place: _without_count(state) for place, state in states.items()}
+        states = {place: state for place, state in without.items() if state}
     if not states:
         keys = ", ".join(map(str, content))
         where = f" under {chosen.key} (checkpoint.key), but {keys}" if chosen.key else ""

@@ -74,11 +74,9 @@ def compare_tables(
 ) -> tuple[pd.DataFrame, Acceptance]:
     """One row per published number, and how many of the predicted ones may miss their interval.
 
-    Rows are matched by the texts that name them, in their order where these are equal. Texts are
-    not compared; true and false count as 1 and 0. A number that only one side has does not agree.
-
-    Numbers of other networks than the archive's are judged by its replicates, and by nothing where it
-    has fewer than are needed.
+    Rows are matched by the texts that name them (`NAMES`). Texts are not compared; true and false
+    count as 1 and 0. A number that only one side has does not agree. Numbers of other networks than
+    the archive's are judged by nothing where it has fewer replicates than are needed.
 
     Args:
         archived, computed: Tables by name; those of the archive decide what is compared.
