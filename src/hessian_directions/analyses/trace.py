@@ -71,15 +71,10 @@ def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
     V = orthonormalise(vectors.double()).to(H.dtype)
     generator, progress = seeds.generator(seed, "sketch"), job.counted("products of the sketch")
     sketch = sketch_beside(H, V, settings.n_sketch, generator, progress)
+    known, generator = torch.cat([V, sketch.basis], dim=1), seeds.generator(seed, "reference")
+    shares = CHUNK, job.shard, settings.n_shards or 1
     numbers, traces, squares = deflated_samples(
-        H,
-        torch.cat([V, sketch.basis], dim=1),
-        settings.n_samples,
-        seeds.generator(seed, "reference"),
-        job.counted("samples"),
-        CHUNK,
-        job.shard,
-        settings.n_shards or 1,
+        H, known, settings.n_samples, generator, job.counted("samples"), *shares
     )
     shard = xr.Dataset(
         {
