@@ -40,22 +40,10 @@ if COMPARABLE:
 
     rule compare_with_archive:
         input:
-            **(
-                {
-                    "archived_population": "<archive>/population.nc",
-                    "computed_population": artifact("population"),
-                }
-                if "population" in OF_PROFILE
-                else {}
-            ),
-            **(
-                {
-                    "archived_claims": "<archive>/claims.csv",
-                    "computed_claims": rules.decide_claims.output.claims,
-                }
-                if JUDGED
-                else {}
-            ),
+            archived_population="<archive>/population.nc" if "population" in OF_PROFILE else [],
+            computed_population=artifact("population") if "population" in OF_PROFILE else [],
+            archived_claims="<archive>/claims.csv" if JUDGED else [],
+            computed_claims=rules.decide_claims.output.claims if JUDGED else [],
             archived=[f"<archive>/tables/{table}.csv" for table in COMPARED],
             computed=[f"<drawn>/tables/{table}.csv" for table in COMPARED],
             replicates=REPLICATES,

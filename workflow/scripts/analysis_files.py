@@ -49,6 +49,5 @@ def write(stage: Any, analysis: Analysis, result: Any, identity: dict[str, Any])
 
 
 def _read(path: str) -> Any:
-    if path.endswith(".safetensors"):
-        return artifacts.read_tensors(path)
-    return artifacts.read_dataset(path)
+    is_tensors = path.endswith(".safetensors")
+    return artifacts.read_tensors(path) if is_tensors else artifacts.read_dataset(path)

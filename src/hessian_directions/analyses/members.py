@@ -128,33 +128,30 @@ def measure(
     device = next(model.parameters()).device
     images, targets = member.images.inputs.to(device), member.images.targets.to(device)
     objective = Objective(model, LOSSES[settings.loss], images, targets)
-    theta, n_samples = objective.theta, settings.n_samples
+    theta, n_samples, random = objective.theta, settings.n_samples, partial(seeds.generator, seed)
     row = summarize(objective, settings.tolerance, n_samples, seed)
     del row["n_products"]
     row["loss"] = float(objective.value())
     row["smallest_magnitude"] = abs(row["smallest"])
-    row |= flatness.normalised_measures(
-        row["trace"], row["largest"], row["theta_norm"], objective.n_parameters
-    )
+    sizes = row["trace"], row["largest"], row["theta_norm"]
+    row |= flatness.normalised_measures(*sizes, objective.n_parameters)
     row |= _adaptive(objective, settings, seed)
-    kappa = flatness.relative_flatness(
-        objective, n_samples, seeds.generator(seed, "relative flatness")
-    )
+    kappa = flatness.relative_flatness(objective, n_samples, random("relative flatness"))
     row["relative_flatness"] = sum(layer.mean for layer in kappa.values())
     row["relative_flatness_output"] = list(kappa.values())[-1].mean
     row["distance"] = float((theta - member.initial.to(theta)).double().norm())
     for radius in settings.average_radii:
         increase = flatness.average_increase(
-            objective, radius, n_samples, seeds.generator(seed, "average increase")
+            objective, radius, n_samples, random("average increase")
         )
         row[f"average_increase_{radius:g}"] = increase.mean
     for radius in settings.worst_radii:
-        row[f"worst_increase_{radius:g}"] = flatness.worst_increase(
-            objective, radius, settings.n_ascent_steps
-        )
-    row["m_sharpness"] = flatness.m_sharpness(
-        objective, settings.m_radius, settings.m, seeds.generator(seed, "m-sharpness")
-    ).mean
+        worst = flatness.worst_increase(objective, radius, settings.n_ascent_steps)
+        row[f"worst_increase_{radius:g}"] = worst
+    sharpness = flatness.m_sharpness(
+        objective, settings.m_radius, settings.m, random("m-sharpness")
+    )
+    row["m_sharpness"] = sharpness.mean
     return row
 
 
