@@ -195,8 +195,8 @@ def test_integers_of_three_axes_have_to_be_said_what_they_are(tmp_path, dtype):
 
 @pytest.mark.parametrize("model", ["timm:resnet18", "torchvision:resnet18", "resnet", "densenet"])
 def test_a_network_of_images_says_what_grey_images_lack(model):
+    options = {"depth": 8} if model == "resnet" else {}
     with pytest.raises(ModelError, match=r"not inputs \(12, 12\): grey .* data.channels: first"):
-        options = {"depth": 8} if model == "resnet" else {}
         build(model, options, input_shape=(12, 12), n_outputs=2, seed=0)
 
 

@@ -121,12 +121,7 @@ def _arrays(
 
 def _without_checksums(reader: Any) -> Any:
     """torchvision's reader for an archive whose own checksum has already been verified."""
-    return type(
-        "CIFAR10",
-        (reader,),
-        {
-            "train_list": [(name, None) for name, _ in reader.train_list],
-            "test_list": [(name, None) for name, _ in reader.test_list],
-            "meta": {**reader.meta, "md5": None},
-        },
-    )
+    unchecked: dict[str, Any] = {"meta": reader.meta | {"md5": None}}
+    for key in ("train_list", "test_list"):
+        unchecked[key] = [(name, None) for name, _ in getattr(reader, key)]
+    return type("CIFAR10", (reader,), unchecked)
