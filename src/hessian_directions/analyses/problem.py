@@ -74,14 +74,8 @@ class Problem:
                 )
             inputs, targets = (part.tensor_split(count)[rank] for part in (inputs, targets))
         model = self.model.to(device=self.device, dtype=self.dtype)
-        return Objective(
-            model,
-            self.loss,
-            inputs.to(self.device),
-            targets.to(self.device),
-            batch_size=self.batch_size,
-            group=group,
-        )
+        inputs, targets = inputs.to(self.device), targets.to(self.device)
+        return Objective(model, self.loss, inputs, targets, batch_size=self.batch_size, group=group)
 
     def vectors(self, array: np.ndarray) -> Tensor:
         """Directions read from an artifact, on the device and in the precision of the objective."""

@@ -70,14 +70,10 @@ def cifar10(
                         f"{split} images"
                     )
                 images[split], labels[split] = images[split][chosen], labels[split][chosen]
-    stored = {
-        split: Stored(
-            images[split],
-            labels[split],
-            np.arange(len(labels[split])) if chosen is None else chosen,
-        )
-        for split, chosen in indices.items()
-    }
+    stored = {}
+    for split, chosen in indices.items():
+        places = np.arange(len(labels[split])) if chosen is None else chosen
+        stored[split] = Stored(images[split], labels[split], places)
     return assemble("cifar10", "cifar10", stored, classes, normalisation or NORMALISATION, sha256)
 
 

@@ -59,8 +59,5 @@ def reestimate_statistics(network: nn.Module, inputs: Tensor, batch_size: int) -
 
 def normalisations(network: nn.Module) -> list[_BatchNorm]:
     """The batch normalisations of a network that keep statistics."""
-    return [
-        module
-        for module in network.modules()
-        if isinstance(module, _BatchNorm) and module.running_mean is not None
-    ]
+    modules = (module for module in network.modules() if isinstance(module, _BatchNorm))
+    return [module for module in modules if module.running_mean is not None]

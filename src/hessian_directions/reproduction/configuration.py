@@ -223,11 +223,9 @@ def complete(configuration: Mapping[str, Any], name: str, root: str | Path = "."
         own = settings["networks"][key]
         own["label"] = network.label or key
         own["data"] = network.data or next(iter(profile.data))
-        place = ("networks", key, "overrides")
+        place, given_of = ("networks", key, "overrides"), (profile.analyses, network.overrides)
         own["analyses"] = {
-            analysis: _complete(
-                analysis, (*place, analysis), name, profile.analyses, network.overrides
-            )
+            analysis: _complete(analysis, (*place, analysis), name, *given_of)
             for analysis in network.analyses
         }
         del own["overrides"]
