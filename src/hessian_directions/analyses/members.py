@@ -4,7 +4,6 @@
 """
 
 import copy
-import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,7 +17,6 @@ from torch.nn.utils import parameters_to_vector
 from hessian_directions import seeds
 from hessian_directions.analyses.curvature import summarize
 from hessian_directions.analyses.job import Job
-from hessian_directions.analyses.population import INTEGERS, of_member
 from hessian_directions.analyses.problem import LOSSES, choose_device, choose_loss
 from hessian_directions.data import registry as data
 from hessian_directions.data.cache import folder as cache_folder
@@ -32,15 +30,6 @@ from hessian_directions.spectral.eigenpairs import extreme_eigenpairs
 from hessian_directions.traces.deflation import deflated_rest
 
 
-def members(factors: Mapping[str, list[float]]) -> list[dict[str, Any]]:
-    """Every combination of the factors, in a fixed order."""
-    levels = [
-        [(int if name in INTEGERS else float)(value) for value in values]
-        for name, values in factors.items()
-    ]
-    return [dict(zip(factors, values)) for values in itertools.product(*levels)]
-
-
 def train_members(settings: Any, job: Job) -> xr.Dataset:
     """Every n_shards-th member, trained and measured; beside its own the rescaled one."""
     dataset = data.load(job.data, cache_folder(job.cache), job.folder)
@@ -48,7 +37,7 @@ def train_members(settings: Any, job: Job) -> xr.Dataset:
     if settings.n_images is not None:
         with about("key 'analyses.population.n_images'"):
             dataset = replace(dataset, train=dataset.train.balanced(settings.n_images))
-    numbered = list(enumerate(members(settings.factors)))
+    numbered = list(enumerate(settings.members()))
     mine = numbered[job.shard :: settings.n_shards]
     # The counter-example, one function of many curvatures, is the last member of the first seed.
     first_seed = settings.factors["seed"][0]
@@ -92,7 +81,7 @@ class Member:
 def _train_member(
     settings: Any, factors: Mapping[str, Any], dataset: Dataset, seed: int, device: str
 ) -> Member:
-    options, training = of_member(settings, factors)
+    options, training = settings.of_member(factors)
     loss = choose_loss(settings.loss, dataset)
     model = models.build(
         settings.model.name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
@@ -90,9 +91,30 @@ class Settings(typed.Settings):
             "factors",
             "factors with label_noise and seed among them",
         )
-        members = math.prod(map(len, self.factors.values()))
-        typed.require(self.n_shards <= members, "n_shards", f"1 to {members}, the members")
+        n = self.n_members
+        typed.require(self.n_shards <= n, "n_shards", f"1 to {n}, the members")
         return self
+
+    @property
+    def n_members(self) -> int:
+        return math.prod(map(len, self.factors.values()))
+
+    def members(self) -> list[dict[str, Any]]:
+        """The factors of every member: all combinations, in a fixed order."""
+        levels = [
+            [(int if name in INTEGERS else float)(value) for value in values]
+            for name, values in self.factors.items()
+        ]
+        return [dict(zip(self.factors, values)) for values in itertools.product(*levels)]
+
+    def of_member(self, factors: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The model's options and the settings of training of the member with these factors."""
+        options, training = dict(self.model.options), self.training.model_dump()
+        for name, value in factors.items():
+            if name != "seed":
+                chosen = options if name in MODEL_FACTORS else training
+                chosen[name] = int(value) if name in INTEGERS else float(value)
+        return options, training
 
 
 def passes(settings: Settings) -> dict[str, float]:
@@ -110,31 +132,21 @@ def passes(settings: Settings) -> dict[str, float]:
         "gradient": len(settings.worst_radii) * settings.n_ascent_steps + 4,
     }
     # The first shard has most members.
-    n_members = math.ceil(math.prod(map(len, settings.factors.values())) / settings.n_shards)
+    n_members = math.ceil(settings.n_members / settings.n_shards)
     return {kind: n_members * count for kind, count in of_a_member.items()}
 
 
 def takes(settings: Settings, stage: str) -> tuple[float, float]:
     """To gather, by the number of members."""
-    members = math.prod(map(len, settings.factors.values()))
+    members = settings.n_members
     return (0.03 * members, 1e4 * members) if stage == "gather" else (0.0, 0.0)
 
 
 def typical(settings: Settings) -> dict[str, Any]:
     """Model and training of the member in the middle of all factors."""
     middle = {name: sorted(levels)[len(levels) // 2] for name, levels in settings.factors.items()}
-    options, training = of_member(settings, middle)
+    options, training = settings.of_member(middle)
     return {"model": {"name": settings.model.name, "options": options}, "training": training}
-
-
-def of_member(settings: Settings, factors: Mapping[str, float]) -> tuple[dict, dict]:
-    """The model's options and the settings of training of the member with these factors."""
-    options, training = dict(settings.model.options), settings.training.model_dump()
-    for name, value in factors.items():
-        if name != "seed":
-            chosen = options if name in MODEL_FACTORS else training
-            chosen[name] = int(value) if name in INTEGERS else float(value)
-    return options, training
 
 
 def run(settings: Settings, job: Job) -> xr.Dataset:
