@@ -18,13 +18,7 @@ import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
-WORK = (
-    "top five eigenvalues",
-    "both ends",
-    "trace with its error",
-    "Hessian slice",
-    "its figure",
-)
+WORK = ("top five eigenvalues", "both ends", "trace with its error", "Hessian slice", "its figure")
 
 OURS = "hessian-directions"
 

@@ -129,11 +129,7 @@ ANY = (IMAGE, SEQUENCE, VECTOR)
 
 
 def piece(
-    name: str,
-    *kinds: int,
-    ordinary: bool = True,
-    single: bool = False,
-    **options: tuple[Any, ...],
+    name: str, *kinds: int, ordinary: bool = True, single: bool = False, **options: tuple[Any, ...]
 ) -> Callable[[Callable[..., nn.Module]], Callable[..., nn.Module]]:
     def register(build: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
         assert name not in PIECES

@@ -1,7 +1,6 @@
 """The state of a long computation in a file, so that a killed run costs what came after it."""
 
 import io
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from hessian_directions.errors import ArtifactError
-from hessian_directions.files import atomic_path
+from hessian_directions.files import AnyPath, atomic_path
 
 
 class SavedRun:
@@ -25,9 +24,7 @@ class SavedRun:
         save_seconds: Seconds between two saves.
     """
 
-    def __init__(
-        self, path: str | os.PathLike[str], identity: Mapping[str, Any], save_seconds: float
-    ) -> None:
+    def __init__(self, path: AnyPath, identity: Mapping[str, Any], save_seconds: float) -> None:
         self.path = Path(path)
         self._identity, self._save_seconds = dict(identity), save_seconds
         self._saved_at = time.monotonic()

@@ -268,10 +268,9 @@ def _options(annotation: Any) -> Iterator[Any]:
 def described(annotation: Any) -> str:
     """What a value of this type can be, in words."""
     if typing.get_origin(annotation) is Annotated:
-        for item in typing.get_args(annotation)[1:]:
-            if isinstance(item, Allowed):
-                return item.text
-        return described(typing.get_args(annotation)[0])
+        inner, *items = typing.get_args(annotation)
+        said = (item.text for item in items if isinstance(item, Allowed))
+        return next(said, None) or described(inner)
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         *others, last = [described(option) for option in typing.get_args(annotation)]
         return f"{', '.join(others)} or {last}" if others else last

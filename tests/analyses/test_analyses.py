@@ -210,7 +210,7 @@ def test_lower_tail_tests_the_spectrum(n_pairs: int, n_ritz: int, fits: bool) ->
             "rest_trace": rest.sum(),
             "rest_frobenius_norm": np.linalg.norm(rest),
             "ritz_value": ("ritz", outliers[n_pairs : n_pairs + n_ritz]),
-        },
+        }
     )
     found = xr.Dataset({"value": ("pair", outliers[:n_pairs])})
     matrices = visibility.sample_from_spectrum(
@@ -431,14 +431,8 @@ def test_kinks_are_found_whatever_makes_them(
     layers: list[nn.Module], kind: str, softened: bool
 ) -> None:
     """Softplus stands in only where it leaves no kink."""
-    dataset = run(
-        "step_sizes",
-        posed(nn.Sequential(*layers), 20, 4),
-        n_images=[20, 8, 100],
-        steps=[0.1],
-        n_directions=3,
-        sharpness=[10.0],
-    )
+    few = {"n_images": [20, 8, 100], "steps": [0.1], "n_directions": 3, "sharpness": [10.0]}
+    dataset = run("step_sizes", posed(nn.Sequential(*layers), 20, 4), **few)
     assert dataset.attrs["activation"] == kind
     assert ("softplus" in dataset) == softened
     assert list(dataset["n_images"].values) == [8, 20]

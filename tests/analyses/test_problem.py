@@ -14,6 +14,7 @@ from hessian_directions.learning import checkpoints
 from hessian_directions.reproduction import configuration
 
 ROOT = Path(__file__).parents[2]
+COMMON: dict[str, Any] = {"seed": 0, "device": "cpu", "precision": "float32"}
 
 NETS = """
 import random
@@ -71,15 +72,8 @@ def network(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def load(data: dict[str, Any], folder: Path, checkpoint: Path | None = None) -> problem.Problem:
-    return problem.load(
-        network(data),
-        seed=0,
-        device="cpu",
-        precision="float32",
-        cache=str(folder / "cache"),
-        folder=folder,
-        checkpoint=checkpoint,
-    )
+    cache = str(folder / "cache")
+    return problem.load(network(data), **COMMON, cache=cache, folder=folder, checkpoint=checkpoint)
 
 
 def made(data: dict[str, Any], folder: Path) -> Path:
@@ -93,12 +87,8 @@ def made(data: dict[str, Any], folder: Path) -> Path:
 @pytest.mark.parametrize(
     "name",
     [
-        "numpy_order",
-        "python_order",
-        "torch_order",
-        "forgotten_state",
-        "noisy_targets",
-        "noisy_test",
+        *("numpy_order", "python_order", "torch_order"),
+        *("forgotten_state", "noisy_targets", "noisy_test"),
     ],
 )
 def test_data_without_a_seed_are_refused(tmp_path: Path, name: str) -> None:
@@ -154,12 +144,6 @@ def test_networks_of_the_archives_are_on_their_data(profile: str) -> None:
     settings = configuration.read(ROOT / f"config/{profile}.yaml", ROOT)
     for name, own in settings["networks"].items():
         path = ROOT / f"results/archive/{profile}/networks/{name}/checkpoint.safetensors"
-        problem.load(
-            own | {"data_settings": settings["data"][own["data"]]},
-            seed=0,
-            device="cpu",
-            precision="float32",
-            cache=None,
-            folder=ROOT / "config",
-            checkpoint=path,
-        )
+        described = own | {"data_settings": settings["data"][own["data"]]}
+        folder = ROOT / "config"
+        problem.load(described, **COMMON, cache=None, folder=folder, checkpoint=path)

@@ -61,13 +61,7 @@ def test_parts_are_known_in_capitals_and_in_full(tmp_path, around, training, tes
 
 
 @pytest.mark.parametrize(
-    "parts",
-    [
-        ("test", "val"),
-        ("Testing",),
-        ("Validation", "other"),
-        ("my images", "Test"),
-    ],
+    "parts", [("test", "val"), ("Testing",), ("Validation", "other"), ("my images", "Test")]
 )
 def test_parts_are_no_classes(tmp_path, parts):
     settings = write_images(tmp_path / "d", parts) | {"n_test": 4}
@@ -201,14 +195,9 @@ def test_integers_of_three_axes_have_to_be_said_what_they_are(tmp_path, dtype):
 
 @pytest.mark.parametrize("model", ["timm:resnet18", "torchvision:resnet18", "resnet", "densenet"])
 def test_a_network_of_images_says_what_grey_images_lack(model):
+    options = {"depth": 8} if model == "resnet" else {}
     with pytest.raises(ModelError, match=r"not inputs \(12, 12\): grey .* data.channels: first"):
-        build(
-            model,
-            {"depth": 8} if model == "resnet" else {},
-            input_shape=(12, 12),
-            n_outputs=2,
-            seed=0,
-        )
+        build(model, options, input_shape=(12, 12), n_outputs=2, seed=0)
 
 
 @pytest.mark.parametrize(
@@ -220,12 +209,8 @@ def test_a_network_of_images_says_what_grey_images_lack(model):
     ],
 )
 def test_channels_are_never_passed_over(tmp_path, shape, more, said):
-    refused(
-        arrays(tmp_path, numbers(shape, "int64"), channels="first", **more),
-        tmp_path,
-        "data.channels: ",
-        said,
-    )
+    settings = arrays(tmp_path, numbers(shape, "int64"), channels="first", **more)
+    refused(settings, tmp_path, "data.channels: ", said)
 
 
 @pytest.mark.parametrize("part", ["test", "testing", "val", "validation", "valid", "VAL"])
@@ -250,14 +235,13 @@ def test_arrays_know_the_names_of_parts(tmp_path, part, form):
 ONE_HOT = np.eye(2)[LABELS]
 
 
+def network_on(settings, loss=None):
+    model = {"name": "mlp", "options": {}}
+    return {"model": model, "loss": loss, "data": "d", "data_settings": settings}
+
+
 def loss_of(folder, targets, loss):
-    settings = arrays(folder, numbers((5,), "float32"), targets)
-    network = {
-        "model": {"name": "mlp", "options": {}},
-        "loss": loss,
-        "data": "d",
-        "data_settings": settings,
-    }
+    network = network_on(arrays(folder, numbers((5,), "float32"), targets), loss)
     return problem.choose_loss(loss, problem.load_data(network, cache=str(folder), folder=folder))
 
 
@@ -382,11 +366,8 @@ def test_whatever_fails_is_one_sentence(tmp_path, monkeypatch):
 
     monkeypatch.setitem(KINDS, "digits", broken)
     for error in (IndexError, KeyError, OSError, ZeroDivisionError, RuntimeError, TypeError):
-        refused(
-            {"kind": "digits"},
-            tmp_path,
-            f"data of kind digits cannot be made from {{}}: {error.__name__}",
-        )
+        said = f"data of kind digits cannot be made from {{}}: {error.__name__}"
+        refused({"kind": "digits"}, tmp_path, said)
 
 
 def test_normalisation_that_makes_inputs_infinite(tmp_path):
@@ -399,13 +380,7 @@ def test_normalisation_that_makes_inputs_infinite(tmp_path):
 
 
 def test_a_number_of_images_that_cannot_be_balanced_names_its_key(tmp_path):
-    network = {
-        "model": {"name": "mlp", "options": {}},
-        "loss": None,
-        "data": "d",
-        "data_settings": arrays(tmp_path, numbers((5,), "float32")),
-        "n_images": 5,
-    }
+    network = network_on(arrays(tmp_path, numbers((5,), "float32"))) | {"n_images": 5}
     given = {"seed": 0, "device": "cpu", "precision": "float32", "cache": None}
     studied = problem.load(network, folder=tmp_path, **given)
     with pytest.raises(HessianDirectionsError) as caught:
@@ -440,10 +415,7 @@ def test_masks_may_be_infinite(tmp_path):
 
 @pytest.mark.parametrize(
     ("spoiled", "said"),
-    [
-        ("weights", "weights of the network are NaN"),
-        ("inputs", "inputs or targets are NaN"),
-    ],
+    [("weights", "weights of the network are NaN"), ("inputs", "inputs or targets are NaN")],
 )
 def test_an_objective_says_what_is_not_finite(spoiled, said):
     model, inputs = torch.nn.Linear(3, 2), torch.randn(12, 3)
@@ -497,15 +469,9 @@ def test_other_data_are_described(tmp_path, inputs, targets, more, said):
     assert load(arrays(tmp_path, inputs, targets, **more), tmp_path, tmp_path).describe() == said
 
 
-@pytest.mark.parametrize("kind", ["digits", "function"])
-def test_data_that_come_along_are_described(tmp_path, kind):
-    assert (
-        load({"kind": kind}, tmp_path)
-        .describe()
-        .startswith(
-            {
-                "digits": "1347 training and 450 test images, 1×8×8",
-                "function": "50 training and 1000 ",
-            }[kind]
-        )
-    )
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [("digits", "1347 training and 450 test images, 1×8×8"), ("function", "50 training and 1000 ")],
+)
+def test_data_that_come_along_are_described(tmp_path, kind, said):
+    assert load({"kind": kind}, tmp_path).describe().startswith(said)

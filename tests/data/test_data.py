@@ -15,13 +15,7 @@ from miniature import CLASSES, N_BATCH, cifar10_pixels, write_cifar10, write_fil
 from PIL import Image
 
 from hessian_directions.data import cache, cifar10, reencode
-from hessian_directions.data.dataset import (
-    Normalisation,
-    Split,
-    checksum,
-    index_ranges,
-    positions,
-)
+from hessian_directions.data.dataset import Normalisation, Split, checksum, index_ranges, positions
 from hessian_directions.data.registry import load
 from hessian_directions.errors import ConfigurationError, DataError
 from hessian_directions.models import vision

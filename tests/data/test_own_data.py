@@ -151,15 +151,13 @@ def test_targets_of_a_floating_point_type_are_numbers_to_predict(tmp_path, targe
 
 def test_without_a_test_part_a_stratified_split_or_the_training_samples_twice(tmp_path):
     settings = arrays(tmp_path, {"images": PIXELS, "labels": LABELS})
-    by_count, by_share, other, twice = (
-        load(settings | more, tmp_path, tmp_path)
-        for more in (
-            {"n_test": 8},
-            {"test_share": 0.2},
-            {"n_test": 8, "seed": 1},
-            {"n_test": 0, "n_train": 12},
-        )
+    choices = (
+        {"n_test": 8},
+        {"test_share": 0.2},
+        {"n_test": 8, "seed": 1},
+        {"n_test": 0, "n_train": 12},
     )
+    by_count, by_share, other, twice = (load(settings | one, tmp_path, tmp_path) for one in choices)
     assert by_count.identity == by_share.identity
     assert by_count.identity["split_seed"] == 0
     assert by_count.test.targets.bincount().tolist() == [2] * 4
@@ -207,12 +205,7 @@ def spoiled(values, place, value):
         (PIXELS, LABELS, {"n_test": 80}, r"data.n_test: 80 balanced samples need 20 of each"),
         (PIXELS, LABELS, {"test_share": 0.1}, r"data.test_share: .*d.npz has a test part"),
         (PIXELS, LABELS, {"names": {"x": "a"}}, r"data.names has no key x, it has x_test, x_train"),
-        (
-            PIXELS,
-            LABELS,
-            {"names": {"x_train": "a"}},
-            r"no array a \(data.names.x_train\), it hold",
-        ),
+        (PIXELS, LABELS, {"names": {"x_train": "a"}}, r"no array a \(data.names.x_train\), it h"),
         (PIXELS, LABELS * 0, {}, "holds one class alone"),
         (PIXELS.astype(str), LABELS, {}, "x_train has type <U"),
         (PIXELS.astype(object), LABELS, {}, "array x_train cannot be read: Object arrays cannot"),
@@ -240,19 +233,13 @@ def test_missing_files_and_arrays_are_named(tmp_path):
 
 def test_token_ids_reach_a_network_that_embeds_them(tmp_path):
     tokens = PIXELS[:, 0, :, 0].astype(int)
-    data = load(
-        arrays(tmp_path, {"input_ids": tokens, "label": LABELS}, n_test=8), tmp_path, tmp_path
-    )
-    model = torch.nn.Sequential(
-        torch.nn.Embedding(256, 4),
-        torch.nn.Flatten(),
-        torch.nn.LayerNorm(20),
-        torch.nn.Linear(20, 4),
-    )
-    loss, _ = evaluate(model, torch.nn.functional.cross_entropy, data.test)
-    objective = Objective(
-        model, torch.nn.functional.cross_entropy, data.test.inputs, data.test.targets
-    )
+    settings = arrays(tmp_path, {"input_ids": tokens, "label": LABELS}, n_test=8)
+    data = load(settings, tmp_path, tmp_path)
+    layers = torch.nn.Flatten(), torch.nn.LayerNorm(20), torch.nn.Linear(20, 4)
+    model = torch.nn.Sequential(torch.nn.Embedding(256, 4), *layers)
+    cross_entropy = torch.nn.functional.cross_entropy
+    loss, _ = evaluate(model, cross_entropy, data.test)
+    objective = Objective(model, cross_entropy, data.test.inputs, data.test.targets)
     assert float(objective.value()) == pytest.approx(loss, rel=1e-5)
 
 
@@ -277,9 +264,8 @@ def test_fake_data_has_no_test_part_and_only_the_chosen_images_are_kept(tmp_path
     assert grey.train.inputs.max() <= 1
     whole = vision.torchvision().datasets.FakeData(60, (3, 8, 6), 3)
     image = np.asarray(whole[data.train.indices[0]][0])
-    normalised = (image - np.array(data.identity["normalisation"]["mean"])) / np.array(
-        data.identity["normalisation"]["deviation"]
-    )
+    mean, deviation = (np.array(data.identity["normalisation"][k]) for k in ("mean", "deviation"))
+    normalised = (image - mean) / deviation
     assert data.train.inputs[0].permute(1, 2, 0).numpy() == pytest.approx(normalised, abs=1e-5)
 
 
@@ -542,9 +528,8 @@ def test_class_numbers_of_a_network_of_more_classes(tmp_path):
         assert data.n_outputs == 6
         assert data.train.targets.tolist() == numbers.tolist()
     assert by_file.identity == by_list.identity
-    refused(
-        settings | {"classes": ["a", "b"]}, tmp_path, "class folder c is not among data.classes"
-    )
+    few = settings | {"classes": ["a", "b"]}
+    refused(few, tmp_path, "class folder c is not among data.classes")
     refused(settings | {"classes": ["a", "a"]}, tmp_path, "data.classes: names or numbers repeat")
     refused(settings | {"n_classes": 9}, tmp_path, "data.n_classes needs data.classes")
 
@@ -585,9 +570,8 @@ def test_transforms_of_the_user_s_and_of_published_weights(own, tmp_path, transf
         del by_hand["transform"]
         plain = load(by_hand, tmp_path, tmp_path).train.inputs[0]
         cropped = vision.torchvision().transforms.functional.to_tensor(image)
-        standard = (cropped - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(deviation).view(
-            3, 1, 1
-        )
+        mean, deviation = (torch.tensor(one).view(3, 1, 1) for one in (mean, deviation))
+        standard = (cropped - mean) / deviation
         assert torch.allclose(plain, standard, atol=1e-6)
 
 

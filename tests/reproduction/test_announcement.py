@@ -62,9 +62,7 @@ def test_prediction(monkeypatch: pytest.MonkeyPatch) -> None:
     assert lines[1].startswith("  digits: ")
     # 4 · 41 values, a gradient, 4 derivatives and the start; 3 epochs and 4 records; both processes.
     assert "Predicted from a few passes: 4 min of one core, about 2 min on 2 like it" in lines[2]
-    assert lines[3:] == [
-        "  classifier: 4 min, 0.5 GB (lines 3 min, train_network 68 s)",
-    ]
+    assert lines[3:] == ["  classifier: 4 min, 0.5 GB (lines 3 min, train_network 68 s)"]
 
 
 def test_estimate_from_the_records(tmp_path: Path) -> None:
@@ -255,10 +253,7 @@ def test_weights_that_do_not_fit_are_refused_before_anything_is_timed(
     torch.save(weights(3), other)
     given = yaml.safe_load(MINE)
     network = given["networks"]["own"] | {"checkpoint": {"file": "fits.pt"}}
-    given["networks"] = {
-        "first": network,
-        "last": network | {"checkpoint": {"file": "other.pt"}},
-    }
+    given["networks"] = {"first": network, "last": network | {"checkpoint": {"file": "other.pt"}}}
     measured: list[bool] = []
     monkeypatch.setattr(cost_model, "measure", lambda *given: measured.append(True) or {})
     monkeypatch.chdir(tmp_path)

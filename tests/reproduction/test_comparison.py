@@ -15,12 +15,7 @@ from project import ROOT
 from hessian_directions.analyses import registry
 from hessian_directions.errors import ConfigurationError
 from hessian_directions.reporting import tables
-from hessian_directions.reproduction import (
-    artifacts,
-    comparison,
-    quantities,
-    scales,
-)
+from hessian_directions.reproduction import artifacts, comparison, quantities, scales
 from hessian_directions.reproduction.comparison import POPULATION
 from hessian_directions.reproduction.replicates import Acceptance
 from hessian_directions.reproduction.rounding import Scale
@@ -157,9 +152,8 @@ def test_rows_named_alike_are_matched_in_order() -> None:
     other = steps.assign(gap=[1.0, 2.0, 4.0])
     rows = compare_tables({"step_sizes": steps}, {"step_sizes": other})
     assert disagreeing(rows) == [("step_sizes.gap", "mlp 2")]
-    unnamed = compare_tables(
-        {"step_sizes": steps[["gap"]]}, {"step_sizes": other[["gap"]].iloc[:2]}
-    )
+    few = {"step_sizes": other[["gap"]].iloc[:2]}
+    unnamed = compare_tables({"step_sizes": steps[["gap"]]}, few)
     assert list(unnamed["row"]) == ["0", "1", "2"]
     assert disagreeing(unnamed) == [("step_sizes.gap", "2")]
 
@@ -461,9 +455,8 @@ def test_each_run_of_the_demo_is_reproduced_by_the_others() -> None:
 
 
 def test_power_of_both_levels() -> None:
-    table = comparison.power(compare_tables(ARCHIVE, ARCHIVE, runs=RUNS)).set_index(
-        ["level", "kind", "change"]
-    )
+    table = comparison.power(compare_tables(ARCHIVE, ARCHIVE, runs=RUNS))
+    table = table.set_index(["level", "kind", "change"])
     assert set(table.index.get_level_values("change")) == {"5 %", "20 %", "50 %", "sign"}
     assert table.loc[("recomputed", "curvature", "5 %"), "noticed"] == 1
     assert table.loc[("retrained", "curvature", "sign"), "alone"] == 1
@@ -497,12 +490,7 @@ def verdicts(**given: str) -> pd.DataFrame:
 def test_verdict(published: str, here: str, result: str) -> None:
     merged = comparison.compare_verdicts(verdicts(C1=published), verdicts(C1=here))
     assert merged.to_dict("records") == [
-        {
-            "claim": "C1",
-            "verdict_published": published,
-            "verdict_computed": here,
-            "result": result,
-        }
+        {"claim": "C1", "verdict_published": published, "verdict_computed": here, "result": result}
     ]
 
 
@@ -547,9 +535,7 @@ def test_verdicts_are_said_where_they_differ() -> None:
 
 def test_how_numbers_were_compared_is_said() -> None:
     text = "\n".join(said(run(7), "reproduced", TRAINED))
-    assert (
-        "were measured on other networks than the archive's (mlp, resnet, the population)" in text
-    )
+    assert "measured on other networks than the archive's (mlp, resnet, the population)" in text
     assert "99 % prediction interval" in text
     assert "A wrong number is noticed, recomputed: " in text
     assert "A wrong number is noticed, retrained: " in text

@@ -198,12 +198,7 @@ def test_unknown_name(tiny: dict[str, Any], place: str, known: Any) -> None:
 
 @pytest.mark.parametrize(
     "place",
-    [
-        "profile",
-        "networks",
-        "networks.classifier.model.name",
-        "analyses.population.factors",
-    ],
+    ["profile", "networks", "networks.classifier.model.name", "analyses.population.factors"],
 )
 def test_missing_key(tiny: dict[str, Any], place: str) -> None:
     put(tiny, place, ...)
@@ -253,14 +248,9 @@ OVERRIDES = "networks.classifier.overrides"
         ("analyses.slices.planes", ["flat"], "a list of different planes: random, hessian"),
         ("analyses.trajectory.margin", -0.1, "a number, at least 0"),
         ("analyses.saddles.shown", [1, 2], "three different whole numbers"),
-        *(
-            (f"analyses.saddles.{key}", value, "0 to 2n = 40")
-            for key, value in [
-                ("shown", [41, 2, 3]),
-                ("n_positive", [2, 50]),
-                ("dimension_saddles", [41]),
-            ]
-        ),
+        ("analyses.saddles.shown", [41, 2, 3], "0 to 2n = 40"),
+        ("analyses.saddles.n_positive", [2, 50], "0 to 2n = 40"),
+        ("analyses.saddles.dimension_saddles", [41], "0 to 2n = 40"),
         ("analyses.saddle_traces.n_positive", [41], "0 to 2n = 40"),
         ("analyses.saddles.dimensions", [1, 42], "1 to 2n + 1 = 41"),
         ("analyses.population.n_shards", 5, "1 to 4, the members"),
@@ -268,11 +258,7 @@ OVERRIDES = "networks.classifier.overrides"
         ("analyses.spectrum.n_shards", 2, "1 to 1, the groups of 4"),
         ("analyses.population.loss", "mean_squared_error", "cross_entropy"),
         ("analyses.population.factors", {}, "a mapping of at least one factor"),
-        (
-            "analyses.population.factors",
-            {"width": [8]},
-            "factors with label_noise and seed among them",
-        ),
+        ("analyses.population.factors", {"width": [8]}, "factors with label_noise and seed among"),
         ("analyses.population.factors.width", 8, "a list of different numbers"),
         ("claims.C1a", "inside", "a mapping of keys"),
         ("claims.C1a.expected_curvature", "inside", "a mapping of keys"),
@@ -299,10 +285,8 @@ def test_no_mapping_at_all(given: Any) -> None:
 @pytest.mark.parametrize("name", ["my-net", "a.b", "", 8, True])
 def test_name_of_a_network(tiny: dict[str, Any], name: Any) -> None:
     tiny["networks"][name] = tiny["networks"]["classifier"]
-    assert (
-        refused(tiny)
-        == f"key 'networks' names {name!r}; allowed: letters, digits and _, at most 64 of them"
-    )
+    allowed = "letters, digits and _, at most 64 of them"
+    assert refused(tiny) == f"key 'networks' names {name!r}; allowed: {allowed}"
 
 
 @pytest.mark.parametrize(
@@ -382,10 +366,7 @@ def test_parts_that_do_not_fit(
 
 @pytest.mark.parametrize(
     "changes",
-    [
-        ALONE,
-        ELSEWHERE | {f"{CLASSIFIER}.analyses": ["scores"]},
-    ],
+    [ALONE, ELSEWHERE | {f"{CLASSIFIER}.analyses": ["scores"]}],
     ids=["saddles of the companion", "checkpoint"],
 )
 def test_parts_that_fit(tiny: dict[str, Any], changes: dict[str, Any]) -> None:

@@ -102,12 +102,8 @@ def left_out(runs: np.ndarray) -> np.ndarray:
 
 def is_accepted(new: np.ndarray, archived: np.ndarray, groups: list[int]) -> bool:
     acceptance = accept(left_out(archived), groups)
-    probabilities = np.array(
-        [
-            predict(quantities.LOSS, own).probability(value)
-            for own, value in zip(archived.T, new, strict=True)
-        ]
-    )
+    pairs = zip(archived.T, new, strict=True)
+    probabilities = np.array([predict(quantities.LOSS, x).probability(value) for x, value in pairs])
     return bool(
         (probabilities < 0.01).sum() <= acceptance.most
         and (probabilities >= acceptance.least_probability).all()

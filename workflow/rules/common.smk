@@ -67,11 +67,7 @@ try:
         "replicate": f"results/replicates/{PROFILE}/{config['seed']}",
     }[SOURCE]
     # Replicates of one profile differ in their seed: each has its own folder, for its logs as well.
-    LOGS = (
-        DRAWN.replace("results/replicates", "logs")
-        if SOURCE == "replicate"
-        else f"logs/{PROFILE}"
-    )
+    LOGS = f"logs/{PROFILE}/{config['seed']}" if SOURCE == "replicate" else f"logs/{PROFILE}"
     ARTIFACTS = DRAWN if COMPUTES else ARCHIVE
     # <weights>: what training made.
     WEIGHTS = ARTIFACTS if TRAINS else ARCHIVE
@@ -102,9 +98,7 @@ pathvars:
 
 
 NETWORK_NAMES = list(config["networks"])
-LABELS = {
-    network: settings["label"] for network, settings in config["networks"].items()
-}
+LABELS = {network: settings["label"] for network, settings in config["networks"].items()}
 TRAINED = [name for name in NETWORK_NAMES if config["networks"][name]["training"]]
 
 
@@ -121,15 +115,11 @@ wildcard_constraints:
 
 # Analyses: their networks, settings and files.
 
-OF_NETWORKS = {
-    name: [
-        network
-        for network, settings in config["networks"].items()
-        if name in settings["analyses"]
-    ]
-    for name in registry.OF_NETWORKS
-}
-OF_NETWORKS = {name: networks for name, networks in OF_NETWORKS.items() if networks}
+OF_NETWORKS = {}
+for name in registry.OF_NETWORKS:
+    networks = [n for n in NETWORK_NAMES if name in config["networks"][n]["analyses"]]
+    if networks:
+        OF_NETWORKS[name] = networks
 OF_PROFILE = [name for name in registry.OF_PROFILES if name in config["analyses"]]
 # Those that this profile shows: its own, and what its companion has besides.
 SHOWN = [
@@ -241,9 +231,7 @@ def data_of(name):
 
 def read_by(names):
     """The files of what an analysis reads of the same network, by name."""
-    return {
-        name: TENSORS[name] if name in TENSORS else artifact(name) for name in names
-    }
+    return {name: TENSORS[name] if name in TENSORS else artifact(name) for name in names}
 
 
 def other_checkpoints(name):
@@ -262,9 +250,7 @@ def told(name, stage):
     analysis = registry.analysis(name)
 
     def settings(wildcards):
-        return analysis.stage_settings(
-            settings_of(name, wildcards.get("network")), stage
-        )
+        return analysis.stage_settings(settings_of(name, wildcards.get("network")), stage)
 
     return {"analysis": name, "settings": settings}
 
@@ -283,9 +269,7 @@ def initial_network(wildcards):
 def studied_network(wildcards):
     """What a job must know of a network to analyse it: not how it was trained, not what else is done to it."""
     settings = config["networks"][wildcards.network]
-    return initial_network(wildcards) | {
-        key: settings[key] for key in ("n_images", "batch_size")
-    }
+    return initial_network(wildcards) | {key: settings[key] for key in ("n_images", "batch_size")}
 
 
 def own_files(wildcards):
@@ -329,11 +313,9 @@ def code(script, *modules, without=()):
     for path in modules:
         files.update(source_files.source_files(f"src/{path}", "src", without))
     # A list of names: one more analysis re-runs none of the others.
+    files.discard("src/hessian_directions/analyses/registry.py")
     # They are the clone's own files wherever results are kept.
-    return [
-        local(file)
-        for file in sorted(files - {"src/hessian_directions/analyses/registry.py"})
-    ]
+    return [local(file) for file in sorted(files)]
 
 
 def shown(path):
@@ -346,9 +328,7 @@ def shown(path):
     )
 
 
-ONE_THREAD = dict.fromkeys(
-    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"
-)
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 # Workers without a job, see workflow/scripts/worker.py. They end with this process.
 idle_workers = {"draw": [], "compute": []}
 
@@ -362,9 +342,7 @@ def run_script(rule, input, output, params, wildcards, log):
 def script(path, basedir, input, output, params, wildcards, threads, resources, *more):
     """What `script:` calls: Snakemake's own starts a Python for every job, which imports the same libraries."""
     log, config, name = more[:3]
-    job = Snakemake(
-        input, output, params, wildcards, threads, resources, log, config, name, None
-    )
+    job = Snakemake(input, output, params, wildcards, threads, resources, log, config, name, None)
     hand_over("compute", Path(path).name, job)
 
 

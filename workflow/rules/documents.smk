@@ -41,14 +41,7 @@ if COMPANION:
             claims=rules.decide_claims.output,
             benchmarks=expand(
                 "results/archive/benchmarks/{table}.csv",
-                table=(
-                    "cpu",
-                    "kills",
-                    "population",
-                    "predictions",
-                    "scaling",
-                    "slurm",
-                ),
+                table=("cpu", "kills", "population", "predictions", "scaling", "slurm"),
             ),
             # The companion's manifest stands for all its files.
             companion="<shared>/manifest.sha256",
@@ -81,29 +74,13 @@ rule make_report:
     input:
         **{
             name: evidence(name)
-            for name in (
-                *registry.STANDARD,
-                *beyond.OF_NETWORKS,
-                *registry.OF_PROFILES,
-            )
+            for name in (*registry.STANDARD, *beyond.OF_NETWORKS, *registry.OF_PROFILES)
         },
-        **(
-            {
-                "claims": rules.decide_claims.output.claims,
-                "claim_rows": rules.decide_claims.output.rows,
-            }
-            if JUDGED
-            else {}
-        ),
-        **(
-            {
-                "comparison": rules.compare_with_archive.output.comparison,
-                "comparison_verdicts": rules.compare_with_archive.output.verdicts,
-                "comparison_summary": rules.compare_with_archive.output.summary,
-            }
-            if COMPARABLE
-            else {}
-        ),
+        claims=rules.decide_claims.output.claims if JUDGED else [],
+        claim_rows=rules.decide_claims.output.rows if JUDGED else [],
+        comparison=rules.compare_with_archive.output.comparison if COMPARABLE else [],
+        comparison_verdicts=rules.compare_with_archive.output.verdicts if COMPARABLE else [],
+        comparison_summary=rules.compare_with_archive.output.summary if COMPARABLE else [],
         configuration=rules.record_configuration.output.configuration,
         records=RECORDS if "cost" in TABLES else [],
         # Written before a run starts, or not at all.

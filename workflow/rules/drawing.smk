@@ -34,9 +34,7 @@ use rule draw_figure as draw_animation with:
 
 rule draw_figures:
     input:
-        expand(
-            "<drawn>/figures/{figure}.{suffix}", figure=FIGURES, suffix=["pdf", "png"]
-        ),
+        expand("<drawn>/figures/{figure}.{suffix}", figure=FIGURES, suffix=["pdf", "png"]),
         expand("<drawn>/animations/{animation}.gif", animation=ANIMATIONS),
 
 

@@ -7,11 +7,9 @@ from hessian_directions.reproduction import quantities
 from hessian_directions.reproduction.source_files import declared
 
 REGRESSION = [
-    network
-    for network in NETWORK_NAMES
-    if config["networks"][network]["loss"] == "mean_squared_error"
+    name for name in NETWORK_NAMES if config["networks"][name]["loss"] == "mean_squared_error"
 ]
-CLASSIFICATION = [network for network in NETWORK_NAMES if network not in REGRESSION]
+CLASSIFICATION = [name for name in NETWORK_NAMES if name not in REGRESSION]
 CHOICES = {
     "": NETWORK_NAMES,
     "regression": REGRESSION,
@@ -36,13 +34,9 @@ def evidence(name, networks=NETWORK_NAMES):
     elif name == "history":
         paths = expand(f"{TRAINING}/history.nc", network=having(name, networks))
     else:
-        paths = [
-            path
-            for network in having(name, networks)
-            for path in expand(
-                artifact(name), network=network, part=parts_of(name, network)
-            )
-        ]
+        paths = []
+        for network in having(name, networks):
+            paths += expand(artifact(name), network=network, part=parts_of(name, network))
     paths = [record(path) for path in paths] if is_record else paths
     if name == "passes" and COMPANION:
         # Times of the companion's networks join this profile's own: more sizes, one figure.
@@ -52,13 +46,8 @@ def evidence(name, networks=NETWORK_NAMES):
 
 def resolved(path):
     """A path as jobs see it; Snakemake replaces its variables in inputs alone."""
-    for variable, value in (
-        ("artifacts", ARTIFACTS),
-        ("weights", WEIGHTS),
-        ("shared", SHARED),
-    ):
-        path = path.replace(f"<{variable}>", value)
-    return path
+    path = path.replace("<artifacts>", ARTIFACTS).replace("<weights>", WEIGHTS)
+    return path.replace("<shared>", SHARED)
 
 
 # figure: what its module says of it, that module, and its inputs by the names of `draw`'s arguments
@@ -69,10 +58,7 @@ for path in sorted((ROOT / "src/hessian_directions/reporting/figures").glob("*.p
         for read in says["reads"].values():
             if read.removesuffix("_record") not in registry.OF_PROFILES:
                 networks = having(read.removesuffix("_record"), networks)
-        inputs = {
-            argument: evidence(read, networks)
-            for argument, read in says["reads"].items()
-        }
+        inputs = {argument: evidence(read, networks) for argument, read in says["reads"].items()}
         # A figure whose networks are all absent from the profile is not drawn.
         if all(inputs.values()):
             DRAWINGS[figure] = says | {
@@ -81,13 +67,9 @@ for path in sorted((ROOT / "src/hessian_directions/reporting/figures").glob("*.p
                 "inputs": inputs,
             }
 ANIMATIONS = {
-    figure: says
-    for figure, says in DRAWINGS.items()
-    if says["module"].endswith("_animation")
+    figure: says for figure, says in DRAWINGS.items() if says["module"].endswith("_animation")
 }
-FIGURES = {
-    figure: says for figure, says in DRAWINGS.items() if figure not in ANIMATIONS
-}
+FIGURES = {figure: says for figure, says in DRAWINGS.items() if figure not in ANIMATIONS}
 
 
 # What each job took; a companion's jobs are not counted again.
@@ -95,28 +77,17 @@ RECORDS = expand(f"{TRAINING}/checkpoint.run.json", network=NETWORK_NAMES)
 for name in (*OF_NETWORKS, *OF_PROFILE):
     for network in OF_NETWORKS.get(name, [None]):
         for pattern in [artifact(name)] + ([shard(name)] if is_sharded(name) else []):
-            RECORDS += [
-                record(path)
-                for path in expand(
-                    pattern,
-                    network=network,
-                    part=parts_of(name, network),
-                    shard=range(n_shards_of(name, network) or 1),
-                )
-            ]
+            shards = range(n_shards_of(name, network) or 1)
+            paths = expand(pattern, network=network, part=parts_of(name, network), shard=shards)
+            RECORDS += map(record, paths)
 RECORDS = list(dict.fromkeys(RECORDS))
 
 # Tables of what this profile computes or its companion has.
-TABLES = {
-    table: [read for read in tables.READS[table] if read not in ("labels", "records")]
-    for table in tables.TABLES
-}
-TABLES = {
-    table: reads
-    for table, reads in TABLES.items()
-    if {read.removesuffix("_record") for read in reads} & {*registry.OF_PROFILES}
-    <= {*SHOWN}
-}
+TABLES = {}
+for table in tables.TABLES:
+    reads = [read for read in tables.READS[table] if read not in ("labels", "records")]
+    if {read.removesuffix("_record") for read in reads} & {*registry.OF_PROFILES} <= {*SHOWN}:
+        TABLES[table] = reads
 
 
 def is_measured(read):
@@ -135,9 +106,7 @@ COMPARED = [
 ]
 if SOURCE in ("recompute", "replicate"):
     TABLES = {table: TABLES[table] for table in COMPARED}
-TABLE_INPUTS = {
-    read: evidence(read) for read in dict.fromkeys(sum(TABLES.values(), []))
-}
+TABLE_INPUTS = {read: evidence(read) for read in dict.fromkeys(sum(TABLES.values(), []))}
 CLAIM_INPUTS = {
     field.name: evidence(field.name)
     for field in dataclasses.fields(claims.Evidence)
@@ -153,9 +122,7 @@ COMPARABLE = SOURCE in ("compute", "recompute") and is_archived(COMPLETE, ARCHIV
 def paths_in(inputs):
     """The files of named inputs, of one or of several each."""
     return [
-        path
-        for paths in inputs.values()
-        for path in ([paths] if isinstance(paths, str) else paths)
+        path for paths in inputs.values() for path in ([paths] if isinstance(paths, str) else paths)
     ]
 
 

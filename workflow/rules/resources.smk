@@ -34,9 +34,7 @@ def resources_of(rule_name, uses_device=True, processes=1):
         return math.ceil(10 + 3 * job.seconds / 60) * 2 ** (attempt - 1)
 
     on_gpu = uses_device and config["device"] == "cuda"
-    return {"mem_mb": mem_mb, "runtime": runtime} | (
-        {"gpu": processes} if on_gpu else {}
-    )
+    return {"mem_mb": mem_mb, "runtime": runtime} | ({"gpu": processes} if on_gpu else {})
 
 
 def subject_of(rule_name, wildcards):

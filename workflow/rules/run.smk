@@ -29,9 +29,8 @@ def say_how_far():
         time.sleep(SAY_EVERY)
         # A file may go while it is looked at.
         with contextlib.suppress(HessianDirectionsError, OSError):
-            now = status.status(
-                COMPLETE, Path(ARTIFACTS), Path(LOGS), Path(ARCHIVE)
-            ).describe(cores)
+            places = map(Path, (ARTIFACTS, LOGS, ARCHIVE))
+            now = status.status(COMPLETE, *places).describe(cores)
             say(now)
             with open(f"{LOGS}/progress.log", "a") as log:
                 print(time.strftime("%Y-%m-%d %H:%M:%S"), now, file=log)

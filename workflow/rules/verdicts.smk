@@ -33,31 +33,17 @@ REPLICATES = [
     for path in sorted(Path(ARCHIVE).glob("replicates/*/tables/*.csv"))
     if path.stem in COMPARED
 ]
-ARCHIVED_VECTORS = sorted(
-    map(str, Path(ARCHIVE).glob("networks/*/eigenvectors.safetensors"))
-)
+ARCHIVED_VECTORS = sorted(map(str, Path(ARCHIVE).glob("networks/*/eigenvectors.safetensors")))
 
 
 if COMPARABLE:
 
     rule compare_with_archive:
         input:
-            **(
-                {
-                    "archived_population": "<archive>/population.nc",
-                    "computed_population": artifact("population"),
-                }
-                if "population" in OF_PROFILE
-                else {}
-            ),
-            **(
-                {
-                    "archived_claims": "<archive>/claims.csv",
-                    "computed_claims": rules.decide_claims.output.claims,
-                }
-                if JUDGED
-                else {}
-            ),
+            archived_population="<archive>/population.nc" if "population" in OF_PROFILE else [],
+            computed_population=artifact("population") if "population" in OF_PROFILE else [],
+            archived_claims="<archive>/claims.csv" if JUDGED else [],
+            computed_claims=rules.decide_claims.output.claims if JUDGED else [],
             archived=[f"<archive>/tables/{table}.csv" for table in COMPARED],
             computed=[f"<drawn>/tables/{table}.csv" for table in COMPARED],
             replicates=REPLICATES,
@@ -65,9 +51,7 @@ if COMPARABLE:
             archived_checkpoints=expand(
                 "<archive>/networks/{network}/checkpoint.safetensors", network=TRAINED
             ),
-            computed_checkpoints=expand(
-                f"{TRAINING}/checkpoint.safetensors", network=TRAINED
-            ),
+            computed_checkpoints=expand(f"{TRAINING}/checkpoint.safetensors", network=TRAINED),
             # How far directions are turned that others were measured along.
             archived_vectors=ARCHIVED_VECTORS,
             computed_vectors=expand(
@@ -84,9 +68,7 @@ if COMPARABLE:
         localrule: True
         params:
             level="recomputed" if SOURCE == "recompute" else "retrained",
-            configuration={
-                key: COMPLETE[key] for key in ("precision", "networks", "analyses")
-            },
+            configuration={key: COMPLETE[key] for key in ("precision", "networks", "analyses")},
         run:
             run_script(rule, input, output, params, wildcards, log)
 

@@ -14,6 +14,8 @@ OTHERS = {"checkpoint", "code", "own", "shards", "other_checkpoints"}
 
 def job_of(stage: Any) -> Job:
     """What an analysis is told of its job."""
+    analysis = registry.analysis(stage.params.analysis)
+    others = analysis.other_networks(stage.params.settings)
     return Job(
         seed=stage.params.seed,
         read={name: _read(path) for name, path in stage.input.items() if name not in OTHERS},
@@ -29,16 +31,12 @@ def job_of(stage: Any) -> Job:
         cache=stage.cache,
         folder=stage.folder,
         network=getattr(stage.wildcards, "network", ""),
-        checkpoints=_other_checkpoints(stage),
+        # The files of the other networks that the analysis reads, by name.
+        checkpoints=dict(zip(others, stage.input.get("other_checkpoints", []))),
     )
 
 
-def write(
-    stage: Any,
-    analysis: Analysis,
-    result: Any,
-    identity: dict[str, Any],
-) -> None:
+def write(stage: Any, analysis: Analysis, result: Any, identity: dict[str, Any]) -> None:
     """Write what an analysis returned: nothing, a dataset, or a dataset and large arrays."""
     if stage.rank:
         return
@@ -50,14 +48,6 @@ def write(
         artifacts.write_dataset(stage.output.artifact, result, provenance)
 
 
-def _other_checkpoints(stage: Any) -> dict[str, str]:
-    """The files of the other networks that an analysis reads, by name."""
-    paths = stage.input.get("other_checkpoints", [])
-    analysis = registry.analysis(stage.params.analysis)
-    return dict(zip(analysis.other_networks(stage.params.settings), paths))
-
-
 def _read(path: str) -> Any:
-    if path.endswith(".safetensors"):
-        return artifacts.read_tensors(path)
-    return artifacts.read_dataset(path)
+    is_tensors = path.endswith(".safetensors")
+    return artifacts.read_tensors(path) if is_tensors else artifacts.read_dataset(path)

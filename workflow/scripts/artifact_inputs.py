@@ -33,20 +33,18 @@ def _of_networks(paths: list[str]) -> dict[str, Any]:
     """By network, in order; the parts of one artifact together."""
     found: dict[str, list[str]] = {}
     for path in paths:
-        if artifacts.failure(path):
-            continue
-        found.setdefault(network_of(path), []).append(path)
+        if not artifacts.failure(path):
+            found.setdefault(network_of(path), []).append(path)
     return {network: _together(own) for network, own in found.items()}
 
 
 def nothing_left(inputs: Any) -> str | None:
     """Why a drawing has nothing to show; None where some network has what it reads."""
     for name, paths in inputs.items():
-        if name in AUXILIARY or isinstance(paths, str) or not paths:
-            continue
-        sentences = list(map(artifacts.failure, paths))
-        if all(sentences):
-            return sentences[0]
+        if name not in AUXILIARY and not isinstance(paths, str) and paths:
+            sentences = list(map(artifacts.failure, paths))
+            if all(sentences):
+                return sentences[0]
     return None
 
 
@@ -61,12 +59,12 @@ def failures(inputs: Any) -> dict[str, str]:
 
 
 def _together(paths: list[str]) -> Any:
-    match Path(paths[0]).parent.name:
-        case "slices":
-            return slices(paths)
-        case "image_counts":
-            counted = [artifacts.read_dataset(path) for path in paths]
-            return xr.concat(counted, "count", combine_attrs="drop").sortby("n_images")
+    folder = Path(paths[0]).parent.name
+    if folder == "slices":
+        return slices(paths)
+    if folder == "image_counts":
+        counted = [artifacts.read_dataset(path) for path in paths]
+        return xr.concat(counted, "count", combine_attrs="drop").sortby("n_images")
     return _read(paths[0])
 
 

@@ -25,10 +25,7 @@ with stage(snakemake) as job:
         inputs["power"] = f"/{job.input.power[0]}"
     # No system fonts and no date: the same inputs give the same PDF on every machine.
     compiler = typst.Compiler(
-        job.input.manuscript,
-        root=".",
-        ignore_system_fonts=True,
-        sys_inputs=inputs,
+        job.input.manuscript, root=".", ignore_system_fonts=True, sys_inputs=inputs
     )
     try:
         pdf = compiler.compile()
@@ -36,8 +33,5 @@ with stage(snakemake) as job:
         raise ArtifactError(f"{job.input.manuscript} cannot be compiled: {error}") from error
     with artifacts.atomic_path(job.output.pdf) as path:
         path.write_bytes(pdf)
-    unsupported = json.loads(compiler.query("<unsupported>"))
-    if unsupported:
-        job.log.warning(
-            "%d sentences are marked: the numbers do not support them", len(unsupported)
-        )
+    if n := len(json.loads(compiler.query("<unsupported>"))):
+        job.log.warning(f"{n} sentences are marked: the numbers do not support them")

@@ -8,13 +8,12 @@ from hessian_directions.learning.training import evaluate
 
 with stage(snakemake) as job:
     studied = problem.from_params(job.params, job.cache, job.folder)
-    settings = {key: value for key, value in job.params.checkpoint.items() if value is not None}
-    expected = settings.pop("expected", {})
+    settings = job.params.checkpoint
     beside = checkpoints.import_into(studied.model, settings, job.cache, job.folder)
     for note in beside.get("notes", []):
         job.log.info(note)
     loss, accuracy = evaluate(studied.model, studied.loss, studied.dataset.test)
     scores = {"test_loss": loss, "test_accuracy": accuracy}
     job.log.info(f"test loss {loss:.5f}, test accuracy {accuracy:.5f}")
-    checkpoints.require_scores(settings, scores, expected)
+    checkpoints.require_scores(settings, scores)
     checkpoints.save(job.output.checkpoint, studied.model, job.provenance(studied.identity()))

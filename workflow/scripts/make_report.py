@@ -75,7 +75,7 @@ with stage(snakemake) as job:
         },
     )
     compared = None
-    if job.input.get("comparison"):
+    if job.input.comparison:
         names = ("comparison", "comparison_verdicts", "comparison_summary")
         numbers, verdicts, summary = paths = [job.input[name] for name in names]
         compared = comparison.page(
@@ -90,7 +90,7 @@ with stage(snakemake) as job:
             {stage: (of.seconds, of.bytes) for stage, of in stages.items()},
             labels,
         )
-    claims = rows(job.input.claims) if job.input.get("claims") else []
+    claims = rows(job.input.claims) if job.input.claims else []
     everything = [path for name in analyses for path in paths_of(name)]
     html = document.render(
         networks,

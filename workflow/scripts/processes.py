@@ -42,16 +42,9 @@ def run_in_processes(snakemake: Any, script: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "job").write_bytes(pickle.dumps((script, snakemake)))
         os.environ[FOLDER] = folder
-        config = LaunchConfig(
-            min_nodes=1,
-            max_nodes=1,
-            nproc_per_node=n,
-            run_id=Path(folder).name,
-            rdzv_backend="c10d",
-            rdzv_endpoint="localhost:0",
-            local_addr="localhost",
-            max_restarts=0,
-        )
+        here = {"rdzv_endpoint": "localhost:0", "local_addr": "localhost", "rdzv_backend": "c10d"}
+        once = {"min_nodes": 1, "max_nodes": 1, "nproc_per_node": n, "max_restarts": 0}
+        config = LaunchConfig(run_id=Path(folder).name, **once, **here)
         try:
             elastic_launch(config, sys.executable)(__file__)
         except ChildFailedError as error:

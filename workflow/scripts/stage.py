@@ -36,6 +36,11 @@ class Stage:
         self.params = snakemake.params
         self.wildcards = snakemake.wildcards
         self.threads = snakemake.threads
+        wildcards = ", ".join(f"{key}={value}" for key, value in self.wildcards.items())
+        self.where = f"({wildcards})" if wildcards else ""
+        self.name = f"{self.rule} {self.where}".strip()
+        # Whether it computes something of one network.
+        self.is_of_network = bool(self.output.get("run") and self.wildcards.get("network"))
         # Where files lie changes no result: no parameter, or another folder would re-run everything.
         self.cache: str | None = snakemake.config.get("cache")
         self.folder = Path(snakemake.config.get("folder", ""))
@@ -47,21 +52,6 @@ class Stage:
     def start_clock(self) -> None:
         """Count the job's time from now."""
         self._started, self._clock = time.time(), time.perf_counter()
-
-    @property
-    def where(self) -> str:
-        """The wildcards, for a reader."""
-        wildcards = ", ".join(f"{key}={value}" for key, value in self.wildcards.items())
-        return f"({wildcards})" if wildcards else ""
-
-    @property
-    def name(self) -> str:
-        return f"{self.rule} {self.where}".strip()
-
-    @property
-    def is_of_network(self) -> bool:
-        """Whether it computes something of one network."""
-        return bool(self.output.get("run") and self.wildcards.get("network"))
 
     def provenance(self, data: Mapping[str, Any] | None = None) -> dict[str, Any]:
         # Dates of files re-run a job; what the data are is said by their checksums.
@@ -207,9 +197,8 @@ def _failed_input(job: Stage) -> str | None:
     if not job.is_of_network:
         return None
     own = set(job.input.get("own", ()))
-    paths = [path for path in job.input if path.endswith((".nc", ".safetensors"))]
-    paths = [path for path in paths if path not in own]
-    return next(filter(None, map(artifacts.failure, paths)), None)
+    read = [path for path in job.input if path.endswith((".nc", ".safetensors"))]
+    return next(filter(None, (artifacts.failure(path) for path in read if path not in own)), None)
 
 
 def _leave_out(job: Stage, sentence: str) -> None:

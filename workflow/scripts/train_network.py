@@ -26,11 +26,7 @@ with stage(snakemake) as job:
     history = xr.Dataset(
         {name: ("epoch", values) for name, values in result.history.items() if name != "epoch"},
         coords={"epoch": result.history["epoch"]},
-        attrs={
-            "kept_epoch": result.kept_epoch,
-            "epochs": result.epochs,
-            "precision": result.precision,
-        },
+        attrs={name: getattr(result, name) for name in ("kept_epoch", "epochs", "precision")},
     )
     provenance = job.provenance(studied.identity())
     artifacts.write_dataset(job.output.history, history, provenance)

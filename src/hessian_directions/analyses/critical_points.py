@@ -183,15 +183,9 @@ def objective_of(
     from hessian_directions.objectives.losses import mean_squared_error
     from hessian_directions.objectives.objective import Objective
 
-    x = _inputs(n_data, seed)
-    model = mlp(
-        input_shape=(1,),
-        n_outputs=1,
-        width=len(weights) // 3,
-        hidden_layers=1,
-        activation=activation,
-    ).double()
-    torch.nn.utils.vector_to_parameters(torch.as_tensor(weights), model.parameters())
+    x, width = _inputs(n_data, seed), len(weights) // 3
+    model = mlp(input_shape=(1,), n_outputs=1, width=width, hidden_layers=1, activation=activation)
+    torch.nn.utils.vector_to_parameters(torch.as_tensor(weights), model.double().parameters())
     return Objective(
         model,
         mean_squared_error,
@@ -233,11 +227,7 @@ def _searched(
         descent = int(random.integers(settings.max_descent + 1))
         if number % 2 and descent:
             start = optimize.minimize(
-                value_and_gradient,
-                start,
-                jac=True,
-                method="L-BFGS-B",
-                options={"maxiter": descent},
+                value_and_gradient, start, jac=True, method="L-BFGS-B", options={"maxiter": descent}
             ).x
         end = critical_points.find(objective, start, settings.tolerance)
         outcome: str = end.outcome
@@ -295,14 +285,9 @@ def _embedded(settings: Settings, seed: int, base: Point) -> Iterator[Point]:
             random = np.random.default_rng(seeds.derive(seed, *names))
             noise = [random.standard_normal(count) for count in copies]
             shares = [(1 + scatter * (one - one.mean())) / len(one) for one in noise]
-            weights = np.concatenate(
-                [
-                    np.repeat(weight, copies),
-                    np.repeat(bias, copies),
-                    np.repeat(output, copies) * np.concatenate(shares),
-                    base.weights[-1:],
-                ]
-            )
+            first_layer = np.repeat(weight, copies), np.repeat(bias, copies)
+            outputs = np.repeat(output, copies) * np.concatenate(shares)
+            weights = np.concatenate([*first_layer, outputs, base.weights[-1:]])
             # The first layer alone has the spectra that vary; everything trained, once of each point.
             everything = wide == min(settings.wide) and scatter == settings.scatters[0]
             for layers in ("first layer", "all") if everything else ("first layer",):
@@ -378,12 +363,11 @@ def _projections(settings: Settings, seed: int, points: list[Point]) -> xr.Datas
 
     matrices, rows = [], []
     for number, point in enumerate(points):
-        M = visibility.sample_projections(
+        H, generator = (
             torch.from_numpy(point.end.hessian),
-            settings.n_planes,
             seeds.generator(seed, "projections", number),
-            chunk=50,
         )
+        M = visibility.sample_projections(H, settings.n_planes, generator, chunk=50)
         smaller, larger = principal_curvatures(M)
         # What is zero but for rounding has no sign: directions have length √N.
         zero = len(point.end.eigenvalues) * point.end.tolerance

@@ -8,11 +8,7 @@ from hessian_directions.traces.deflation import deflated_rest
 
 
 def summarize(
-    objective: Objective,
-    tolerance: float,
-    n_samples: int,
-    seed: int,
-    job: Job | None = None,
+    objective: Objective, tolerance: float, n_samples: int, seed: int, job: Job | None = None
 ) -> dict[str, float]:
     """λ_min and λ_max with residuals; trace and Frobenius norm, deflated by their directions.
 
@@ -20,7 +16,6 @@ def summarize(
     job, the search says how far it is and keeps its state. It makes no second search for lost
     members of a cluster, which would double the products.
     """
-    objective.self_test()
     H = objective.hessian()
     pairs = extreme_eigenpairs(
         H,

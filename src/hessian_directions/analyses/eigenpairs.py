@@ -61,10 +61,7 @@ def run(
     self_test = objective.self_test()
     pairs = extreme_eigenpairs(
         objective.hessian(),
-        k_smallest=settings.k_smallest,
-        k_largest=settings.k_largest,
-        tolerance=settings.tolerance,
-        max_products=settings.max_products,
+        **settings.model_dump(exclude={"steps"}),
         seed=seeds.generator(job.seed, "eigenpairs"),
         state_path=job.state_path,
         save_seconds=job.save_seconds,

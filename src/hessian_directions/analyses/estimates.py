@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import xarray as xr
@@ -44,14 +45,9 @@ def compare(
     too, since kinks make the others' long. Differences and exact derivatives go on to `n_paired`
     directions: what kinks add to a difference varies much from one to the next.
     """
-    H = objective.hessian()
-    paired = gaussian(
-        objective.n_parameters,
-        max(n_paired, n_samples),
-        seeds.generator(seed, "shared directions"),
-        objective.dtype,
-        objective.device,
-    )
+    H, said, random = objective.hessian(), job.counted, partial(seeds.generator, seed)
+    n, k = objective.n_parameters, max(n_paired, n_samples)
+    paired = gaussian(n, k, random("shared directions"), objective.dtype, objective.device)
     shared = paired[:, :n_samples]
     # The step is chosen once for differences and fits from loss values, and each is charged for it.
     precise = in_float64(objective)
@@ -62,54 +58,36 @@ def compare(
         # What kinks do to differences is what is studied.
         warnings.simplefilter("ignore", estimators.KinkWarning)
         differences = estimators.finite_difference(
-            precise, directions=paired, step=step, progress=job.counted("loss differences")
+            precise, directions=paired, step=step, progress=said("loss differences")
         )
+        progress = said("quadratic fits")
         fits = estimators.quadratic_fit(
-            precise,
-            directions=shared,
-            step=step,
-            n_points=fit_points,
-            progress=job.counted("quadratic fits"),
+            precise, directions=shared, step=step, n_points=fit_points, progress=progress
         )
     estimates = {
-        "finite_difference": differences,
-        "quadratic_fit": fits,
+        "finite_difference": replace(differences, cost=differences.cost + choice),
+        "quadratic_fit": replace(fits, cost=fits.cost + choice),
         "directional": estimators.directional(
-            objective, directions=paired, progress=job.counted("directional derivatives")
+            objective, directions=paired, progress=said("directional derivatives")
         ),
         "hutchinson": estimators.hutchinson(
-            H, directions=shared, progress=job.counted("Hutchinson's products")
+            H, directions=shared, progress=said("Hutchinson's products")
         ),
         "hutchinson_rademacher": estimators.hutchinson(
-            H,
-            n_samples,
-            seeds.generator(seed, "rademacher"),
-            progress=job.counted("Rademacher products"),
+            H, n_samples, random("rademacher"), progress=said("Rademacher products")
         ),
         "hutch_plus_plus": estimators.hutch_plus_plus(
-            H,
-            n_samples,
-            seeds.generator(seed, "hutch++"),
-            progress=job.counted("products of Hutch++"),
+            H, n_samples, random("hutch++"), progress=said("products of Hutch++")
         ),
     }
     if vectors is not None:
         estimates["deflated"] = estimators.deflated(
-            H,
-            vectors,
-            n_samples,
-            seeds.generator(seed, "deflated"),
-            progress=job.counted("deflated products"),
+            H, vectors, n_samples, random("deflated"), progress=said("deflated products")
         )
-    for name in ("finite_difference", "quadratic_fit"):
-        estimates[name] = replace(estimates[name], cost=estimates[name].cost + choice)
     if precise.kinks():
         try:
             estimates["finite_difference_corrected"] = estimators.finite_difference(
-                precise,
-                directions=paired,
-                kinks="correct",
-                progress=job.counted("corrected differences"),
+                precise, directions=paired, kinks="correct", progress=said("corrected differences")
             )
         except KinkError as error:
             job.announce(f"no corrected differences: {error}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -60,31 +61,17 @@ def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
     objective = problem.objective("train")
     H, G = objective.hessian(), objective.gauss_newton()
     test = objective.gauss_newton_test()
-    largest = extreme_eigenpairs(
-        G,
-        k_smallest=0,
-        k_largest=settings.k_largest,
-        tolerance=settings.tolerance,
-        max_products=settings.max_products,
-        seed=seeds.generator(seed, "part"),
-        progress=lambda status: job.announce(f"Gauss–Newton part: {status}"),
+    search = partial(
+        extreme_eigenpairs, tolerance=settings.tolerance, max_products=settings.max_products
     )
-    rest = extreme_eigenpairs(
-        DifferenceOperator(H, G),
-        tolerance=settings.tolerance,
-        max_products=settings.max_products,
-        seed=seeds.generator(seed, "rest"),
-        progress=lambda status: job.announce(f"rest: {status}"),
-    )
+    start, progress = seeds.generator(seed, "part"), job.counted("Gauss–Newton part")
+    largest = search(G, 0, settings.k_largest, seed=start, progress=progress)
+    start, progress = seeds.generator(seed, "rest"), job.counted("rest")
+    rest = search(DifferenceOperator(H, G), seed=start, progress=progress)
     found = job.read["eigenpairs"]
-    moments = paired_moments(
-        H,
-        G,
-        torch.cat([problem.vectors(job.read["eigenvectors"]["vectors"]), largest.vectors], 1),
-        settings.n_samples,
-        seeds.generator(seed, "trace"),
-        job.counted("samples"),
-    )
+    vectors = problem.vectors(job.read["eigenvectors"]["vectors"])
+    both, generator = torch.cat([vectors, largest.vectors], 1), seeds.generator(seed, "trace")
+    moments = paired_moments(H, G, both, settings.n_samples, generator, job.counted("samples"))
     ends = {
         "smallest": [found["value"][0], np.nan, rest.values[0]],
         "smallest_residual": [found["residual"][0], np.nan, rest.residuals[0]],

@@ -47,11 +47,8 @@ def passes(settings: Settings) -> dict[str, float]:
     n = len(settings.others) + 1
     points = settings.n_points * n * (n - 1) // 2
     plane = settings.n_plane_points**2 if n > 2 else 0
-    return {
-        "value": 2 * points + plane,
-        "test value": 2 * points + plane,
-        "all value": points + plane,
-    }
+    over_a_split = 2 * points + plane
+    return {"value": over_a_split, "test value": over_a_split, "all value": points + plane}
 
 
 def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
@@ -73,7 +70,7 @@ def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
     from hessian_directions.errors import DataError
     from hessian_directions.geometry import planes
     from hessian_directions.learning import checkpoints
-    from hessian_directions.learning.interpolation import has_statistics
+    from hessian_directions.learning.interpolation import normalisations
 
     names = [job.network, *settings.others]
     networks = [problem.model.to(problem.device, problem.dtype).eval()]
@@ -84,7 +81,7 @@ def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
             raise DataError(
                 f"{name} was trained on other data than {job.network}, of the same name"
             )
-    kinds = STATISTICS if has_statistics(networks[0]) else STATISTICS[:1]
+    kinds = STATISTICS if normalisations(networks[0]) else STATISTICS[:1]
     pairs = list(itertools.combinations(range(len(networks)), 2))
     x = np.linspace(0, 1, settings.n_points)
     n_points = len(pairs) * len(x) * len(kinds)

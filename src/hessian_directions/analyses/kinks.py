@@ -45,13 +45,9 @@ def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
     from hessian_directions.traces.kinks import survey
 
     objective = in_float64(problem.objective("train"))
-    directions = gaussian(
-        objective.n_parameters,
-        settings.n_directions,
-        seeds.generator(job.seed, "step sizes"),
-        problem.dtype,
-        objective.device,
-    ).double()
+    n, generator = objective.n_parameters, seeds.generator(job.seed, "step sizes")
+    directions = gaussian(n, settings.n_directions, generator, problem.dtype, problem.device)
+    directions = directions.double()
     steps = np.asarray(settings.steps, dtype=float)
     exact = objective.second_directional_derivative(directions)
     difference = second_differences(objective, directions, steps)

@@ -23,10 +23,6 @@ def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
     """
     from hessian_directions.geometry.localisation import localise
 
-    parameters = {
-        name: parameter
-        for name, parameter in problem.model.named_parameters()
-        if parameter.requires_grad
-    }
+    parameters = {name: p for name, p in problem.model.named_parameters() if p.requires_grad}
     found = localise(job.read["eigenvectors"]["vectors"], parameters, problem.model)
     return found.assign(value=("pair", job.read["eigenpairs"]["value"].values))

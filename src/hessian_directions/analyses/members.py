@@ -4,7 +4,6 @@
 """
 
 import copy
-import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -30,19 +29,6 @@ from hessian_directions.objectives.objective import Objective
 from hessian_directions.spectral.eigenpairs import extreme_eigenpairs
 from hessian_directions.traces.deflation import deflated_rest
 
-# Factors that are options of the model; `seed` is a factor of both, the others are training settings.
-MODEL_FACTORS = ("width",)
-INTEGERS = ("batch_size", "width", "seed")
-
-
-def members(factors: Mapping[str, list[float]]) -> list[dict[str, Any]]:
-    """Every combination of the factors, in a fixed order."""
-    levels = [
-        [(int if name in INTEGERS else float)(value) for value in values]
-        for name, values in factors.items()
-    ]
-    return [dict(zip(factors, values)) for values in itertools.product(*levels)]
-
 
 def train_members(settings: Any, job: Job) -> xr.Dataset:
     """Every n_shards-th member, trained and measured; beside its own the rescaled one."""
@@ -51,7 +37,7 @@ def train_members(settings: Any, job: Job) -> xr.Dataset:
     if settings.n_images is not None:
         with about("key 'analyses.population.n_images'"):
             dataset = replace(dataset, train=dataset.train.balanced(settings.n_images))
-    numbered = list(enumerate(members(settings.factors)))
+    numbered = list(enumerate(settings.members()))
     mine = numbered[job.shard :: settings.n_shards]
     # The counter-example, one function of many curvatures, is the last member of the first seed.
     first_seed = settings.factors["seed"][0]
@@ -95,13 +81,7 @@ class Member:
 def _train_member(
     settings: Any, factors: Mapping[str, Any], dataset: Dataset, seed: int, device: str
 ) -> Member:
-    options = dict(settings.model.options)
-    training = settings.training.model_dump()
-    for name, value in factors.items():
-        if name in MODEL_FACTORS:
-            options[name] = value
-        elif name != "seed":
-            training[name] = value
+    options, training = settings.of_member(factors)
     loss = choose_loss(settings.loss, dataset)
     model = models.build(
         settings.model.name,
@@ -137,49 +117,42 @@ def measure(
     device = next(model.parameters()).device
     images, targets = member.images.inputs.to(device), member.images.targets.to(device)
     objective = Objective(model, LOSSES[settings.loss], images, targets)
-    theta, n_samples = objective.theta, settings.n_samples
+    theta, n_samples, random = objective.theta, settings.n_samples, partial(seeds.generator, seed)
     row = summarize(objective, settings.tolerance, n_samples, seed)
     del row["n_products"]
     row["loss"] = float(objective.value())
     row["smallest_magnitude"] = abs(row["smallest"])
-    row |= flatness.normalised_measures(
-        row["trace"], row["largest"], row["theta_norm"], objective.n_parameters
-    )
+    sizes = row["trace"], row["largest"], row["theta_norm"]
+    row |= flatness.normalised_measures(*sizes, objective.n_parameters)
     row |= _adaptive(objective, settings, seed)
-    kappa = flatness.relative_flatness(
-        objective, n_samples, seeds.generator(seed, "relative flatness")
-    )
+    kappa = flatness.relative_flatness(objective, n_samples, random("relative flatness"))
     row["relative_flatness"] = sum(layer.mean for layer in kappa.values())
     row["relative_flatness_output"] = list(kappa.values())[-1].mean
     row["distance"] = float((theta - member.initial.to(theta)).double().norm())
     for radius in settings.average_radii:
         increase = flatness.average_increase(
-            objective, radius, n_samples, seeds.generator(seed, "average increase")
+            objective, radius, n_samples, random("average increase")
         )
         row[f"average_increase_{radius:g}"] = increase.mean
     for radius in settings.worst_radii:
-        row[f"worst_increase_{radius:g}"] = flatness.worst_increase(
-            objective, radius, settings.n_ascent_steps
-        )
-    row["m_sharpness"] = flatness.m_sharpness(
-        objective, settings.m_radius, settings.m, seeds.generator(seed, "m-sharpness")
-    ).mean
+        worst = flatness.worst_increase(objective, radius, settings.n_ascent_steps)
+        row[f"worst_increase_{radius:g}"] = worst
+    sharpness = flatness.m_sharpness(
+        objective, settings.m_radius, settings.m, random("m-sharpness")
+    )
+    row["m_sharpness"] = sharpness.mean
     return row
 
 
 def _adaptive(objective: Objective, settings: Any, seed: int) -> dict[str, float]:
     """Trace and largest eigenvalue of DHD, D = diag|θ|."""
     operator = flatness.ScaledOperator(objective.hessian(), objective.theta.abs())
+    start = seeds.generator(seed, "adaptive start")
     pairs = extreme_eigenpairs(
-        operator,
-        k_smallest=0,
-        tolerance=settings.tolerance,
-        missed_probability=1.0,
-        seed=seeds.generator(seed, "adaptive start"),
+        operator, 0, tolerance=settings.tolerance, missed_probability=1.0, seed=start
     )
-    rest = deflated_rest(
-        operator, pairs.vectors, settings.n_samples, seeds.generator(seed, "adaptive trace")
-    )
+    generator = seeds.generator(seed, "adaptive trace")
+    rest = deflated_rest(operator, pairs.vectors, settings.n_samples, generator)
     largest = float(pairs.values[-1])
     return {
         "adaptive_trace": largest + rest.trace,

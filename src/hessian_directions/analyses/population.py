@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import xarray as xr
 from pydantic import model_validator
 
 from hessian_directions import settings as typed
+from hessian_directions.analyses.job import Job
 from hessian_directions.learning.settings import TrainingSettings
 from hessian_directions.settings import (
     Allowed,
@@ -25,19 +27,12 @@ from hessian_directions.settings import (
     setting,
 )
 
-if TYPE_CHECKING:
-    from hessian_directions.analyses.job import Job
-
 TRAINS = True
 
 GENERALIZATION = ("gap_loss", "gap_accuracy")
 STATISTICS = (
-    "kendall",
-    "within_strata",
-    "partial_noise",
-    "partial_factors",
-    "granulated",
-    "information",
+    *("kendall", "within_strata", "partial_noise", "partial_factors"),
+    *("granulated", "information"),
 )
 # Measures that a rescaling of layers leaves as they are, and what each would improve on.
 COUNTERPARTS = {
@@ -46,6 +41,11 @@ COUNTERPARTS = {
     "relative_flatness": "trace",
     "relative_flatness_output": "trace",
 }
+
+# Factors that are options of the model; the others but the seed are settings of training.
+MODEL_FACTORS = ("width",)
+# Factors that are whole numbers.
+INTEGERS = ("batch_size", "width", "seed")
 
 Levels = Annotated[Different[Number], Allowed("a list of different numbers")]
 
@@ -91,9 +91,30 @@ class Settings(typed.Settings):
             "factors",
             "factors with label_noise and seed among them",
         )
-        members = math.prod(map(len, self.factors.values()))
-        typed.require(self.n_shards <= members, "n_shards", f"1 to {members}, the members")
+        n = self.n_members
+        typed.require(self.n_shards <= n, "n_shards", f"1 to {n}, the members")
         return self
+
+    @property
+    def n_members(self) -> int:
+        return math.prod(map(len, self.factors.values()))
+
+    def members(self) -> list[dict[str, Any]]:
+        """The factors of every member: all combinations, in a fixed order."""
+        levels = [
+            [(int if name in INTEGERS else float)(value) for value in values]
+            for name, values in self.factors.items()
+        ]
+        return [dict(zip(self.factors, values)) for values in itertools.product(*levels)]
+
+    def of_member(self, factors: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The model's options and the settings of training of the member with these factors."""
+        options, training = dict(self.model.options), self.training.model_dump()
+        for name, value in factors.items():
+            if name != "seed":
+                chosen = options if name in MODEL_FACTORS else training
+                chosen[name] = int(value) if name in INTEGERS else float(value)
+        return options, training
 
 
 def passes(settings: Settings) -> dict[str, float]:
@@ -111,24 +132,20 @@ def passes(settings: Settings) -> dict[str, float]:
         "gradient": len(settings.worst_radii) * settings.n_ascent_steps + 4,
     }
     # The first shard has most members.
-    n_members = math.ceil(math.prod(map(len, settings.factors.values())) / settings.n_shards)
+    n_members = math.ceil(settings.n_members / settings.n_shards)
     return {kind: n_members * count for kind, count in of_a_member.items()}
 
 
 def takes(settings: Settings, stage: str) -> tuple[float, float]:
     """To gather, by the number of members."""
-    members = math.prod(map(len, settings.factors.values()))
+    members = settings.n_members
     return (0.03 * members, 1e4 * members) if stage == "gather" else (0.0, 0.0)
 
 
 def typical(settings: Settings) -> dict[str, Any]:
     """Model and training of the member in the middle of all factors."""
     middle = {name: sorted(levels)[len(levels) // 2] for name, levels in settings.factors.items()}
-    options, training = dict(settings.model.options), settings.training.model_dump()
-    if "width" in middle:
-        options["width"] = int(middle["width"])
-    if "batch_size" in middle:
-        training["batch_size"] = int(middle["batch_size"])
+    options, training = settings.of_member(middle)
     return {"model": {"name": settings.model.name, "options": options}, "training": training}
 
 
@@ -142,20 +159,11 @@ def run(settings: Settings, job: Job) -> xr.Dataset:
 def measures(settings: Settings) -> list[str]:
     """The measures of flatness of a member, each a variable of the dataset."""
     return [
-        "trace",
-        "mean_curvature",
-        "largest",
-        "smallest_magnitude",
-        "frobenius_norm",
-        "gradient_norm",
-        "trace_scaled",
-        "largest_scaled",
-        *COUNTERPARTS,
+        *("trace", "mean_curvature", "largest", "smallest_magnitude", "frobenius_norm"),
+        *("gradient_norm", "trace_scaled", "largest_scaled", *COUNTERPARTS),
         *(f"average_increase_{radius:g}" for radius in settings.average_radii),
         *(f"worst_increase_{radius:g}" for radius in settings.worst_radii),
-        "m_sharpness",
-        "distance",
-        "theta_norm",
+        *("m_sharpness", "distance", "theta_norm"),
     ]
 
 
@@ -171,7 +179,6 @@ def gather(shards: Sequence[xr.Dataset], settings: Settings, job: Job) -> xr.Dat
     information. `advantage` is τ within strata of a measure that rescaling leaves as it is, less
     that of its counterpart. Intervals (95 %) are by the jackknife over seeds.
     """
-    from hessian_directions.analyses.members import MODEL_FACTORS
     from hessian_directions.statistics import rank_correlation as rank
 
     # The table alone grows with the members: a shard is let go before the next one is read.

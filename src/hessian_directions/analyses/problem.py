@@ -74,14 +74,8 @@ class Problem:
                 )
             inputs, targets = (part.tensor_split(count)[rank] for part in (inputs, targets))
         model = self.model.to(device=self.device, dtype=self.dtype)
-        return Objective(
-            model,
-            self.loss,
-            inputs.to(self.device),
-            targets.to(self.device),
-            batch_size=self.batch_size,
-            group=group,
-        )
+        inputs, targets = inputs.to(self.device), targets.to(self.device)
+        return Objective(model, self.loss, inputs, targets, batch_size=self.batch_size, group=group)
 
     def vectors(self, array: np.ndarray) -> Tensor:
         """Directions read from an artifact, on the device and in the precision of the objective."""
@@ -190,13 +184,15 @@ def load_data(
     network: Mapping[str, Any], *, cache: str | None, folder: Path | None = None
 ) -> Dataset:
     """The data set alone, see `load`."""
-    return data.load(
-        network["data_settings"],
-        cache_folder(cache),
-        folder,
-        published=_published(network),
-        name=network.get("data"),
-    )
+    # The published model whose own transform is meant where a transform names none.
+    published = network["model"]["name"]
+    library = published.partition(":")[0]
+    if weights := (network.get("checkpoint") or {}).get("name"):
+        published = f"{library}:{weights}"
+    if library not in ("timm", "torchvision"):
+        published = None
+    settings, name = network["data_settings"], network.get("data")
+    return data.load(settings, cache_folder(cache), folder, published=published, name=name)
 
 
 def _other_data(name: str, splits: list[str], checkpoint: str | Path, is_random: bool) -> str:
@@ -209,21 +205,8 @@ def _other_data(name: str, splits: list[str], checkpoint: str | Path, is_random:
     )
 
 
-def _published(network: Mapping[str, Any]) -> str | None:
-    """The published model whose own transform is meant where a transform names none."""
-    name = network["model"]["name"]
-    weights = (network.get("checkpoint") or {}).get("name")
-    library = name.partition(":")[0]
-    if library not in ("timm", "torchvision"):
-        return None
-    return f"{library}:{weights}" if weights else name
-
-
 def from_params(
-    params: Any,
-    cache: str | None,
-    folder: Path | None = None,
-    checkpoint: str | Path | None = None,
+    params: Any, cache: str | None, folder: Path | None = None, checkpoint: str | Path | None = None
 ) -> Problem:
     """The problem of a job, whose parameters are seed, device, precision and network."""
     return load(

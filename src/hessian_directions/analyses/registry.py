@@ -39,7 +39,7 @@ records, and what the documentation lists.
 import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from types import ModuleType
 from typing import Any
 
@@ -168,9 +168,7 @@ class Analysis:
         }
 
 
+@cache
 def analysis(name: str) -> Analysis:
     """The analysis of that name."""
-    return _ANALYSES[name]
-
-
-_ANALYSES = {name: Analysis(name) for name in (*OF_NETWORKS, *OF_PROFILES)}
+    return Analysis(name)

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import xarray as xr
 from pydantic import model_validator
 
 from hessian_directions import settings as typed
+from hessian_directions.analyses.job import Job
 from hessian_directions.settings import Count, Naturals, Odd, Several, setting
-
-if TYPE_CHECKING:
-    from hessian_directions.analyses.job import Job
 
 
 class Settings(typed.Settings):
@@ -41,15 +37,9 @@ def run(settings: Settings, job: Job) -> xr.Dataset:
     seed = seeds.derive(job.seed, "saddle traces")
     datasets, seconds = [], {}
     for n_positive in settings.n_positive:
-        dataset, spent = compare(
-            objective_of(settings.n, n_positive),
-            None,
-            settings.n_samples,
-            settings.n_samples,
-            settings.fit_points,
-            seeds.derive(seed, n_positive),
-            job,
-        )
+        objective = objective_of(settings.n, n_positive)
+        numbers = settings.n_samples, settings.n_samples, settings.fit_points
+        dataset, spent = compare(objective, None, *numbers, seeds.derive(seed, n_positive), job)
         reference = synthetic.trace(settings.n, n_positive)
         datasets.append(dataset.assign(reference=reference, reference_standard_error=0.0))
         seconds[str(n_positive)] = spent

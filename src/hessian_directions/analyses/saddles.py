@@ -89,13 +89,11 @@ def _projections(settings: Settings, seed: int, job: Job) -> xr.Dataset:
         job.announce(f"projections of the saddle with {n_positive} positive eigenvalues")
         eigenvalues = synthetic.eigenvalues(n, n_positive).numpy()
         # The spectrum is known eigenvalue by eigenvalue, so slices are drawn from it without directions.
-        matrices = visibility.sample_from_spectrum(
-            eigenvalues,
-            0.0,
-            0.0,
+        n_planes, generator = (
             settings.n_visibility_samples,
             seeds.generator(seed, "planes", n_positive),
         )
+        matrices = visibility.sample_from_spectrum(eigenvalues, 0.0, 0.0, n_planes, generator)
         share = visibility.share_of_saddles(matrices)
         t, f = synthetic.trace(n, n_positive), synthetic.frobenius_norm(n)
         formula = visibility.formula(eigenvalues)
@@ -124,12 +122,11 @@ def _dimensions(settings: Settings, seed: int, job: Job) -> xr.Dataset:
     saddles = []
     for n_positive in settings.dimension_saddles:
         job.announce(f"subspaces of the saddle with {n_positive} positive eigenvalues")
-        first = visibility.first_negative_dimension(
+        H, generator = (
             synthetic.hessian(n, n_positive),
-            largest,
-            settings.n_subspaces,
             seeds.generator(seed, "subspaces", n_positive),
         )
+        first = visibility.first_negative_dimension(H, largest, settings.n_subspaces, generator)
         shares = [visibility.share_seeing_negative(first, d) for d in dimensions]
         r = synthetic.trace(n, n_positive) / synthetic.frobenius_norm(n)
         saddle = {
@@ -163,12 +160,9 @@ def _slices(settings: Settings, seed: int, job: Job) -> xr.Dataset:
         random = gaussian(
             objective.n_parameters, 2, seeds.generator(seed, "slices", n_positive), objective.dtype
         )
-        random = random / random.norm(dim=0)
+        planes = [random / random.norm(dim=0), unit_vectors]
         surfaces.append(
-            [
-                slices.surface(objective, directions, points, points, "unit").values
-                for directions in (random, unit_vectors)
-            ]
+            [slices.surface(objective, plane, points, points, "unit").values for plane in planes]
         )
     return xr.Dataset(
         {"surface": (("shown", "plane", "alpha", "beta"), np.array(surfaces))},

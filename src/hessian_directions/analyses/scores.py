@@ -44,11 +44,9 @@ def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
         given, targets = outputs[name], split.targets.to(problem.device)
         wanted = targets.to(given.dtype) if targets.is_floating_point() else targets
         scores[f"{name}_loss"] = float(problem.loss(given, wanted))
-        scores[f"{name}_accuracy"] = (
-            float((given.argmax(1) == targets).double().mean())
-            if problem.dataset.n_classes
-            else math.nan
-        )
+        scores[f"{name}_accuracy"] = math.nan
+        if problem.dataset.n_classes:
+            scores[f"{name}_accuracy"] = float((given.argmax(1) == targets).double().mean())
     dataset = xr.Dataset(
         scores,
         attrs={

@@ -70,9 +70,8 @@ def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
     vectors = problem.vectors(job.read["eigenvectors"]["vectors"])
     directions, normalisation = plane(train, job.part, vectors, seeds.derive(job.seed, "surface"))
     length = directions.double().norm(dim=0)
-    half_width = (
-        settings.hessian_half_width if job.part == "hessian" else settings.random_half_width
-    )
+    is_hessian = job.part == "hessian"
+    half_width = settings.hessian_half_width if is_hessian else settings.random_half_width
     if half_width is None:
         alphas, betas = (
             slices.grid(width / float(norm), settings.n_points)
@@ -81,10 +80,9 @@ def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
     else:
         alphas = betas = slices.grid(half_width / float(length.mean()), settings.n_points)
     rows = range(job.shard, settings.n_points, settings.n_shards)
+    lattice = directions, alphas, betas, rows, normalisation
     surfaces = {
-        split: slices.surface_rows(
-            objective, directions, alphas, betas, rows, normalisation, job.counted(f"{split} loss")
-        )
+        split: slices.surface_rows(objective, *lattice, job.counted(f"{split} loss"))
         for split, objective in objectives.items()
     }
     if problem.dataset.n_classes is None:
@@ -101,10 +99,8 @@ def gather(shards: Sequence[xr.Dataset], settings: Settings, job: Job) -> xr.Dat
     """
     from hessian_directions.geometry import slices
 
-    surfaces = {
-        str(split): slices.gather([shard[split] for shard in shards])
-        for split in shards[0].data_vars
-    }
+    splits = map(str, shards[0].data_vars)
+    surfaces = {split: slices.gather([shard[split] for shard in shards]) for split in splits}
     accuracies = [f"{split}_accuracy" for split in surfaces if f"{split}_accuracy" in shards[0]]
     return xr.Dataset(surfaces).reset_coords(accuracies)
 

@@ -51,20 +51,15 @@ def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
     from hessian_directions.spectral.spectrum import spectral_density
 
     objective = problem.objective("train")
-    objective.self_test()
     generator, groups = seeds.generator(job.seed, "spectrum"), []
     for number, first in enumerate(range(0, settings.n_probes, TOGETHER)):
         k = min(TOGETHER, settings.n_probes - first)
         if number % (settings.n_shards or 1) != job.shard:
             gaussian(objective.n_parameters, k, generator)  # so that the next are the same
             continue
+        H, progress = objective.hessian(), job.counted(f"probes from {first + 1} on")
         density = spectral_density(
-            objective.hessian(),
-            k,
-            settings.n_steps,
-            generator,
-            probes_at_once=TOGETHER,
-            progress=job.counted(f"probes from {first + 1} on"),
+            H, k, settings.n_steps, generator, probes_at_once=TOGETHER, progress=progress
         )
         quadrature = {"nodes": density.nodes, "weights": density.weights}
         groups.append(

@@ -57,13 +57,8 @@ def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
     smaller = {n for n in settings.n_images if n < objective.n_samples}
     n_images = [*sorted(smaller), objective.n_samples]
     steps = np.asarray(settings.steps, dtype=float)
-    directions = gaussian(
-        objective.n_parameters,
-        settings.n_directions,
-        seeds.generator(job.seed, "step sizes"),
-        objective.dtype,
-        objective.device,
-    )
+    n, generator = objective.n_parameters, seeds.generator(job.seed, "step sizes")
+    directions = gaussian(n, settings.n_directions, generator, problem.dtype, problem.device)
     differences, exact = [], []
     for n in n_images:
         subset = objective.subset(torch.arange(n))

@@ -47,10 +47,7 @@ class Settings(typed.Settings):
 def passes(settings: Settings) -> dict[str, float]:
     """Of the first shard, which has most samples and an exact trace."""
     samples = typed.largest_shard(settings.n_shards, settings.n_samples, CHUNK)
-    return {
-        "products": 3 * settings.n_sketch + samples,
-        "diagonal": 1 if settings.exact else 0,
-    }
+    return {"products": 3 * settings.n_sketch + samples, "diagonal": int(settings.exact)}
 
 
 def vectors(settings: Settings) -> float:
@@ -68,27 +65,16 @@ def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
     from hessian_directions.traces.deflation import deflated_samples, sketch_beside
 
     objective = problem.objective("train")
-    objective.self_test()
     seed = seeds.derive(job.seed, "projections")
     H = objective.hessian()
     vectors = problem.vectors(job.read["eigenvectors"]["vectors"])
     V = orthonormalise(vectors.double()).to(H.dtype)
-    sketch = sketch_beside(
-        H,
-        V,
-        settings.n_sketch,
-        seeds.generator(seed, "sketch"),
-        job.counted("products of the sketch"),
-    )
+    generator, progress = seeds.generator(seed, "sketch"), job.counted("products of the sketch")
+    sketch = sketch_beside(H, V, settings.n_sketch, generator, progress)
+    known, generator = torch.cat([V, sketch.basis], dim=1), seeds.generator(seed, "reference")
+    shares = CHUNK, job.shard, settings.n_shards or 1
     numbers, traces, squares = deflated_samples(
-        H,
-        torch.cat([V, sketch.basis], dim=1),
-        settings.n_samples,
-        seeds.generator(seed, "reference"),
-        job.counted("samples"),
-        CHUNK,
-        job.shard,
-        settings.n_shards or 1,
+        H, known, settings.n_samples, generator, job.counted("samples"), *shares
     )
     shard = xr.Dataset(
         {
@@ -118,7 +104,7 @@ def gather(shards: Sequence[xr.Dataset], settings: Settings, job: Job) -> xr.Dat
     names = ["trace_sample", "square_sample"]
     samples = xr.concat([shard[names] for shard in shards], "sample").sortby("sample")
     rest = moments_of_samples(*(torch.from_numpy(samples[name].values) for name in names))
-    known = np.concatenate([job.read["eigenpairs"]["value"].values, sketch["ritz_value"].values])
+    known = np.concatenate([job.read["eigenpairs"]["value"], sketch["ritz_value"]])
     if settings.exact:
         total, error = float(sketch["exact_trace"]), 0.0
     else:

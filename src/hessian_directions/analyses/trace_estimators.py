@@ -67,13 +67,9 @@ def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
         kind = known.attrs["reference_kind"]
     else:
         # Whatever the vectors are of these images, the identity behind it is exact.
-        sampled = estimators.deflated(
-            objective.hessian(),
-            vectors,
-            N_REFERENCE,
-            seeds.generator(seed, "reference"),
-            progress=job.counted("products of the reference"),
-        )
+        H, generator = objective.hessian(), seeds.generator(seed, "reference")
+        progress = job.counted("products of the reference")
+        sampled = estimators.deflated(H, vectors, N_REFERENCE, generator, progress=progress)
         reference, error, kind = sampled.mean, sampled.standard_error, "deflated Rademacher"
     return dataset.assign(reference=reference, reference_standard_error=error).assign_attrs(
         reference_kind=kind,

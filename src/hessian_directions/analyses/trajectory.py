@@ -25,11 +25,7 @@ class Settings(typed.Settings):
 
 def passes(settings: Settings) -> dict[str, float]:
     """At a dozen snapshots, each with a search of some 36 products."""
-    return {
-        "product": 12 * 36,
-        "products": 12 * settings.n_samples,
-        "values": settings.n_points**2,
-    }
+    return {"product": 12 * 36, "products": 12 * settings.n_samples, "values": settings.n_points**2}
 
 
 def vectors(settings: Settings) -> float:

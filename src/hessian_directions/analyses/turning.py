@@ -50,7 +50,6 @@ def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
     from hessian_directions.geometry import planes, slices
 
     objective = problem.objective("train")
-    objective.self_test()
     vectors = problem.vectors(job.read["eigenvectors"]["vectors"])
     start, _ = plane(objective, "random", vectors, seeds.derive(job.seed, "surface"))
     end, _ = plane(objective, "hessian", vectors, 0)
@@ -65,14 +64,12 @@ def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
         turned = np.sin(np.pi / 2 * share) ** 2
         half_width = ((1 - turned) * ends[0] + turned * ends[1]) ** -0.5
         alphas, betas = (points * width for width in half_width)
-        directions = way.basis(share).to(objective.dtype)
-        rows = range(settings.n_points)
+        directions, rows = way.basis(share).to(objective.dtype), range(settings.n_points)
         surface = slices.surface_rows(objective, directions, alphas, betas, rows, "unit")
         losses.append(surface.values)
         half_widths.append(half_width)
         basis = way.coordinates(share)
-        matrix = basis.T @ ((projected + projected.T) / 2) @ basis
-        matrices.append(matrix.cpu())
+        matrices.append((basis.T @ ((projected + projected.T) / 2) @ basis).cpu())
         job.announce(f"plane {number + 1} of {settings.n_planes}")
     return xr.Dataset(
         {

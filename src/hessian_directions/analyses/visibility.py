@@ -44,12 +44,10 @@ def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
     from hessian_directions.geometry import visibility
 
     objective = problem.objective("train")
-    objective.self_test()
+    seed = seeds.derive(job.seed, "projections", str(job.shard))
+    H, generator = objective.hessian(), seeds.generator(seed, "planes")
     matrices = visibility.sample_projections(
-        objective.hessian(),
-        settings.n_planes,
-        seeds.generator(seeds.derive(job.seed, "projections", str(job.shard)), "planes"),
-        progress=job.counted("planes"),
+        H, settings.n_planes, generator, progress=job.counted("planes")
     )
     return xr.Dataset({"projected_hessian": (("sample", "row", "column"), matrices)})
 
@@ -68,16 +66,11 @@ def gather(shards: Sequence[xr.Dataset], settings: Settings, job: Job) -> xr.Dat
 
     reference = job.read["trace"]
     matrices = np.concatenate([part["projected_hessian"].values for part in shards])
-    values = np.concatenate(
-        [job.read["eigenpairs"]["value"].values, reference["ritz_value"].values]
-    )
+    values = np.concatenate([job.read["eigenpairs"]["value"], reference["ritz_value"]])
     rest = float(reference["rest_trace"]), float(reference["rest_frobenius_norm"])
-    from_spectrum = visibility.sample_from_spectrum(
-        values,
-        *rest,
-        settings.n_spectrum_samples,
-        seeds.generator(seeds.derive(job.seed, "projections"), "spectrum"),
-    )
+    generator = seeds.generator(seeds.derive(job.seed, "projections"), "spectrum")
+    n_samples = settings.n_spectrum_samples
+    from_spectrum = visibility.sample_from_spectrum(values, *rest, n_samples, generator)
     formula = visibility.formula(values, *rest)
     # The lower tail of κ₋ in more samples than those few, or none, that show a saddle.
     predicted = principal_curvatures(from_spectrum)[0]

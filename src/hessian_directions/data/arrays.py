@@ -11,13 +11,7 @@ from hessian_directions.data import cache as cache_folder
 from hessian_directions.data import images
 from hessian_directions.data.dataset import Dataset, assemble
 from hessian_directions.data.keys import ChannelAxis, Classes, Named, Names, Statistics
-from hessian_directions.data.source import (
-    TEST_PARTS,
-    TRAINING_PARTS,
-    Choice,
-    Source,
-    targets_of,
-)
+from hessian_directions.data.source import TEST_PARTS, TRAINING_PARTS, Choice, Source, targets_of
 from hessian_directions.errors import ConfigurationError, DataError
 from hessian_directions.settings import Flag
 
@@ -172,19 +166,13 @@ def _source(
     channels: str | None,
     tokens: bool | None,
 ) -> Source:
-    found = []
-    for short, stems in (("x", INPUTS), ("y", TARGETS)):
-        name = _find(content, split, names, stems)
+    found, held = [], ", ".join(sorted(content))
+    for stems in (INPUTS, TARGETS):
+        name, key = _find(content, split, names, stems), f"data.names.{stems[0]}_{split}"
         if name is None:
-            raise DataError(
-                f"{path} holds the arrays {', '.join(sorted(content))}: state which is "
-                f"data.names.{short}_{split}"
-            )
+            raise DataError(f"{path} holds the arrays {held}: state which is {key}")
         if name not in content:
-            raise DataError(
-                f"{path} has no array {name} (data.names.{short}_{split}), it holds "
-                f"{', '.join(sorted(content))}"
-            )
+            raise DataError(f"{path} has no array {name} ({key}), it holds {held}")
         try:
             found.append((name, content[name]))
         except Exception as error:
@@ -203,8 +191,7 @@ def _find(
     alone: bool = True,
 ) -> str | None:
     """The stated name of an array, or the usual one that is there; `alone` allows names without a split."""
-    stated = (names or {}).get(f"{stems[0]}_{split}")
-    if stated is not None:
+    if (stated := (names or {}).get(f"{stems[0]}_{split}")) is not None:
         return stated
     parts = TRAINING_PARTS if split == "train" else TEST_PARTS
     usual = [

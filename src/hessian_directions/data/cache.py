@@ -7,14 +7,13 @@ from pathlib import Path
 import pooch
 
 from hessian_directions.errors import DataError
+from hessian_directions.files import AnyPath
 from hessian_directions.files import sha256 as file_sha256
 
 VARIABLE = "HESSIAN_DIRECTIONS_CACHE"
 
 
-def folder(
-    configured: str | os.PathLike[str] | None = None, environment: Mapping[str, str] = os.environ
-) -> Path:
+def folder(configured: AnyPath | None = None, environment: Mapping[str, str] = os.environ) -> Path:
     """The configured folder, else $HESSIAN_DIRECTIONS_CACHE, else the user's cache folder."""
     return Path(
         configured or environment.get(VARIABLE) or pooch.os_cache("hessian-directions")
@@ -30,7 +29,7 @@ def find(path: str, folder: Path | None, cache: Path) -> Path:
     return next((place for place in places if place.exists()), places[0])
 
 
-def fetch(url: str, sha256: str, name: str, cache: str | os.PathLike[str]) -> Path:
+def fetch(url: str, sha256: str, name: str, cache: AnyPath) -> Path:
     """The path of a file in the cache folder, fetched unless it is there with this checksum.
 
     A file that is there is enough: the network is not touched. What is fetched appears under its
@@ -47,10 +46,9 @@ def fetch(url: str, sha256: str, name: str, cache: str | os.PathLike[str]) -> Pa
     try:
         pooch.retrieve(url, f"sha256:{sha256}", name, cache)
     except Exception as error:
+        reason = f"it could not be fetched ({type(error).__name__})"
         if isinstance(error, ValueError) and "hash" in str(error):
             reason = "what the address gave has another checksum"
-        else:
-            reason = f"it could not be fetched ({type(error).__name__})"
         if found is not None:
             reason += f", and the file in the folder has sha256 {found}"
         raise DataError(

@@ -70,14 +70,10 @@ def cifar10(
                         f"{split} images"
                     )
                 images[split], labels[split] = images[split][chosen], labels[split][chosen]
-    stored = {
-        split: Stored(
-            images[split],
-            labels[split],
-            np.arange(len(labels[split])) if chosen is None else chosen,
-        )
-        for split, chosen in indices.items()
-    }
+    stored = {}
+    for split, chosen in indices.items():
+        places = np.arange(len(labels[split])) if chosen is None else chosen
+        stored[split] = Stored(images[split], labels[split], places)
     return assemble("cifar10", "cifar10", stored, classes, normalisation or NORMALISATION, sha256)
 
 
@@ -121,12 +117,7 @@ def _arrays(
 
 def _without_checksums(reader: Any) -> Any:
     """torchvision's reader for an archive whose own checksum has already been verified."""
-    return type(
-        "CIFAR10",
-        (reader,),
-        {
-            "train_list": [(name, None) for name, _ in reader.train_list],
-            "test_list": [(name, None) for name, _ in reader.test_list],
-            "meta": {**reader.meta, "md5": None},
-        },
-    )
+    unchecked: dict[str, Any] = {"meta": reader.meta | {"md5": None}}
+    for key in ("train_list", "test_list"):
+        unchecked[key] = [(name, None) for name, _ in getattr(reader, key)]
+    return type("CIFAR10", (reader,), unchecked)

@@ -150,10 +150,8 @@ class Normalisation:
                 "data.normalisation holds exactly the keys mean and deviation, or is none or train"
             )
         mean, deviation = (
-            (float(value),) * n_channels
-            if isinstance(value, int | float)
-            else tuple(map(float, value))
-            for value in (setting["mean"], setting["deviation"])
+            (float(v),) * n_channels if isinstance(v, int | float) else tuple(map(float, v))
+            for v in (setting["mean"], setting["deviation"])
         )
         if not len(mean) == len(deviation) == n_channels:
             raise ConfigurationError(
@@ -174,11 +172,9 @@ class Normalisation:
         """
         if train.dtype != np.uint8:
             axes = tuple(axis for axis in range(train.ndim) if axis != 1)
-            mean = train.mean(axes, dtype=np.float64)
-            deviation = train.std(axes, dtype=np.float64)
-            return cls(
-                tuple(mean.tolist()), tuple(np.where(deviation > 0, deviation, 1.0).tolist())
-            )
+            mean, deviation = train.mean(axes, np.float64), train.std(axes, np.float64)
+            deviation[~(deviation > 0)] = 1.0
+            return cls(tuple(mean.tolist()), tuple(deviation.tolist()))
         channels = np.moveaxis(train, -1, 0)
         counts = np.stack([np.bincount(channel.ravel(), minlength=256) for channel in channels])
         values = np.arange(256)
@@ -277,15 +273,15 @@ def assemble(
         identity[f"n_{split}"] = len(samples)
         identity[f"{split}_sha256"] = checksums[split]
         identity[f"{split}_indices"] = index_ranges(samples.indices)
-    more = more or {}
-    for split, samples in splits.items():
         if not samples.inputs.isfinite().all():
             raise DataError(
                 f"data.normalisation: {split} inputs of {name} become NaN or infinite, divided by "
                 f"{_rounded(identity['normalisation']['deviation'])}"
             )
-    removed = {key for key, value in more.items() if value is None}
-    identity = {k: v for k, v in (identity | {**more}).items() if k not in removed}
+    for key, value in (more or {}).items():
+        identity[key] = value
+        if value is None:
+            del identity[key]
     n_classes = None if classes is None else len(classes)
     return Dataset(name, splits["train"], splits["test"], n_classes, identity)
 
@@ -299,11 +295,6 @@ def _rounded(numbers: Sequence[float]) -> str:
     """One number a channel; where all are the same, that one."""
     shown = [f"{number:.4g}" for number in numbers]
     return shown[0] if len({*shown}) == 1 else f"({listed(shown, 4)})"
-
-
-def named_by_seed(seed: int) -> dict[str, Any]:
-    """For `assemble`: a random split is named by its seed; hundreds of ranges say less."""
-    return {"train_indices": None, "test_indices": None, "split_seed": seed}
 
 
 def checksum(inputs: np.ndarray, targets: np.ndarray, n_classes: int = 0) -> str:

@@ -37,7 +37,7 @@ def digits(
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
-    convert = converter(size, channels, None, None)
+    convert = converter(size, channels)
     images = np.stack([convert(Image.fromarray(image)) for image in bunch.images.astype(np.uint8)])
     everything = Source("digits", bunch.target, lambda places: images[places])
     stored, classes, more = Choice(n_test=n_test, seed=seed).of(everything, None, 10)

@@ -24,7 +24,7 @@ from hessian_directions.data.keys import (
     Transform,
 )
 from hessian_directions.data.source import TEST_PARTS, TRAINING_PARTS, Choice, Source, stack
-from hessian_directions.errors import ConfigurationError, DataError
+from hessian_directions.errors import ConfigurationError, DataError, about
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 
@@ -88,15 +88,11 @@ def image_folder(
     """
     if (url is None) != (archive_sha256 is None):
         raise ConfigurationError("data.url and data.archive_sha256 are stated together")
-    if transform is not None and normalisation not in (None, "none"):
-        raise ConfigurationError(
-            "data.normalisation: the transform standardises, state one of them"
-        )
+    convert = images.converter(size, channels, transform, folder, normalisation)
     if url is not None and archive_sha256 is not None:
         source = cache_folder.fetch(url, archive_sha256, path, cache)
     else:
         source = cache_folder.find(path, folder, cache)
-    convert = images.converter(size, channels, transform, folder)
     order = _class_order(classes, n_classes, folder, cache)
     sources, names = sources_of(source, convert, train, test, order)
     stored, _, more = Choice(**choice).of(sources["train"], sources.get("test"), len(names))
@@ -119,22 +115,20 @@ def sources_of(
         train, test: Names of their folders, see `image_folder`.
         order: Number of each class; None: by alphabet, and every folder holds images.
     """
-    convert = convert or images.converter(None, 3, None, None)
+    convert = convert or images.converter(None, 3)
     files, folders = _members(path)
     roots = _roots(path, files, folders, train, test)
     found: dict[str, list[tuple[str, str, Parts]]] = {}
     labels: set[str] = set()
     for split, root in roots.items():
         depth = len(root)
-        inside = [parts for parts in files if parts[:depth] == root and len(parts) > depth + 1]
-        labels |= {
-            parts[depth] for parts in folders if parts[:depth] == root and len(parts) > depth
-        }
-        labels |= {parts[depth] for parts in inside}
+        labels |= _below(root, folders) | _below(root, files, 2)
         found[split] = sorted(
             ("/".join(parts[depth + 1 :]), parts[depth], parts)
-            for parts in inside
-            if parts[-1].lower().endswith(SUFFIXES)
+            for parts in files
+            if parts[:depth] == root
+            and len(parts) > depth + 1
+            and parts[-1].lower().endswith(SUFFIXES)
         )
     if not labels:
         raise DataError(f"{path} holds no class folders train/<class>/ and test/<class>/")
@@ -148,9 +142,8 @@ def sources_of(
         order = {label: number for number, label in enumerate(sorted(labels))}
     elif unknown := labels - order.keys():
         raise DataError(f"{path}: the class folder {min(unknown)} is not among data.classes")
-    names = [str(number) for number in range(max(order.values()) + 1)]
-    for label, number in order.items():
-        names[number] = label
+    label_of = {number: label for label, number in order.items()}
+    names = [label_of.get(number, str(number)) for number in range(max(label_of) + 1)]
     sources = {}
     for split, entries in found.items():
         if not entries:
@@ -178,12 +171,9 @@ def _read(path: Path, members: list[Parts], convert: Any, places: np.ndarray) ->
             content = (path / name).read_bytes() if path.is_dir() else contents[name]
         except OSError as error:
             raise DataError(f"{path}: {name} cannot be read") from error
-        try:
-            return convert(images.decode(content, f"{path}: {name}"))
-        except DataError as error:
-            if str(error).startswith(str(path)):
-                raise
-            raise DataError(f"{path}: {name}: {error}") from error
+        image = images.decode(content, f"{path}: {name}")
+        with about(f"{path}: {name}"):
+            return convert(image)
 
     return stack(one, places, str(path))
 
@@ -230,16 +220,13 @@ def _roots(
 ) -> dict[str, Parts]:
     """Where the class folders of "train" and "test" lie; a single folder around them is passed over."""
     root: Parts = ()
+    everything = [*files, *folders]
     while True:
-        depth = len(root)
-        below = [parts for parts in (*files, *folders) if parts[:depth] == root]
-        here = {parts[depth] for parts in below if len(parts) > depth + 1}
-        here |= {parts[depth] for parts in folders if parts[:depth] == root and len(parts) > depth}
+        here = _below(root, folders) | _below(root, everything, 2)
         training = _called(path, here, TRAINING_PARTS if train is None else (train,))
         if training is not None:
             break
-        nested = {parts[depth] for parts in below if len(parts) > depth + 2}
-        if len(here) != 1 or not nested or _called(path, here, TEST_PARTS):
+        if len(here) != 1 or not _below(root, everything, 3) or _called(path, here, TEST_PARTS):
             if test is not None or train is not None:
                 raise DataError(
                     f"{path} has no folder {train or TRAINING_PARTS[0]} (data.train), but "
@@ -248,12 +235,17 @@ def _roots(
             return {"train": root}
         root = (*root, *here)
     # A folder without class folders holds no labels: ImageNet's test images are of that kind.
-    labelled = {parts[depth] for parts in below if len(parts) > depth + 2}
-    labelled |= {p[depth] for p in folders if p[:depth] == root and len(p) > depth + 1}
+    labelled = _below(root, everything, 3) | _below(root, folders, 2)
     testing = _called(path, labelled, TEST_PARTS if test is None else (test,))
     if test is not None and testing is None:
         raise DataError(f"{path} has no folder {test} with class folders (data.test)")
     return {"train": (*root, training)} | ({} if testing is None else {"test": (*root, testing)})
+
+
+def _below(root: Parts, paths: list[Parts], levels: int = 1) -> set[str]:
+    """What lies in a folder, of paths that go at least so many levels below it."""
+    depth = len(root)
+    return {path[depth] for path in paths if path[:depth] == root and len(path) >= depth + levels}
 
 
 def _called(path: Path, folders: set[str], names: Sequence[str]) -> str | None:
@@ -331,6 +323,5 @@ def _class_order(
             raise ConfigurationError(
                 f"data.classes: class {numbers[-1]} is outside the {n_classes} of data.n_classes"
             )
-        taken = set(numbers)
-        order |= {f"class {n}": n for n in range(n_classes) if n not in taken}
+        order |= {f"class {n}": n for n in range(n_classes) if n not in numbers}
     return order

@@ -18,7 +18,11 @@ Transform = str | Mapping[str, Any] | None
 
 
 def converter(
-    size: Size, channels: int | None, transform: Transform, folder: Path | None
+    size: Size,
+    channels: int | None,
+    transform: Transform = None,
+    folder: Path | None = None,
+    normalisation: Any = None,
 ) -> Callable[[Image.Image], np.ndarray]:
     """A function from an image to pixels (h, w, c) uint8, or to what the transform makes of it.
 
@@ -27,16 +31,20 @@ def converter(
             gives a tensor or an array, which `numbers` describes, or another image.
         channels: 3 for colour, 1 for grey; None: what the image has.
         folder: Of the configuration, where modules are looked for.
+        normalisation: What follows, which excludes a transform.
     """
     sides: tuple[int, int] | None = None  # height, width
     if size is not None:
         sides = (size, size) if isinstance(size, int) else (size[0], size[1])
     if transform is None:
         return lambda image: _pixels(_scaled(_coloured(image, channels), sides), channels)
-    name = transform.get("name") if isinstance(transform, Mapping) else transform
-    if not isinstance(name, str) or (
-        isinstance(transform, Mapping) and transform.keys() - {"name", "options"}
-    ):
+    if normalisation not in (None, "none"):
+        raise ConfigurationError(
+            "data.normalisation: the transform standardises, state one of them"
+        )
+    stated: Any = dict(transform) if isinstance(transform, Mapping) else {"name": transform}
+    name, options = stated.pop("name", None), stated.pop("options", {})
+    if not isinstance(name, str) or stated:
         raise ConfigurationError("data.transform is a name, or has the keys name and options")
     if name.partition(":")[0] in ("timm", "torchvision"):
         function, sides = vision.evaluation_transform(name, sides), None
@@ -44,7 +52,6 @@ def converter(
         with about("data.transform"):
             function = references.resolve(name, folder)
         if isinstance(transform, Mapping) or isinstance(function, type):
-            options = dict(transform.get("options", {})) if isinstance(transform, Mapping) else {}
             called = f"data.transform: {name} cannot be called with options {options}"
             with references.failing(ConfigurationError, called):
                 function = function(**options)

@@ -49,10 +49,7 @@ def reencode_into(cache: Path, archive: dict[str, str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "jpeg"
         n_images = reencode(cache, folder, archive)
-        with (
-            atomic_path(cache / ARCHIVE) as partial,
-            tarfile.open(partial, "w:xz") as packed,
-        ):
+        with atomic_path(cache / ARCHIVE) as partial, tarfile.open(partial, "w:xz") as packed:
             for split in ("train", "test"):
                 packed.add(folder / split, split)
     return n_images

@@ -19,13 +19,8 @@ from hessian_directions.errors import ConfigurationError, HessianDirectionsError
 from hessian_directions.settings import Settings, checked, of_signatures
 
 KINDS: dict[str, Callable[..., Dataset]] = {
-    "digits": digits,
-    "function": function,
-    "cifar10": cifar10,
-    "image_folder": image_folder,
-    "arrays": arrays,
-    "torchvision": torchvision,
-    "python": python,
+    kind.__name__: kind
+    for kind in (digits, function, cifar10, image_folder, arrays, torchvision, python)
 }
 # What a kind is given beside its keys, where its signature names it.
 SURROUNDINGS = ("cache", "folder")

@@ -12,13 +12,7 @@ from torch.utils import data as torch_data
 from hessian_directions import references
 from hessian_directions.arrays import memory
 from hessian_directions.data import images
-from hessian_directions.data.dataset import (
-    Stored,
-    balanced_positions,
-    listed,
-    named_by_seed,
-    stratified,
-)
+from hessian_directions.data.dataset import Stored, balanced_positions, listed, stratified
 from hessian_directions.data.keys import Seed
 from hessian_directions.errors import ConfigurationError, DataError, about
 from hessian_directions.settings import Count, Natural, Share
@@ -109,7 +103,8 @@ class Choice:
                 n_test = round(test_share * len(train))
             assert n_test is not None
             chosen["train"], chosen["test"] = stratified(train.targets, n_test, self.seed)
-            more = named_by_seed(self.seed)
+            # It is named by its seed; hundreds of ranges say less.
+            more = {"train_indices": None, "test_indices": None, "split_seed": self.seed}
             n_test = None
         elif test_share is not None:
             raise ConfigurationError(
@@ -117,8 +112,7 @@ class Choice:
                 + ("n_test is stated" if test is None else f"{train.name} has a test part")
             )
         for split, n in (("train", self.n_train), ("test", n_test)):
-            if n is not None and split in chosen:
-                places = chosen[split]
+            if n is not None and (places := chosen.get(split)) is not None:
                 chosen[split] = places[_front(sources.get(split, train).targets[places], n, split)]
         stored = {
             split: _stored(sources.get(split, train), places) for split, places in chosen.items()
@@ -186,10 +180,8 @@ def targets_of(values: Any, name: str) -> np.ndarray:
     Raises:
         DataError: They are neither; the message names them as `name`.
     """
-    if isinstance(values, Tensor):
-        values = values.detach().cpu().float() if values.is_floating_point() else values.cpu()
     try:
-        array = np.asarray(values)
+        array = images.as_array(values)
     except ValueError as error:
         raise DataError(f"{name} differ in shape") from error
     if len(array) == 0:

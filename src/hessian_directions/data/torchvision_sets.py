@@ -60,10 +60,7 @@ def torchvision(
         normalisation: As for an image folder.
         **choice: Of the images, see `Choice`.
     """
-    if transform is not None and normalisation not in (None, "none"):
-        raise ConfigurationError(
-            "data.normalisation: the transform standardises, state one of them"
-        )
+    convert = images.converter(size, channels, transform, folder, normalisation)
     package = vision.torchvision().datasets
     kind = getattr(package, name, None)
     if name not in package.__all__ or kind is None:
@@ -77,7 +74,6 @@ def torchvision(
         root = folder / root
     if "root" in known:
         given.setdefault("root", str(root))
-    convert = images.converter(size, channels, transform, folder)
     make = partial(_make, kind, known, root)
     if train is not None or test is not None:
         parts = {"train": make(given | dict(train or {}))}

@@ -9,7 +9,6 @@ import argparse
 import collections
 import datetime
 import json
-import os
 import pathlib
 import re
 import types
@@ -27,7 +26,7 @@ from torch import Tensor, nn
 
 from hessian_directions.data import cache as cache_folder
 from hessian_directions.errors import CheckpointError, ConfigurationError, NonFiniteError
-from hessian_directions.files import atomic_path, to_json
+from hessian_directions.files import AnyPath, atomic_path, to_json
 from hessian_directions.files import sha256 as file_sha256
 from hessian_directions.learning.settings import Checkpoint
 from hessian_directions.models import vision
@@ -55,10 +54,7 @@ WRAPPERS = ("module", "_module", "_fsdp_wrapped_module", "_checkpoint_wrapped_mo
 
 
 def save(
-    path: str | os.PathLike[str],
-    model: nn.Module,
-    metadata: Mapping[str, Any],
-    dtype: torch.dtype | None = None,
+    path: AnyPath, model: nn.Module, metadata: Mapping[str, Any], dtype: torch.dtype | None = None
 ) -> None:
     """Write a network's state as safetensors, whole or not at all.
 
@@ -74,23 +70,18 @@ def save(
     Raises:
         CheckpointError: Rounding makes a finite number infinite.
     """
-    tensors = {key: tensor.detach().cpu() for key, tensor in _unshared(model).items()}
-    if dtype is not None:
-        rounded = {
-            key: tensor.to(dtype) if tensor.is_floating_point() else tensor
-            for key, tensor in tensors.items()
-        }
-        for key, tensor in tensors.items():
-            if not torch.equal(tensor.isinf(), rounded[key].isinf()):
-                raise CheckpointError(f"{path}: {key} has numbers that are too large for {dtype}")
-        tensors = rounded
-    tensors = {key: tensor.contiguous() for key, tensor in tensors.items()}
+    tensors = {}
+    for key, tensor in _unshared(model).items():
+        exact = tensor.detach().cpu().contiguous()
+        tensors[key] = exact.to(dtype) if dtype and exact.is_floating_point() else exact
+        if not torch.equal(exact.isinf(), tensors[key].isinf()):
+            raise CheckpointError(f"{path}: {key} has numbers that are too large for {dtype}")
     data = safetensors.torch.save(tensors, {"provenance": to_json(dict(metadata))})
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
 
 
-def load(path: str | os.PathLike[str], model: nn.Module) -> dict[str, Any]:
+def load(path: AnyPath, model: nn.Module) -> dict[str, Any]:
     """Load what `save` wrote, or any safetensors state of this network, and return its metadata.
 
     Raises:
@@ -106,7 +97,7 @@ def load(path: str | os.PathLike[str], model: nn.Module) -> dict[str, Any]:
 def import_into(
     model: nn.Module,
     settings: Mapping[str, Any],
-    cache: str | os.PathLike[str] | None = None,
+    cache: AnyPath | None = None,
     folder: Path | None = None,
 ) -> dict[str, Any]:
     """Load the checkpoint that a configuration describes, and return what is stored beside it.
@@ -145,12 +136,11 @@ def import_into(
     return beside | ({"notes": notes} if notes else {})
 
 
-def _require_finite(path: str | os.PathLike[str], model: nn.Module) -> None:
+def _require_finite(path: AnyPath, model: nn.Module) -> None:
     """Buffers, such as masks of attention, may hold infinite numbers."""
     parameters = dict(model.named_parameters())
     for key, tensor in model.state_dict().items():
-        wrong = int((~tensor.isfinite() if key in parameters else tensor.isnan()).sum())
-        if wrong:
+        if wrong := int((~tensor.isfinite() if key in parameters else tensor.isnan()).sum()):
             raise NonFiniteError(
                 f"{path}: {wrong} of the {tensor.numel()} numbers of key {key} are NaN or infinite: "
                 "training had diverged when these weights were saved"
@@ -187,17 +177,14 @@ def _published_name(chosen: Checkpoint) -> tuple[str | None, str | None]:
 
 
 def require_scores(
-    settings: Mapping[str, Any],
-    scores: Mapping[str, float],
-    expected: Mapping[str, float],
-    tolerance: float = 1e-3,
+    settings: Mapping[str, Any], scores: Mapping[str, float], tolerance: float = 1e-3
 ) -> None:
     """Raise CheckpointError unless the imported network scores what its publication says.
 
-    `settings` are those of `Checkpoint`; they name the file.
+    `settings` are those of `Checkpoint`: they name the file and what is `expected`.
     """
     source = settings.get("file") or settings.get("url") or settings.get("name")
-    for name, value in expected.items():
+    for name, value in (settings.get("expected") or {}).items():
         if not abs(scores[name] - value) <= tolerance:
             raise CheckpointError(
                 f"{source}: the {name.replace('_', ' ')} is "
@@ -255,7 +242,7 @@ def _is_safetensors(path: Path) -> bool:
     return path.suffix == ".safetensors" or (start[8:] == b"{" and length < path.stat().st_size)
 
 
-def _read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _read_safetensors(path: AnyPath) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors, and the metadata that `save` writes."""
     try:
         with safetensors.safe_open(path, "pt") as file:
@@ -271,14 +258,8 @@ def _harmless() -> list[Any]:
     scalars = "?bhilqBHILQefdgFDSU"
     paths = ("Path", "PosixPath", "WindowsPath", "PurePath", "PurePosixPath", "PureWindowsPath")
     return [
-        argparse.Namespace,
-        types.SimpleNamespace,
-        collections.defaultdict,
-        datetime.datetime,
-        datetime.date,
-        datetime.timedelta,
-        np.ndarray,
-        np.dtype,
+        *(argparse.Namespace, types.SimpleNamespace, collections.defaultdict),
+        *(datetime.datetime, datetime.date, datetime.timedelta, np.ndarray, np.dtype),
         *{type(np.dtype(scalar)) for scalar in scalars},
         # NumPy moved these between its versions 1 and 2.
         *(
@@ -333,15 +314,12 @@ class _Found:
 
 def _find(path: Path, model: nn.Module, content: Mapping[str, Any], chosen: Checkpoint) -> _Found:
     """The first state in the file that has the model's keys, else the one that lacks the fewest."""
-    if chosen.key is None:
-        states = dict(_states(content, "", 3))
-    else:
-        everywhere = dict(_states(content, "", chosen.key.count(".") + 1))
-        states = {place: state for place, state in everywhere.items() if place == chosen.key}
-    known = model.state_dict().keys()
-    if not any(key.rpartition(".")[2] == AVERAGED for key in known):
-        states = {place: _without_count(state) for place, state in states.items()}
-        states = {place: state for place, state in states.items() if state}
+    states = dict(_states(content, "", 3 if chosen.key is None else chosen.key.count(".") + 1))
+    if chosen.key is not None:
+        states = {place: state for place, state in states.items() if place == chosen.key}
+    if not any(key.rpartition(".")[2] == AVERAGED for key in model.state_dict()):
+        without = {place: _without_count(state) for place, state in states.items()}
+        states = {place: state for place, state in without.items() if state}
     if not states:
         keys = ", ".join(map(str, content))
         where = f" under {chosen.key} (checkpoint.key), but {keys}" if chosen.key else ""
@@ -413,15 +391,11 @@ def _states(
     content: Mapping[Any, Any], place: str, depth: int
 ) -> Iterator[tuple[str, dict[str, Tensor]]]:
     """Every group of named tensors in nested dictionaries, by the keys that lead to it."""
-    tensors = {
-        key: value
-        for key, value in content.items()
-        if isinstance(key, str) and isinstance(value, Tensor)
-    }
-    if tensors:
+    named = {key: value for key, value in content.items() if isinstance(key, str)}
+    if tensors := {key: value for key, value in named.items() if isinstance(value, Tensor)}:
         yield place, tensors
-    for key, value in content.items():
-        if depth > 0 and isinstance(key, str) and isinstance(value, Mapping):
+    for key, value in named.items():
+        if depth > 0 and isinstance(value, Mapping):
             yield from _states(value, f"{place}.{key}" if place else key, depth - 1)
 
 
@@ -500,7 +474,7 @@ def _without_count(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {key: t for key, t in state.items() if key.rpartition(".")[2] != AVERAGED or t.ndim}
 
 
-def _fill(path: str | os.PathLike[str], model: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
+def _fill(path: AnyPath, model: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
     """Copy `state` into the model after every key and shape has been compared.
 
     Returns a sentence if the numbers had another precision.
@@ -521,40 +495,32 @@ def _fill(path: str | os.PathLike[str], model: nn.Module, state: Mapping[str, Te
         raise CheckpointError(
             f"{path} has a key that the model lacks, {unexpected[0]}{_others(unexpected)}; {counts}"
         )
-    present = {key: state[key] for key in wanted}
-    for key, tensor in present.items():
-        if tensor.shape != wanted[key].shape:
+    notes = set()
+    for key, ours in wanted.items():
+        theirs = state[key]
+        if theirs.shape != ours.shape:
             raise CheckpointError(
-                f"{path}: key {key} has shape {tuple(tensor.shape)}, the model wants "
-                f"{tuple(wanted[key].shape)}; {counts}"
+                f"{path}: key {key} has shape {tuple(theirs.shape)}, the model wants "
+                f"{tuple(ours.shape)}; {counts}"
             )
-        if tensor.is_floating_point() != wanted[key].is_floating_point():
+        if theirs.is_floating_point() != ours.is_floating_point():
             raise CheckpointError(
-                f"{path}: key {key} holds {tensor.dtype}, the model wants {wanted[key].dtype}"
+                f"{path}: key {key} holds {theirs.dtype}, the model wants {ours.dtype}"
             )
+        if theirs.is_floating_point() and theirs.dtype != ours.dtype:
+            notes.add(f"{path}: its {theirs.dtype} numbers became {ours.dtype}")
     with torch.no_grad():
-        for key, tensor in present.items():
-            wanted[key].copy_(tensor)
-    pairs = {
-        (tensor.dtype, wanted[key].dtype)
-        for key, tensor in present.items()
-        if tensor.is_floating_point() and tensor.dtype != wanted[key].dtype
-    }
-    return [
-        f"{path}: its {theirs} numbers became {ours}"
-        for theirs, ours in sorted(pairs, key=lambda pair: str(pair[0]))
-    ]
+        for key, ours in wanted.items():
+            ours.copy_(state[key])
+    return sorted(notes)
 
 
 def _unshared(model: nn.Module) -> dict[str, Tensor]:
     """The model's state without the later names of tensors that several names share."""
-    seen: set[int] = set()
-    unshared = {}
+    first: dict[int, tuple[str, Tensor]] = {}
     for key, tensor in model.state_dict(keep_vars=True).items():
-        if id(tensor) not in seen:
-            seen.add(id(tensor))
-            unshared[key] = tensor
-    return unshared
+        first.setdefault(id(tensor), (key, tensor))
+    return dict(first.values())
 
 
 def _n_parameters(state: Mapping[str, Tensor]) -> int:
@@ -565,7 +531,7 @@ def _others(keys: list[str]) -> str:
     return f" (and {len(keys) - 1} more)" if len(keys) > 1 else ""
 
 
-def _require(path: str | os.PathLike[str]) -> None:
+def _require(path: AnyPath) -> None:
     if Path(path).is_dir():
         inside = next((name for name in WEIGHTS if Path(path, name).is_file()), None)
         hint = f"; {Path(Path(path).name, inside)} is one" if inside else ""

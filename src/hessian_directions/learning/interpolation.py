@@ -41,9 +41,9 @@ def reestimate_statistics(network: nn.Module, inputs: Tensor, batch_size: int) -
         inputs: (n, …) on its device, in its precision.
         batch_size: The most inputs of a batch.
     """
-    normalisations = _normalisations(network)
-    momenta = [module.momentum for module in normalisations]
-    for module in normalisations:
+    modules = normalisations(network)
+    momenta = [module.momentum for module in modules]
+    for module in modules:
         module.reset_running_stats()
         module.momentum = None  # the mean over all batches
         module.train()
@@ -52,19 +52,12 @@ def reestimate_statistics(network: nn.Module, inputs: Tensor, batch_size: int) -
             for batch in inputs.tensor_split(-(-len(inputs) // batch_size)):
                 network(batch)
     finally:
-        for module, momentum in zip(normalisations, momenta, strict=True):
+        for module, momentum in zip(modules, momenta, strict=True):
             module.momentum = momentum
             module.eval()
 
 
-def has_statistics(network: nn.Module) -> bool:
-    """Whether batch normalisations of this network keep statistics."""
-    return bool(_normalisations(network))
-
-
-def _normalisations(network: nn.Module) -> list[_BatchNorm]:
-    return [
-        module
-        for module in network.modules()
-        if isinstance(module, _BatchNorm) and module.running_mean is not None
-    ]
+def normalisations(network: nn.Module) -> list[_BatchNorm]:
+    """The batch normalisations of a network that keep statistics."""
+    modules = (module for module in network.modules() if isinstance(module, _BatchNorm))
+    return [module for module in modules if module.running_mean is not None]

@@ -41,8 +41,7 @@ class TrainingSettings(Settings):
     momentum: Momentum = setting(0.0, "of stochastic gradient descent")
     nesterov: Flag = setting(False, "Nesterov's form of a momentum above 0")
     weight_decay: NotNegative = setting(
-        0.0,
-        "c in the penalty c/2 ‖θ‖² whose gradient is added; it is in no loss that is reported",
+        0.0, "c in the penalty c/2 ‖θ‖² whose gradient is added; it is in no loss that is reported"
     )
     schedule: Literal["constant", "cosine", "one_cycle"] = setting(
         "constant",

@@ -7,7 +7,6 @@ parameter, at the cost of one.
 
 import hashlib
 import math
-import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from hessian_directions.arrays import ALIGNMENT, aligned
 from hessian_directions.autodiff.substitutes import Substitutes
 from hessian_directions.data.dataset import Split
 from hessian_directions.errors import ConfigurationError, NonFiniteError
+from hessian_directions.files import AnyPath
 from hessian_directions.learning.settings import TrainingSettings
 from hessian_directions.progress import Clock, Progress
 from hessian_directions.saved_run import SavedRun
@@ -69,7 +69,7 @@ def train(
     *,
     seed: int,
     device: torch.device | str = "cpu",
-    state_path: str | os.PathLike[str] | None = None,
+    state_path: AnyPath | None = None,
     save_seconds: float = 60.0,
     progress: Progress | None = None,
 ) -> TrainingResult:
@@ -168,8 +168,21 @@ def evaluate(
 
     The means are over samples, accumulated in float64. The network is left in the mode it was in.
     """
-    inputs, targets = _prepared(split, next(model.parameters()))
-    return _evaluate(model, loss, inputs, targets, batch_size)
+    split = _prepared(split, next(model.parameters()))
+    inputs, targets = split.inputs, split.targets
+    training = model.training
+    model.eval()
+    total = torch.zeros((), dtype=torch.float64, device=inputs.device)
+    correct = torch.zeros((), dtype=torch.int64, device=inputs.device)
+    with torch.no_grad():
+        for batch, wanted in zip(inputs.split(batch_size), targets.split(batch_size), strict=True):
+            outputs = model(batch)
+            total += loss(outputs, wanted).double() * len(batch)
+            if not targets.is_floating_point():
+                correct += (outputs.argmax(1) == wanted).sum()
+    model.train(training)
+    accuracy = math.nan if targets.is_floating_point() else correct.item() / len(inputs)
+    return total.item() / len(inputs), accuracy
 
 
 def with_label_noise(split: Split, share: float, seed: int) -> Split:
@@ -236,24 +249,16 @@ class _Run:
         self.identity = _identity(self.theta, train, settings, seed)
         self.buffers = dict(model.named_buffers())
         self.weights = {"theta": self.theta, "buffers": self.buffers}
-        self.inputs, self.targets = _prepared(train, self.theta)
+        self.samples = _prepared(train, self.theta)
+        self.inputs, self.targets = self.samples.inputs, self.samples.targets
         self.test = None if test is None else _prepared(test, self.theta)
         self.generator = torch.Generator().manual_seed(seeds.derive(seed, "training", "batches"))
-        self.optimizer = torch.optim.SGD(
-            [self.theta],
-            lr=settings.learning_rate,
-            momentum=settings.momentum,
-            nesterov=settings.nesterov,
-            weight_decay=settings.weight_decay,
-        )
+        chosen = settings.model_dump(include={"momentum", "nesterov", "weight_decay"})
+        self.optimizer = torch.optim.SGD([self.theta], lr=settings.learning_rate, **chosen)
         n = len(train)
         self.n_batches = math.ceil(n / (settings.batch_size or n))
-        self.judge_every_pass = (
-            settings.keep == "best"
-            and self.n_batches == 1
-            and settings.augmentation == "none"
-            and not _depends_on_mode(model)
-        )
+        acts_alike = settings.augmentation == "none" and not _depends_on_mode(model)
+        self.judge_every_pass = settings.keep == "best" and self.n_batches == 1 and acts_alike
         self.snapshot_epochs = set(settings.snapshot_epochs())
         self.epoch = 0
         self.step = 0  # of the epoch that is under way
@@ -293,7 +298,9 @@ class _Run:
             self.optimizer.param_groups[0]["lr"] = self.latest_rate
             self.theta.grad.zero_()  # type: ignore[union-attr]
             with Substitutes():
-                loss = self._loss(inputs, targets)
+                with self._autocast():
+                    outputs = self.model(aligned(inputs))
+                loss = self.loss(outputs.to(self.theta.dtype), targets)
             loss.backward()
             self.losses[self.step] = loss.detach() * (len(inputs) / len(self.inputs))
             if self.judge_every_pass:
@@ -315,18 +322,11 @@ class _Run:
         order = torch.randperm(len(self.inputs), generator=self.generator).to(self.theta.device)
         if self.step:
             self.generator.set_state(state)
-        inputs = (
-            self.inputs.permute(0, 2, 3, 1)[order].permute(0, 3, 1, 2)
-            if self.inputs.dim() == 4
-            else self.inputs[order]
-        )
+        is_image = self.inputs.dim() == 4
+        inputs = (self.inputs.permute(0, 2, 3, 1) if is_image else self.inputs)[order]
+        inputs = inputs.permute(0, 3, 1, 2) if is_image else inputs
         parts = (x.tensor_split(self.n_batches) for x in (inputs, self.targets[order]))
         return list(zip(*parts, strict=True))
-
-    def _loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        with self._autocast():
-            outputs = self.model(aligned(inputs))
-        return self.loss(outputs.to(self.theta.dtype), targets)
 
     def _autocast(self) -> torch.autocast:
         enabled = self.settings.mixed_precision
@@ -335,12 +335,11 @@ class _Run:
     def record(self, clock: Clock) -> None:
         """Add a row to the history, judge the weights, look at the target."""
         with self._autocast():
-            train_loss, _ = _evaluate(self.model, self.loss, self.inputs, self.targets)
+            train_loss, _ = evaluate(self.model, self.loss, self.samples)
+            scores = None if self.test is None else evaluate(self.model, self.loss, self.test)
         self._require_finite(train_loss)
         row = {"epoch": self.epoch, "train_loss": train_loss, "learning_rate": self.latest_rate}
-        if self.test is not None:
-            with self._autocast():
-                scores = _evaluate(self.model, self.loss, *self.test)
+        if scores is not None:
             row["test_loss"], row["test_accuracy"] = scores
         self.history.append(row)
         if self.settings.keep == "best":
@@ -434,30 +433,12 @@ class _Run:
         _copy(state["best"], self.best)
 
 
-def _evaluate(
-    model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor, batch_size: int = 256
-) -> tuple[float, float]:
-    training = model.training
-    model.eval()
-    total = torch.zeros((), dtype=torch.float64, device=inputs.device)
-    correct = torch.zeros((), dtype=torch.int64, device=inputs.device)
-    with torch.no_grad():
-        for batch, wanted in zip(inputs.split(batch_size), targets.split(batch_size), strict=True):
-            outputs = model(batch)
-            total += loss(outputs, wanted).double() * len(batch)
-            if not targets.is_floating_point():
-                correct += (outputs.argmax(1) == wanted).sum()
-    model.train(training)
-    accuracy = math.nan if targets.is_floating_point() else correct.item() / len(inputs)
-    return total.item() / len(inputs), accuracy
-
-
-def _prepared(split: Split, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Inputs and targets on the device; images lie as (n, H, W, C): convolutions read it fast."""
+def _prepared(split: Split, like: Tensor) -> Split:
+    """The split on the device; images lie as (n, H, W, C): convolutions read it fast."""
     inputs = split.inputs_on(like.device, like.dtype)
     if inputs.dim() == 4:
         inputs = inputs.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
-    return inputs, split.targets.to(like.device)
+    return Split(inputs, split.targets.to(like.device), split.indices)
 
 
 def _copy(source: Mapping[str, Any], target: Mapping[str, Any]) -> None:

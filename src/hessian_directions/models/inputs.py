@@ -7,7 +7,5 @@ def require_images(name: str, input_shape: tuple[int, ...]) -> None:
     """ModelError where inputs are no images (channels, height, width); `name` is the model's."""
     if len(input_shape) != 3:
         grey = ": grey images need an axis for their one channel, in arrays by data.channels: first"
-        raise ModelError(
-            f"{name} needs images (channels, height, width), not inputs {input_shape}"
-            + grey * (len(input_shape) == 2)
-        )
+        needed = f"{name} needs images (channels, height, width), not inputs {input_shape}"
+        raise ModelError(needed + grey * (len(input_shape) == 2))

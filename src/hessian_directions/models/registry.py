@@ -136,7 +136,6 @@ def _check_shapes(
     shape = tuple(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
     if shape != (2, n_outputs):
         # As a network ends whose loss is the binary cross entropy.
-        hint = (
-            ": two classes need two outputs" if n_outputs == 2 and shape in ((2, 1), (2,)) else ""
-        )
+        is_binary = n_outputs == 2 and shape in ((2, 1), (2,))
+        hint = ": two classes need two outputs" if is_binary else ""
         raise ModelError(f"model {name} gives {shape} for 2 samples, not (2, {n_outputs}){hint}")

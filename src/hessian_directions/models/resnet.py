@@ -65,10 +65,8 @@ class ResNet(nn.Module):
         for stage, stride in enumerate(strides):
             blocks = nn.Sequential()
             for block in range((depth - 2) // 6):
-                n_maps = width * 2**stage
-                blocks.append(
-                    Block(n_inputs, n_maps, stride if block == 0 else 1, shortcut, activation)
-                )
+                n_maps, step = width * 2**stage, stride if block == 0 else 1
+                blocks.append(Block(n_inputs, n_maps, step, shortcut, activation))
                 n_inputs = n_maps
             self.stages.append(blocks)
         self.classifier = nn.Linear(n_inputs, n_outputs)

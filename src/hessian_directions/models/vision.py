@@ -79,18 +79,12 @@ def timm_model(
     require_images(f"model timm:{name}", input_shape)
     given: dict[str, Any] = {"pretrained": False, "num_classes": n_outputs}
     given |= {"in_chans": input_shape[0]} | dict(options)
-    published = (
-        package.get_pretrained_cfg(name, allow_unregistered=True) if ":" not in name else None
-    )
-    size = tuple(input_shape[1:])
-    if (
-        published is not None
-        and published.fixed_input_size
-        and tuple(published.input_size[1:]) != size
-        and "img_size" not in given
-    ):
+    published = ":" not in name and package.get_pretrained_cfg(name, allow_unregistered=True)
+    if published and published.fixed_input_size and "img_size" not in given:
+        size = tuple(input_shape[1:])
         try:
-            return package.create_model(name, img_size=size, **given)
+            if tuple(published.input_size[1:]) != size:
+                return package.create_model(name, img_size=size, **given)
         except TypeError as error:
             # Some have one size and no argument for it; trying them tells.
             if "img_size" not in str(error):
@@ -162,12 +156,10 @@ def _declare_missing_operators() -> None:
             except OSError:
                 break
             return
+    schema = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
     for operator in ("nms", "qnms"):
         if not hasattr(torch.ops.torchvision, operator):
-            torch.library.define(
-                f"torchvision::{operator}",
-                "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-            )
+            torch.library.define(f"torchvision::{operator}", schema)
 
 
 def similar(name: str, known: list[str]) -> str:

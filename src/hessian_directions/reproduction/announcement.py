@@ -27,8 +27,7 @@ def announce(settings: configuration.Configuration, archive: Path, cores: int, f
     shown = [name for name in registry.OF_PROFILES if name in settings["analyses"]]
     lines = [
         f"Profile {settings['profile']}: {len(networks)} network{'s' * (len(networks) > 1)} "
-        f"({trained} trained here), "
-        f"{len(settings['analyses'])} analyses"
+        f"({trained} trained here), {len(settings['analyses'])} analyses"
         + (f" ({', '.join(shown)} among them)" if shown else "")
         + (f", beside the archive of {settings['companion']}" if settings["companion"] else "")
         + "."
@@ -66,9 +65,8 @@ def _data(settings: configuration.Configuration, folder: Path) -> list[str]:
         if (place := key if shared else name) in lines:
             continue
         with about(f"{name} (data {key})"):
-            data = problem.load_data(
-                {**subject, "data_settings": own}, cache=settings["cache"], folder=folder
-            )
+            described = {**subject, "data_settings": own}
+            data = problem.load_data(described, cache=settings["cache"], folder=folder)
         lines[place] = f"  {key if shared else f'{key} for {name}'}: {data.describe()}."
     return list(lines.values())
 
@@ -100,11 +98,10 @@ def _import_checkpoints(settings: configuration.Configuration, folder: Path) -> 
 
         with about(f"{name} (data {network['data']})"):
             described = {**network, "data_settings": settings["data"][network["data"]]}
-            studied = problem.load(described, **common, folder=folder)
+            model = problem.load(described, **common, folder=folder).model
         with about(name):
-            beside = checkpoints.import_into(
-                studied.model, network["checkpoint"], settings["cache"], folder
-            )
+            wanted = network["checkpoint"]
+            beside = checkpoints.import_into(model, wanted, settings["cache"], folder)
         notes += [f"{name}: {note}" for note in beside.get("notes", [])]
     return notes
 

@@ -9,7 +9,6 @@ beside the artifact in `<name>.run.json`, so that equal computations give equal 
 import hashlib
 import importlib.metadata
 import json
-import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,7 +22,7 @@ import safetensors.numpy
 import xarray as xr
 
 from hessian_directions.errors import ArtifactError
-from hessian_directions.files import atomic_path, sha256, to_json
+from hessian_directions.files import AnyPath, atomic_path, sha256, to_json
 
 MANIFEST = "manifest.sha256"
 LIBRARIES = ("torch", "torchvision", "timm", "numpy", "scipy", "xarray", "scikit-learn")
@@ -36,7 +35,7 @@ def provenance(
     threads: int,
     device: str,
     precision: str,
-    code: Sequence[str | os.PathLike[str]],
+    code: Sequence[AnyPath],
     data: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """What made an artifact, as an object that JSON can hold.
@@ -64,9 +63,7 @@ def provenance(
     }
 
 
-def write_dataset(
-    path: str | os.PathLike[str], dataset: xr.Dataset, provenance: Mapping[str, Any]
-) -> None:
+def write_dataset(path: AnyPath, dataset: xr.Dataset, provenance: Mapping[str, Any]) -> None:
     """Write a dataset as netCDF with its provenance, whole or not at all."""
     with atomic_path(path) as temporary:
         described = dataset.assign_attrs(provenance=to_json(provenance))
@@ -74,14 +71,14 @@ def write_dataset(
         temporary.write_bytes(described.to_netcdf(engine="h5netcdf"))
 
 
-def read_dataset(path: str | os.PathLike[str]) -> xr.Dataset:
+def read_dataset(path: AnyPath) -> xr.Dataset:
     """Read a dataset into memory and close the file; a file that cannot be read is named."""
     with _reading(path):
         return xr.load_dataset(path, engine="h5netcdf")
 
 
 def write_tensors(
-    path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray], provenance: Mapping[str, Any]
+    path: AnyPath, arrays: Mapping[str, np.ndarray], provenance: Mapping[str, Any]
 ) -> None:
     """Write named arrays as safetensors with their provenance, whole or not at all."""
     with atomic_path(path) as temporary:
@@ -91,13 +88,13 @@ def write_tensors(
         temporary.write_bytes(safetensors.numpy.save(contiguous, metadata))
 
 
-def read_tensors(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+def read_tensors(path: AnyPath) -> dict[str, np.ndarray]:
     """Read named arrays; a file that cannot be read is named."""
     with _reading(path):
         return safetensors.numpy.load_file(path)
 
 
-def read_provenance(path: str | os.PathLike[str]) -> dict[str, Any]:
+def read_provenance(path: AnyPath) -> dict[str, Any]:
     """The provenance that an artifact carries; a file without it counts as corrupt."""
     with _reading(path):
         if Path(path).suffix == ".nc":
@@ -106,9 +103,7 @@ def read_provenance(path: str | os.PathLike[str]) -> dict[str, Any]:
             return json.loads(file.metadata()["provenance"])
 
 
-def write_failure(
-    path: str | os.PathLike[str], sentence: str, provenance: Mapping[str, Any]
-) -> None:
+def write_failure(path: AnyPath, sentence: str, provenance: Mapping[str, Any]) -> None:
     """Write what stands in the place of an artifact whose numbers are not finite."""
     said = dict(provenance) | {"failed": sentence}
     if Path(path).suffix == ".nc":
@@ -117,32 +112,32 @@ def write_failure(
         write_tensors(path, {}, said)
 
 
-def failure(path: str | os.PathLike[str]) -> str | None:
+def failure(path: AnyPath) -> str | None:
     """Why there are no numbers in an artifact or run record; None where there are."""
     if Path(path).suffix == ".json":
         return read_json(path).get("failed")
     return read_provenance(path).get("failed")
 
 
-def write_table(path: str | os.PathLike[str], table: pd.DataFrame) -> None:
+def write_table(path: AnyPath, table: pd.DataFrame) -> None:
     """Write a table as CSV, ten significant digits, whole or not at all."""
     with atomic_path(path) as temporary:
         table.to_csv(temporary, index=False, float_format="%.10g", lineterminator="\n")
 
 
-def write_json(path: str | os.PathLike[str], value: Any) -> None:
+def write_json(path: AnyPath, value: Any) -> None:
     """Write a JSON file for people and machines, whole or not at all."""
     with atomic_path(path) as temporary:
         temporary.write_text(to_json(value, indent=1) + "\n")
 
 
-def read_json(path: str | os.PathLike[str]) -> Any:
+def read_json(path: AnyPath) -> Any:
     """Read a JSON file; a file that cannot be read is named."""
     with _reading(path):
         return json.loads(Path(path).read_text())
 
 
-def write_manifest(root: str | os.PathLike[str]) -> None:
+def write_manifest(root: AnyPath) -> None:
     """List every file under `root` with its sha256, in the format of `sha256sum --check`.
 
     Hidden files are no artifacts: file managers and interrupted writes leave them behind.
@@ -153,7 +148,7 @@ def write_manifest(root: str | os.PathLike[str]) -> None:
         temporary.write_text("".join(lines))
 
 
-def verify_manifest(root: str | os.PathLike[str]) -> list[str]:
+def verify_manifest(root: AnyPath) -> list[str]:
     """The files that the manifest of `root` lists, after checking each of them.
 
     Raises ArtifactError naming the first file that is missing, changed, or not listed; hidden files do not count.
@@ -190,7 +185,7 @@ def _files(root: Path) -> list[str]:
 
 
 @contextmanager
-def _reading(path: str | os.PathLike[str]) -> Iterator[None]:
+def _reading(path: AnyPath) -> Iterator[None]:
     """Name a file that is missing or cannot be read."""
     if not Path(path).is_file():
         raise ArtifactError(f"{path} is missing")

@@ -74,11 +74,9 @@ def compare_tables(
 ) -> tuple[pd.DataFrame, Acceptance]:
     """One row per published number, and how many of the predicted ones may miss their interval.
 
-    Rows are matched by the texts that name them, in their order where these are equal. Texts are
-    not compared; true and false count as 1 and 0. A number that only one side has does not agree.
-
-    Numbers of other networks than the archive's are judged by its replicates, and by nothing where it
-    has fewer than are needed.
+    Rows are matched by the texts that name them (`NAMES`). Texts are not compared; true and false
+    count as 1 and 0. A number that only one side has does not agree. Numbers of other networks than
+    the archive's are judged by nothing where it has fewer replicates than are needed.
 
     Args:
         archived, computed: Tables by name; those of the archive decide what is compared.
@@ -120,12 +118,8 @@ def compare_verdicts(archived: pd.DataFrame, computed: pd.DataFrame) -> pd.DataF
 
     Decided against inconclusive is a warning; another decision, or none, is a failure.
     """
-    merged = archived[["claim", "verdict"]].merge(
-        computed[["claim", "verdict"]],
-        on="claim",
-        how="outer",
-        suffixes=("_published", "_computed"),
-    )
+    columns, suffixes = ["claim", "verdict"], ("_published", "_computed")
+    merged = archived[columns].merge(computed[columns], "outer", "claim", suffixes=suffixes)
     merged = merged.fillna("missing")
     published, here = merged["verdict_published"], merged["verdict_computed"]
     missing = (published == "missing") | (here == "missing")
@@ -223,26 +217,22 @@ def _how(
     counts = Counter(numbers["within"])
     missing = numbers["published"].isna() & numbers["computed"].isna()
     equal = int(((numbers["published"] == numbers["computed"]) | missing).sum())
-    origin = (
-        "the archive's own weights were analysed"
-        if level == "recomputed"
-        else "networks were trained"
-    )
+    recomputed = level == "recomputed"
+    origin = "the archive's own weights were analysed" if recomputed else "networks were trained"
     lines = [
         f"How {len(numbers)} numbers were compared ({origin}; {equal} are equal to all ten digits):",
         f"  {counts[ROUNDING]} may differ by rounding alone, none may miss",
     ]
+    where = f"were measured on other networks than the archive's ({', '.join(sorted(others))})"
     if counts[NOTHING]:
         lines.append(
-            f"  {counts[NOTHING]} were measured on other networks than the archive's "
-            f"({', '.join(sorted(others))}) and are NOT judged: the archive has fewer than "
+            f"  {counts[NOTHING]} {where} and are NOT judged: the archive has fewer than "
             f"{replicates.FEWEST} seeds to predict them from (`make replicates`)"
         )
     if counts[PREDICTION]:
         lines += [
-            f"  {counts[PREDICTION]} were measured on other networks than the archive's "
-            f"({', '.join(sorted(others))}): each must lie in the "
-            f"{100 * replicates.CONFIDENCE:.0f} % prediction interval of the archive's runs",
+            f"  {counts[PREDICTION]} {where}: each must lie in the {100 * replicates.CONFIDENCE:.0f} % "
+            "prediction interval of the archive's runs",
             f"  of those {acceptance.most} may miss it (rate {acceptance.rate:.3f}; misses of one "
             f"network go together, so they count as "
             f"{acceptance.n_numbers / acceptance.overdispersion:.0f} independent numbers)",

@@ -178,11 +178,9 @@ def read_record(path: str | Path) -> Configuration:
     """The complete configuration that a run or an archive keeps; ConfigurationError where it is none."""
     content = read_yaml(path)
     networks = content.get("networks", {}) if isinstance(content, Mapping) else None
-    if not isinstance(networks, Mapping) or not all(
-        isinstance(network, Mapping) for network in networks.values()
-    ):
-        raise ConfigurationError(f"{path} is corrupt: it holds no configuration")
-    return dict(content)
+    if isinstance(networks, Mapping) and all(isinstance(n, Mapping) for n in networks.values()):
+        return dict(content)
+    raise ConfigurationError(f"{path} is corrupt: it holds no configuration")
 
 
 class _Unambiguous(yaml.SafeLoader):
@@ -225,11 +223,9 @@ def complete(configuration: Mapping[str, Any], name: str, root: str | Path = "."
         own = settings["networks"][key]
         own["label"] = network.label or key
         own["data"] = network.data or next(iter(profile.data))
-        place = ("networks", key, "overrides")
+        place, given_of = ("networks", key, "overrides"), (profile.analyses, network.overrides)
         own["analyses"] = {
-            analysis: _complete(
-                analysis, (*place, analysis), name, profile.analyses, network.overrides
-            )
+            analysis: _complete(analysis, (*place, analysis), name, *given_of)
             for analysis in network.analyses
         }
         del own["overrides"]
@@ -318,7 +314,7 @@ def _require_like_networks(networks: Mapping[str, Any], profile: Profile, name: 
         for analysis, settings in network["analyses"].items():
             if not hasattr(registry.analysis(analysis).module, "other_networks"):
                 continue
-            own = profile.networks[key].overrides.get(analysis, {})
+            own = profile.networks[key].overrides.get(analysis)
             place = f"networks.{key}.overrides.{analysis}" if own else f"analyses.{analysis}"
             others = registry.analysis(analysis).other_networks(settings)
             alike = [
@@ -367,10 +363,8 @@ def complete_claims(
             }
     for where, source in ((name, own), (path, content)):
         for claim, its_rules in source.items():
-            known = claims.RULES.get(claim)
-            if known is None:
-                sentence = unknown([f"claims.{claim}"], claims.RULES)
-                raise ConfigurationError(f"{where}: {sentence}")
+            if (known := claims.RULES.get(claim)) is None:
+                raise ConfigurationError(f"{where}: {unknown([f'claims.{claim}'], claims.RULES)}")
             if strange := [f"claims.{claim}.{rule}" for rule in its_rules if rule not in known]:
                 raise ConfigurationError(f"{where}: {unknown(strange, known)}")
     return rules

@@ -71,17 +71,12 @@ def recorded(archive: Path, device: str) -> list[tuple[str, dict[str, str], Esti
     # With a GPU, what needs none still runs on the CPU.
     if device not in devices or (device == "cpu" and len(devices) > 1):
         return []
-    return [
-        (
-            record["rule"],
-            record["wildcards"],
-            Estimate(
-                record["cpu_seconds" if record["device"] == "cpu" else "wall_seconds"],
-                record["peak_memory_bytes"],
-            ),
-        )
-        for record in records
-    ]
+    jobs = []
+    for record in records:
+        seconds = record["cpu_seconds" if record["device"] == "cpu" else "wall_seconds"]
+        estimate = Estimate(seconds, record["peak_memory_bytes"])
+        jobs.append((record["rule"], record["wildcards"], estimate))
+    return jobs
 
 
 def expectations(
@@ -448,19 +443,16 @@ def _training_seconds(studied: Any, training: Any, clock: Clock) -> dict[str, Af
     def epochs(n: int) -> float:
         """Seconds of so many, and of a record."""
         own = {"epochs": n, "history_every": n, "snapshots": 0, "label_noise": 0.0}
+        model, settings = copy.deepcopy(studied.model), {**training, **own, "target_loss": None}
+        device = studied.device
         marks: list[float] = []
+
+        def mark(status: Any) -> None:
+            marks.append(clock())
+
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # training itself says where it is in float32 instead
-            train(
-                copy.deepcopy(studied.model),
-                studied.loss,
-                few,
-                None,
-                {**training, **own, "target_loss": None},
-                seed=0,
-                device=studied.device,
-                progress=lambda status: marks.append(clock()),
-            )
+            train(model, studied.loss, few, None, settings, seed=0, device=device, progress=mark)
         return marks[-1] - marks[0]
 
     evaluate(studied.model, studied.loss, few)  # warms up
@@ -486,8 +478,7 @@ def stages(
     Seconds are the sum of its jobs', memory is the largest of them. Stages whose passes are not
     known are left out.
     """
-    told = ((*job, predicted(settings, known, *job)) for job in jobs(settings))
-    return by_stage(told)
+    return by_stage((*job, predicted(settings, known, *job)) for job in jobs(settings))
 
 
 def by_stage(
@@ -511,9 +502,7 @@ def describe(found: Mapping[tuple[str, str], Estimate]) -> list[str]:
     lines = []
     for name, all_of_it in sorted(whole.items(), key=lambda item: -item[1].seconds):
         longest = sorted(networks[name].items(), key=lambda item: -item[1].seconds)
-        lines.append(
-            f"  {name}: {duration(all_of_it.seconds)}, {all_of_it.bytes / 1e9:.1f} GB ("
-            + ", ".join(f"{rule} {duration(stage.seconds)}" for rule, stage in longest)
-            + ")"
-        )
+        parts = ", ".join(f"{rule} {duration(stage.seconds)}" for rule, stage in longest)
+        size = f"{all_of_it.bytes / 1e9:.1f} GB"
+        lines.append(f"  {name}: {duration(all_of_it.seconds)}, {size} ({parts})")
     return lines

@@ -47,10 +47,9 @@ def pack(root: Path = Path()) -> Path:
 
 
 def _git(root: Path, *arguments: str) -> bytes:
+    command = ["git", "-C", str(root), *arguments]
     try:
-        return subprocess.run(
-            ["git", "-C", str(root), *arguments], capture_output=True, check=True
-        ).stdout
+        return subprocess.run(command, capture_output=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError) as error:
         raise ArtifactError(f"{root.resolve()} is no git repository with a commit") from error
 

@@ -40,8 +40,7 @@ def claim_gpus(n: int = 1) -> None:
 
 def visible_gpus() -> list[str]:
     """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
-    told = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if told is not None:
+    if (told := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
         return [name.strip() for name in told.split(",") if name.strip()]
     command = ["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"]
     try:

@@ -6,12 +6,13 @@ import os
 from pathlib import Path
 
 from hessian_directions.errors import ArtifactError
+from hessian_directions.files import AnyPath
 
 # A file system without locks gives one to everybody.
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
-def hold(path: str | os.PathLike[str], wait: bool = False) -> int | None:
+def hold(path: AnyPath, wait: bool = False) -> int | None:
     """A lock on a file or folder that is there, until this process ends; None where another has it.
 
     Nothing is written: the file itself is locked. Programs that are started do not get it. Raises
@@ -29,7 +30,7 @@ def hold(path: str | os.PathLike[str], wait: bool = False) -> int | None:
     return descriptor
 
 
-def is_held(path: str | os.PathLike[str]) -> bool:
+def is_held(path: AnyPath) -> bool:
     """Whether a process holds a file or folder that is there."""
     descriptor = hold(path)
     if descriptor is None:
@@ -38,7 +39,7 @@ def is_held(path: str | os.PathLike[str]) -> bool:
     return False
 
 
-def hold_results(folder: str | os.PathLike[str]) -> int:
+def hold_results(folder: AnyPath) -> int:
     """Hold a folder of results, which is made where it is missing, for the only run that writes there.
 
     Raises ArtifactError where another run holds it, or it cannot be written to.

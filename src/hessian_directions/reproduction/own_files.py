@@ -36,15 +36,14 @@ def files(
         model: Its name, where the job builds one.
         checkpoint: Settings of weights, where the job reads them.
     """
-    found = [path for path in _paths(data, folder, cache_folder) if path.is_file()]
-    weights = checkpoint or {}
-    named = [] if weights.get("url") else [weights.get("file")]
-    if isinstance(data.get("classes"), str):
-        named.append(data["classes"])
-    places = [cache.find(path, folder, cache_folder) for path in named if path]
-    found += [path for path in places if path.is_file()]
+    weights, classes = checkpoint or {}, data.get("classes")
+    named = [None if weights.get("url") else weights.get("file")]
+    named.append(classes if isinstance(classes, str) else None)
+    places = _paths(data, folder, cache_folder)
+    places += [cache.find(path, folder, cache_folder) for path in named if path]
+    found = [str(path) for path in places if path.is_file()]
     modules = [file for name in (model, *_functions(data)) for file in _modules(name, folder)]
-    return list(dict.fromkeys([*map(str, found), *modules]))
+    return list(dict.fromkeys([*found, *modules]))
 
 
 def fingerprints(data: Mapping[str, Any], folder: Path, cache_folder: Path) -> list[str]:

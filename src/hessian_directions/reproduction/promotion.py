@@ -22,11 +22,7 @@ from typing import Any
 from hessian_directions.analyses import registry
 from hessian_directions.errors import ArtifactError, as_program
 from hessian_directions.reproduction import artifacts
-from hessian_directions.reproduction.configuration import (
-    Configuration,
-    numerical,
-    read_record,
-)
+from hessian_directions.reproduction.configuration import Configuration, numerical, read_record
 
 # Directions and weights along training that are larger than this stay on the machine; the archive
 # holds their checksums. [bytes]
@@ -67,10 +63,9 @@ def promote(profile: str, results: Path = Path("results")) -> int:
     """
     source, archive = results / "computed" / profile, results / "archive" / profile
     _require_committed(results / "archive")
-    if not (source / "report.html").is_file():  # the last that a run makes
-        raise ArtifactError(
-            f"{source / 'report.html'} is missing: run the profile with source=compute first"
-        )
+    report = source / "report.html"  # the last that a run makes
+    if not report.is_file():
+        raise ArtifactError(f"{report} is missing: run the profile with source=compute first")
     fresh = archive.with_name(f".{profile}.new")
     shutil.rmtree(fresh, ignore_errors=True)
     left_out = {}
@@ -199,11 +194,8 @@ def _is_outdated(name: Path, configuration: Configuration) -> bool:
 
 def _require_committed(archives: Path) -> None:
     """Refuse uncommitted changes, except in the archives themselves, which are no code."""
-    status = subprocess.run(
-        ["git", "status", "--porcelain", "--", ":/", f":(exclude){archives}"],
-        capture_output=True,
-        text=True,
-    )
+    command = ["git", "status", "--porcelain", "--", ":/", f":(exclude){archives}"]
+    status = subprocess.run(command, capture_output=True, text=True)
     if status.returncode != 0:
         raise ArtifactError(
             f"git cannot tell whether all code is committed: {status.stderr.strip()}"

@@ -18,33 +18,21 @@ TIMES = {"cost", "cost_scaling", "failures"}
 ABOUT_POPULATION = {"correlations", "invariance", "levels", "population"}
 POPULATION = "the population"
 
-# Follows from the configuration alone.
-SETTING = "setting"
-# True or false.
-FLAG = "flag"
-# A mean loss.
-LOSS = "loss"
-# A length in parameter space.
-NORM = "norm"
+SETTING = "setting"  # follows from the configuration alone
+FLAG = "flag"  # true or false
+LOSS = "loss"  # a mean loss
+NORM = "norm"  # a length in parameter space
 GRADIENT = "gradient norm"
-# Of the Hessian, or the curvature along its vector.
-EIGENVALUE = "eigenvalue"
-# ‖Hv − λv‖: small or not, no result.
-RESIDUAL = "residual"
-# Curvature over many directions: a mean of v'Hv, a trace, a Frobenius norm.
-CURVATURE = "curvature"
-# Standard error of one.
-ERROR = "standard error"
-# A quotient, or another function without a unit, of those.
-RATIO = "ratio"
+EIGENVALUE = "eigenvalue"  # of the Hessian, or the curvature along its vector
+RESIDUAL = "residual"  # ‖Hv − λv‖: small or not, no result
+CURVATURE = "curvature"  # over many directions: a mean of v'Hv, a trace, a Frobenius norm
+ERROR = "standard error"  # of a curvature
+RATIO = "ratio"  # a quotient, or another function without a unit, of those
 # Second difference of the loss at a finite step, and what it differs from a curvature by.
 DIFFERENCE = "difference"
-# Counted among so many, or an end of the interval of such a share.
-SHARE = "share"
-# A rank correlation, or an end of its interval.
-CORRELATION = "correlation"
-# Of numbers in the configuration, by a formula or by counting.
-FORMULA = "formula"
+SHARE = "share"  # counted among so many, or an end of the interval of such a share
+CORRELATION = "correlation"  # a rank correlation, or an end of its interval
+FORMULA = "formula"  # of numbers in the configuration, by a formula or by counting
 # Where something lies, what it took: another point may be as low, another step may be needed.
 NOT_COMPARED = "not compared"
 

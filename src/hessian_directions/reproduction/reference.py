@@ -35,14 +35,12 @@ def reference() -> str:
 
 def _keys(model: type[Settings]) -> Iterator[str]:
     for key, field in model.model_fields.items():
-        extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-        if field.is_required():
-            shown = "required"
-        else:
+        extra, shown = field.json_schema_extra, "required"
+        if not field.is_required():
             # As a configuration would say it; an end of the document is no part of it.
             default = field.get_default(call_default_factory=True)
             shown = yaml.safe_dump(default, default_flow_style=True, width=10_000).split("\n")[0]
-        of = f" [{unit}]" if (unit := extra.get("unit")) else ""
+        of = f" [{unit}]" if isinstance(extra, dict) and (unit := extra.get("unit")) else ""
         yield f"  {key}: {shown}{of}  # {field.description}"
 
 

@@ -78,11 +78,8 @@ class Predicted:
         """
         if self.spread == 0:
             return -math.inf, math.inf
-        low, high = self.interval(missing)
-        if self.plain is None:
-            return low, high
-        others = self.plain.interval(missing)
-        return min(low, others[0]), max(high, others[1])
+        ends = self.interval(missing) + (self.plain.interval(missing) if self.plain else ())
+        return min(ends), max(ends)
 
     def interval(self, missing: float = 1 - CONFIDENCE) -> tuple[float, float]:
         """Outside which the next run lies with this probability; in the number's own unit."""
@@ -121,9 +118,8 @@ def predict(
     """
     x = np.asarray(values, dtype=float)
     scale, sign = _scale(kind, x, n_cases)
-    plain = (
-        None if scale in (IDENTITY, ARCSINE) or kind in _POSITIVE else _on(IDENTITY, x, slack=slack)
-    )
+    by_chance = scale not in (IDENTITY, ARCSINE) and kind not in _POSITIVE
+    plain = _on(IDENTITY, x, slack=slack) if by_chance else None
     return _on(scale, x, sign, n_cases, slack, plain)
 
 

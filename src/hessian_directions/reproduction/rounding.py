@@ -165,9 +165,8 @@ def _bound(table: str, column: str, quantity: Quantity, old: Row, new: Row, scal
                 residuals = 2 * [_asked(table, scale) * value]
             return sum(residuals) + scale.unit * max(own.norm, value)
         case quantities.RESIDUAL:
-            eigenvalue = abs(
-                number(old, column.replace("_residual", "").replace("residual", "value"))
-            )
+            of = column.replace("_residual", "").replace("residual", "value")
+            eigenvalue = abs(number(old, of))
             floor = 50 * 2 * UNITS[scale.precision] * max(own.norm, eigenvalue)
             # One that is larger than the archive's and than what was asked for disagrees.
             return max(_asked(table, scale) * eigenvalue, floor)

@@ -36,11 +36,10 @@ def _reached(
     waiting = list(start)
     while waiting:
         path = waiting.pop()
-        if path in found:
-            continue
-        found.add(path)
-        left_out = without if path in start else frozenset()
-        waiting.extend(_imported_files(path, roots, left_out))
+        if path not in found:
+            found.add(path)
+            left_out = without if path in start else frozenset()
+            waiting.extend(_imported_files(path, roots, left_out))
     return sorted(str(path) for path in found)
 
 

@@ -48,11 +48,8 @@ class Status:
             left.append(f"about {duration(self.seconds_left / cores)} left on {cores} cores")
         if self.unknown:
             left.append(f"{self.unknown} jobs of unknown length")
-        lines = [
-            f"{self.done} of {self.total} jobs done, {len(self.running)} running, "
-            + " beside ".join(left)
-        ]
-        return "\n".join([*lines, *jobs])
+        line = f"{self.done} of {self.total} jobs done, {len(self.running)} running, "
+        return "\n".join([line + " beside ".join(left), *jobs])
 
 
 def status(settings: Mapping[str, Any], results: Path, logs: Path, archive: Path) -> Status:
@@ -84,8 +81,7 @@ def _pace(
     """
     taken = told = TRUSTED
     for record in records:
-        job = expected(record["rule"], record["wildcards"])
-        if job is not None:
+        if job := expected(record["rule"], record["wildcards"]):
             taken += record["wall_seconds"]
             told += job.seconds
     return taken / told

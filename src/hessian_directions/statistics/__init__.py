@@ -1,1 +1,1 @@
-"""Statistics that SciPy does not have."""
+"""Statistics that SciPy does not have, by NumPy and SciPy: what draws imports no torch."""

@@ -1,7 +1,4 @@
-"""Where the median of a sample leaves a reference, along a scale on which the sample is measured.
-
-NumPy and SciPy only: tables, claims and figures import this module without importing torch.
-"""
+"""Where the median of a sample leaves a reference, along a scale on which the sample is measured."""
 
 from dataclasses import dataclass
 
@@ -49,11 +46,7 @@ def median_interval(values: ArrayLike, confidence: float = 0.95) -> tuple[Floats
 
 
 def departure(
-    scales: ArrayLike,
-    values: ArrayLike,
-    reference: float,
-    errors: ArrayLike,
-    share: float = 0.5,
+    scales: ArrayLike, values: ArrayLike, reference: float, errors: ArrayLike, share: float = 0.5
 ) -> Departure:
     """The first scale at which the median of the values differs from a reference by a share of it.
 
@@ -80,18 +73,15 @@ def departure(
     nearest = np.where((low <= 0) & (high >= 0), 0.0, np.minimum(np.abs(low), np.abs(high)))
     # With an even number of planes a finite and an infinite middle have an infinite median.
     of_medians = np.abs(np.median(ratios, axis=0))
-    return Departure(
-        *(_first_above(scales, distances, share) for distances in (of_medians, farthest, nearest))
-    )
+    distances = (of_medians, farthest, nearest)
+    return Departure(*(_first_above(scales, away, share) for away in distances))
 
 
 def _first_above(scales: Floats, distances: Floats, threshold: float) -> float:
     """Where distances first exceed the threshold: 0 at the first scale, infinity if nowhere."""
-    above = np.flatnonzero(distances > threshold)
-    if above.size == 0:
+    if not (distances > threshold).any():
         return float("inf")
-    k = int(above[0])
-    if k == 0:
+    if (k := int(np.argmax(distances > threshold))) == 0:
         return 0.0
     before, after = distances[k - 1], distances[k]
     part = (threshold - before) / (after - before) if np.isfinite(after) else 0.0

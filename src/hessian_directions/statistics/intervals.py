@@ -1,7 +1,4 @@
-"""Confidence intervals of means, shares and quotients, as functions of the confidence.
-
-NumPy and SciPy only: claims and figures import this module without importing torch.
-"""
+"""Confidence intervals of means, shares and quotients, as functions of the confidence."""
 
 import math
 from collections.abc import Callable

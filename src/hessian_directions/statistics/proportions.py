@@ -1,8 +1,7 @@
 """Confidence intervals of a proportion: k successes in n independent trials.
 
-SciPy only: claims and figures import this module without importing torch. SciPy has both intervals
-(`binomtest(k, n).proportion_ci`), but searches for the exact one's ends to an absolute tolerance,
-which leaves four digits of the smallest, takes ten times as long, and refuses n = 0.
+SciPy has both (`binomtest(k, n).proportion_ci`), but searches for the exact one's ends to an absolute
+tolerance, which leaves four digits of the smallest, takes ten times as long, and refuses n = 0.
 """
 
 import math

@@ -4,8 +4,6 @@ A statistic is a function of how often each member counts: `kendall(x, y)` and i
 one, `value` evaluates it on the whole population, and `jackknife` on the population without one
 cluster after the other. Members that share a seed, hence initialisation and order of the data, are
 a cluster: they are not independent of each other, clusters are.
-
-NumPy and SciPy only: figures and tables import this module without importing torch.
 """
 
 import math
@@ -59,8 +57,7 @@ def kendall(x: ArrayLike, y: ArrayLike, strata: ArrayLike | None = None) -> Stat
         ArgumentError: The shapes differ, or a value is not finite.
     """
     x, y = _checked(x, y)
-    if strata is None:
-        strata = np.zeros(len(x))
+    strata = np.zeros(len(x)) if strata is None else strata
     (labels,) = _levels({"strata": strata}, len(x)).values()
     sums = _pair_sums(x, y, labels)
     return lambda counts: _tau(*(of_strata.sum(axis=1) for of_strata in sums(counts)))
