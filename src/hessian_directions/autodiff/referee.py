@@ -119,13 +119,12 @@ class Referee:
         with self._without_onednn(), torch.set_grad_enabled(graph):
             return float(self._forward().detach())
 
-    def gradient(self, theta: Tensor) -> tuple[float, Tensor]:
-        """L(θ) and ∇L(θ); what the loss does not depend on has derivative zero."""
+    def gradient(self, theta: Tensor) -> Tensor:
+        """∇L(θ); what the loss does not depend on has derivative zero."""
         self.gradients += 1
         with self._at(theta):
             loss = self._forward()
-            slopes = self._derivatives(loss) if loss.requires_grad else None
-        return float(loss.detach()), self._flat(slopes)
+            return self._flat(self._derivatives(loss) if loss.requires_grad else None)
 
     def product(self, theta: Tensor, v: Tensor) -> Tensor:
         """∇²L(θ)v by plain reverse mode over reverse mode; hardsigmoid, which has none, by clamp."""

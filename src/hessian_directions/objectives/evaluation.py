@@ -36,7 +36,7 @@ from hessian_directions.autodiff.program import Program, convention
 from hessian_directions.autodiff.referee import cast
 from hessian_directions.errors import DataError, DifferentiationError, ModelError
 from hessian_directions.objectives.losses import BatchLoss, Watch
-from hessian_directions.objectives.samples import Batch, Samples, n_rows, split
+from hessian_directions.objectives.samples import Batch, Samples, n_rows
 
 P = ParamSpec("P")
 
@@ -332,45 +332,17 @@ class Evaluation:
         self.restore()
 
     @of_all_processes
-    def value_in_batches(self, size: int) -> Tensor:
-        """The loss of all samples at the network's own parameters, so many at once."""
-        parameters, total = self.parameters_at(self.theta), self.theta.new_zeros(()).double()
-        for batch in self.batches(max(1, size)):
-            total += self.share_of_loss(parameters, batch).detach()
-        self.restore()
-        return total
-
-    @of_all_processes
-    def size_in_batches(self) -> Tensor:
-        """What the smallest batches add to the loss at the network's own parameters, without sign."""
-        return self._size_of(self.batches(self.ways.smallest_batch))
-
-    def size_of_first_batch(self) -> Tensor:
-        """The same of the first batch of this process."""
-        smallest = self.ways.smallest_batch
-        return self._size_of(split(next(iter(self.batches())), smallest, smallest))
-
-    def _size_of(self, batches: Iterable[Batch]) -> Tensor:
-        parameters, total = self.parameters_at(self.theta), self.theta.new_zeros(()).double()
+    def total_and_size(self, batches: Iterable[Batch]) -> Tensor:
+        """What these batches add to the loss at the network's own parameters, with and without sign:
+        (2,) float64.
+        """
+        parameters, total = self.parameters_at(self.theta), self.theta.new_zeros(2).double()
         for batch in batches:
             if self.loss.weight(batch):
-                total += self.share_of_loss(parameters, batch).detach().abs()
+                share = self.share_of_loss(parameters, batch).detach()
+                total += torch.stack([share, share.abs()])
         self.restore()
         return total
-
-    def first_batch_in_pieces(self) -> tuple[float, float]:
-        """Its part of the loss at the network's own parameters: at once, and in two pieces."""
-        parameters, batch = self.parameters_at(self.theta), next(iter(self.batches()))
-        n = n_rows(batch)
-        cut = n * 2 // 3 if n >= 6 else n  # no piece of one sample, which some networks do not take
-        pieces = [tree_map(lambda t, p=p: t[p], batch) for p in (slice(cut), slice(cut, None))]
-        whole, *shares = (
-            float(self.share_of_loss(parameters, part).detach())
-            for part in (batch, *pieces)
-            if n_rows(part) and self.loss.weight(part)
-        )
-        self.restore()
-        return whole, sum(shares)
 
     def foldings(self, parameters: Parameters) -> dict[int, Folding]:
         """The normalisations that may be folded, seen in a pass over two samples."""

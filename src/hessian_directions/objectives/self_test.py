@@ -42,7 +42,7 @@ from hessian_directions.errors import (
     first_line,
 )
 from hessian_directions.objectives.evaluation import Evaluation, depends_on_batches
-from hessian_directions.objectives.samples import InMemory, n_rows, representatives
+from hessian_directions.objectives.samples import Batch, InMemory, n_rows, representatives, split
 
 T = TypeVar("T")
 
@@ -384,7 +384,7 @@ class Proof:
         whole = self._evaluation
         if whole.samples.count <= self._samples.count:
             return
-        values = self._in_two_splits(whole)
+        values = [float(whole.total_and_size(batches)[0]) for batches in self._splits(whole)[:2]]
         if not all(map(math.isfinite, values)):
             return
         deviation = abs(values[0] - values[1]) / (max(map(abs, values)) or 1.0)
@@ -395,20 +395,23 @@ class Proof:
         # What is small, or cancels, is rounded as it is not: looked at as few samples were.
         precise = whole.to(self._theta.dtype, samples_at_once=whole.samples_at_once)
         with self._widened():
-            one, other = self._in_two_splits(precise)
-            known = whole.loss.is_known
-            size = precise.size_of_first_batch() if known else precise.size_in_batches()
-            if not self._agree(one, other, float(size)):
+            found = [precise.total_and_size(batches) for batches in self._splits(precise)]
+            (one, _), (other, _), (_, size) = (pair.tolist() for pair in found)
+            if not self._agree(one, other, size):
                 raise depends_on_batches(is_sum=False)
 
     @staticmethod
-    def _in_two_splits(whole: Evaluation) -> tuple[float, float]:
+    def _splits(whole: Evaluation) -> list[Iterable[Batch]]:
+        """The samples in two ways, and in batches as small as the network takes."""
+        smallest = whole.ways.smallest_batch
         if whole.loss.is_known:
-            return whole.first_batch_in_pieces()
+            first = next(iter(whole.batches()))
+            n = n_rows(first)
+            cut = n * 2 // 3 if n >= 6 else n  # no piece of one sample, which some do not take
+            return [split(first, size, smallest) for size in (n, cut, smallest)]
         largest = max(n_rows(batch) for batch in whole.batches())
         size = min(largest, whole.samples.count // 2)
-        one, other = (whole.value_in_batches(n) for n in (size, size * 2 // 3))
-        return float(one), float(other)
+        return [whole.batches(max(1, size)) for size in (size, size * 2 // 3, smallest)]
 
     def _compare_two_passes(self, first: float) -> None:
         """The second by the network that has run, and without a graph where it can do without."""
@@ -565,19 +568,18 @@ class Proof:
         self._near = self._point_nearby()
         step = self._step(STEPS[0])
         try:
-            sides = [referee.gradient(self._near + sign * step * u) for sign in (1, -1)]
+            ahead, behind = (referee.gradient(self._near + sign * step * u) for sign in (1, -1))
         except HessianDirectionsError:
             raise
         except Exception as error:
             raise DifferentiationError(
                 f"PyTorch has no gradient of this network: {first_line(error)}."
             ) from error
-        (ahead, slope_ahead), (behind, slope_behind) = sides
-        if not bool(torch.isfinite(slope_ahead).all()):
+        if not bool(torch.isfinite(ahead).all()):
             raise NonFiniteError(
                 f"The gradient over {self._samples.count} samples is not finite{self._origin()}."
             )
-        self._first_differences = (slope_ahead - slope_behind) / (2 * step)
+        self._first_differences = (ahead - behind) / (2 * step)
         self._ways.foldings = self._foldings()
         at = probe.parameters_at(self._near + step * u)
         for mode in (FAST, "plain"):
@@ -588,7 +590,7 @@ class Proof:
                 gradient, reason = self._attempt(partial(probe.gradient, at))
             deviation = math.inf
             if gradient is not None:
-                deviation = self._apart(gradient, slope_ahead, rounded=True)
+                deviation = self._apart(gradient, ahead)
             # PyTorch's backward pass of hardsigmoid has 1/6 in float32.
             if deviation <= 10 * self._tolerances.exact:
                 self.deviations["gradients"] = deviation
@@ -600,10 +602,9 @@ class Proof:
             )
         if mode == FAST:
             self.fallbacks.pop(f"gradients by {FAST}", None)
-        gradient = (slope_ahead + slope_behind) / 2
-        self._compare_with_losses(gradient, torch.ones_like(u), {step: (ahead, behind)})
-        for weights in self._weights_of_tensors(gradient):
-            self._compare_with_losses(gradient, weights, {})
+        gradient = (ahead + behind) / 2
+        for weights in (torch.ones_like(u), *self._weights_of_tensors(gradient)):
+            self._compare_with_losses(gradient, weights)
 
     def _weights_of_tensors(self, gradient: Tensor) -> list[Tensor]:
         """Directions along which no tensor's part of the gradient hides behind another's.
@@ -624,9 +625,7 @@ class Proof:
             for chosen in weights
         ]
 
-    def _compare_with_losses(
-        self, gradient: Tensor, weights: Tensor, known: dict[float, tuple[float, float]]
-    ) -> None:
+    def _compare_with_losses(self, gradient: Tensor, weights: Tensor) -> None:
         """u'∇L against (L(θ+hu) − L(θ−hu))/2h along a weighted random u, where this means something.
 
         A kink between the two points moves the difference by a small part of what a slope along a
@@ -635,27 +634,21 @@ class Proof:
         """
         u = weights * self._random(seed=2)
         slope, size = float(gradient @ u), float((gradient * u).norm())
-        referee, allowed = self._referee, self._tolerances.differences
-        smallest, noise = math.inf, math.nan
+        allowed, smallest = self._tolerances.differences, math.inf
         for multiple in STEPS:
             step = self._step(multiple)
-            ahead, behind = known.get(step) or [
-                referee.value(self._near + sign * step * u) for sign in (1, -1)
-            ]
-            deviation = abs((ahead - behind) / (2 * step) - slope)
-            rounding = self._tolerances.epsilon * max(abs(ahead), abs(behind)) / step
+            difference, rounding = self._difference_of_losses(self._near, u, step)
+            deviation = abs(difference - slope)
             smallest = min(smallest, deviation / (size or 1e-300))
             if deviation <= allowed * size + 4 * rounding and rounding <= 0.01 * size:
                 self.deviations["differences of losses"] = deviation / (size or 1.0)
                 if deviation > self._tolerances.closely * size + 4 * rounding:
                     self._look_closely(smallest, weights)
                 return
-            if multiple != STEPS[-1]:
-                continue
-            noise = self._rounding()
-            if deviation <= allowed * size + 16 * max(noise / step, rounding):
-                self.deviations["differences of losses"] = deviation / (size or 1.0)
-                return
+        # At the longest step what is small, or cancels, may be rounded as it is not.
+        if deviation <= allowed * size + 16 * max(self._rounding() / step, rounding):
+            self.deviations["differences of losses"] = deviation / (size or 1.0)
+            return
         if size and smallest <= DENSE_KINKS * allowed:
             self.deviations["differences of losses"] = smallest
             self._look_closely(smallest, weights)
@@ -670,18 +663,15 @@ class Proof:
         A kink moves differences along one line, and by less the nearer they are to it; a slope that
         is not the loss's own differs on every line from what the differences agree on.
         """
-        referee = self._referee
         for seed in range(5, 8):
             u, v = weights * self._random(seed), self._random(seed + 3)
             near = self._near + NEAR * v
-            _, gradient = referee.gradient(near)
+            gradient = self._referee.gradient(near)
             slope, size = float(gradient @ u), float((gradient * u).norm())
             tried: list[tuple[float, float]] = []
             for multiple in STEPS[:3]:
-                step = self._step(multiple)
-                ahead, behind = (referee.value(near + sign * step * u) for sign in (1, -1))
-                rounding = self._tolerances.epsilon * max(abs(ahead), abs(behind)) / step
-                tried.append(((ahead - behind) / (2 * step) - slope, rounding))
+                difference, rounding = self._difference_of_losses(near, u, self._step(multiple))
+                tried.append((difference - slope, rounding))
             if not any(
                 max(abs(a), abs(b)) > self._tolerances.closely * size + 16 * rounding
                 and abs(a - b) <= 0.1 * min(abs(a), abs(b))
@@ -689,6 +679,12 @@ class Proof:
             ):
                 return
         raise _not_the_slope(f"they differ by {smallest:.1e} of it")
+
+    def _difference_of_losses(self, point: Tensor, u: Tensor, step: float) -> tuple[float, float]:
+        """(L(θ+hu) − L(θ−hu))/2h at a point θ, and what rounding adds to it."""
+        ahead, behind = (self._referee.value(point + sign * step * u) for sign in (1, -1))
+        rounding = self._tolerances.epsilon * max(abs(ahead), abs(behind)) / step
+        return (ahead - behind) / (2 * step), rounding
 
     def _point_nearby(self) -> Tensor:
         """A point off the kinks at the network itself; it, if the loss there is not finite."""
@@ -747,7 +743,7 @@ class Proof:
                 continue
             alone = probe.products(parameters, vectors[:, :1], mode)[:, 0]
             wrong = self._compare_with_gradients(alone, mode)
-            if not wrong and self._apart(alone, products[:, 0], True) > self._tolerances.exact:
+            if not wrong and self._apart(alone, products[:, 0]) > self._tolerances.exact:
                 wrong = "differs where several vectors are multiplied"
             if wrong:
                 fallbacks[mode] = wrong
@@ -811,7 +807,7 @@ class Proof:
         exact, reason = self._attempt(lambda: self._referee.product(self._near, u))
         if exact is None:
             return f"cannot be compared with PyTorch's own product: {reason}"
-        deviation = self._apart(product, exact, rounded=True)
+        deviation = self._apart(product, exact)
         self.deviations[f"PyTorch's own product and {mode}"] = deviation
         return "" if deviation <= self._tolerances.exact else f"deviates by {deviation:.1e}"
 
@@ -821,9 +817,7 @@ class Proof:
         noise = 16 * self._rounding() / step
         if multiple == STEPS[0]:
             return self._first_differences, noise
-        ahead, behind = (
-            self._referee.gradient(self._near + sign * step * u)[1] for sign in (1, -1)
-        )
+        ahead, behind = (self._referee.gradient(self._near + sign * step * u) for sign in (1, -1))
         return (ahead - behind) / (2 * step), noise
 
     def _is_settled(self, before: tuple[Tensor, float], after: tuple[Tensor, float]) -> bool:
@@ -857,21 +851,20 @@ class Proof:
         )
         return v.to(self._theta) * self._scale
 
-    def _apart(self, a: Tensor, b: Tensor, rounded: bool = False) -> float:
+    def _apart(self, a: Tensor, b: Tensor) -> float:
         """The relative deviation of gradients, or of products, in units of the parameters.
 
-        Between two exact ways what both round to is not held against them.
+        What two exact ways both round to is not held against them.
         """
         a, b = a * self._scale, b * self._scale
-        larger = torch.maximum(a.abs(), b.abs())
-        return float((a - b).norm()) / (self._size(larger) if rounded else _size(larger))
+        return float((a - b).norm()) / self._size(torch.maximum(a.abs(), b.abs()))
 
     def _size(self, a: Tensor) -> float:
         """‖a‖ of numbers in units of the parameters, not less than rounding leaves exact.
 
         In these units derivatives are rounded as the loss is.
         """
-        return max(_size(a), 64 * self._rounding() / self._tolerances.exact)
+        return max(float(a.norm()) or 1.0, 64 * self._rounding() / self._tolerances.exact)
 
     def _attempt(
         self, function: Callable[[], T], unvectorise: bool = False
@@ -908,8 +901,3 @@ def _not_the_slope(amount: str) -> DifferentiationError:
         "(no_grad, detach, .data, NumPy, checkpointing with use_reentrant=True), or a custom "
         "backward pass or a hook gives no derivative."
     )
-
-
-def _size(a: Tensor) -> float:
-    """‖a‖, or 1 where it is zero."""
-    return float(a.norm()) or 1.0
