@@ -220,6 +220,11 @@ def _map(func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     )
 
 
+def _beside(primal: Tensor, x: Jet, linear: Callable[[Tensor], Tensor]) -> Jet:
+    """The jet of a function of x from its value and the linear map that acts on x₁ and x₂."""
+    return Jet(primal, map(linear, x.first), x.second and map(linear, x.second))
+
+
 def _elementwise(x: Jet, value: Tensor, slope: Tensor, curvature: Tensor) -> Jet:
     """The jet of φ(x) from φ, φ' and φ'' at x₀."""
     half = curvature / 2
@@ -456,11 +461,7 @@ for _convolve in (functional.conv1d, functional.conv2d, functional.conv3d):
 @_rule("relu")
 def _relu(x: Jet) -> Jet:
     y = x.primal.relu()
-
-    def where_positive(c: Tensor) -> Tensor:
-        return torch.ops.aten.threshold_backward(c, y, 0)
-
-    return Jet(y, map(where_positive, x.first), x.second and map(where_positive, x.second))
+    return _beside(y, x, lambda c: torch.ops.aten.threshold_backward(c, y, 0))
 
 
 _rule("abs", "absolute")(lambda x: x * x.primal.sign())
@@ -481,16 +482,13 @@ def _max_pool(x: Jet, *args: Any, **kwargs: Any) -> Jet:
     kwargs.pop("return_indices", None)
     y, indices = pool(x.primal, *args, **kwargs)
     flat = indices.flatten(2)
+    channels_last = y.ndim == 4 and y.is_contiguous(memory_format=torch.channels_last)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
 
     def largest(c: Tensor) -> Tensor:
-        return c.flatten(2).gather(2, flat).view(y.shape).to(memory_format=_memory_format(y))
+        return c.flatten(2).gather(2, flat).view(y.shape).to(memory_format=layout)
 
-    return Jet(y, map(largest, x.first), x.second and map(largest, x.second))
-
-
-def _memory_format(x: Tensor) -> torch.memory_format:
-    channels_last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
-    return torch.channels_last if channels_last else torch.contiguous_format
+    return _beside(y, x, largest)
 
 
 # --- shapes, parts, joins -----------------------------------------------------------------------
@@ -527,20 +525,14 @@ def _join(join: Callable[..., Tensor], tensors: Sequence[Any], dim: int) -> Jet:
 
 @_rule("pad")
 def _pad(x: Jet, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Jet:
-    def extend(c: Tensor) -> Tensor:
-        return functional.pad(c, pad, mode)
-
     primal = functional.pad(x.primal, pad, mode, value)
-    return Jet(primal, map(extend, x.first), x.second and map(extend, x.second))
+    return _beside(primal, x, lambda c: functional.pad(c, pad, mode))
 
 
 @_rule("masked_fill")
 def _masked_fill(x: Jet, mask: Tensor, value: Any) -> Jet:
-    def fill(c: Tensor) -> Tensor:
-        return c.masked_fill(mask, 0)
-
     primal = x.primal.masked_fill(mask, value)
-    return Jet(primal, map(fill, x.first), x.second and map(fill, x.second))
+    return _beside(primal, x, lambda c: c.masked_fill(mask, 0))
 
 
 @_rule("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout")

@@ -14,13 +14,13 @@ from typing import Literal, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import optimize
 from torch import Tensor
 
+from hessian_directions.arrays import Floats
 from hessian_directions.operators import Operator
 
-Floats = NDArray[np.float64]
 Outcome = Literal["critical", "stationary", "escaping", "unfinished"]
 
 # Eigenvalues below this multiple of ‖H‖₂ are not divided by in a Newton step.

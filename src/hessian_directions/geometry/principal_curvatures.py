@@ -18,9 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, special
 
 from hessian_directions.errors import ArgumentError
-from hessian_directions.spectral.density import NOISE_ROUNDINGS
-
-Floats = NDArray[np.float64]
+from hessian_directions.spectral.density import NOISE_ROUNDINGS, Floats
 
 # Beside the largest entry of a matrix: those across the diagonal that differ by less are equal.
 SYMMETRIC = 1e-6

@@ -9,7 +9,7 @@ Where no directions are given they are those of the largest and the smallest eig
 no grid is given the spectrum chooses it (`half_widths`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -231,12 +231,9 @@ def surface_rows(
     directions = as_directions(directions, objective.n_parameters, 2)
     picked = along_alpha[np.asarray(rows if isinstance(rows, range) else as_tensor(rows).cpu())]
     eta, delta = directions.to(objective.device, objective.dtype).T
-    theta, clock = objective.theta, Clock(len(picked) * len(along_beta), "points", progress)
-    values = [
-        _line(objective, theta + float(alpha) * eta, delta, along_beta, clock, i * len(along_beta))
-        for i, alpha in enumerate(picked)
-    ]
-    losses, accuracies = np.reshape(values, (len(picked), len(along_beta), 2)).transpose(2, 0, 1)
+    theta, along = objective.theta, [delta] * len(picked)
+    starts = (theta + float(alpha) * eta for alpha in picked)
+    losses, accuracies = _along_lines(objective, starts, along, along_beta, progress)
     length = lengths(directions)
     inner = torch.dot(directions[:, 0].double(), directions[:, 1].double())
     return xr.DataArray(
@@ -330,11 +327,8 @@ def line(
         radius = float(np.exp(np.log(half_widths(objective, V) / length).mean()))
     along = grid(radius or 0.0, n_points) if alphas is None else _coordinates(alphas, "alphas")
     columns = V.to(objective.device, objective.dtype).T
-    theta, clock = objective.theta, Clock(len(columns) * len(along), "points", progress)
-    values = [
-        _line(objective, theta, v, along, clock, i * len(along)) for i, v in enumerate(columns)
-    ]
-    losses, accuracies = np.reshape(values, (len(columns), len(along), 2)).transpose(2, 0, 1)
+    starts = [objective.theta] * len(columns)
+    losses, accuracies = _along_lines(objective, starts, columns, along, progress)
     loss = xr.DataArray(
         losses,
         coords={
@@ -396,21 +390,26 @@ def _coordinates(points: Array, name: str) -> Floats:
     return coordinates
 
 
-def _line(
-    objective: Objective, start: Tensor, direction: Tensor, points: Floats, clock: Clock, done: int
-) -> Floats:
-    """L(start + x·direction) and accuracy at all P points x of one line, (P, 2), `done` points after
-    the clock's start.
+def _along_lines(
+    objective: Objective,
+    starts: Iterable[Tensor],
+    directions: Sequence[Tensor] | Tensor,
+    points: Floats,
+    progress: Progress | None,
+) -> tuple[Floats, Floats]:
+    """L(start + x·direction) and accuracy at all P points x of each of K lines, (K, P) each.
 
     A surface is evaluated line by line so that its bits do not depend on how it is sharded.
     """
-    values = np.empty((len(points), 2))
-    for first in range(0, len(points), CHUNK):
-        x = torch.from_numpy(points[first : first + CHUNK].copy()).to(direction)
-        thetas = start[:, None] + direction[:, None] * x
-        values[first : first + len(x)] = finite_values(objective, thetas)
-        clock(done + first + len(x))
-    return values
+    values = np.empty((len(directions), len(points), 2))
+    clock = Clock(len(directions) * len(points), "points", progress)
+    for k, (start, direction) in enumerate(zip(starts, directions)):
+        for first in range(0, len(points), CHUNK):
+            x = torch.from_numpy(points[first : first + CHUNK].copy()).to(direction)
+            thetas = start[:, None] + direction[:, None] * x
+            values[k, first : first + len(x)] = finite_values(objective, thetas)
+            clock(k * len(points) + first + len(x))
+    return values[..., 0], values[..., 1]
 
 
 def finite_values(objective: Objective, thetas: Tensor) -> Floats:

@@ -15,6 +15,7 @@ import math
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -51,18 +52,8 @@ class _MatrixOfObjective:
     def __init__(self, objective: Objective, theta: Tensor | None = None) -> None:
         self.objective = objective
         self.theta = None if theta is None else theta.detach().clone()
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.objective.n_parameters, self.objective.n_parameters
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.objective.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self.objective.device
+        self.shape = objective.n_parameters, objective.n_parameters
+        self.dtype, self.device = objective.dtype, objective.device
 
     @property
     def cost(self) -> Cost:
@@ -354,12 +345,8 @@ class Objective:
         v = self._vectors(v, "v")
         parameters = self._parameters_at(theta)
         mode = self.self_test().product_mode
-        vectors = v.reshape(self.n_parameters, -1)
-        with self._pass("hessian_vector_product", vectors.shape[1]):
-            parts = vectors.split(self.vectors_at_once, 1)
-            products = [self._evaluation.products(parameters, part, mode) for part in parts]
-            result = torch.cat(products, 1)
-        return self._finite(result, "Hessian-vector product").reshape(v.shape)
+        products = partial(self._evaluation.products, parameters, mode=mode)
+        return self._product(products, v, "hessian_vector_product", "Hessian-vector product")
 
     def gauss_newton_vector_product(
         self, v: ArrayLike | Tensor, theta: ArrayLike | Tensor | None = None
@@ -382,14 +369,17 @@ class Objective:
         v = self._vectors(v, "v")
         parameters = self._parameters_at(theta)
         mode = self.gauss_newton_test().mode
+        products = partial(self._evaluation.gauss_newton_products, parameters, mode=mode)
+        return self._product(products, v, "gauss_newton_vector_product", "Gauss–Newton product")
+
+    def _product(
+        self, products: Callable[[Tensor], Tensor], v: Tensor, kind: str, what: str
+    ) -> Tensor:
         vectors = v.reshape(self.n_parameters, -1)
-        with self._pass("gauss_newton_vector_product", vectors.shape[1]):
+        with self._pass(kind, vectors.shape[1]):
             parts = vectors.split(self.vectors_at_once, 1)
-            products = [
-                self._evaluation.gauss_newton_products(parameters, part, mode) for part in parts
-            ]
-            result = torch.cat(products, 1)
-        return self._finite(result, "Gauss–Newton product").reshape(v.shape)
+            result = torch.cat([products(part) for part in parts], 1)
+        return self._finite(result, what).reshape(v.shape)
 
     def second_directional_derivative(
         self, v: ArrayLike | Tensor, theta: ArrayLike | Tensor | None = None

@@ -19,7 +19,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, TypeVar
 
 import torch
@@ -28,7 +28,13 @@ from torch.utils._pytree import tree_leaves
 
 from hessian_directions.autodiff.folding import Folding
 from hessian_directions.autodiff.kinks import refusal
-from hessian_directions.autodiff.modes import FAST, PRODUCTS, SECOND_DERIVATIVES, gradient
+from hessian_directions.autodiff.modes import (
+    FAST,
+    PRODUCTS,
+    SECOND_DERIVATIVES,
+    Parameters,
+    gradient,
+)
 from hessian_directions.autodiff.precision import Widened, moved
 from hessian_directions.autodiff.program import misleading_option
 from hessian_directions.autodiff.referee import FirstPass, Referee, cast
@@ -144,8 +150,6 @@ class Proof:
         self._evaluation, self._foreign = evaluation, list(foreign)
         self._own_precision, self._ways = evaluation.dtype, evaluation.ways
         self._processes = evaluation.samples.processes
-        self._chosen = representatives(evaluation.samples)
-        self._few: InMemory | None = None
         self.compared = True
         self.kinks: list[str] = []
         self.jumps: list[str] = []
@@ -197,12 +201,10 @@ class Proof:
         assert self.report is not None
         return self.report
 
-    @property
+    @cached_property
     def _samples(self) -> InMemory:
-        """Few samples that represent all; read when they are first needed."""
-        if self._few is None:
-            self._few = self._evaluation.samples.take(self._chosen)
-        return self._few
+        """Few samples that represent all."""
+        return self._evaluation.samples.take(representatives(self._evaluation.samples))
 
     def _make_referee(self, dtype: torch.dtype | None) -> Referee:
         """In a precision; when None, everything is in the one that it was given in."""
@@ -727,40 +729,33 @@ class Proof:
         """
         probe, parameters = self._probe, self._probe.parameters_at(self._near)
         vectors = torch.stack([self._random(seed=2), self._random(seed=4)], 1)
-        fallbacks: dict[str, str] = {}
         for mode in PRODUCTS:
             products, reason = self._attempt(
                 partial(probe.products, parameters, vectors, mode), unvectorise=True
             )
             if products is None:
-                fallbacks[mode] = reason
+                self.fallbacks[mode] = reason
                 continue
             cross = vectors.T @ products
             asymmetry = abs(float(cross[0, 1] - cross[1, 0])) / self._size(cross)
             self.deviations[f"symmetry of {mode}"] = asymmetry
             if not asymmetry <= self._tolerances.exact:
-                fallbacks[mode] = f"is not symmetric by {asymmetry:.1e}"
+                self.fallbacks[mode] = f"is not symmetric by {asymmetry:.1e}"
                 continue
             alone = probe.products(parameters, vectors[:, :1], mode)[:, 0]
             wrong = self._compare_with_gradients(alone, mode)
             if not wrong and self._apart(alone, products[:, 0]) > self._tolerances.exact:
                 wrong = "differs where several vectors are multiplied"
             if wrong:
-                fallbacks[mode] = wrong
+                self.fallbacks[mode] = wrong
                 continue
-            self._modes = mode, self._second_mode(mode, cross, parameters, vectors, fallbacks)
-            self.fallbacks |= fallbacks
+            self._modes = mode, self._second_mode(mode, cross, parameters, vectors)
             return
-        reasons = "; ".join(f"{mode}: {why}" for mode, why in fallbacks.items())
+        reasons = "; ".join(f"{mode}: {self.fallbacks[mode]}" for mode in PRODUCTS)
         raise DifferentiationError(f"No mode of Hessian-vector products is right ({reasons}).")
 
     def _second_mode(
-        self,
-        product_mode: str,
-        cross: Tensor,
-        parameters: dict[str, Tensor],
-        vectors: Tensor,
-        fallbacks: dict[str, str],
+        self, product_mode: str, cross: Tensor, parameters: Parameters, vectors: Tensor
     ) -> str:
         def both(mode: str) -> Tensor:
             """Of two directions at once, and of the second alone."""
@@ -772,13 +767,13 @@ class Proof:
         for mode in SECOND_DERIVATIVES:
             curvatures, reason = self._attempt(partial(both, mode), unvectorise=True)
             if curvatures is None:
-                fallbacks[mode] = reason
+                self.fallbacks[mode] = reason
                 continue
             deviation = float((curvatures - expected).norm()) / self._size(cross)
             self.deviations[f"{mode} and {product_mode}"] = deviation
             if deviation <= self._tolerances.exact:
                 return mode
-            fallbacks[mode] = f"deviates from {product_mode} by {deviation:.1e}"
+            self.fallbacks[mode] = f"deviates from {product_mode} by {deviation:.1e}"
         return PRODUCT
 
     def _compare_with_gradients(self, product: Tensor, mode: str) -> str:
@@ -838,18 +833,14 @@ class Proof:
             self._referee.cost + Cost(seconds=self._seconds),
         )
         del self._probe, self._referee, self._near, self._first_differences
-        del self._evaluation, self._few, self._far
+        del self._evaluation, self._samples, self._far
 
     def _step(self, multiple: float) -> float:
         return multiple * math.sqrt(self._tolerances.epsilon)
 
     def _random(self, seed: int) -> Tensor:
         """A random vector whose entries are as large as those of the parameters around them."""
-        generator = torch.Generator().manual_seed(seed)
-        v = torch.randn(
-            self._probe.n_parameters, generator=generator, dtype=torch.float64, device="cpu"
-        )
-        return v.to(self._theta) * self._scale
+        return random_of_size(self._scale, seed)
 
     def _apart(self, a: Tensor, b: Tensor) -> float:
         """The relative deviation of gradients, or of products, in units of the parameters.
@@ -869,16 +860,29 @@ class Proof:
     def _attempt(
         self, function: Callable[[], T], unvectorise: bool = False
     ) -> tuple[T | None, str]:
-        """The result, or None and why it failed; unvectorised where vectorisation fails."""
-        try:
-            return function(), ""
-        except (torch.OutOfMemoryError, MemoryError, HessianDirectionsError):
-            raise
-        except Exception as error:
-            if unvectorise and self._ways.vectorised:
-                self._ways.vectorised = False
-                return self._attempt(function)
-            return None, first_line(error)
+        """As `attempt`; unvectorised where vectorisation fails."""
+        result, reason = attempt(function)
+        if result is None and unvectorise and self._ways.vectorised:
+            self._ways.vectorised = False
+            return attempt(function)
+        return result, reason
+
+
+def attempt(function: Callable[[], T]) -> tuple[T | None, str]:
+    """The result, or None and why it failed; what users can mend, or want of memory, is raised."""
+    try:
+        return function(), ""
+    except (torch.OutOfMemoryError, MemoryError, HessianDirectionsError):
+        raise
+    except Exception as error:
+        return None, first_line(error)
+
+
+def random_of_size(scale: Tensor, seed: int) -> Tensor:
+    """(N,) a random vector whose entries are as large as the scale, the same on every device."""
+    generator = torch.Generator().manual_seed(seed)
+    v = torch.randn(len(scale), generator=generator, dtype=torch.float64, device="cpu")
+    return v.to(scale) * scale
 
 
 def entry_scale(theta: Tensor, sizes: list[int]) -> Tensor:

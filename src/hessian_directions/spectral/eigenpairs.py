@@ -20,21 +20,26 @@ from numpy.typing import NDArray
 from scipy.linalg import eigh
 from torch import Tensor
 
+from hessian_directions.arrays import Floats
 from hessian_directions.errors import ConfigurationError, require_count, require_number
-from hessian_directions.operators import HasHessian, Operator, as_operator, in_own_precision
+from hessian_directions.operators import (
+    HasHessian,
+    Operator,
+    as_operator,
+    in_own_precision,
+    require_symmetric_projections,
+)
 from hessian_directions.progress import Clock, Progress
 from hessian_directions.saved_run import SavedRun
 from hessian_directions.seeds import as_generator, recorded
 from hessian_directions.spectral.density import NOISE_ROUNDINGS
 from hessian_directions.spectral.lanczos import (
-    Floats,
     Lanczos,
     ends_of,
     inner,
     length,
     probability_of_less,
     random_start,
-    require_symmetry,
 )
 
 if TYPE_CHECKING:
@@ -366,7 +371,7 @@ class _Run:
                 # Residuals that stay large however small their estimates become are noise of H.
                 at_end |= self.products_left <= wanted.k or self.strictness < STRICTEST
                 if at_end or found.converged(wanted).all():
-                    require_symmetry(process.asymmetry, found.norm, wanted.epsilon)
+                    require_symmetric_projections(process.asymmetry, found.norm, wanted.dtype)
                     return found
             self._save(process)
 

@@ -187,7 +187,8 @@ class ProductCurvature:
         return HV
 
     def __call__(self, V: Tensor) -> Tensor:
-        return _inner_products(V, self.product(V))
+        HV = self.product(V)
+        return torch.stack([torch.dot(v.double(), w.double()) for v, w in zip(V.T, HV.T)])
 
 
 class DirectionalCurvature:
@@ -581,11 +582,6 @@ def _curvature_of(source: Operator | Objective) -> Curvature:
     if isinstance(source, Objective):
         return DirectionalCurvature(source)
     return ProductCurvature(as_operator(source))
-
-
-def _inner_products(U: Tensor, V: Tensor) -> Tensor:
-    """u_i'v_i of columns, accumulated in float64: (N, K), (N, K) -> (K,)."""
-    return torch.stack([torch.dot(u.double(), v.double()) for u, v in zip(U.T, V.T)])
 
 
 def _mean_and_standard_error(samples: Tensor) -> tuple[float, float]:
