@@ -82,7 +82,6 @@ class Referee:
         names: Its trainable parameters.
         loss: Makes the loss over all samples of a batch, a function of the batch alone, from a
             network.
-        batch: The samples.
         foreign: The user's own parameters, which no loss may read.
     """
 

@@ -158,7 +158,6 @@ def as_directions(vectors: Any, n: int, k: int | None = None) -> Tensor:
     Args:
         vectors: The directions, in any precision, on any device: they are not moved. Integers and
             halves become float32.
-        n: N.
         k: K, if it must be that.
 
     Raises:

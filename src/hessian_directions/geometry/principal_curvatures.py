@@ -199,7 +199,6 @@ def critical_dimension_of_density(
 
     Args:
         nodes, weights: (P, m) from P ≥ 2 probes; the weights of a probe add up to 1.
-        n_parameters: N.
 
     Returns:
         CriticalDimension; where `critical_dimension` is 0 or infinite it has no standard error

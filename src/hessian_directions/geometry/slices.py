@@ -92,7 +92,6 @@ def half_widths(objective: Objective, directions: Array) -> Floats:
     like one. At most ‖θ‖, beyond which nobody would speak of a neighbourhood of θ.
 
     Args:
-        objective: Loss and its parameters.
         directions: (N, K).
 
     Returns:
@@ -115,8 +114,6 @@ def plane_directions(
     """The two directions of a named plane (see `Plane`), (N, 2).
 
     Args:
-        objective: Loss and its parameters.
-        plane: Its name.
         seed: Of the eigenpairs' start vectors or of the random directions.
 
     Raises:
@@ -154,7 +151,6 @@ def surface(
     """Loss L(θ + αη + βδ) over a plane through the weights θ.
 
     Args:
-        objective: Loss and its parameters.
         directions: (N, 2): η, δ as columns; or eigenpairs, of which the last and the first are
             taken. Without, those of `plane`.
         alphas: (A,) ascending coordinates along η; one of them is 0. Without, `n_points` that reach
@@ -166,7 +162,6 @@ def surface(
         n_points: Points of a grid that is not given, odd.
         radius: Half-width of such a grid in parameter space.
         seed: Of the plane's directions.
-        progress: Called with the points so far.
 
     Returns:
         Array `loss` of dimensions alpha, beta, float64; a loss that is not finite is NaN. Coordinate
@@ -294,7 +289,6 @@ def line(
     """Loss L(θ + αv_k) along K lines through the weights.
 
     Args:
-        objective: Loss and its parameters.
         directions: (N, K), the v_k as columns, or one of them, (N,); or eigenpairs. Without, the
             directions of the smallest and the largest eigenvalue, named so in the coordinate
             direction.
@@ -304,7 +298,6 @@ def line(
         n_points: Points of a grid that is not given, odd.
         radius: Half-width of such a grid, in units of the directions.
         seed: Of the eigenpairs' start vectors.
-        progress: As for `surface`.
 
     Returns:
         Array `loss` of dimensions direction, alpha, float64, with coordinates length (direction)
@@ -348,7 +341,6 @@ def projected_hessian(H: Operator | HasHessian, directions: Array) -> Tensor:
     """V'HV, the Hessian of the slice along the columns of V, symmetrised against rounding.
 
     Args:
-        H: Symmetric operator of shape (N, N), or an objective.
         directions: (N, K).
 
     Returns:

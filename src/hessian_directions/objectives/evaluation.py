@@ -97,8 +97,6 @@ class Evaluation:
     Args:
         model: A private copy in evaluation mode; it is not run itself, but a copy of it.
         names: The parameters that make up θ; all others are constant.
-        loss: The loss of a batch.
-        samples: What it is a mean over.
         batch_size: The most samples per pass.
         ways: How passes are made; when None as they are tried first.
         samples_at_once: As many per pass; chosen by the first pass when None.

@@ -112,7 +112,6 @@ def random_start(
 
     Args:
         H: Gives N, precision and device.
-        generator: CPU generator.
         orthogonal_to: Matrices (rows, N) with fewer than N orthonormal rows in all.
     """
     vector = gaussian(H.shape[0], 1, generator, H.dtype, H.device)[:, 0]

@@ -88,7 +88,6 @@ def spectral_density(
         n_probes: Number of random start vectors P. The default shows a spread.
         n_steps: Lanczos steps m of each, at most N; one product each. The default resolves some
             twenty outliers of both signs beside the bulk.
-        seed: Integer, or a CPU generator, which advances.
         distribution: Of the start vectors' entries, before scaling to unit length.
         probes_at_once: Probes advanced together: their products share forward and backward passes.
         progress: Called with the products so far after every step.

@@ -107,9 +107,6 @@ def estimate_from_samples(
 
     Args:
         samples: (S,), S ≥ 2.
-        cost: What they cost.
-        step: Step of loss differences.
-        seed: Of the directions.
 
     Raises:
         ArgumentError: Fewer than two samples, which have no standard error.
@@ -236,7 +233,6 @@ def finite_difference(
     chosen by what is left, and is smaller.
 
     Args:
-        objective: Loss and its parameters.
         n_samples: Number of directions S, the largest one if an error is asked for.
         seed: Of the directions: an integer, or a CPU generator, which advances.
         distribution: "gaussian" or "rademacher".
@@ -396,11 +392,8 @@ def hutch_plus_plus(
     Stochastic Trace Estimation"). Exact when the rank of H is at most n_products/3.
 
     Args:
-        H: Symmetric operator, or an objective.
         n_products: Products with H in all, at least 4; the default is a sketch of 32 columns.
-        seed: Integer, or a CPU generator, which advances.
         distribution: Of the sketch and of the samples.
-        progress: Called with the products so far.
         chunk: Directions held at once while sampling.
 
     Returns:

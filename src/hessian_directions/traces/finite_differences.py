@@ -37,7 +37,6 @@ class LossCurvature:
     the objective has float32: there float32 is far too coarse.
 
     Args:
-        objective: Objective in any precision.
         step: ε, in units of each direction; None chooses it by `choose_step` along the first four
             directions that come.
         n_points: Odd number of points, at least 3.
