@@ -331,20 +331,16 @@ def _sum(*terms: Coefficient) -> Coefficient:
 
 def _bilinear(product: Callable[[Any, Any], Tensor], x: Any, y: Any) -> Jet:
     """The jet of a product that is linear in each of its factors."""
+
+    def times(a: Coefficient, b: Coefficient) -> Coefficient:
+        return None if a is None or b is None else product(a, b)
+
     directions = []
     for k in range(_n_directions(x, y)):
         (x0, x1, x2), (y0, y1, y2) = _coefficients(x, k), _coefficients(y, k)
-        first = _sum(
-            None if x1 is None else product(x1, y0), None if y1 is None else product(x0, y1)
-        )
-        second = _sum(
-            None if x2 is None else product(x2, y0),
-            None if x1 is None or y1 is None else product(x1, y1),
-            None if y2 is None else product(x0, y2),
-        )
-        directions.append((first, second))
-    x0, y0 = _primals((x, y))
-    return _from_directions(product(x0, y0), directions)
+        second = _sum(times(x2, y0), times(x1, y1), times(x0, y2))
+        directions.append((_sum(times(x1, y0), times(x0, y1)), second))
+    return _from_directions(product(*_primals((x, y))), directions)
 
 
 @_rule("add", "__radd__")
