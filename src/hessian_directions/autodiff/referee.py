@@ -194,7 +194,10 @@ class Referee:
         return FirstPass(
             value=float(loss.detach()),
             changes_its_parameters=not self.stands_at(theta),
-            changes_its_buffers=not all(map(_are_same, held, copies)),
+            changes_its_buffers=not all(
+                torch.equal(now.nan_to_num(), before.nan_to_num())
+                for now, before in zip(held, copies)
+            ),
             rounds_to=coarsest,
             kinks=sorted({*kinks(steps), *watch.jumps}),
             jumps=sorted(watch.jumps),
@@ -377,10 +380,6 @@ def _held(model: nn.Module) -> list[Tensor]:
     """The tensors that a network holds beside its parameters."""
     parts = (part for m in model.modules() for part in (*vars(m).values(), *m._buffers.values()))
     return [part for part in parts if isinstance(part, Tensor) and part.layout == torch.strided]
-
-
-def _are_same(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and torch.equal(a.nan_to_num(), b.nan_to_num())
 
 
 def _memory(tensor: Tensor) -> Any:

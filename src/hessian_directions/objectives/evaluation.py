@@ -416,10 +416,8 @@ class Evaluation:
     def _prepared(self, parameters: Parameters, fast: bool, linear: bool = False) -> Iterator[None]:
         """The network at these parameters, ready for a pass."""
         self._program.acts_in_place = self.ways.acts_in_place
-        mode: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
-        if fast:
-            mode = DoubleBackward(self.ways.foldings, self._program.tensor, linear)
-        with mode:
+        mode = DoubleBackward(self.ways.foldings, self._program.tensor, linear)
+        with mode if fast else contextlib.nullcontext():
             self._program.put(parameters)
             yield
 

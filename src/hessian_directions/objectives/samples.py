@@ -185,9 +185,8 @@ class Streamed(Samples):
             raise DataError(_DIFFERENT)
 
     def take(self, indices: Sequence[int]) -> InMemory:
-        chosen = [int(i) for i in torch.as_tensor(indices, device="cpu").reshape(-1)]
-        _refuse_strangers(chosen, self.count)
-        wanted = [self._checksums[i] for i in chosen]
+        _refuse_strangers(indices, self.count)
+        wanted = [self._checksums[i] for i in indices]
         missing, found = set(wanted), {}
         for batch in self._read():
             for i, checksum in enumerate(_checksums(batch)):
@@ -423,10 +422,6 @@ def _with_rows(batch: Batch, loss: BatchLoss) -> Batch:
     raise ModelError(f"{several[0]} inputs do not go with {several[1]} targets{told}.")
 
 
-def _is_pair(batch: Batch) -> bool:
-    return isinstance(batch, tuple) and len(batch) == 2
-
-
 def _is_one_batch(data: Any) -> bool:
     """Whether data are the inputs and targets of one batch, and no two batches."""
     arrays = Tensor | np.ndarray
@@ -439,7 +434,7 @@ def _is_one_batch(data: Any) -> bool:
 
 def _labels(batch: Batch) -> Tensor | None:
     """Targets that are integers; of several for one sample (pixels) the smallest."""
-    targets = batch[1] if _is_pair(batch) else batch
+    targets = batch[1] if isinstance(batch, tuple) and len(batch) == 2 else batch
     leaves = tree_leaves(targets)
     if len(leaves) != 1 or leaves[0].is_floating_point() or leaves[0].is_complex():
         return None

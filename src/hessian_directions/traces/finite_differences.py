@@ -50,15 +50,11 @@ class LossCurvature:
         if step is not None:
             require_positive("step", step)
         self._objective = in_float64(objective)
-        self._chosen = step
+        self.step = math.nan if step is None else step
         self.n_parameters = objective.n_parameters
         self.device = objective.device
         self._centre: Tensor | None = None
         self._n_points = n_points
-
-    @property
-    def step(self) -> float:
-        return math.nan if self._chosen is None else self._chosen
 
     @property
     def cost(self) -> Cost:
@@ -67,9 +63,9 @@ class LossCurvature:
     def __call__(self, V: Tensor) -> Tensor:
         if self._centre is None:
             self._centre = self._objective.value()
-        if self._chosen is None:
-            self._chosen = self._choose(V[:, :PILOTS])
-        return parabola(self._objective, V, self._chosen, self._centre, self._n_points)
+        if math.isnan(self.step):
+            self.step = self._choose(V[:, :PILOTS])
+        return parabola(self._objective, V, self.step, self._centre, self._n_points)
 
     def rounding(self) -> float:
         """What the rounding of L(θ) adds to all differences alike, about."""
