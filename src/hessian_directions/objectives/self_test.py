@@ -157,8 +157,8 @@ class Proof:
         self.deviations: dict[str, float] = {}
         self.fallbacks: dict[str, str] = {}
         self._casts = False
-        self._done: set[str] = set()
-        self._failed: dict[str, HessianDirectionsError] = {}
+        # Of each stage that was tried: the error it ended with, if any.
+        self._tried: dict[str, HessianDirectionsError | None] = {}
         self._seconds = 0.0
 
     def of_values(self) -> None:
@@ -217,27 +217,26 @@ class Proof:
         return Referee(model, list(whole.shapes), loss, batches, self._foreign)
 
     def _once(self, stage: str, prove: Callable[[], None]) -> None:
-        if stage in self._failed:
-            raise self._failed[stage]
-        if stage in self._done:
+        if stage in self._tried:
+            if error := self._tried[stage]:
+                raise error
             return
         start = time.perf_counter()
         try:
             with self._processes.agreed(f"self-test of {stage}"), self._widened():
                 prove()
         except HessianDirectionsError as error:
-            self._failed[stage] = error
+            self._tried[stage] = error
             raise
         except (torch.OutOfMemoryError, MemoryError):
             raise
         except Exception as error:  # somewhere else than on the first pass
-            self._failed[stage] = ModelError(
-                f"The self-test of {stage} failed: {first_line(error)}."
-            )
-            raise self._failed[stage] from error
+            failure = ModelError(f"The self-test of {stage} failed: {first_line(error)}.")
+            self._tried[stage] = failure
+            raise failure from error
         finally:
             self._seconds += time.perf_counter() - start
-        self._done.add(stage)
+        self._tried[stage] = None
         if stage == "products":
             self._report()
 
@@ -262,12 +261,10 @@ class Proof:
             self._refuse_memory(first)
         self._compare_two_passes(first)
         far, at_far = self._far_point()
-        self._far = far
-        expected = [first, at_far]
-        self._losses = first, at_far
+        self._far, self._losses = far, (first, at_far)
         if not referee.stands_at(far):
             raise ModelError("The network changes its own parameters in a forward pass.")
-        if not any(map(math.isfinite, expected)):
+        if not any(map(math.isfinite, self._losses)):
             self.compared = False  # nothing is returned but that
             return
         points = torch.stack([theta, far], 1)
@@ -277,26 +274,23 @@ class Proof:
             for vectorised in ((True, False) if self._ways.vectorised else (False,))
         ]
         ways += [(acts_in_place, False, True) for acts_in_place in (False, True)]
-        reasons = []
         for self._ways.acts_in_place, self._ways.vectorised, self._ways.takes_gradients in ways:
             values, reason = self._attempt(lambda: probe.values(points).tolist())
-            if values is not None and all(
-                self._agree(value, wanted) for value, wanted in zip(values, expected)
-            ):
+            if values is not None and all(map(self._agree, values, self._losses)):
                 break
-            reasons.append(reason or f"{values} for {expected}")
         else:
+            reason = reason or f"{values} for {[*self._losses]}"
             raise ModelError(
                 "The network does not give its loss when its parameters are put in from outside "
-                f"({reasons[-1]}): it keeps weights elsewhere than in its parameters, or other "
+                f"({reason}): it keeps weights elsewhere than in its parameters, or other "
                 "state from pass to pass."
             )
         self.deviations["values"] = max(
             abs(value - wanted) / (abs(wanted) or 1.0)
-            for value, wanted in zip(values, expected)
+            for value, wanted in zip(values, self._losses)
             if math.isfinite(wanted)
         )
-        at, wanted = (far, expected[1]) if math.isfinite(expected[1]) else (theta, first)
+        at, wanted = (far, at_far) if math.isfinite(at_far) else (theta, first)
         self._compare_with_single_samples(at, wanted)
         self._ways.copies_samples = referee.changes_its_samples
 
@@ -782,17 +776,19 @@ class Proof:
         size = float((product * self._scale).norm())
         tried: list[tuple[Tensor, float]] = []  # differences, and their distance from the product
         for multiple in STEPS:
-            difference, noise = self._difference(multiple)
+            difference, noise = self._difference_of_gradients(multiple)
             distance = float(((product - difference) * self._scale).norm())
             told = noise <= 0.01 * size
             if told and distance <= self._tolerances.closely * size + noise:
                 self.deviations[name] = distance / (size or 1.0)
                 return ""
             if distance > 4 * noise:
-                if tried and self._is_settled(tried[-1], (difference, distance)):
-                    return (
-                        f"deviates from differences of gradients by {distance / (size or 1.0):.1e}"
-                    )
+                for before, far in tried[-1:]:
+                    apart = float(((before - difference) * self._scale).norm())
+                    # Differences agree on something else than the product, as at no kink.
+                    if apart <= 0.1 * min(far, distance):
+                        share = distance / (size or 1.0)
+                        return f"deviates from differences of gradients by {share:.1e}"
                 tried.append((difference, distance))
             if told and distance <= self._tolerances.differences * size and len(tried) > 1:
                 self.deviations[name] = distance / (size or 1.0)
@@ -806,7 +802,7 @@ class Proof:
         self.deviations[f"PyTorch's own product and {mode}"] = deviation
         return "" if deviation <= self._tolerances.exact else f"deviates by {deviation:.1e}"
 
-    def _difference(self, multiple: float) -> tuple[Tensor, float]:
+    def _difference_of_gradients(self, multiple: float) -> tuple[Tensor, float]:
         """Central differences of the referee's gradients, and their noise in units of θ."""
         step, u = self._step(multiple), self._random(seed=2)
         noise = 16 * self._rounding() / step
@@ -814,11 +810,6 @@ class Proof:
             return self._first_differences, noise
         ahead, behind = (self._referee.gradient(self._near + sign * step * u) for sign in (1, -1))
         return (ahead - behind) / (2 * step), noise
-
-    def _is_settled(self, before: tuple[Tensor, float], after: tuple[Tensor, float]) -> bool:
-        """Whether differences agree on something else than the product, as kinks do not."""
-        apart = float(((before[0] - after[0]) * self._scale).norm())
-        return apart <= 0.1 * min(before[1], after[1])
 
     # --- shared ---------------------------------------------------------------------------------
 
