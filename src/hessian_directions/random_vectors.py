@@ -29,11 +29,7 @@ def gaussian(
     Every column is drawn on its own, on the CPU and in float64, and only then cast and moved: the
     same generator gives the same directions on every device and in every precision, and drawing
     3 and then 5 gives the columns of drawing 8 (so chunks and shards agree with one large draw).
-
-    Args:
-        n: Number of parameters N.
-        k: Number of directions K.
-        seed: Integer, or a CPU generator, which advances.
+    A generator is one of the CPU, and advances.
 
     Returns:
         (N, K) tensor whose columns are contiguous. Memory: N·(K·itemsize + 8) bytes.

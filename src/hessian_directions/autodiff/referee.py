@@ -50,27 +50,19 @@ _TO_NUMPY = {"numpy", "tolist", "__array__", "__dlpack__"}
 
 
 class FirstPass(NamedTuple):
-    """What a network is seen to do in one pass.
+    """What a network is seen to do in one pass."""
 
-    Attributes:
-        value: L(θ).
-        changes_its_parameters: Whether it leaves other parameters than it found.
-        changes_its_buffers: The same of buffers and of other tensors that it holds.
-        rounds_to: The lowest precision that numbers are cast to on their way through it, or that the
-            loss has.
-        kinks: The operations between parameters and loss whose slope jumps, by name, and `jumps`.
-        jumps: Those of which nothing in the graph tells where: results that jump as the parameters
-            move, and operations with kinks that no gradient goes through.
-        reads_numbers: Whether it turns tensors into numbers, which it may branch on.
-    """
-
-    value: float
-    changes_its_parameters: bool
-    changes_its_buffers: bool
+    value: float  # L(θ)
+    changes_its_parameters: bool  # whether it leaves other parameters than it found
+    changes_its_buffers: bool  # the same of buffers and of other tensors that it holds
+    # The lowest precision that numbers are cast to on their way through it, or that the loss has.
     rounds_to: torch.dtype
+    # The operations between parameters and loss whose slope jumps, by name, and `jumps`.
     kinks: list[str]
+    # Those of which nothing in the graph tells where: results that jump as the parameters move, and
+    # operations with kinks that no gradient goes through.
     jumps: list[str]
-    reads_numbers: bool
+    reads_numbers: bool  # whether it turns tensors into numbers, which it may branch on
 
 
 class Referee:

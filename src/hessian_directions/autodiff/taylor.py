@@ -99,8 +99,6 @@ def second_derivatives(
     """d²/dt² of function(parameters + t direction) at t = 0, for K directions: shape (K,).
 
     Args:
-        function: A scalar function of named parameters.
-        parameters: Where it is taken.
         directions: K directions, each with the names and shapes of the parameters.
 
     Raises:

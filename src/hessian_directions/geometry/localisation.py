@@ -112,7 +112,6 @@ def localise(
     Args:
         vectors: (N, K).
         parameters: The parameters that the entries belong to, by name and in their order.
-        network: The network whose parameters these are.
 
     Returns:
         `share` (pair, parameter), which adds up to 1 for each pair, and

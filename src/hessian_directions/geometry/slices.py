@@ -294,10 +294,8 @@ def line(
             direction.
         alphas: (A,) ascending coordinates; one of them is 0. Without, `n_points` that reach to
             `radius`, or to the geometric mean of the directions' half-widths (`half_widths`).
-        normalisation: What kind of directions these are: stored.
-        n_points: Points of a grid that is not given, odd.
-        radius: Half-width of such a grid, in units of the directions.
-        seed: Of the eigenpairs' start vectors.
+        radius: Half-width of a grid that is not given, in units of the directions.
+        normalisation, n_points, seed, progress: As for `surface`.
 
     Returns:
         Array `loss` of dimensions direction, alpha, float64, with coordinates length (direction)

@@ -64,8 +64,7 @@ def formula(
 
     Args:
         eigenvalues: (k,) eigenvalues known one by one: all of them, or the outliers.
-        rest_trace: Trace of the deflated rest.
-        rest_frobenius: Frobenius norm of the deflated rest.
+        rest_trace, rest_frobenius: Of the deflated rest.
 
     Returns:
         Formula; with a rest, whose eigenvalues are not known, Σλ³ and the third moment are those of

@@ -43,33 +43,30 @@ P = ParamSpec("P")
 
 @dataclass
 class Ways:
-    """How passes are made: settled by the self-test, for all copies of an objective at once.
+    """How passes are made: settled by the self-test, for all copies of an objective at once."""
 
-    Attributes:
-        vectorised: Over vectors and points: many small matrix products become few large ones.
-        acts_in_place: Modules change their inputs where the user asked them to.
-        takes_gradients: The network or its loss differentiates with respect to its parameters, which
-            ask for a graph in passes for values, too.
-        copies_samples: Every pass gets a copy of its batch, which the network may change.
-        smallest_batch: The fewest samples that the network takes.
-        reads_numbers: The network turns tensors into numbers, which it may branch on.
-        fast_gradients: Gradients by the fast backward pass (`double_backward`), too.
-        channels_last: Inputs and parameters lie in memory as convolutions are fastest.
-        foldings: Batch normalisations that are folded into the convolution before them.
-        compared: On how many samples second derivatives were compared with products, by precision.
-        inexact: The precisions in which they are other ones.
-    """
-
+    # Over vectors and points: many small matrix products become few large ones.
     vectorised: bool
+    # Modules change their inputs where the user asked them to.
     acts_in_place: bool = False
+    # The network or its loss differentiates with respect to its parameters, which ask for a graph in
+    # passes for values, too.
     takes_gradients: bool = False
+    # Every pass gets a copy of its batch, which the network may change.
     copies_samples: bool = True
+    # The fewest samples that the network takes.
     smallest_batch: int = 1
+    # The network turns tensors into numbers, which it may branch on.
     reads_numbers: bool = False
+    # Gradients by the fast backward pass (`double_backward`), too.
     fast_gradients: bool = True
+    # Inputs and parameters lie in memory as convolutions are fastest.
     channels_last: bool = False
+    # Batch normalisations that are folded into the convolution before them.
     foldings: dict[int, Folding] = field(default_factory=dict)
+    # On how many samples second derivatives were compared with products, by precision.
     compared: dict[torch.dtype, int] = field(default_factory=dict)
+    # The precisions in which they are other ones.
     inexact: set[torch.dtype] = field(default_factory=set)
 
 

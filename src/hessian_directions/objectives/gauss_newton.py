@@ -69,14 +69,11 @@ class GaussNewtonTest:
 def prove_gauss_newton(evaluation: Evaluation, precision: str) -> GaussNewtonTest:
     """The first mode whose products along random directions are the referee's.
 
+    Raises what `Objective.gauss_newton_test` does.
+
     Args:
         evaluation: Over all samples; its Hessian-vector products are proven.
         precision: In which the network computes when it is asked for float64.
-
-    Raises:
-        ModelError: The loss is no function of outputs and targets, or is not convex in the outputs;
-            the outputs are not real tensors.
-        DifferentiationError: No mode is right.
     """
     if evaluation.loss.takes_model:
         raise ModelError(

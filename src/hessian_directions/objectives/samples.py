@@ -205,13 +205,7 @@ class Streamed(Samples):
 
 
 class Distributed(Samples):
-    """Samples of which several processes hold a share each: the first's come first.
-
-    Args:
-        own: The share of this process.
-        processes: All of them.
-        loss: What weighs the samples.
-    """
+    """Samples of which several processes hold a share each: the first's come first."""
 
     def __init__(self, own: Samples, processes: Processes, loss: BatchLoss) -> None:
         self._own, self.processes, self._loss = own, processes, loss

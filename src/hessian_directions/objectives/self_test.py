@@ -58,19 +58,12 @@ PRODUCT = "Hessian-vector product"
 
 @dataclass(frozen=True)
 class Tolerances:
-    """Relative deviations allowed where the network computes in a precision.
+    """Relative deviations allowed where the network computes in a precision."""
 
-    Attributes:
-        exact: Between two exact ways.
-        differences: Between an exact way and differences.
-        closely: The same, where a second look tells kinks from a part of a graph that is cut.
-        epsilon: Spacing of the numbers near 1.
-    """
-
-    exact: float
-    differences: float
-    closely: float
-    epsilon: float
+    exact: float  # between two exact ways
+    differences: float  # between an exact way and differences
+    closely: float  # the same, where a second look tells kinks from a part of a graph that is cut
+    epsilon: float  # spacing of the numbers near 1
 
 
 TOLERANCES = {
@@ -132,7 +125,8 @@ class SelfTest:
 class Proof:
     """The self-test of an evaluation, as far as it was needed so far; all its copies share it.
 
-    It settles the ways in which all of them make their passes (`Evaluation.ways`).
+    It settles the ways in which all of them make their passes (`Evaluation.ways`), and raises what
+    `Objective.self_test` and `Objective.kinks_along` do.
 
     Args:
         evaluation: In its own precision, over all samples.
@@ -162,40 +156,22 @@ class Proof:
         self._seconds = 0.0
 
     def of_values(self) -> None:
-        """Before the first value.
-
-        Raises:
-            ModelError: The network or the loss does not run, two passes disagree, two ways to split
-                the samples into batches disagree, or values are not those of the referee.
-        """
+        """Before the first value: it is the referee's, in every pass and split of the samples."""
         self._once("values", self._prove_values)
 
     def of_gradients(self) -> None:
-        """Before the first gradient.
-
-        Raises:
-            DifferentiationError: Gradients are not those of the referee, or these are not the
-                slopes of its losses.
-        """
+        """Before the first gradient: it is the referee's, and that is the slope of its losses."""
         self.of_values()
         self._once("gradients", self._prove_gradients)
 
     def of_kinks(self) -> None:
-        """Before kinks are located.
-
-        Raises:
-            KinkError: Nothing tells where some of them are.
-        """
+        """Before kinks are located: something tells where they all are."""
         self.of_gradients()
         if self.jumps:
             raise KinkError(refusal(self.jumps[0]))
 
     def of_products(self) -> SelfTest:
-        """Before the first second derivative.
-
-        Raises:
-            DifferentiationError: No mode of Hessian-vector products is right.
-        """
+        """Before the first second derivative: a mode of Hessian-vector products is right."""
         self.of_gradients()
         self._once("products", self._prove_products)
         assert self.report is not None

@@ -37,7 +37,6 @@ class SpectralDensity:
     Attributes:
         nodes: (P, m), ascending; none is negative (or positive) by rounding alone.
         weights: (P, m), ≥ 0; those of a probe sum to 1.
-        n_parameters: N.
         seed: Of the probes, where it was an integer.
     """
 

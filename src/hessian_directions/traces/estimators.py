@@ -146,14 +146,11 @@ class SamplingOptions(TypedDict, total=False):
 class Curvature(Protocol):
     """A way to get v'Hv: called with directions (N, K) it returns (K,), and counts its cost."""
 
-    @property
-    def step(self) -> float: ...
-    @property
-    def n_parameters(self) -> int: ...
-    @property
-    def dtype(self) -> torch.dtype: ...
-    @property
-    def device(self) -> torch.device: ...
+    step: float
+    n_parameters: int
+    dtype: torch.dtype
+    device: torch.device
+
     @property
     def cost(self) -> Cost: ...
     def __call__(self, V: Tensor, /) -> Tensor: ...

@@ -126,10 +126,9 @@ def survey(
 ) -> Crossed:
     """Which kinks second differences cross, and how large and of which sign their jumps are.
 
+    Other arguments as for `predicted_excess`.
+
     Args:
-        objective: In any precision; float64 is computed in.
-        directions: (N, K).
-        steps: ε, S of them, in units of the directions.
         edges: B + 1 rising edges of the bins of log₁₀|J|.
 
     Returns:
