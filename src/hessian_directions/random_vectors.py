@@ -94,18 +94,21 @@ def unit(v: ArrayLike | Tensor) -> Tensor:
         ArgumentError: A direction is complex, has length zero or is not finite.
     """
     v = as_real(v)
-    length = lengths(v)
-    if not bool(((length > 0) & length.isfinite()).all()):
-        raise ArgumentError(
-            "a direction of length zero, or one that is not finite, has no unit form."
-        )
-    return v / length.to(v.dtype)
+    return v / positive_lengths(v).to(v.dtype)
 
 
 def lengths(v: ArrayLike | Tensor) -> Tensor:
     """Euclidean length of each direction, accumulated in float64: (N,) -> (), (N, K) -> (K,)."""
     norms: Tensor = torch.linalg.vector_norm(as_real(v), dim=0, dtype=torch.float64)
     return norms
+
+
+def positive_lengths(v: Tensor) -> Tensor:
+    """As `lengths`, of directions none of which is zero or not finite; else an ArgumentError."""
+    length = lengths(v)
+    if not bool(((length > 0) & length.isfinite()).all()):
+        raise ArgumentError("a direction has length zero or is not finite.")
+    return length
 
 
 def as_real(v: ArrayLike | Tensor) -> Tensor:

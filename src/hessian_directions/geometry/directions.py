@@ -21,6 +21,7 @@ from hessian_directions.random_vectors import (
     draw,
     gaussian,
     lengths,
+    positive_lengths,
     rademacher,
     unit,
 )
@@ -171,9 +172,7 @@ def as_directions(vectors: Any, n: int, k: int | None = None) -> Tensor:
             f"the directions have the shape {tuple(V.shape)}, not ({n}, {k or 'K'})."
         )
     V = as_real(V)
-    length = lengths(V)
-    if not bool(((length > 0) & length.isfinite()).all()):
-        raise ArgumentError("a direction has length zero or is not finite.")
+    positive_lengths(V)
     return V
 
 

@@ -215,7 +215,7 @@ def extreme_eigenpairs(
     require_count("k_largest", k_largest, least=0)
     require_count("max_products", max_products, least=0)
     wanted = _Wanted(n, H.dtype, k_smallest, k_largest, tolerance, max_products, missed_probability)
-    run = _Run(H, wanted, generator, progress)
+    run = _Run(H, wanted, generator, Clock(None, "products", progress))
     if state_path is not None:
         run.state = SavedRun(state_path, _identity(wanted, generator), save_seconds)
         run.resume()
@@ -298,6 +298,7 @@ class _Found:
         )
 
 
+@dataclass
 class _Run:
     """All that changes in the course of a run.
 
@@ -305,22 +306,17 @@ class _Run:
     that of the present round of the check, in the complement of `found`.
     """
 
-    def __init__(
-        self,
-        H: Operator,
-        wanted: _Wanted,
-        generator: torch.Generator,
-        progress: Progress | None,
-    ) -> None:
-        self.H, self.wanted, self.generator = H, wanted, generator
-        self.clock = Clock(None, "products", progress)
-        self.state: SavedRun | None = None
-        self.process: Lanczos | None = None
-        self.found: _Found | None = None
-        self.n_products = 0
-        self.n_check_products = 0
-        self.strictness = STRICTNESS
-        self.missed_probability = 1.0
+    H: Operator
+    wanted: _Wanted
+    generator: torch.Generator
+    clock: Clock
+    state: SavedRun | None = None
+    process: Lanczos | None = None
+    found: _Found | None = None
+    n_products: int = 0
+    n_check_products: int = 0
+    strictness: float = STRICTNESS
+    missed_probability: float = 1.0
 
     @property
     def products_left(self) -> int:
