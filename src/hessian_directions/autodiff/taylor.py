@@ -246,56 +246,44 @@ def _elementwise_by_autograd(func: Callable[..., Any], args: Any, kwargs: Any) -
 
 
 def _by_nested_forward_mode(name: str, func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-    """y₁ = f'[x₁] and y₂ = f'[x₂] + ½ f''[x₁, x₁] by forward mode over forward mode.
+    """y₁ and 2 y₂, the derivatives of f(x₀ + t x₁ + t² x₂) at t = 0, by forward mode over forward
+    mode.
 
     PyTorch 2.13 does this wrongly for layer, instance and batch normalisation; these have rules.
     """
     leaves, structure = tree_flatten((args, kwargs))
-    positions = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Jet)]
-    inputs = [leaves[i] for i in positions]
-    primals = tuple(jet.primal for jet in inputs)
 
-    def evaluate(*values: Tensor) -> tuple[list[Any], Any, list[int]]:
-        filled = list(leaves)
-        for position, value in zip(positions, values):
-            filled[position] = value
+    def evaluate(value: Callable[[Jet], Tensor]) -> tuple[list[Any], Any]:
+        filled = [value(leaf) if isinstance(leaf, Jet) else leaf for leaf in leaves]
         call_args, call_kwargs = tree_unflatten(filled, structure)
-        results, results_structure = tree_flatten(func(*call_args, **call_kwargs))
-        variable = [
-            i
-            for i, result in enumerate(results)
-            if isinstance(result, Tensor) and result.is_floating_point()
-        ]
-        return results, results_structure, variable
+        return tree_flatten(func(*call_args, **call_kwargs))
 
-    def f(*values: Tensor) -> tuple[Tensor, ...]:
-        results, _, variable = evaluate(*values)
-        return tuple(results[i] for i in variable)
+    def derivatives(k: int) -> Any:
+        def at(t: Tensor) -> tuple[Tensor, ...]:
+            def value(x: Jet) -> Tensor:
+                first = x.primal + t * x.first[k]
+                return first if x.second is None else first + t * t * x.second[k]
+
+            found = evaluate(value)[0]
+            return tuple(found[i] for i in variable)
+
+        def slope(t: Tensor) -> tuple[Tensor, ...]:
+            return jvp(at, (t,), (torch.ones_like(t),))[1]
+
+        zero = results[variable[0]].new_zeros(())
+        return jvp(slope, (zero,), (torch.ones_like(zero),))
 
     try:
-        results, results_structure, variable = evaluate(*primals)
-        first: list[tuple[Tensor, ...]] = []
-        second: list[list[Tensor]] = []
-        for k in range(_n_directions(*inputs)):
-            x1 = tuple(jet.first[k] for jet in inputs)
-            x2 = tuple(
-                torch.zeros_like(jet.first[k]) if jet.second is None else jet.second[k]
-                for jet in inputs
-            )
-
-            def slope(*values: Tensor, x1: tuple[Tensor, ...] = x1) -> tuple[Tensor, ...]:
-                return jvp(f, values, x1)[1]
-
-            curved = jvp(slope, primals, x1)
-            along_x2 = jvp(f, primals, x2)[1]
-            first.append(curved[0])
-            second.append([a + b / 2 for a, b in zip(along_x2, curved[1])])
+        results, results_structure = evaluate(lambda x: x.primal)
+        real = [isinstance(result, Tensor) and result.is_floating_point() for result in results]
+        variable = [i for i, is_real in enumerate(real) if is_real]
+        along = [derivatives(k) for k in range(_n_directions(*leaves)) if variable]
     except (RuntimeError, NotImplementedError) as error:
         raise MissingRuleError(f"Taylor mode cannot carry out {name}.") from error
     if not variable:
         raise MissingRuleError(f"Taylor mode cannot carry out {name}.")
     for j, i in enumerate(variable):
-        results[i] = Jet(results[i], [y1[j] for y1 in first], [y2[j] for y2 in second])
+        results[i] = Jet(results[i], [y[j] for y, _ in along], [y[j] / 2 for _, y in along])
     return tree_unflatten(results, results_structure)
 
 
