@@ -152,19 +152,13 @@ class Referee:
                 return self._flat(None)
             slopes = torch.autograd.grad(loss, values, create_graph=True, materialize_grads=True)
             u = [torch.zeros_like(z, requires_grad=True) for z in outputs]
-            transposed = self._flat(
-                torch.autograd.grad(
-                    outputs, self._parameters, u, create_graph=True, allow_unused=True
-                )
-            )
+            transposed = self._flat(self._derivatives(outputs, u, create_graph=True))
             images = torch.autograd.grad(transposed @ v, u, materialize_grads=True)
             along = torch.stack([(s * image).sum() for s, image in zip(slopes, images)]).sum()
             if not along.requires_grad:  # a loss that is linear in the outputs
                 return self._flat(None)
             curved = torch.autograd.grad(along, values, materialize_grads=True)
-            return self._flat(
-                torch.autograd.grad(outputs, self._parameters, curved, allow_unused=True)
-            )
+            return self._flat(self._derivatives(outputs, curved))
 
     def first_pass(self, theta: Tensor) -> FirstPass:
         """L(θ), and what the network is seen to do on the way."""
@@ -232,9 +226,11 @@ class Referee:
             self.changes_its_samples = True
         return loss.reshape(())
 
-    def _derivatives(self, scalar: Tensor, create_graph: bool = False) -> Sequence[Tensor | None]:
+    def _derivatives(
+        self, of: Any, weights: Any = None, create_graph: bool = False
+    ) -> Sequence[Tensor | None]:
         return torch.autograd.grad(
-            scalar, self._parameters, allow_unused=True, create_graph=create_graph
+            of, self._parameters, weights, allow_unused=True, create_graph=create_graph
         )
 
     def _flat(self, parts: Sequence[Tensor | None] | None) -> Tensor:
