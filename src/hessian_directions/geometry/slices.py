@@ -60,7 +60,8 @@ SHARED_ATTRIBUTES = ("n_rows", "length_alpha", "length_beta", "cosine", "normali
 Array = ArrayLike | Tensor
 
 # "hessian": the directions of the largest and the smallest eigenvalue, of length one; "random": two
-# Gaussian ones, of length about √N; "filter": these with every filter as long as the network's.
+# Gaussian ones, of length about √N; "filter": these with every filter as long as the network's (Li
+# et al. 2018).
 Plane = Literal["hessian", "random", "filter"]
 NORMALISATIONS: dict[Plane, str] = {"hessian": "unit", "random": "gaussian", "filter": "filter"}
 
@@ -157,8 +158,7 @@ def surface(
             to the half-width of the direction (`half_widths`), or to `radius`.
         betas: (B,) ascending coordinates along δ, likewise.
         normalisation: What kind of directions these are ("gaussian", "unit", "filter"): stored.
-        plane: Where no directions are given, "hessian" (largest and smallest eigenvalue), "random"
-            (Gaussian) or "filter" (filter-normalised, Li et al. 2018).
+        plane: Where no directions are given, see `Plane`.
         n_points: Points of a grid that is not given, odd.
         radius: Half-width of such a grid in parameter space.
         seed: Of the plane's directions.

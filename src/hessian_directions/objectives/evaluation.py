@@ -97,10 +97,6 @@ class Evaluation:
         batch_size: The most samples per pass.
         ways: How passes are made; when None as they are tried first.
         samples_at_once: As many per pass; chosen by the first pass when None.
-
-    Raises:
-        ModelError: The parameters are not of one precision on one device, or there are none.
-        DataError: The loss ignores every target.
     """
 
     def __init__(

@@ -111,7 +111,6 @@ def random_start(
     """A unit vector with a uniformly distributed direction, in the complement of given rows: (N,).
 
     Args:
-        H: Gives N, precision and device.
         orthogonal_to: Matrices (rows, N) with fewer than N orthonormal rows in all.
     """
     vector = gaussian(H.shape[0], 1, generator, H.dtype, H.device)[:, 0]

@@ -434,7 +434,6 @@ def exact(
     Args:
         source: H (N products) or an Objective (N exact second directional derivatives, cheaper).
         batch: Unit vectors held at once.
-        progress: Called after each batch with the diagonal entries so far.
 
     Returns:
         Estimate with a single sample. Memory: 2·batch·N·itemsize bytes and what `source` needs for

@@ -33,8 +33,7 @@ SPACING = {torch.float64: 1e-11, torch.float32: 1e-5}
 class LossCurvature:
     """Second derivative of the parabola fitted to loss values at `n_points` points along v.
 
-    See `parabola`; the centre is evaluated once, and the loss in float64, on an upcast copy where
-    the objective has float32: there float32 is far too coarse.
+    See `parabola`; the centre is evaluated once.
 
     Args:
         step: ε, in units of each direction; None chooses it by `choose_step` along the first four
@@ -218,10 +217,7 @@ def _rms(values: Tensor) -> float:
 
 
 def second_differences(objective: Objective, vectors: Tensor, steps: np.ndarray) -> np.ndarray:
-    """(L(θ+εv) − 2L(θ) + L(θ−εv))/ε² along each of (N, K) vectors at each of S steps: (K, S).
-
-    In float64: divided by ε², the rounding of float32 is as large as the curvature itself.
-    """
+    """(L(θ+εv) − 2L(θ) + L(θ−εv))/ε² along each of (N, K) vectors at each of S steps: (K, S)."""
     objective = in_float64(objective)
     centre = objective.value()
     differences = [parabola(objective, vectors.double(), step, centre) for step in steps]
