@@ -380,10 +380,10 @@ class Proof:
             first = next(iter(whole.batches()))
             n = n_rows(first)
             cut = n * 2 // 3 if n >= 6 else n  # no piece of one sample, which some do not take
-            return [split(first, size, smallest) for size in (n, cut, smallest)]
+            return [split(first, at_once, smallest) for at_once in (n, cut, smallest)]
         largest = max(n_rows(batch) for batch in whole.batches())
         size = min(largest, whole.samples.count // 2)
-        return [whole.batches(max(1, size)) for size in (size, size * 2 // 3, smallest)]
+        return [whole.batches(max(1, n)) for n in (size, size * 2 // 3, smallest)]
 
     def _compare_two_passes(self, first: float) -> None:
         """The second by the network that has run, and without a graph where it can do without."""
