@@ -16,31 +16,13 @@ from hessian_directions.arrays import as_tensor
 from hessian_directions.errors import ArgumentError, ModelError
 from hessian_directions.objectives.objective import Objective
 from hessian_directions.operators import in_own_precision
-from hessian_directions.random_vectors import (
-    Distribution,
-    as_real,
-    draw,
-    gaussian,
-    lengths,
-    positive_lengths,
-    rademacher,
-    unit,
-)
-
-__all__ = [
-    "Distribution",
-    "as_directions",
-    "draw",
-    "filter_normalised",
-    "gaussian",
-    "lengths",
-    "orthonormalise",
-    "outputs_first",
-    "owners",
-    "rademacher",
-    "unit",
-]
-
+from hessian_directions.random_vectors import Distribution as Distribution
+from hessian_directions.random_vectors import as_real, positive_lengths
+from hessian_directions.random_vectors import draw as draw
+from hessian_directions.random_vectors import gaussian as gaussian
+from hessian_directions.random_vectors import lengths as lengths
+from hessian_directions.random_vectors import rademacher as rademacher
+from hessian_directions.random_vectors import unit as unit
 
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
