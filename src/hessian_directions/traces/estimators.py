@@ -26,7 +26,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypedDict, Unpack, runtime_checkable
 
@@ -502,13 +502,10 @@ def _chunks(
         n_samples = MAX_SAMPLES
         if not _wants_error(options):
             options["relative_error"] = RELATIVE_ERROR
-
-    def drawn(total: int, generator: torch.Generator) -> Iterator[Tensor]:
-        for start in range(0, total, chunk):
-            k = min(chunk, total - start)
-            yield draw(distribution, n, k, generator, curvature.dtype, curvature.device)
-
-    return drawn(n_samples, as_generator(seed, "trace")), n_samples
+    generator = as_generator(seed, "trace")
+    sizes = [min(chunk, n_samples - start) for start in range(0, n_samples, chunk)]
+    kind = curvature.dtype, curvature.device
+    return (draw(distribution, n, k, generator, *kind) for k in sizes), n_samples
 
 
 def _collect(
