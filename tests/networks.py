@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from unittest import mock
 
 import torch
@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from hessian_directions.objectives.objective import Objective
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -162,6 +164,21 @@ def problem(name: str, regression: bool = False, n_samples: int = 10) -> Problem
             targets = torch.randn(n_samples, 3, dtype=torch.float64)
             return Problem(model, functional.mse_loss, inputs, targets)
         return Problem(model, nn.CrossEntropyLoss(), inputs, torch.randint(3, (n_samples,)))
+
+
+def objective_of(case: Problem, **options: Any) -> Objective:
+    return Objective(case.model, case.loss, case.inputs, case.targets, **options)
+
+
+def vectors(n: int, k: int, seed: int = 0) -> Tensor:
+    return torch.randn(n, k, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def assert_close(actual: Tensor, expected: Tensor, relative: float) -> None:
+    """Relative in the norm: entries that cancel to nothing are held to the size of the others."""
+    assert actual.shape == expected.shape
+    error = float((actual.double() - expected.double()).norm())
+    assert error <= relative * float(expected.double().norm()), (error, expected.norm())
 
 
 def dense_hessian(problem: Problem) -> Tensor:

@@ -153,27 +153,17 @@ def require_symmetric_projections(differing: float, size: float, dtype: torch.dt
         )
 
 
-@dataclass(frozen=True)
 class DiagonalOperator:
     """Diagonal matrix as an operator: exact curvature at the price of one product of numbers.
 
-    Attributes:
+    Args:
         diagonal: (N,) entries, which are the eigenvalues.
     """
 
-    diagonal: Tensor
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return (self.diagonal.numel(), self.diagonal.numel())
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.diagonal.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self.diagonal.device
+    def __init__(self, diagonal: Tensor) -> None:
+        self.diagonal = diagonal
+        self.shape = diagonal.numel(), diagonal.numel()
+        self.dtype, self.device = diagonal.dtype, diagonal.device
 
     def __matmul__(self, v: Tensor) -> Tensor:
         return self.diagonal * v if v.ndim == 1 else self.diagonal[:, None] * v

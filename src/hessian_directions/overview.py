@@ -190,10 +190,8 @@ class Report:
     """What was found around one network; every part is computed when it is first asked for.
 
     Attributes:
-        objective: The loss over the training data.
-        test_objective: The loss over the test data, if there are any.
-        label: Printed name.
-        seed: What everything random follows from.
+        objective, test_objective: The losses over the training and the test data, if there are any.
+        label, seed: As `analyze` was given them.
     """
 
     def __init__(

@@ -29,11 +29,7 @@ def gaussian(
     Every column is drawn on its own, on the CPU and in float64, and only then cast and moved: the
     same generator gives the same directions on every device and in every precision, and drawing
     3 and then 5 gives the columns of drawing 8 (so chunks and shards agree with one large draw).
-
-    Args:
-        n: Number of parameters N.
-        k: Number of directions K.
-        seed: Integer, or a CPU generator, which advances.
+    A generator is one of the CPU, and advances.
 
     Returns:
         (N, K) tensor whose columns are contiguous. Memory: N·(K·itemsize + 8) bytes.
@@ -98,18 +94,21 @@ def unit(v: ArrayLike | Tensor) -> Tensor:
         ArgumentError: A direction is complex, has length zero or is not finite.
     """
     v = as_real(v)
-    length = lengths(v)
-    if not bool(((length > 0) & length.isfinite()).all()):
-        raise ArgumentError(
-            "a direction of length zero, or one that is not finite, has no unit form."
-        )
-    return v / length.to(v.dtype)
+    return v / positive_lengths(v).to(v.dtype)
 
 
 def lengths(v: ArrayLike | Tensor) -> Tensor:
     """Euclidean length of each direction, accumulated in float64: (N,) -> (), (N, K) -> (K,)."""
     norms: Tensor = torch.linalg.vector_norm(as_real(v), dim=0, dtype=torch.float64)
     return norms
+
+
+def positive_lengths(v: Tensor) -> Tensor:
+    """As `lengths`, of directions none of which is zero or not finite; else an ArgumentError."""
+    length = lengths(v)
+    if not bool(((length > 0) & length.isfinite()).all()):
+        raise ArgumentError("a direction has length zero or is not finite.")
+    return length
 
 
 def as_real(v: ArrayLike | Tensor) -> Tensor:

@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from networks import Problem, dense_hessian
 from scipy.optimize import brentq
 from torch import nn
 
@@ -34,29 +35,15 @@ def network(activation="relu", hidden_layers=2):
     return model
 
 
+def case(model):
+    draw = torch.Generator().manual_seed(2)
+    inputs = torch.randn(50, 3, generator=draw, dtype=torch.float64)
+    targets = torch.randint(4, (50,), generator=draw)
+    return Problem(model, nn.functional.cross_entropy, inputs, targets)
+
+
 def objective(model):
-    draw = torch.Generator().manual_seed(2)
-    inputs = torch.randn(50, 3, generator=draw, dtype=torch.float64)
-    targets = torch.randint(4, (50,), generator=draw)
-    return Objective(model, nn.functional.cross_entropy, inputs, targets)
-
-
-def dense_hessian(model):
-    """By double backward, independently of the library's forward over reverse."""
-    draw = torch.Generator().manual_seed(2)
-    inputs = torch.randn(50, 3, generator=draw, dtype=torch.float64)
-    targets = torch.randint(4, (50,), generator=draw)
-    names = [name for name, _ in model.named_parameters()]
-    shapes = [parameter.shape for parameter in model.parameters()]
-
-    def loss(theta):
-        parts = theta.split([shape.numel() for shape in shapes])
-        weights = {name: p.reshape(s) for name, p, s in zip(names, parts, shapes)}
-        outputs = torch.func.functional_call(model, weights, (inputs,))
-        return nn.functional.cross_entropy(outputs, targets)
-
-    theta = torch.cat([parameter.detach().reshape(-1) for parameter in model.parameters()])
-    return torch.autograd.functional.hessian(loss, theta)
+    return Objective(*case(model))
 
 
 @pytest.mark.parametrize("scale", [0.125, 4.0, 3.7])
@@ -72,7 +59,7 @@ def test_dinh_rescaling_keeps_the_function_and_changes_the_hessian_as_predicted(
     assert float(objective(rescaled).value()) == pytest.approx(float(objective(model).value()))
 
     d = objective(rescaled).theta / objective(model).theta
-    H, H_rescaled = dense_hessian(model), dense_hessian(rescaled)
+    H, H_rescaled = dense_hessian(case(model)), dense_hessian(case(rescaled))
     torch.testing.assert_close(H_rescaled, H / torch.outer(d, d), rtol=1e-9, atol=1e-11)
     predicted = float((H.diagonal() / d**2).sum())
     assert float(H_rescaled.trace()) == pytest.approx(predicted)
@@ -81,7 +68,7 @@ def test_dinh_rescaling_keeps_the_function_and_changes_the_hessian_as_predicted(
 
 def test_trace_can_be_made_as_large_as_one_likes():
     model = network()
-    traces = [float(dense_hessian(rescale(model, 2.0**-i)).trace()) for i in (0, 3, 6)]
+    traces = [float(dense_hessian(case(rescale(model, 2.0**-i))).trace()) for i in (0, 3, 6)]
     assert traces[2] > 8 * traces[1] > 64 * traces[0]
 
 
@@ -257,7 +244,7 @@ def relative_flatness_of(H, model):
 
 def test_relative_flatness_against_blocks_of_the_dense_hessian():
     model = network()
-    expected = relative_flatness_of(dense_hessian(model), model)
+    expected = relative_flatness_of(dense_hessian(case(model)), model)
     found = relative_flatness(objective(model), 4000, seed=3)
     assert found.keys() == expected.keys()
     errors = []
@@ -357,7 +344,7 @@ def test_weights_whose_outputs_are_not_known_have_no_relative_flatness(model, me
 def test_standard_error_of_relative_flatness():
     """Over many small samples the errors have the size that is stated."""
     model = network()
-    expected = relative_flatness_of(dense_hessian(model), model)["5.weight"]
+    expected = relative_flatness_of(dense_hessian(case(model)), model)["5.weight"]
     estimates = [relative_flatness(objective(model), 20, seed=k)["5.weight"] for k in range(60)]
     scatter = np.array([(e.mean - expected) / e.standard_error for e in estimates])
     assert 0.75 < np.sqrt((scatter**2).mean()) < 1.35
@@ -366,14 +353,15 @@ def test_standard_error_of_relative_flatness():
 def test_relative_flatness_of_the_output_layer_in_closed_form():
     """Softmax cross entropy: 1/n Σ ‖φ_i‖² tr(WW'(diag p_i − p_i p_i')), φ what the layer is given."""
     model = network()
-    draw = torch.Generator().manual_seed(2)
-    inputs = torch.randn(50, 3, generator=draw, dtype=torch.float64)
+    inputs = case(model).inputs
     phi, W = model[:-1](inputs), model[-1].weight
     p = model(inputs).softmax(1)
     gram = W @ W.T
     inner = p @ gram.diagonal() - torch.einsum("ns,st,nt->n", p, gram, p)
     expected = float((phi.square().sum(1) * inner).mean())
-    assert relative_flatness_of(dense_hessian(model), model)["5.weight"] == pytest.approx(expected)
+    assert relative_flatness_of(dense_hessian(case(model)), model)["5.weight"] == pytest.approx(
+        expected
+    )
 
 
 @pytest.mark.parametrize("scale", [0.25, 5.0])
@@ -448,9 +436,7 @@ def test_a_stationary_point_shows_no_way_up():
 def test_m_sharpness_is_the_mean_over_batches_of_a_step_by_hand():
     model, radius, m = network(), 0.1, 20
     found = m_sharpness(objective(model), radius, m, seed=4)
-    draw = torch.Generator().manual_seed(2)
-    inputs = torch.randn(50, 3, generator=draw, dtype=torch.float64)
-    targets = torch.randint(4, (50,), generator=draw)
+    _, _, inputs, targets = case(model)
     order = torch.randperm(50, generator=seeds.as_generator(4, "m-sharpness"))
     increases = []
     for batch in (order[:20], order[20:40]):

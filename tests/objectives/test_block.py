@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from networks import NETWORKS, Problem, dense_hessian, problem
+from networks import NETWORKS, Problem, dense_hessian, objective_of, problem
 from programs import perceptron, require_right, vectors
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -17,10 +17,6 @@ from hessian_directions.objectives.objective import Objective
 
 def draw(*shape: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-
-
-def objective_of(case: Problem, **options: Any) -> Objective:
-    return Objective(case.model, case.loss, case.inputs, case.targets, **options)
 
 
 def rows_of(model: nn.Module, names: list[str]) -> Tensor:

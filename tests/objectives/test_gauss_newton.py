@@ -10,7 +10,7 @@ from unittest import mock
 
 import pytest
 import torch
-from networks import NETWORKS, Problem, problem
+from networks import NETWORKS, Problem, assert_close, objective_of, problem, vectors
 from torch import Tensor, nn
 from torch.func import functional_call, hessian, jacrev
 from torch.nn import functional
@@ -23,10 +23,6 @@ from hessian_directions.errors import DifferentiationError, ModelError
 from hessian_directions.objectives.losses import ModelLoss
 from hessian_directions.objectives.objective import Objective
 from hessian_directions.spectral.eigenpairs import extreme_eigenpairs
-
-
-def vectors(n: int, k: int, seed: int = 0) -> Tensor:
-    return torch.randn(n, k, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def dense(case: Problem, theta: Tensor | None = None) -> Tensor:
@@ -63,16 +59,6 @@ def dense(case: Problem, theta: Tensor | None = None) -> Tensor:
         return case.loss(tree_unflatten(shaped, structure), case.targets)
 
     return J.T @ hessian(loss)(flat) @ J
-
-
-def assert_close(actual: Tensor, expected: Tensor, relative: float) -> None:
-    assert actual.shape == expected.shape
-    error = float((actual.double() - expected).norm())
-    assert error <= relative * float(expected.norm()), (error, expected.norm())
-
-
-def objective_of(case: Problem, **options: Any) -> Objective:
-    return Objective(case.model, case.loss, case.inputs, case.targets, **options)
 
 
 # --- right --------------------------------------------------------------------------------------

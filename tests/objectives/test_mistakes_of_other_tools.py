@@ -6,13 +6,13 @@ A regression test each, against the dense Hessian in float64.
 import numpy as np
 import pytest
 import torch
-from networks import Problem, dense_hessian
+from matrices import generator
+from networks import Problem, dense_hessian, objective_of
 from torch import Tensor, nn
 
 from hessian_directions.data.digits import digits
 from hessian_directions.geometry import slices
 from hessian_directions.geometry.directions import gaussian
-from hessian_directions.objectives.objective import Objective
 from hessian_directions.spectral.eigenpairs import ConvergenceWarning, extreme_eigenpairs
 from hessian_directions.spectral.spectrum import spectral_density
 from hessian_directions.traces import estimators
@@ -40,14 +40,6 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Problem:
 @pytest.fixture(scope="module", name="H")
 def _dense(case: Problem) -> Tensor:
     return dense_hessian(case)
-
-
-def objective_of(case: Problem, **options: int) -> Objective:
-    return Objective(case.model, case.loss, case.inputs, case.targets, **options)
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def test_landscaper_renormalises_hessian_directions_tensor_by_tensor(

@@ -8,7 +8,15 @@ from typing import Any
 
 import pytest
 import torch
-from networks import NETWORKS, Problem, dense_hessian, problem
+from networks import (
+    NETWORKS,
+    Problem,
+    assert_close,
+    dense_hessian,
+    objective_of,
+    problem,
+    vectors,
+)
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -20,22 +28,6 @@ from hessian_directions.errors import DifferentiationError, ModelError, NonFinit
 from hessian_directions.objectives.losses import mean_squared_error
 from hessian_directions.objectives.objective import Objective
 from hessian_directions.objectives.surroundings import kernels
-
-
-def objective_of(case: Problem, **options: int) -> Objective:
-    return Objective(case.model, case.loss, case.inputs, case.targets, **options)
-
-
-def vectors(n: int, k: int, seed: int = 0) -> Tensor:
-    return torch.randn(n, k, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def assert_close(actual: Tensor, expected: Tensor, relative: float) -> None:
-    """Relative in the norm: entries that cancel to nothing are held to the size of the others."""
-    assert actual.shape == expected.shape
-    error = float((actual.double() - expected.double()).norm())
-    assert error <= relative * float(expected.double().norm()), (error, expected.norm())
-
 
 # --- values and derivatives ---------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from matrices import generator, matrix
+from networks import Problem, dense_hessian
 from torch import Tensor, nn
 
 from hessian_directions.cost import Cost
@@ -29,24 +30,20 @@ INPUTS = torch.randn(50, 4, dtype=torch.float64, generator=generator(1))
 TARGETS = torch.randint(0, 3, (50,), generator=generator(2))
 
 
-def network(dtype: torch.dtype = torch.float64) -> Objective:
+def perceptron() -> nn.Module:
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(4, 7), nn.Tanh(), nn.Linear(7, 3)).to(dtype)
+    return nn.Sequential(nn.Linear(4, 7), nn.Tanh(), nn.Linear(7, 3))
+
+
+def network(dtype: torch.dtype = torch.float64) -> Objective:
+    model = perceptron().to(dtype)
     return Objective(model, nn.functional.cross_entropy, INPUTS.to(dtype), TARGETS, batch_size=20)
 
 
-def dense_hessian(objective: Objective) -> Tensor:
-    """By reverse over reverse mode, apart from everything the objective does itself."""
-    model = nn.Sequential(nn.Linear(4, 7), nn.Tanh(), nn.Linear(7, 3)).double()
-    names = {name: p.shape for name, p in model.named_parameters()}
-
-    def loss(theta: Tensor) -> Tensor:
-        parts = theta.split([shape.numel() for shape in names.values()])
-        parameters = {n: p.reshape(s) for (n, s), p in zip(names.items(), parts)}
-        outputs = torch.func.functional_call(model, parameters, (INPUTS,))
-        return nn.functional.cross_entropy(outputs, TARGETS)
-
-    return torch.autograd.functional.hessian(loss, objective.theta.double())
+def hessian() -> Tensor:
+    return dense_hessian(
+        Problem(perceptron().double(), nn.functional.cross_entropy, INPUTS, TARGETS)
+    )
 
 
 # --- Unbiased, with the variance that theory says and an honest standard error -------------------
@@ -266,7 +263,7 @@ def test_exact_trace_of_a_matrix(n, batch):
 
 def test_exact_trace_of_a_network():
     objective = network()
-    true = float(dense_hessian(objective).trace())
+    true = float(hessian().trace())
     assert estimators.exact(objective.hessian()).mean == pytest.approx(true, rel=1e-10)
     assert estimators.exact(objective).mean == pytest.approx(true, rel=1e-10)
 
@@ -274,7 +271,7 @@ def test_exact_trace_of_a_network():
 def test_all_ways_to_the_curvature_agree_on_the_same_directions():
     """Loss values, second derivatives and products: five digits, sample by sample."""
     objective = network()
-    dense = dense_hessian(objective)
+    dense = hessian()
     V = gaussian(objective.n_parameters, 40, generator())
     expected = (V * (dense @ V)).sum(0)
     scale = float(expected.abs().max())
@@ -295,7 +292,7 @@ def test_all_ways_to_the_curvature_agree_on_the_same_directions():
 def test_differences_converge_to_the_dense_trace():
     objective = network()
     estimate = estimators.finite_difference(objective, 400, generator())
-    true = float(dense_hessian(objective).trace())
+    true = float(hessian().trace())
     assert abs(estimate.mean - true) < 4.5 * estimate.standard_error
     assert estimate.standard_error < 0.1 * true
 
@@ -314,7 +311,7 @@ def test_differences_of_a_float32_network_are_taken_in_float64():
     objective = network(torch.float32)
     V = gaussian(objective.n_parameters, 10, generator())
     differences = estimators.finite_difference(objective, directions=V)
-    dense = dense_hessian(objective)
+    dense = hessian()
     expected = (V * (dense @ V)).sum(0)
     torch.testing.assert_close(differences.samples, expected, rtol=1e-5, atol=1e-5)
     assert set(differences.cost.passes) == {"value float64"}
@@ -323,7 +320,7 @@ def test_differences_of_a_float32_network_are_taken_in_float64():
 def test_deflation_combines_with_loss_values():
     """The dominant curvatures by derivatives, the rest from loss values alone."""
     objective = network()
-    dense = dense_hessian(objective)
+    dense = hessian()
     V = torch.linalg.eigh(dense).eigenvectors[:, -4:]
     by_values = estimators.deflated(
         objective, V, 60, generator(), sampling=LossCurvature(objective)

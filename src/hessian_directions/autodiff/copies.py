@@ -32,7 +32,8 @@ def copied(module: nn.Module, what: str = "The network") -> nn.Module:
     except (torch.OutOfMemoryError, MemoryError):
         raise
     except Exception:  # whatever a part of a network raises when it is copied or pickled
-        known, shared = _tensors_and_modules(module), dict[int, Any]()
+        known = {id(part): part for part in (*module.modules(), *_of_modules(module))}
+        shared: dict[int, Any] = {}
     try:
         shared = _shared(module, known)
         return _copied(module, computed | shared)
@@ -91,10 +92,6 @@ def _copied(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
 
 def _of_modules(module: nn.Module) -> Iterator[Tensor]:
     return tensors_in(value for part in module.modules() for value in vars(part).values())
-
-
-def _tensors_and_modules(module: nn.Module) -> dict[int, Any]:
-    return {id(part): part for part in (*module.modules(), *_of_modules(module))}
 
 
 def _attributes(module: nn.Module) -> Iterator[tuple[str, Any]]:

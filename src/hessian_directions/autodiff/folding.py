@@ -42,7 +42,6 @@ def foldings(program: Program, call: Callable[[], object]) -> dict[int, Folding]
     """The foldings of a network, by the number of the convolution in the order of its calls.
 
     Args:
-        program: The network.
         call: Runs it once, as later passes do, with parameters that the program then holds.
     """
     watch = _Watch()

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.func import jvp
 
-from hessian_directions.autodiff.modes import FAST, Parameters, stack
+from hessian_directions.autodiff.modes import FAST, Parameters, pull_back, stack
 from hessian_directions.autodiff.substitutes import Substitutes
 
 # Parameters → the outputs, and the loss as a function of such outputs.
@@ -31,11 +31,11 @@ def reverse_mode(
     """
     graph = _Graph(function, parameters)
     u = [torch.zeros_like(z, requires_grad=True) for z in graph.outputs]
-    transposed = graph.pull_back(u, create_graph=True)
+    transposed = pull_back(graph.outputs, graph.leaves, u, create_graph=True)
 
     def product(v: Parameters, batched: bool = False) -> Parameters:
-        images = _pull_back(transposed, u, list(v.values()), batched)
-        return graph.by_name(graph.pull_back(graph.curve(images, batched), batched))
+        images = pull_back(transposed, u, list(v.values()), batched, retain_graph=True)
+        return graph.curved(images, batched)
 
     if vectorised and len(directions) > 1:
         products = product(stack(directions), batched=True)
@@ -55,8 +55,7 @@ def forward_and_reverse_mode(
         return [found[i] for i in graph.variable]
 
     for v in directions:
-        images = jvp(outputs, (parameters,), (v,))[1]
-        yield graph.by_name(graph.pull_back(graph.curve(images)))
+        yield graph.curved(jvp(outputs, (parameters,), (v,))[1])
 
 
 # In the order of preference. The first is given a function with a fast second backward pass.
@@ -71,59 +70,25 @@ class _Graph:
     """The outputs as a function of the parameters, and ∇ℓ as one of the outputs.
 
     Attributes:
+        leaves: The parameters.
         outputs: z, those that depend on the parameters.
         variable: Which of all outputs these are.
     """
 
     def __init__(self, function: Split, parameters: Parameters) -> None:
-        self._leaves = {name: p.detach().requires_grad_() for name, p in parameters.items()}
+        leaves = {name: p.detach().requires_grad_() for name, p in parameters.items()}
+        self._names, self.leaves = list(leaves), list(leaves.values())
         with torch.enable_grad(), Substitutes():
-            found, loss = function(self._leaves)
+            found, loss = function(leaves)
             self.variable = [i for i, z in enumerate(found) if z.requires_grad]
             self.outputs = [found[i] for i in self.variable]
             values = [z.detach().requires_grad_() for z in found]
             self._values = [values[i] for i in self.variable]
             value = loss(values)
-        one = [torch.ones_like(value)]
-        self._slopes = _pull_back([value], self._values, one, create_graph=True)
+        self._slopes = pull_back([value], self._values, create_graph=True)
 
-    def pull_back(
-        self, weights: Sequence[Tensor], batched: bool = False, create_graph: bool = False
-    ) -> list[Tensor]:
-        """J'w."""
-        leaves = list(self._leaves.values())
-        return _pull_back(self.outputs, leaves, weights, batched, create_graph)
-
-    def curve(self, images: Sequence[Tensor], batched: bool = False) -> list[Tensor]:
-        """(∇²ℓ)w, a symmetric matrix."""
-        return _pull_back(self._slopes, self._values, images, batched)
-
-    def by_name(self, derivatives: Sequence[Tensor]) -> Parameters:
-        return dict(zip(self._leaves, derivatives, strict=True))
-
-
-def _pull_back(
-    outputs: Sequence[Tensor],
-    inputs: Sequence[Tensor],
-    weights: Sequence[Tensor],
-    batched: bool = False,
-    create_graph: bool = False,
-) -> list[Tensor]:
-    """Σ w·∂y/∂x for every input x; zero where no output depends on it. The graph stays.
-
-    `batched`: weights, and so results, have a leading dimension K.
-    """
-    used = [(y, w) for y, w in zip(outputs, weights, strict=True) if y.requires_grad]
-    found: Sequence[Tensor | None] = [None] * len(inputs)
-    if used and inputs:
-        found = torch.autograd.grad(
-            [y for y, _ in used],
-            inputs,
-            [w for _, w in used],
-            retain_graph=True,
-            create_graph=create_graph,
-            allow_unused=True,
-            is_grads_batched=batched,
-        )
-    k = (len(weights[0]),) if batched and weights else ()
-    return [x.new_zeros((*k, *x.shape)) if part is None else part for x, part in zip(inputs, found)]
+    def curved(self, images: Sequence[Tensor], batched: bool = False) -> Parameters:
+        """J'(∇²ℓ)w for images w = Jv."""
+        slopes = pull_back(self._slopes, self._values, images, batched, retain_graph=True)
+        found = pull_back(self.outputs, self.leaves, slopes, batched, retain_graph=True)
+        return dict(zip(self._names, found, strict=True))

@@ -89,8 +89,6 @@ def crossings(
 
     Args:
         function: The function that `sensitivities` was given.
-        parameters: θ.
-        direction: v.
         deltas: δ of every call, from `sensitivities`.
         reach: In units of the direction.
 

@@ -23,7 +23,7 @@ Function = Callable[[Parameters], Tensor]
 def gradient(function: Function, parameters: Parameters) -> Parameters:
     """∇f by reverse mode."""
     leaves, value = _graph(function, parameters)
-    return _derivatives([value], leaves, None)
+    return dict(zip(leaves, pull_back([value], list(leaves.values()))))
 
 
 def reverse_over_reverse(
@@ -34,23 +34,17 @@ def reverse_over_reverse(
     The graph of f and of its gradient is made once, for all directions.
     """
     leaves, value = _graph(function, parameters)
-    slopes = _derivatives([value], leaves, None, create_graph=True)
-    # An unused parameter, or one that f is linear in, has a constant slope.
-    variable = [name for name, slope in slopes.items() if slope.requires_grad]
-    if not variable:
-        yield from ({n: torch.zeros_like(p) for n, p in parameters.items()} for _ in directions)
-        return
-    outputs = [slopes[name] for name in variable]
+    inputs = list(leaves.values())
+    slopes = pull_back([value], inputs, create_graph=True)
     if vectorised and len(directions) > 1:
-        weights = [torch.stack([v[name] for v in directions]) for name in variable]
-        batched = torch.autograd.grad(
-            outputs, list(leaves.values()), weights, allow_unused=True, is_grads_batched=True
-        )
-        for k in range(len(directions)):
-            yield _by_name(leaves, [part if part is None else part[k] for part in batched])
+        together = stack(directions)
+        weights = [together[name] for name in leaves]
+        products = pull_back(slopes, inputs, weights, batched=True)
+        yield from (dict(zip(leaves, [p[k] for p in products])) for k in range(len(directions)))
         return
     for v in directions:
-        yield _derivatives(outputs, leaves, [v[name] for name in variable], retain_graph=True)
+        weights = [v[name] for name in leaves]
+        yield dict(zip(leaves, pull_back(slopes, inputs, weights, retain_graph=True)))
 
 
 def forward_over_reverse(
@@ -108,23 +102,24 @@ def _graph(function: Function, parameters: Parameters) -> tuple[Parameters, Tens
         return leaves, function(leaves)
 
 
-def _derivatives(
+def pull_back(
     outputs: Sequence[Tensor],
-    leaves: Parameters,
-    weights: Sequence[Tensor] | None,
+    inputs: Sequence[Tensor],
+    weights: Sequence[Tensor] | None = None,
+    batched: bool = False,
     **options: bool,
-) -> Parameters:
-    if not any(output.requires_grad for output in outputs):
-        return _by_name(leaves, [None] * len(leaves))
-    return _by_name(
-        leaves,
-        torch.autograd.grad(outputs, list(leaves.values()), weights, allow_unused=True, **options),
-    )
+) -> list[Tensor]:
+    """Σ w·∂y/∂x for every input x; zero where no output depends on it.
 
-
-def _by_name(leaves: Parameters, derivatives: Sequence[Tensor | None]) -> Parameters:
-    """Derivatives by name; what the function does not depend on has derivative zero."""
-    return {
-        name: torch.zeros_like(leaf) if derivative is None else derivative
-        for (name, leaf), derivative in zip(leaves.items(), derivatives)
-    }
+    `batched`: weights, and so results, have a leading dimension K. Without weights y is a scalar.
+    """
+    given: Sequence[Tensor | None] = [None] * len(outputs) if weights is None else weights
+    used = [(y, w) for y, w in zip(outputs, given, strict=True) if y.requires_grad]
+    found: Sequence[Tensor | None] = [None] * len(inputs)
+    if used and inputs:
+        ys, ws = zip(*used)
+        found = torch.autograd.grad(
+            ys, inputs, ws, allow_unused=True, is_grads_batched=batched, **options
+        )
+    k = (len(weights[0]),) if batched and weights else ()
+    return [x.new_zeros((*k, *x.shape)) if part is None else part for x, part in zip(inputs, found)]

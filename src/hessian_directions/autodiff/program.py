@@ -38,6 +38,10 @@ class Program:
     Args:
         model: A private copy in evaluation mode (`private_copy`); copied once more.
         names: The parameters that are put in, in the model's order.
+
+    Attributes:
+        acts_in_place: Whether modules change their inputs where the user asked them to, from the next
+            parameters on; else they never do.
     """
 
     def __init__(self, model: nn.Module, names: Sequence[str]) -> None:
@@ -58,17 +62,6 @@ class Program:
         ]
         self._attributes = [(module, *_attributes(module)) for module in self.module.modules()]
         self.acts_in_place = False
-
-    @property
-    def acts_in_place(self) -> bool:
-        """Whether modules change their inputs where the user asked them to; else they never do."""
-        return self._in_place
-
-    @acts_in_place.setter
-    def acts_in_place(self, value: bool) -> None:
-        self._in_place = value
-        for module in self._acting_in_place:
-            module.inplace = value  # type: ignore[assignment]
 
     def put(self, parameters: Mapping[str, Tensor]) -> None:
         """Put parameters into the module, which has forgotten all earlier passes."""
@@ -109,7 +102,8 @@ class Program:
                 else:
                     container.clear()
                     container.update(contents)
-        self.acts_in_place = self._in_place
+        for module in self._acting_in_place:
+            module.inplace = self.acts_in_place  # type: ignore[assignment]
 
 
 def _attributes(module: nn.Module) -> tuple[dict[str, Any], list[tuple[Any, Any]]]:

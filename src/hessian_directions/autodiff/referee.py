@@ -50,27 +50,19 @@ _TO_NUMPY = {"numpy", "tolist", "__array__", "__dlpack__"}
 
 
 class FirstPass(NamedTuple):
-    """What a network is seen to do in one pass.
+    """What a network is seen to do in one pass."""
 
-    Attributes:
-        value: L(θ).
-        changes_its_parameters: Whether it leaves other parameters than it found.
-        changes_its_buffers: The same of buffers and of other tensors that it holds.
-        rounds_to: The lowest precision that numbers are cast to on their way through it, or that the
-            loss has.
-        kinks: The operations between parameters and loss whose slope jumps, by name, and `jumps`.
-        jumps: Those of which nothing in the graph tells where: results that jump as the parameters
-            move, and operations with kinks that no gradient goes through.
-        reads_numbers: Whether it turns tensors into numbers, which it may branch on.
-    """
-
-    value: float
-    changes_its_parameters: bool
-    changes_its_buffers: bool
+    value: float  # L(θ)
+    changes_its_parameters: bool  # whether it leaves other parameters than it found
+    changes_its_buffers: bool  # the same of buffers and of other tensors that it holds
+    # The lowest precision that numbers are cast to on their way through it, or that the loss has.
     rounds_to: torch.dtype
+    # The operations between parameters and loss whose slope jumps, by name, and `jumps`.
     kinks: list[str]
+    # Those of which nothing in the graph tells where: results that jump as the parameters move, and
+    # operations with kinks that no gradient goes through.
     jumps: list[str]
-    reads_numbers: bool
+    reads_numbers: bool  # whether it turns tensors into numbers, which it may branch on
 
 
 class Referee:
@@ -82,7 +74,6 @@ class Referee:
         names: Its trainable parameters.
         loss: Makes the loss over all samples of a batch, a function of the batch alone, from a
             network.
-        batch: The samples.
         foreign: The user's own parameters, which no loss may read.
     """
 
@@ -119,13 +110,12 @@ class Referee:
         with self._without_onednn(), torch.set_grad_enabled(graph):
             return float(self._forward().detach())
 
-    def gradient(self, theta: Tensor) -> tuple[float, Tensor]:
-        """L(θ) and ∇L(θ); what the loss does not depend on has derivative zero."""
+    def gradient(self, theta: Tensor) -> Tensor:
+        """∇L(θ); what the loss does not depend on has derivative zero."""
         self.gradients += 1
         with self._at(theta):
             loss = self._forward()
-            slopes = self._derivatives(loss) if loss.requires_grad else None
-        return float(loss.detach()), self._flat(slopes)
+            return self._flat(self._derivatives(loss) if loss.requires_grad else None)
 
     def product(self, theta: Tensor, v: Tensor) -> Tensor:
         """∇²L(θ)v by plain reverse mode over reverse mode; hardsigmoid, which has none, by clamp."""
@@ -162,19 +152,13 @@ class Referee:
                 return self._flat(None)
             slopes = torch.autograd.grad(loss, values, create_graph=True, materialize_grads=True)
             u = [torch.zeros_like(z, requires_grad=True) for z in outputs]
-            transposed = self._flat(
-                torch.autograd.grad(
-                    outputs, self._parameters, u, create_graph=True, allow_unused=True
-                )
-            )
+            transposed = self._flat(self._derivatives(outputs, u, create_graph=True))
             images = torch.autograd.grad(transposed @ v, u, materialize_grads=True)
             along = torch.stack([(s * image).sum() for s, image in zip(slopes, images)]).sum()
             if not along.requires_grad:  # a loss that is linear in the outputs
                 return self._flat(None)
             curved = torch.autograd.grad(along, values, materialize_grads=True)
-            return self._flat(
-                torch.autograd.grad(outputs, self._parameters, curved, allow_unused=True)
-            )
+            return self._flat(self._derivatives(outputs, curved))
 
     def first_pass(self, theta: Tensor) -> FirstPass:
         """L(θ), and what the network is seen to do on the way."""
@@ -196,7 +180,10 @@ class Referee:
         return FirstPass(
             value=float(loss.detach()),
             changes_its_parameters=not self.stands_at(theta),
-            changes_its_buffers=not all(map(_are_same, held, copies)),
+            changes_its_buffers=not all(
+                torch.equal(now.nan_to_num(), before.nan_to_num())
+                for now, before in zip(held, copies)
+            ),
             rounds_to=coarsest,
             kinks=sorted({*kinks(steps), *watch.jumps}),
             jumps=sorted(watch.jumps),
@@ -239,9 +226,11 @@ class Referee:
             self.changes_its_samples = True
         return loss.reshape(())
 
-    def _derivatives(self, scalar: Tensor, create_graph: bool = False) -> Sequence[Tensor | None]:
+    def _derivatives(
+        self, of: Any, weights: Any = None, create_graph: bool = False
+    ) -> Sequence[Tensor | None]:
         return torch.autograd.grad(
-            scalar, self._parameters, allow_unused=True, create_graph=create_graph
+            of, self._parameters, weights, allow_unused=True, create_graph=create_graph
         )
 
     def _flat(self, parts: Sequence[Tensor | None] | None) -> Tensor:
@@ -379,10 +368,6 @@ def _held(model: nn.Module) -> list[Tensor]:
     """The tensors that a network holds beside its parameters."""
     parts = (part for m in model.modules() for part in (*vars(m).values(), *m._buffers.values()))
     return [part for part in parts if isinstance(part, Tensor) and part.layout == torch.strided]
-
-
-def _are_same(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and torch.equal(a.nan_to_num(), b.nan_to_num())
 
 
 def _memory(tensor: Tensor) -> Any:

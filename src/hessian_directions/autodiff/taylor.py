@@ -99,8 +99,6 @@ def second_derivatives(
     """d²/dt² of function(parameters + t direction) at t = 0, for K directions: shape (K,).
 
     Args:
-        function: A scalar function of named parameters.
-        parameters: Where it is taken.
         directions: K directions, each with the names and shapes of the parameters.
 
     Raises:
@@ -220,6 +218,11 @@ def _map(func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     )
 
 
+def _beside(primal: Tensor, x: Jet, linear: Callable[[Tensor], Tensor]) -> Jet:
+    """The jet of a function of x from its value and the linear map that acts on x₁ and x₂."""
+    return Jet(primal, map(linear, x.first), x.second and map(linear, x.second))
+
+
 def _elementwise(x: Jet, value: Tensor, slope: Tensor, curvature: Tensor) -> Jet:
     """The jet of φ(x) from φ, φ' and φ'' at x₀."""
     half = curvature / 2
@@ -243,56 +246,44 @@ def _elementwise_by_autograd(func: Callable[..., Any], args: Any, kwargs: Any) -
 
 
 def _by_nested_forward_mode(name: str, func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-    """y₁ = f'[x₁] and y₂ = f'[x₂] + ½ f''[x₁, x₁] by forward mode over forward mode.
+    """y₁ and 2 y₂, the derivatives of f(x₀ + t x₁ + t² x₂) at t = 0, by forward mode over forward
+    mode.
 
     PyTorch 2.13 does this wrongly for layer, instance and batch normalisation; these have rules.
     """
     leaves, structure = tree_flatten((args, kwargs))
-    positions = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Jet)]
-    inputs = [leaves[i] for i in positions]
-    primals = tuple(jet.primal for jet in inputs)
 
-    def evaluate(*values: Tensor) -> tuple[list[Any], Any, list[int]]:
-        filled = list(leaves)
-        for position, value in zip(positions, values):
-            filled[position] = value
+    def evaluate(value: Callable[[Jet], Tensor]) -> tuple[list[Any], Any]:
+        filled = [value(leaf) if isinstance(leaf, Jet) else leaf for leaf in leaves]
         call_args, call_kwargs = tree_unflatten(filled, structure)
-        results, results_structure = tree_flatten(func(*call_args, **call_kwargs))
-        variable = [
-            i
-            for i, result in enumerate(results)
-            if isinstance(result, Tensor) and result.is_floating_point()
-        ]
-        return results, results_structure, variable
+        return tree_flatten(func(*call_args, **call_kwargs))
 
-    def f(*values: Tensor) -> tuple[Tensor, ...]:
-        results, _, variable = evaluate(*values)
-        return tuple(results[i] for i in variable)
+    def derivatives(k: int) -> Any:
+        def at(t: Tensor) -> tuple[Tensor, ...]:
+            def value(x: Jet) -> Tensor:
+                first = x.primal + t * x.first[k]
+                return first if x.second is None else first + t * t * x.second[k]
+
+            found = evaluate(value)[0]
+            return tuple(found[i] for i in variable)
+
+        def slope(t: Tensor) -> tuple[Tensor, ...]:
+            return jvp(at, (t,), (torch.ones_like(t),))[1]
+
+        zero = results[variable[0]].new_zeros(())
+        return jvp(slope, (zero,), (torch.ones_like(zero),))
 
     try:
-        results, results_structure, variable = evaluate(*primals)
-        first: list[tuple[Tensor, ...]] = []
-        second: list[list[Tensor]] = []
-        for k in range(_n_directions(*inputs)):
-            x1 = tuple(jet.first[k] for jet in inputs)
-            x2 = tuple(
-                torch.zeros_like(jet.first[k]) if jet.second is None else jet.second[k]
-                for jet in inputs
-            )
-
-            def slope(*values: Tensor, x1: tuple[Tensor, ...] = x1) -> tuple[Tensor, ...]:
-                return jvp(f, values, x1)[1]
-
-            curved = jvp(slope, primals, x1)
-            along_x2 = jvp(f, primals, x2)[1]
-            first.append(curved[0])
-            second.append([a + b / 2 for a, b in zip(along_x2, curved[1])])
+        results, results_structure = evaluate(lambda x: x.primal)
+        real = [isinstance(result, Tensor) and result.is_floating_point() for result in results]
+        variable = [i for i, is_real in enumerate(real) if is_real]
+        along = [derivatives(k) for k in range(_n_directions(*leaves)) if variable]
     except (RuntimeError, NotImplementedError) as error:
         raise MissingRuleError(f"Taylor mode cannot carry out {name}.") from error
     if not variable:
         raise MissingRuleError(f"Taylor mode cannot carry out {name}.")
     for j, i in enumerate(variable):
-        results[i] = Jet(results[i], [y1[j] for y1 in first], [y2[j] for y2 in second])
+        results[i] = Jet(results[i], [y[j] for y, _ in along], [y[j] / 2 for _, y in along])
     return tree_unflatten(results, results_structure)
 
 
@@ -326,20 +317,16 @@ def _sum(*terms: Coefficient) -> Coefficient:
 
 def _bilinear(product: Callable[[Any, Any], Tensor], x: Any, y: Any) -> Jet:
     """The jet of a product that is linear in each of its factors."""
+
+    def times(a: Coefficient, b: Coefficient) -> Coefficient:
+        return None if a is None or b is None else product(a, b)
+
     directions = []
     for k in range(_n_directions(x, y)):
         (x0, x1, x2), (y0, y1, y2) = _coefficients(x, k), _coefficients(y, k)
-        first = _sum(
-            None if x1 is None else product(x1, y0), None if y1 is None else product(x0, y1)
-        )
-        second = _sum(
-            None if x2 is None else product(x2, y0),
-            None if x1 is None or y1 is None else product(x1, y1),
-            None if y2 is None else product(x0, y2),
-        )
-        directions.append((first, second))
-    x0, y0 = _primals((x, y))
-    return _from_directions(product(x0, y0), directions)
+        second = _sum(times(x2, y0), times(x1, y1), times(x0, y2))
+        directions.append((_sum(times(x1, y0), times(x0, y1)), second))
+    return _from_directions(product(*_primals((x, y))), directions)
 
 
 @_rule("add", "__radd__")
@@ -456,11 +443,7 @@ for _convolve in (functional.conv1d, functional.conv2d, functional.conv3d):
 @_rule("relu")
 def _relu(x: Jet) -> Jet:
     y = x.primal.relu()
-
-    def where_positive(c: Tensor) -> Tensor:
-        return torch.ops.aten.threshold_backward(c, y, 0)
-
-    return Jet(y, map(where_positive, x.first), x.second and map(where_positive, x.second))
+    return _beside(y, x, lambda c: torch.ops.aten.threshold_backward(c, y, 0))
 
 
 _rule("abs", "absolute")(lambda x: x * x.primal.sign())
@@ -481,16 +464,13 @@ def _max_pool(x: Jet, *args: Any, **kwargs: Any) -> Jet:
     kwargs.pop("return_indices", None)
     y, indices = pool(x.primal, *args, **kwargs)
     flat = indices.flatten(2)
+    channels_last = y.ndim == 4 and y.is_contiguous(memory_format=torch.channels_last)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
 
     def largest(c: Tensor) -> Tensor:
-        return c.flatten(2).gather(2, flat).view(y.shape).to(memory_format=_memory_format(y))
+        return c.flatten(2).gather(2, flat).view(y.shape).to(memory_format=layout)
 
-    return Jet(y, map(largest, x.first), x.second and map(largest, x.second))
-
-
-def _memory_format(x: Tensor) -> torch.memory_format:
-    channels_last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
-    return torch.channels_last if channels_last else torch.contiguous_format
+    return _beside(y, x, largest)
 
 
 # --- shapes, parts, joins -----------------------------------------------------------------------
@@ -527,20 +507,14 @@ def _join(join: Callable[..., Tensor], tensors: Sequence[Any], dim: int) -> Jet:
 
 @_rule("pad")
 def _pad(x: Jet, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Jet:
-    def extend(c: Tensor) -> Tensor:
-        return functional.pad(c, pad, mode)
-
     primal = functional.pad(x.primal, pad, mode, value)
-    return Jet(primal, map(extend, x.first), x.second and map(extend, x.second))
+    return _beside(primal, x, lambda c: functional.pad(c, pad, mode))
 
 
 @_rule("masked_fill")
 def _masked_fill(x: Jet, mask: Tensor, value: Any) -> Jet:
-    def fill(c: Tensor) -> Tensor:
-        return c.masked_fill(mask, 0)
-
     primal = x.primal.masked_fill(mask, value)
-    return Jet(primal, map(fill, x.first), x.second and map(fill, x.second))
+    return _beside(primal, x, lambda c: c.masked_fill(mask, 0))
 
 
 @_rule("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout")

@@ -14,14 +14,14 @@ from typing import Literal, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import optimize
 from torch import Tensor
 
+from hessian_directions.arrays import Floats
 from hessian_directions.errors import NonFiniteError
 from hessian_directions.operators import Operator
 
-Floats = NDArray[np.float64]
 Outcome = Literal["critical", "stationary", "escaping", "unfinished"]
 
 # Eigenvalues below this multiple of ‖H‖₂ are not divided by in a Newton step.
@@ -30,6 +30,8 @@ CUTOFF = 1e-12
 LONGEST_STEP = 1e-6
 # Entries of the gradient where it is not finite.
 FAR = 1e100
+# Gradients of a search; steps that are taken need a Hessian each.
+MAX_EVALUATIONS = 100
 
 
 class Differentiable(Protocol):
@@ -77,9 +79,7 @@ class CriticalPoint:
         return int((np.abs(self.eigenvalues) <= self.tolerance).sum())
 
 
-def find(
-    loss: Differentiable, start: ArrayLike, tolerance: float = 1e-8, max_evaluations: int = 100
-) -> CriticalPoint:
+def find(loss: Differentiable, start: ArrayLike, tolerance: float = 1e-8) -> CriticalPoint:
     """The critical point that Levenberg and Marquardt's method reaches from a start.
 
     Args:
@@ -87,7 +87,6 @@ def find(
             needs the dense Hessian, N products, and a factorisation of it.
         start: (N,) parameters.
         tolerance: Largest ‖∇L‖ at a critical point.
-        max_evaluations: Of the gradient; steps that are taken need a Hessian each.
 
     Returns:
         CriticalPoint; read its outcome before anything else.
@@ -109,7 +108,7 @@ def find(
         xtol=1e-15,
         ftol=1e-15,
         gtol=1e-15,
-        max_nfev=max_evaluations,
+        max_nfev=MAX_EVALUATIONS,
     )
     point = examine(loss, found.x, tolerance)
     # Close by, Newton's method doubles the digits; what does not profit from it stays as it is.
@@ -127,10 +126,7 @@ def find(
 def examine(loss: Differentiable, theta: ArrayLike, tolerance: float = 1e-8) -> CriticalPoint:
     """The Hessian and its eigenvalues at θ, and whether θ is a critical point.
 
-    Args:
-        loss: As for `find`.
-        theta: (N,) parameters.
-        tolerance: Largest ‖∇L‖ at a critical point.
+    Arguments as for `find`.
     """
     theta = np.asarray(theta, dtype=np.float64)
     gradient = loss.gradient(torch.from_numpy(theta)).numpy()

@@ -5,8 +5,8 @@ filter-normalised directions are different objects that see different curvatures
 direction has length about √N), so whoever draws a slice says which one it is.
 """
 
-from collections.abc import Iterable, Mapping
-from typing import Any, Protocol, cast
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 from numpy.typing import ArrayLike
@@ -14,47 +14,22 @@ from torch import Tensor, nn
 
 from hessian_directions.arrays import as_tensor
 from hessian_directions.errors import ArgumentError, ModelError
+from hessian_directions.objectives.objective import Objective
 from hessian_directions.operators import in_own_precision
-from hessian_directions.random_vectors import (
-    Distribution,
-    as_real,
-    draw,
-    gaussian,
-    lengths,
-    rademacher,
-    unit,
-)
-
-__all__ = [
-    "Distribution",
-    "as_directions",
-    "draw",
-    "filter_normalised",
-    "gaussian",
-    "lengths",
-    "orthonormalise",
-    "outputs_first",
-    "owners",
-    "rademacher",
-    "unit",
-]
-
+from hessian_directions.random_vectors import Distribution as Distribution
+from hessian_directions.random_vectors import as_real, positive_lengths
+from hessian_directions.random_vectors import draw as draw
+from hessian_directions.random_vectors import gaussian as gaussian
+from hessian_directions.random_vectors import lengths as lengths
+from hessian_directions.random_vectors import rademacher as rademacher
+from hessian_directions.random_vectors import unit as unit
 
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
-class Weights(Protocol):
-    """An objective, or whatever else has weights by name and the network that they are of."""
-
-    @property
-    def network(self) -> nn.Module: ...
-    @property
-    def parameters(self) -> Mapping[str, Tensor]: ...
-
-
 @in_own_precision
 def filter_normalised(
-    direction: ArrayLike | Tensor, network: nn.Module | Weights | Iterable[Tensor]
+    direction: ArrayLike | Tensor, network: nn.Module | Objective | Iterable[Tensor]
 ) -> Tensor:
     """Give every filter of a direction the length of the same filter of the network.
 
@@ -80,9 +55,8 @@ def filter_normalised(
     if isinstance(network, nn.Module):
         named = {name: p for name, p in network.named_parameters() if p.requires_grad}
         weights = [(p.detach(), owners(network, name)) for name, p in named.items()]
-    elif isinstance(getattr(network, "network", None), nn.Module):
-        of = cast(Weights, network)
-        weights = [(p, owners(of.network, name)) for name, p in of.parameters.items()]
+    elif isinstance(network, Objective):
+        weights = [(p, owners(network.network, name)) for name, p in network.parameters.items()]
     elif isinstance(network, Iterable):
         weights = [(as_tensor(p), []) for p in network]
     else:
@@ -158,7 +132,6 @@ def as_directions(vectors: Any, n: int, k: int | None = None) -> Tensor:
     Args:
         vectors: The directions, in any precision, on any device: they are not moved. Integers and
             halves become float32.
-        n: N.
         k: K, if it must be that.
 
     Raises:
@@ -172,9 +145,7 @@ def as_directions(vectors: Any, n: int, k: int | None = None) -> Tensor:
             f"the directions have the shape {tuple(V.shape)}, not ({n}, {k or 'K'})."
         )
     V = as_real(V)
-    length = lengths(V)
-    if not bool(((length > 0) & length.isfinite()).all()):
-        raise ArgumentError("a direction has length zero or is not finite.")
+    positive_lengths(V)
     return V
 
 

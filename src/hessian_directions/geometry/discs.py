@@ -27,7 +27,6 @@ def ring_losses(objective: Objective, plane: Tensor, radii: ArrayLike, n_angles:
     """Loss L(θ + xη + yδ) at the points (x, y) of rings around the weights θ.
 
     Args:
-        objective: Loss and its parameters.
         plane: (N, 2), η and δ as orthonormal columns.
         radii: (R,) radii of the rings, lengths in parameter space.
         n_angles: A, points of a ring: (x, y) are those of `quadratic_fit.polar_points`.

@@ -44,8 +44,6 @@ def normalised_measures(
 
     Args:
         trace, largest: Of the Hessian, unit of the loss.
-        theta_norm: ‖θ‖.
-        n_parameters: N.
     """
     return {
         "mean_curvature": trace / n_parameters,
@@ -68,7 +66,6 @@ class ScaledOperator(DerivedOperator):
     D H D as it is, since H'_ij = H_ij/(c_i c_j).
 
     Attributes:
-        H: Symmetric (N, N) operator.
         scale: d, (N,).
     """
 
@@ -97,7 +94,6 @@ def relative_flatness(
     Args:
         objective: Its parameters with at least two axes are the weight matrices.
         n_samples: Products, at least 2.
-        seed: Of the G: an integer or a CPU generator.
 
     Returns:
         Mean and standard error of κ by the parameter's name.
@@ -157,10 +153,8 @@ def average_increase(
     L cancels: it would be nearly all of the scatter.
 
     Args:
-        objective: The loss.
         radius: ρ > 0, in parameter-space length.
         n_samples: Pairs of directions, at least 2.
-        seed: Of the directions: an integer or a CPU generator.
     """
     require_positive("radius", radius)
     require_count("n_samples", n_samples, least=2)
@@ -182,7 +176,6 @@ def worst_increase(objective: Objective, radius: float, n_steps: int) -> float:
     the result is a lower bound.
 
     Args:
-        objective: The loss.
         radius: ρ > 0, in parameter-space length.
         n_steps: Gradients, at least 1.
     """
@@ -212,10 +205,8 @@ def m_sharpness(
     batch are left out; the standard error is that over batches.
 
     Args:
-        objective: The loss.
         radius: ρ > 0, in parameter-space length.
         m: Samples a batch, at most half of them all.
-        seed: Of the division into batches: an integer or a CPU generator.
 
     Raises:
         DataError: There are fewer than two batches.

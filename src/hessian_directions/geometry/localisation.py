@@ -17,15 +17,6 @@ from hessian_directions.arrays import Floats, as_floats
 from hessian_directions.errors import ConfigurationError
 from hessian_directions.operators import in_own_precision
 
-CONVOLUTION, NORMALISATION, BIAS, CLASSIFIER, LINEAR, OTHER = (
-    "convolution",
-    "normalisation",
-    "bias",
-    "classifier",
-    "linear",
-    "other",
-)
-
 
 def inverse_participation_ratio(vectors: ArrayLike | Tensor) -> Floats:
     """Σ v_i⁴/(Σ v_i²)² of each vector: 1 for one entry alone, 1/N for N equal ones.
@@ -93,17 +84,17 @@ def kinds(network: nn.Module) -> dict[str, str]:
         if not parameter.requires_grad:
             continue
         if "norm" in type(owner).__name__.lower():
-            found[name] = NORMALISATION
+            found[name] = "normalisation"
         elif last.endswith("bias"):
-            found[name] = BIAS
+            found[name] = "bias"
         elif isinstance(owner, _ConvNd):
-            found[name] = CONVOLUTION
+            found[name] = "convolution"
         elif weights and name == weights[-1]:
-            found[name] = CLASSIFIER
+            found[name] = "classifier"
         elif isinstance(owner, nn.Linear) or (last.endswith("weight") and parameter.ndim == 2):
-            found[name] = LINEAR
+            found[name] = "linear"
         else:
-            found[name] = OTHER
+            found[name] = "other"
     return found
 
 
@@ -121,7 +112,6 @@ def localise(
     Args:
         vectors: (N, K).
         parameters: The parameters that the entries belong to, by name and in their order.
-        network: The network whose parameters these are.
 
     Returns:
         `share` (pair, parameter), which adds up to 1 for each pair, and
@@ -140,6 +130,6 @@ def localise(
             "parameter": list(size),
             "size": ("parameter", list(size.values())),
             "layer": ("parameter", [layer(name) for name in size]),
-            "kind": ("parameter", [kind.get(name, OTHER) for name in size]),
+            "kind": ("parameter", [kind.get(name, "other") for name in size]),
         },
     )

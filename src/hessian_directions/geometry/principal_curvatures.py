@@ -18,9 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, special
 
 from hessian_directions.errors import ArgumentError
-from hessian_directions.spectral.density import NOISE_ROUNDINGS
-
-Floats = NDArray[np.float64]
+from hessian_directions.spectral.density import NOISE_ROUNDINGS, Floats
 
 # Beside the largest entry of a matrix: those across the diagonal that differ by less are equal.
 SYMMETRIC = 1e-6
@@ -201,7 +199,6 @@ def critical_dimension_of_density(
 
     Args:
         nodes, weights: (P, m) from P ≥ 2 probes; the weights of a probe add up to 1.
-        n_parameters: N.
 
     Returns:
         CriticalDimension; where `critical_dimension` is 0 or infinite it has no standard error

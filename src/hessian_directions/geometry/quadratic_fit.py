@@ -15,8 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hessian_directions.errors import ArgumentError
 from hessian_directions.geometry.principal_curvatures import principal_curvatures, shows_saddle
-
-Floats = NDArray[np.float64]
+from hessian_directions.spectral.density import Floats
 
 # Coefficients of a quadratic of two variables.
 N_COEFFICIENTS = 6

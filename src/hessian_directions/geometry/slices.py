@@ -9,7 +9,7 @@ Where no directions are given they are those of the largest and the smallest eig
 no grid is given the spectrum chooses it (`half_widths`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -60,7 +60,8 @@ SHARED_ATTRIBUTES = ("n_rows", "length_alpha", "length_beta", "cosine", "normali
 Array = ArrayLike | Tensor
 
 # "hessian": the directions of the largest and the smallest eigenvalue, of length one; "random": two
-# Gaussian ones, of length about √N; "filter": these with every filter as long as the network's.
+# Gaussian ones, of length about √N; "filter": these with every filter as long as the network's (Li
+# et al. 2018).
 Plane = Literal["hessian", "random", "filter"]
 NORMALISATIONS: dict[Plane, str] = {"hessian": "unit", "random": "gaussian", "filter": "filter"}
 
@@ -92,7 +93,6 @@ def half_widths(objective: Objective, directions: Array) -> Floats:
     like one. At most ‖θ‖, beyond which nobody would speak of a neighbourhood of θ.
 
     Args:
-        objective: Loss and its parameters.
         directions: (N, K).
 
     Returns:
@@ -115,8 +115,6 @@ def plane_directions(
     """The two directions of a named plane (see `Plane`), (N, 2).
 
     Args:
-        objective: Loss and its parameters.
-        plane: Its name.
         seed: Of the eigenpairs' start vectors or of the random directions.
 
     Raises:
@@ -154,19 +152,16 @@ def surface(
     """Loss L(θ + αη + βδ) over a plane through the weights θ.
 
     Args:
-        objective: Loss and its parameters.
         directions: (N, 2): η, δ as columns; or eigenpairs, of which the last and the first are
             taken. Without, those of `plane`.
         alphas: (A,) ascending coordinates along η; one of them is 0. Without, `n_points` that reach
             to the half-width of the direction (`half_widths`), or to `radius`.
         betas: (B,) ascending coordinates along δ, likewise.
         normalisation: What kind of directions these are ("gaussian", "unit", "filter"): stored.
-        plane: Where no directions are given, "hessian" (largest and smallest eigenvalue), "random"
-            (Gaussian) or "filter" (filter-normalised, Li et al. 2018).
+        plane: Where no directions are given, see `Plane`.
         n_points: Points of a grid that is not given, odd.
         radius: Half-width of such a grid in parameter space.
         seed: Of the plane's directions.
-        progress: Called with the points so far.
 
     Returns:
         Array `loss` of dimensions alpha, beta, float64; a loss that is not finite is NaN. Coordinate
@@ -231,12 +226,9 @@ def surface_rows(
     directions = as_directions(directions, objective.n_parameters, 2)
     picked = along_alpha[np.asarray(rows if isinstance(rows, range) else as_tensor(rows).cpu())]
     eta, delta = directions.to(objective.device, objective.dtype).T
-    theta, clock = objective.theta, Clock(len(picked) * len(along_beta), "points", progress)
-    values = [
-        _line(objective, theta + float(alpha) * eta, delta, along_beta, clock, i * len(along_beta))
-        for i, alpha in enumerate(picked)
-    ]
-    losses, accuracies = np.reshape(values, (len(picked), len(along_beta), 2)).transpose(2, 0, 1)
+    theta, along = objective.theta, [delta] * len(picked)
+    starts = (theta + float(alpha) * eta for alpha in picked)
+    losses, accuracies = _along_lines(objective, starts, along, along_beta, progress)
     length = lengths(directions)
     inner = torch.dot(directions[:, 0].double(), directions[:, 1].double())
     return xr.DataArray(
@@ -297,17 +289,13 @@ def line(
     """Loss L(θ + αv_k) along K lines through the weights.
 
     Args:
-        objective: Loss and its parameters.
         directions: (N, K), the v_k as columns, or one of them, (N,); or eigenpairs. Without, the
             directions of the smallest and the largest eigenvalue, named so in the coordinate
             direction.
         alphas: (A,) ascending coordinates; one of them is 0. Without, `n_points` that reach to
             `radius`, or to the geometric mean of the directions' half-widths (`half_widths`).
-        normalisation: What kind of directions these are: stored.
-        n_points: Points of a grid that is not given, odd.
-        radius: Half-width of such a grid, in units of the directions.
-        seed: Of the eigenpairs' start vectors.
-        progress: As for `surface`.
+        radius: Half-width of a grid that is not given, in units of the directions.
+        normalisation, n_points, seed, progress: As for `surface`.
 
     Returns:
         Array `loss` of dimensions direction, alpha, float64, with coordinates length (direction)
@@ -330,11 +318,8 @@ def line(
         radius = float(np.exp(np.log(half_widths(objective, V) / length).mean()))
     along = grid(radius or 0.0, n_points) if alphas is None else _coordinates(alphas, "alphas")
     columns = V.to(objective.device, objective.dtype).T
-    theta, clock = objective.theta, Clock(len(columns) * len(along), "points", progress)
-    values = [
-        _line(objective, theta, v, along, clock, i * len(along)) for i, v in enumerate(columns)
-    ]
-    losses, accuracies = np.reshape(values, (len(columns), len(along), 2)).transpose(2, 0, 1)
+    starts = [objective.theta] * len(columns)
+    losses, accuracies = _along_lines(objective, starts, columns, along, progress)
     loss = xr.DataArray(
         losses,
         coords={
@@ -354,7 +339,6 @@ def projected_hessian(H: Operator | HasHessian, directions: Array) -> Tensor:
     """V'HV, the Hessian of the slice along the columns of V, symmetrised against rounding.
 
     Args:
-        H: Symmetric operator of shape (N, N), or an objective.
         directions: (N, K).
 
     Returns:
@@ -396,21 +380,26 @@ def _coordinates(points: Array, name: str) -> Floats:
     return coordinates
 
 
-def _line(
-    objective: Objective, start: Tensor, direction: Tensor, points: Floats, clock: Clock, done: int
-) -> Floats:
-    """L(start + x·direction) and accuracy at all P points x of one line, (P, 2), `done` points after
-    the clock's start.
+def _along_lines(
+    objective: Objective,
+    starts: Iterable[Tensor],
+    directions: Sequence[Tensor] | Tensor,
+    points: Floats,
+    progress: Progress | None,
+) -> tuple[Floats, Floats]:
+    """L(start + x·direction) and accuracy at all P points x of each of K lines, (K, P) each.
 
     A surface is evaluated line by line so that its bits do not depend on how it is sharded.
     """
-    values = np.empty((len(points), 2))
-    for first in range(0, len(points), CHUNK):
-        x = torch.from_numpy(points[first : first + CHUNK].copy()).to(direction)
-        thetas = start[:, None] + direction[:, None] * x
-        values[first : first + len(x)] = finite_values(objective, thetas)
-        clock(done + first + len(x))
-    return values
+    values = np.empty((len(directions), len(points), 2))
+    clock = Clock(len(directions) * len(points), "points", progress)
+    for k, (start, direction) in enumerate(zip(starts, directions)):
+        for first in range(0, len(points), CHUNK):
+            x = torch.from_numpy(points[first : first + CHUNK].copy()).to(direction)
+            thetas = start[:, None] + direction[:, None] * x
+            values[k, first : first + len(x)] = finite_values(objective, thetas)
+            clock(k * len(points) + first + len(x))
+    return values[..., 0], values[..., 1]
 
 
 def finite_values(objective: Objective, thetas: Tensor) -> Floats:

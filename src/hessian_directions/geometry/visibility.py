@@ -64,8 +64,7 @@ def formula(
 
     Args:
         eigenvalues: (k,) eigenvalues known one by one: all of them, or the outliers.
-        rest_trace: Trace of the deflated rest.
-        rest_frobenius: Frobenius norm of the deflated rest.
+        rest_trace, rest_frobenius: Of the deflated rest.
 
     Returns:
         Formula; with a rest, whose eigenvalues are not known, Σλ³ and the third moment are those of
@@ -115,7 +114,6 @@ def share_of_saddles(M: ArrayLike, confidence: float = 0.95) -> Share:
 
     Args:
         M: (S, 2, 2) projected Hessians.
-        confidence: Of the interval.
     """
     _finite_curvatures(M)
     return _share(shows_saddle(M), confidence)
@@ -155,7 +153,6 @@ def sample_from_spectrum(
         rest_frobenius: f_b, Frobenius norm of the rest; without dominant members it acts by these
             two numbers alone.
         n_samples: Number of slices S.
-        seed: Integer, or a CPU generator, which advances.
 
     Returns:
         (S, 2, 2), float64.
@@ -190,10 +187,7 @@ def sample_projections(
     """Projected Hessians M = [η δ]'H[η δ] along pairs of Gaussian directions.
 
     Args:
-        H: Symmetric operator of shape (N, N), or an objective.
         n_samples: Number of slices S.
-        seed: Integer, or a CPU generator, which advances.
-        progress: Called with the slices so far.
         chunk: Slices held at once.
 
     Returns:
@@ -238,11 +232,8 @@ def first_negative_dimension(
     decomposition of the largest G'HG breaks down: one sample serves all dimensions.
 
     Args:
-        H: Symmetric operator of shape (N, N), or an objective.
         max_dimension: Largest dimension tried, at most N.
         n_samples: Number of nested families of subspaces S.
-        seed: Integer, or a CPU generator, which advances.
-        progress: Called with the samples so far.
 
     Returns:
         (S,) dimensions; max_dimension + 1 where no negative direction was seen. Curvature below the
@@ -296,7 +287,6 @@ def share_seeing_negative(first: ArrayLike, dimension: int, confidence: float = 
     Args:
         first: (S,) results of `first_negative_dimension` with at least this largest dimension.
         dimension: d.
-        confidence: Of the Wilson interval.
     """
     require_count("dimension", dimension, least=0)
     return _share(as_floats(first) <= dimension, confidence)

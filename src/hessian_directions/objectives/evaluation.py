@@ -36,40 +36,37 @@ from hessian_directions.autodiff.program import Program, convention
 from hessian_directions.autodiff.referee import cast
 from hessian_directions.errors import DataError, DifferentiationError, ModelError
 from hessian_directions.objectives.losses import BatchLoss, Watch
-from hessian_directions.objectives.samples import Batch, Samples, n_rows, split
+from hessian_directions.objectives.samples import Batch, Samples, n_rows
 
 P = ParamSpec("P")
 
 
 @dataclass
 class Ways:
-    """How passes are made: settled by the self-test, for all copies of an objective at once.
+    """How passes are made: settled by the self-test, for all copies of an objective at once."""
 
-    Attributes:
-        vectorised: Over vectors and points: many small matrix products become few large ones.
-        acts_in_place: Modules change their inputs where the user asked them to.
-        takes_gradients: The network or its loss differentiates with respect to its parameters, which
-            ask for a graph in passes for values, too.
-        copies_samples: Every pass gets a copy of its batch, which the network may change.
-        smallest_batch: The fewest samples that the network takes.
-        reads_numbers: The network turns tensors into numbers, which it may branch on.
-        fast_gradients: Gradients by the fast backward pass (`double_backward`), too.
-        channels_last: Inputs and parameters lie in memory as convolutions are fastest.
-        foldings: Batch normalisations that are folded into the convolution before them.
-        compared: On how many samples second derivatives were compared with products, by precision.
-        inexact: The precisions in which they are other ones.
-    """
-
+    # Over vectors and points: many small matrix products become few large ones.
     vectorised: bool
+    # Modules change their inputs where the user asked them to.
     acts_in_place: bool = False
+    # The network or its loss differentiates with respect to its parameters, which ask for a graph in
+    # passes for values, too.
     takes_gradients: bool = False
+    # Every pass gets a copy of its batch, which the network may change.
     copies_samples: bool = True
+    # The fewest samples that the network takes.
     smallest_batch: int = 1
+    # The network turns tensors into numbers, which it may branch on.
     reads_numbers: bool = False
+    # Gradients by the fast backward pass (`double_backward`), too.
     fast_gradients: bool = True
+    # Inputs and parameters lie in memory as convolutions are fastest.
     channels_last: bool = False
+    # Batch normalisations that are folded into the convolution before them.
     foldings: dict[int, Folding] = field(default_factory=dict)
+    # On how many samples second derivatives were compared with products, by precision.
     compared: dict[torch.dtype, int] = field(default_factory=dict)
+    # The precisions in which they are other ones.
     inexact: set[torch.dtype] = field(default_factory=set)
 
 
@@ -97,15 +94,9 @@ class Evaluation:
     Args:
         model: A private copy in evaluation mode; it is not run itself, but a copy of it.
         names: The parameters that make up θ; all others are constant.
-        loss: The loss of a batch.
-        samples: What it is a mean over.
         batch_size: The most samples per pass.
         ways: How passes are made; when None as they are tried first.
         samples_at_once: As many per pass; chosen by the first pass when None.
-
-    Raises:
-        ModelError: The parameters are not of one precision on one device, or there are none.
-        DataError: The loss ignores every target.
     """
 
     def __init__(
@@ -332,45 +323,17 @@ class Evaluation:
         self.restore()
 
     @of_all_processes
-    def value_in_batches(self, size: int) -> Tensor:
-        """The loss of all samples at the network's own parameters, so many at once."""
-        parameters, total = self.parameters_at(self.theta), self.theta.new_zeros(()).double()
-        for batch in self.batches(max(1, size)):
-            total += self.share_of_loss(parameters, batch).detach()
-        self.restore()
-        return total
-
-    @of_all_processes
-    def size_in_batches(self) -> Tensor:
-        """What the smallest batches add to the loss at the network's own parameters, without sign."""
-        return self._size_of(self.batches(self.ways.smallest_batch))
-
-    def size_of_first_batch(self) -> Tensor:
-        """The same of the first batch of this process."""
-        smallest = self.ways.smallest_batch
-        return self._size_of(split(next(iter(self.batches())), smallest, smallest))
-
-    def _size_of(self, batches: Iterable[Batch]) -> Tensor:
-        parameters, total = self.parameters_at(self.theta), self.theta.new_zeros(()).double()
+    def total_and_size(self, batches: Iterable[Batch]) -> Tensor:
+        """What these batches add to the loss at the network's own parameters, with and without sign:
+        (2,) float64.
+        """
+        parameters, total = self.parameters_at(self.theta), self.theta.new_zeros(2).double()
         for batch in batches:
             if self.loss.weight(batch):
-                total += self.share_of_loss(parameters, batch).detach().abs()
+                share = self.share_of_loss(parameters, batch).detach()
+                total += torch.stack([share, share.abs()])
         self.restore()
         return total
-
-    def first_batch_in_pieces(self) -> tuple[float, float]:
-        """Its part of the loss at the network's own parameters: at once, and in two pieces."""
-        parameters, batch = self.parameters_at(self.theta), next(iter(self.batches()))
-        n = n_rows(batch)
-        cut = n * 2 // 3 if n >= 6 else n  # no piece of one sample, which some networks do not take
-        pieces = [tree_map(lambda t, p=p: t[p], batch) for p in (slice(cut), slice(cut, None))]
-        whole, *shares = (
-            float(self.share_of_loss(parameters, part).detach())
-            for part in (batch, *pieces)
-            if n_rows(part) and self.loss.weight(part)
-        )
-        self.restore()
-        return whole, sum(shares)
 
     def foldings(self, parameters: Parameters) -> dict[int, Folding]:
         """The normalisations that may be folded, seen in a pass over two samples."""
@@ -446,10 +409,8 @@ class Evaluation:
     def _prepared(self, parameters: Parameters, fast: bool, linear: bool = False) -> Iterator[None]:
         """The network at these parameters, ready for a pass."""
         self._program.acts_in_place = self.ways.acts_in_place
-        mode: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
-        if fast:
-            mode = DoubleBackward(self.ways.foldings, self._program.tensor, linear)
-        with mode:
+        mode = DoubleBackward(self.ways.foldings, self._program.tensor, linear)
+        with mode if fast else contextlib.nullcontext():
             self._program.put(parameters)
             yield
 

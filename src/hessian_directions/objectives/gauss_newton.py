@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -24,7 +25,13 @@ from hessian_directions.errors import (
 )
 from hessian_directions.objectives.evaluation import Evaluation
 from hessian_directions.objectives.samples import representatives
-from hessian_directions.objectives.self_test import NEAR, TOLERANCES, entry_scale
+from hessian_directions.objectives.self_test import (
+    NEAR,
+    TOLERANCES,
+    attempt,
+    entry_scale,
+    random_of_size,
+)
 
 # How far from the network lies the point at which its loss is not small: relative to the parameters.
 FAR = 0.5
@@ -62,14 +69,11 @@ class GaussNewtonTest:
 def prove_gauss_newton(evaluation: Evaluation, precision: str) -> GaussNewtonTest:
     """The first mode whose products along random directions are the referee's.
 
+    Raises what `Objective.gauss_newton_test` does.
+
     Args:
         evaluation: Over all samples; its Hessian-vector products are proven.
         precision: In which the network computes when it is asked for float64.
-
-    Raises:
-        ModelError: The loss is no function of outputs and targets, or is not convex in the outputs;
-            the outputs are not real tensors.
-        DifferentiationError: No mode is right.
     """
     if evaluation.loss.takes_model:
         raise ModelError(
@@ -81,12 +85,7 @@ def prove_gauss_newton(evaluation: Evaluation, precision: str) -> GaussNewtonTes
     few = evaluation.samples.take(representatives(evaluation.samples))
     probe = evaluation.to(dtype, None, few, samples_at_once=few.count)
     scale = entry_scale(probe.theta, probe.sizes)
-
-    def random(seed: int) -> Tensor:
-        generator = torch.Generator().manual_seed(seed)
-        v = torch.randn(probe.n_parameters, generator=generator, dtype=torch.float64, device="cpu")
-        return v.to(scale) * scale
-
+    random = partial(random_of_size, scale)
     near, far = probe.theta + NEAR * random(3), probe.theta + FAR * random(1)
     _refuse_losses_that_are_not_convex(probe, [probe.theta, far], tolerances.exact)
     vectors = torch.stack([random(2), random(4)], 1)
@@ -95,17 +94,18 @@ def prove_gauss_newton(evaluation: Evaluation, precision: str) -> GaussNewtonTes
     rounding = 64 * tolerances.epsilon * float(elsewhere.nan_to_num(0.0).norm())
     size = max(float(expected.norm()), rounding / tolerances.exact) or 1.0
     at, fallbacks = probe.parameters_at(near), dict[str, str]()
+
+    def products(mode: str) -> list[Tensor]:
+        """Along the first vector, beside the other one and alone."""
+        both = (vectors, vectors[:, :1])
+        return [probe.gauss_newton_products(at, V, mode)[:, 0] for V in both]
+
     for mode in GAUSS_NEWTON:
-        try:
-            together, alone = (
-                probe.gauss_newton_products(at, V, mode)[:, 0] for V in (vectors, vectors[:, :1])
-            )
-        except (torch.OutOfMemoryError, MemoryError, HessianDirectionsError):
-            raise
-        except Exception as error:
-            fallbacks[mode] = first_line(error)
+        found, reason = attempt(partial(products, mode))
+        if found is None:
+            fallbacks[mode] = reason
             continue
-        deviation = max(float((p - expected).norm()) / size for p in (together, alone))
+        deviation = max(float((p - expected).norm()) / size for p in found)
         if deviation <= tolerances.exact:
             return GaussNewtonTest(mode, deviation, fallbacks, few.count)
         fallbacks[mode] = f"deviates by {deviation:.1e}"

@@ -15,7 +15,8 @@ import math
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from numpy.typing import ArrayLike
@@ -44,6 +45,8 @@ from hessian_directions.objectives.samples import Distributed, collect
 from hessian_directions.objectives.self_test import PRODUCT, TOLERANCES, Proof, SelfTest
 from hessian_directions.objectives.surroundings import surroundings
 
+T = TypeVar("T")
+
 
 class _MatrixOfObjective:
     """A symmetric (N, N) operator at θ, the objective's own where None: products cost passes."""
@@ -51,18 +54,8 @@ class _MatrixOfObjective:
     def __init__(self, objective: Objective, theta: Tensor | None = None) -> None:
         self.objective = objective
         self.theta = None if theta is None else theta.detach().clone()
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.objective.n_parameters, self.objective.n_parameters
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.objective.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self.objective.device
+        self.shape = objective.n_parameters, objective.n_parameters
+        self.dtype, self.device = objective.dtype, objective.device
 
     @property
     def cost(self) -> Cost:
@@ -277,19 +270,14 @@ class Objective:
 
     def value(self, theta: ArrayLike | Tensor | None = None) -> Tensor:
         """L(θ), shape ()."""
-        theta = self.theta if theta is None else self._vectors(theta, "theta", (1,))
-        return self.values(theta[:, None])[0]
+        return self.values(self._point(theta)[:, None])[0]
 
     def values(self, thetas: ArrayLike | Tensor) -> Tensor:
         """L at K points: (N, K) → (K,).
 
         Raises NonFiniteError, naming the first such point, where the loss is infinite or NaN.
         """
-        thetas = self._vectors(thetas, "thetas", (2,))
-        self._prove(Proof.of_values)
-        with self._pass("value", thetas.shape[1]):
-            parts = thetas.split(self.vectors_at_once, 1)
-            result = torch.cat([self._evaluation.values(points) for points in parts])
+        result = torch.cat(self._at_points(self._evaluation.values, thetas))
         self._require_finite(result)
         return result
 
@@ -299,14 +287,17 @@ class Objective:
         The losses are those of `values` to the bit, and so are the errors; accuracies are those of
         `accuracy`.
         """
-        thetas = self._vectors(thetas, "thetas", (2,))
-        self._prove(Proof.of_values)
-        with self._pass("value", thetas.shape[1]):
-            parts = thetas.split(self.vectors_at_once, 1)
-            found = [self._evaluation.values_and_accuracies(points) for points in parts]
+        found = self._at_points(self._evaluation.values_and_accuracies, thetas)
         losses, accuracies = (torch.cat(part) for part in zip(*found, strict=True))
         self._require_finite(losses)
         return losses, accuracies
+
+    def _at_points(self, function: Callable[[Tensor], T], thetas: ArrayLike | Tensor) -> list[T]:
+        """A function of points, of as many of them at once as are handled together."""
+        thetas = self._vectors(thetas, "thetas", (2,))
+        self._prove(Proof.of_values)
+        with self._pass("value", thetas.shape[1]):
+            return [function(points) for points in thetas.split(self.vectors_at_once, 1)]
 
     def _require_finite(self, result: Tensor) -> None:
         """Raise where a loss is not finite, or none could be compared."""
@@ -330,10 +321,9 @@ class Objective:
         other loss of PyTorch's has none, a function of the user's where outputs (B, classes, …) go
         with integers (B, …) that are all classes (or -100), and with no other axis of the outputs.
         """
-        theta = self.theta if theta is None else self._vectors(theta, "theta", (1,))
-        self._prove(Proof.of_values)
-        with self._pass("value", 1):
-            return float(self._evaluation.values_and_accuracies(theta[:, None])[1])
+        evaluate = self._evaluation.values_and_accuracies
+        ((_, accuracy),) = self._at_points(evaluate, self._point(theta)[:, None])
+        return float(accuracy)
 
     def gradient(self, theta: ArrayLike | Tensor | None = None) -> Tensor:
         """∇L(θ), shape (N,)."""
@@ -354,12 +344,8 @@ class Objective:
         v = self._vectors(v, "v")
         parameters = self._parameters_at(theta)
         mode = self.self_test().product_mode
-        vectors = v.reshape(self.n_parameters, -1)
-        with self._pass("hessian_vector_product", vectors.shape[1]):
-            parts = vectors.split(self.vectors_at_once, 1)
-            products = [self._evaluation.products(parameters, part, mode) for part in parts]
-            result = torch.cat(products, 1)
-        return self._finite(result, "Hessian-vector product").reshape(v.shape)
+        products = partial(self._evaluation.products, parameters, mode=mode)
+        return self._product(products, v, "hessian_vector_product", "Hessian-vector product")
 
     def gauss_newton_vector_product(
         self, v: ArrayLike | Tensor, theta: ArrayLike | Tensor | None = None
@@ -382,14 +368,17 @@ class Objective:
         v = self._vectors(v, "v")
         parameters = self._parameters_at(theta)
         mode = self.gauss_newton_test().mode
+        products = partial(self._evaluation.gauss_newton_products, parameters, mode=mode)
+        return self._product(products, v, "gauss_newton_vector_product", "Gauss–Newton product")
+
+    def _product(
+        self, products: Callable[[Tensor], Tensor], v: Tensor, kind: str, what: str
+    ) -> Tensor:
         vectors = v.reshape(self.n_parameters, -1)
-        with self._pass("gauss_newton_vector_product", vectors.shape[1]):
+        with self._pass(kind, vectors.shape[1]):
             parts = vectors.split(self.vectors_at_once, 1)
-            products = [
-                self._evaluation.gauss_newton_products(parameters, part, mode) for part in parts
-            ]
-            result = torch.cat(products, 1)
-        return self._finite(result, "Gauss–Newton product").reshape(v.shape)
+            result = torch.cat([products(part) for part in parts], 1)
+        return self._finite(result, what).reshape(v.shape)
 
     def second_directional_derivative(
         self, v: ArrayLike | Tensor, theta: ArrayLike | Tensor | None = None
@@ -546,8 +535,10 @@ class Objective:
     # --- arguments, results, cost -----------------------------------------------------------------
 
     def _parameters_at(self, theta: ArrayLike | Tensor | None) -> Parameters:
-        at = self._evaluation.theta if theta is None else self._vectors(theta, "theta", (1,))
-        return self._evaluation.parameters_at(at)
+        return self._evaluation.parameters_at(self._point(theta))
+
+    def _point(self, theta: ArrayLike | Tensor | None) -> Tensor:
+        return self._evaluation.theta if theta is None else self._vectors(theta, "theta", (1,))
 
     def _vectors(self, v: ArrayLike | Tensor, name: str, dims: tuple[int, ...] = (1, 2)) -> Tensor:
         """Checked; NumPy arrays and lists in the objective's precision, on its device."""

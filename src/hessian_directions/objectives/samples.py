@@ -39,10 +39,14 @@ class Samples(Protocol):
 
     Attributes:
         count: How many there are.
+        labels: One integer a sample where targets have one, else None.
+        kinds: One integer a sample; samples with the same one can be joined to a batch.
         processes: Those that hold them.
     """
 
     count: int
+    labels: Tensor | None
+    kinds: Tensor
     processes: Processes = ALONE
 
     def batches(self, size: int, smallest: int = 1) -> Iterator[Batch]:
@@ -61,21 +65,9 @@ class Samples(Protocol):
         """What a loss weighs all samples with."""
         ...
 
-    def labels(self) -> Tensor | None:
-        """One integer a sample where targets have one, else None."""
-        ...
-
-    def kinds(self) -> Tensor:
-        """One integer a sample; samples with the same one can be joined to a batch."""
-        ...
-
     def subset(self, indices: Sequence[int]) -> Samples:
         """As `take`, but held by the same processes."""
         return self.take(indices)
-
-    def own(self) -> Samples:
-        """Those that this process holds."""
-        return self
 
 
 class InMemory(Samples):
@@ -100,9 +92,13 @@ class InMemory(Samples):
             alike.setdefault(_kind(batch), []).append(i)
         self.pieces = [_joined([batches[i] for i in group]) for group in alike.values()]
         self.indices = [torch.cat([indices[i] for i in group]) for group in alike.values()]
-        self._kinds = list(alike)
         # Where each sample lies among the rows of all pieces, laid end to end.
         self._places = torch.cat(self.indices).argsort()
+        held = torch.tensor([len(part) for part in self.indices], device="cpu")
+        self.kinds = torch.tensor(list(alike), device="cpu").repeat_interleave(held)[self._places]
+        labels = [_labels(piece) for piece in self.pieces]
+        present = [part.cpu() for part in labels if part is not None]
+        self.labels = torch.cat(present)[self._places] if len(present) == len(labels) else None
         self._versions = self._present_versions()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> InMemory:
@@ -132,15 +128,6 @@ class InMemory(Samples):
     def weight(self, loss: BatchLoss) -> float:
         return sum(loss.weight(piece) for piece in self.pieces)
 
-    def labels(self) -> Tensor | None:
-        labels = [_labels(piece) for piece in self.pieces]
-        present = [part.cpu() for part in labels if part is not None]
-        return torch.cat(present)[self._places] if len(present) == len(labels) else None
-
-    def kinds(self) -> Tensor:
-        counts = torch.tensor([len(held) for held in self.indices], device="cpu")
-        return torch.tensor(self._kinds, device="cpu").repeat_interleave(counts)[self._places]
-
     def _present_versions(self) -> list[int]:
         return [leaf._version for leaf in tree_leaves(self.pieces)]
 
@@ -159,19 +146,20 @@ class Streamed(Samples):
     def __init__(self, source: Iterable[Any], loss: BatchLoss) -> None:
         self._source, self._loss = source, loss
         self.count, self._weight = 0, 0.0
-        self._checksums, self._kinds = array.array("Q"), array.array("q")
+        self._checksums, kinds = array.array("Q"), array.array("q")
         labels: list[Tensor] | None = []
         for batch in self._read():
             self.count += n_rows(batch)
             self._checksums.extend(_checksums(batch))
-            self._kinds.extend([_kind(batch)] * n_rows(batch))
+            kinds.extend([_kind(batch)] * n_rows(batch))
             self._weight += loss.weight(batch)
             of_batch = _labels(batch)
             labels = None if labels is None or of_batch is None else [*labels, of_batch.cpu()]
         if not self.count:
             raise DataError("The data hold no samples.")
         self._sum = sum(self._checksums)
-        self._labels = None if labels is None else torch.cat(labels)
+        self.labels = None if labels is None else torch.cat(labels)
+        self.kinds = torch.tensor(kinds, device="cpu")
 
     def batches(self, size: int, smallest: int = 1) -> Iterator[Batch]:
         size, total = max(size, smallest), 0
@@ -197,9 +185,8 @@ class Streamed(Samples):
             raise DataError(_DIFFERENT)
 
     def take(self, indices: Sequence[int]) -> InMemory:
-        chosen = [int(i) for i in torch.as_tensor(indices, device="cpu").reshape(-1)]
-        _refuse_strangers(chosen, self.count)
-        wanted = [self._checksums[i] for i in chosen]
+        _refuse_strangers(indices, self.count)
+        wanted = [self._checksums[i] for i in indices]
         missing, found = set(wanted), {}
         for batch in self._read():
             for i, checksum in enumerate(_checksums(batch)):
@@ -213,34 +200,21 @@ class Streamed(Samples):
     def weight(self, loss: BatchLoss) -> float:
         return self._weight  # of the loss that the first pass was made for
 
-    def labels(self) -> Tensor | None:
-        return self._labels
-
-    def kinds(self) -> Tensor:
-        return torch.tensor(self._kinds, device="cpu")
-
     def _read(self) -> Iterator[Batch]:
         return (_read(batch, self._loss) for batch in self._source)
 
 
 class Distributed(Samples):
-    """Samples of which several processes hold a share each: the first's come first.
-
-    Args:
-        own: The share of this process.
-        processes: All of them.
-        loss: What weighs the samples.
-    """
+    """Samples of which several processes hold a share each: the first's come first."""
 
     def __init__(self, own: Samples, processes: Processes, loss: BatchLoss) -> None:
         self._own, self.processes, self._loss = own, processes, loss
-        labels = own.labels()
-        told = (own.count, own.weight(loss), labels, own.kinds())
+        told = (own.count, own.weight(loss), own.labels, own.kinds)
         counts, weights, of_all, kinds = zip(*processes.gathered(told), strict=True)
         self.count, self._weight = sum(counts), sum(weights)
         self._first = sum(counts[: processes.rank])
-        self._labels = None if any(part is None for part in of_all) else torch.cat(of_all)
-        self._kinds = torch.cat(kinds)
+        self.labels = None if any(part is None for part in of_all) else torch.cat(of_all)
+        self.kinds = torch.cat(kinds)
 
     def batches(self, size: int, smallest: int = 1) -> Iterator[Batch]:
         """Those of this process."""
@@ -275,15 +249,6 @@ class Distributed(Samples):
 
     def weight(self, loss: BatchLoss) -> float:
         return self._weight  # of the loss that they were shared out for
-
-    def labels(self) -> Tensor | None:
-        return self._labels
-
-    def kinds(self) -> Tensor:
-        return self._kinds
-
-    def own(self) -> Samples:
-        return self._own
 
 
 def collect(
@@ -363,7 +328,7 @@ def representatives(samples: Samples, count: int = 12) -> list[int]:
     fewer, samples from all over the data are added. Of every kind that is taken there are four,
     where the data have them: fewer do not tell whether a network mixes the samples of a batch.
     """
-    labels = samples.labels()
+    labels, kinds = samples.labels, samples.kinds
     chosen: list[int] = []
     if labels is not None:
         values = labels.unique()
@@ -371,7 +336,7 @@ def representatives(samples: Samples, count: int = 12) -> list[int]:
         chosen = [int((labels == value).nonzero()[0]) for value in picked]
     spread = _spread(samples.count, count)
     chosen = [*chosen, *(i for i in spread if i not in chosen)][:count]
-    kinds, alike = samples.kinds(), dict[int, list[int]]()
+    alike: dict[int, list[int]] = {}
     for i in chosen:
         alike.setdefault(int(kinds[i]), []).append(i)
     several: list[int] = []
@@ -451,10 +416,6 @@ def _with_rows(batch: Batch, loss: BatchLoss) -> Batch:
     raise ModelError(f"{several[0]} inputs do not go with {several[1]} targets{told}.")
 
 
-def _is_pair(batch: Batch) -> bool:
-    return isinstance(batch, tuple) and len(batch) == 2
-
-
 def _is_one_batch(data: Any) -> bool:
     """Whether data are the inputs and targets of one batch, and no two batches."""
     arrays = Tensor | np.ndarray
@@ -467,7 +428,7 @@ def _is_one_batch(data: Any) -> bool:
 
 def _labels(batch: Batch) -> Tensor | None:
     """Targets that are integers; of several for one sample (pixels) the smallest."""
-    targets = batch[1] if _is_pair(batch) else batch
+    targets = batch[1] if isinstance(batch, tuple) and len(batch) == 2 else batch
     leaves = tree_leaves(targets)
     if len(leaves) != 1 or leaves[0].is_floating_point() or leaves[0].is_complex():
         return None

@@ -19,7 +19,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, TypeVar
 
 import torch
@@ -28,7 +28,13 @@ from torch.utils._pytree import tree_leaves
 
 from hessian_directions.autodiff.folding import Folding
 from hessian_directions.autodiff.kinks import refusal
-from hessian_directions.autodiff.modes import FAST, PRODUCTS, SECOND_DERIVATIVES, gradient
+from hessian_directions.autodiff.modes import (
+    FAST,
+    PRODUCTS,
+    SECOND_DERIVATIVES,
+    Parameters,
+    gradient,
+)
 from hessian_directions.autodiff.precision import Widened, moved
 from hessian_directions.autodiff.program import misleading_option
 from hessian_directions.autodiff.referee import FirstPass, Referee, cast
@@ -42,7 +48,7 @@ from hessian_directions.errors import (
     first_line,
 )
 from hessian_directions.objectives.evaluation import Evaluation, depends_on_batches
-from hessian_directions.objectives.samples import InMemory, n_rows, representatives
+from hessian_directions.objectives.samples import Batch, InMemory, n_rows, representatives, split
 
 T = TypeVar("T")
 
@@ -52,19 +58,12 @@ PRODUCT = "Hessian-vector product"
 
 @dataclass(frozen=True)
 class Tolerances:
-    """Relative deviations allowed where the network computes in a precision.
+    """Relative deviations allowed where the network computes in a precision."""
 
-    Attributes:
-        exact: Between two exact ways.
-        differences: Between an exact way and differences.
-        closely: The same, where a second look tells kinks from a part of a graph that is cut.
-        epsilon: Spacing of the numbers near 1.
-    """
-
-    exact: float
-    differences: float
-    closely: float
-    epsilon: float
+    exact: float  # between two exact ways
+    differences: float  # between an exact way and differences
+    closely: float  # the same, where a second look tells kinks from a part of a graph that is cut
+    epsilon: float  # spacing of the numbers near 1
 
 
 TOLERANCES = {
@@ -126,7 +125,8 @@ class SelfTest:
 class Proof:
     """The self-test of an evaluation, as far as it was needed so far; all its copies share it.
 
-    It settles the ways in which all of them make their passes (`Evaluation.ways`).
+    It settles the ways in which all of them make their passes (`Evaluation.ways`), and raises what
+    `Objective.self_test` and `Objective.kinks_along` do.
 
     Args:
         evaluation: In its own precision, over all samples.
@@ -144,8 +144,6 @@ class Proof:
         self._evaluation, self._foreign = evaluation, list(foreign)
         self._own_precision, self._ways = evaluation.dtype, evaluation.ways
         self._processes = evaluation.samples.processes
-        self._chosen = representatives(evaluation.samples)
-        self._few: InMemory | None = None
         self.compared = True
         self.kinks: list[str] = []
         self.jumps: list[str] = []
@@ -153,56 +151,36 @@ class Proof:
         self.deviations: dict[str, float] = {}
         self.fallbacks: dict[str, str] = {}
         self._casts = False
-        self._done: set[str] = set()
-        self._failed: dict[str, HessianDirectionsError] = {}
+        # Of each stage that was tried: the error it ended with, if any.
+        self._tried: dict[str, HessianDirectionsError | None] = {}
         self._seconds = 0.0
 
     def of_values(self) -> None:
-        """Before the first value.
-
-        Raises:
-            ModelError: The network or the loss does not run, two passes disagree, two ways to split
-                the samples into batches disagree, or values are not those of the referee.
-        """
+        """Before the first value: it is the referee's, in every pass and split of the samples."""
         self._once("values", self._prove_values)
 
     def of_gradients(self) -> None:
-        """Before the first gradient.
-
-        Raises:
-            DifferentiationError: Gradients are not those of the referee, or these are not the
-                slopes of its losses.
-        """
+        """Before the first gradient: it is the referee's, and that is the slope of its losses."""
         self.of_values()
         self._once("gradients", self._prove_gradients)
 
     def of_kinks(self) -> None:
-        """Before kinks are located.
-
-        Raises:
-            KinkError: Nothing tells where some of them are.
-        """
+        """Before kinks are located: something tells where they all are."""
         self.of_gradients()
         if self.jumps:
             raise KinkError(refusal(self.jumps[0]))
 
     def of_products(self) -> SelfTest:
-        """Before the first second derivative.
-
-        Raises:
-            DifferentiationError: No mode of Hessian-vector products is right.
-        """
+        """Before the first second derivative: a mode of Hessian-vector products is right."""
         self.of_gradients()
         self._once("products", self._prove_products)
         assert self.report is not None
         return self.report
 
-    @property
+    @cached_property
     def _samples(self) -> InMemory:
-        """Few samples that represent all; read when they are first needed."""
-        if self._few is None:
-            self._few = self._evaluation.samples.take(self._chosen)
-        return self._few
+        """Few samples that represent all."""
+        return self._evaluation.samples.take(representatives(self._evaluation.samples))
 
     def _make_referee(self, dtype: torch.dtype | None) -> Referee:
         """In a precision; when None, everything is in the one that it was given in."""
@@ -215,27 +193,26 @@ class Proof:
         return Referee(model, list(whole.shapes), loss, batches, self._foreign)
 
     def _once(self, stage: str, prove: Callable[[], None]) -> None:
-        if stage in self._failed:
-            raise self._failed[stage]
-        if stage in self._done:
+        if stage in self._tried:
+            if error := self._tried[stage]:
+                raise error
             return
         start = time.perf_counter()
         try:
             with self._processes.agreed(f"self-test of {stage}"), self._widened():
                 prove()
         except HessianDirectionsError as error:
-            self._failed[stage] = error
+            self._tried[stage] = error
             raise
         except (torch.OutOfMemoryError, MemoryError):
             raise
         except Exception as error:  # somewhere else than on the first pass
-            self._failed[stage] = ModelError(
-                f"The self-test of {stage} failed: {first_line(error)}."
-            )
-            raise self._failed[stage] from error
+            failure = ModelError(f"The self-test of {stage} failed: {first_line(error)}.")
+            self._tried[stage] = failure
+            raise failure from error
         finally:
             self._seconds += time.perf_counter() - start
-        self._done.add(stage)
+        self._tried[stage] = None
         if stage == "products":
             self._report()
 
@@ -260,12 +237,10 @@ class Proof:
             self._refuse_memory(first)
         self._compare_two_passes(first)
         far, at_far = self._far_point()
-        self._far = far
-        expected = [first, at_far]
-        self._losses = first, at_far
+        self._far, self._losses = far, (first, at_far)
         if not referee.stands_at(far):
             raise ModelError("The network changes its own parameters in a forward pass.")
-        if not any(map(math.isfinite, expected)):
+        if not any(map(math.isfinite, self._losses)):
             self.compared = False  # nothing is returned but that
             return
         points = torch.stack([theta, far], 1)
@@ -275,26 +250,23 @@ class Proof:
             for vectorised in ((True, False) if self._ways.vectorised else (False,))
         ]
         ways += [(acts_in_place, False, True) for acts_in_place in (False, True)]
-        reasons = []
         for self._ways.acts_in_place, self._ways.vectorised, self._ways.takes_gradients in ways:
             values, reason = self._attempt(lambda: probe.values(points).tolist())
-            if values is not None and all(
-                self._agree(value, wanted) for value, wanted in zip(values, expected)
-            ):
+            if values is not None and all(map(self._agree, values, self._losses)):
                 break
-            reasons.append(reason or f"{values} for {expected}")
         else:
+            reason = reason or f"{values} for {[*self._losses]}"
             raise ModelError(
                 "The network does not give its loss when its parameters are put in from outside "
-                f"({reasons[-1]}): it keeps weights elsewhere than in its parameters, or other "
+                f"({reason}): it keeps weights elsewhere than in its parameters, or other "
                 "state from pass to pass."
             )
         self.deviations["values"] = max(
             abs(value - wanted) / (abs(wanted) or 1.0)
-            for value, wanted in zip(values, expected)
+            for value, wanted in zip(values, self._losses)
             if math.isfinite(wanted)
         )
-        at, wanted = (far, expected[1]) if math.isfinite(expected[1]) else (theta, first)
+        at, wanted = (far, at_far) if math.isfinite(at_far) else (theta, first)
         self._compare_with_single_samples(at, wanted)
         self._ways.copies_samples = referee.changes_its_samples
 
@@ -384,7 +356,7 @@ class Proof:
         whole = self._evaluation
         if whole.samples.count <= self._samples.count:
             return
-        values = self._in_two_splits(whole)
+        values = [float(whole.total_and_size(batches)[0]) for batches in self._splits(whole)[:2]]
         if not all(map(math.isfinite, values)):
             return
         deviation = abs(values[0] - values[1]) / (max(map(abs, values)) or 1.0)
@@ -395,20 +367,23 @@ class Proof:
         # What is small, or cancels, is rounded as it is not: looked at as few samples were.
         precise = whole.to(self._theta.dtype, samples_at_once=whole.samples_at_once)
         with self._widened():
-            one, other = self._in_two_splits(precise)
-            known = whole.loss.is_known
-            size = precise.size_of_first_batch() if known else precise.size_in_batches()
-            if not self._agree(one, other, float(size)):
+            found = [precise.total_and_size(batches) for batches in self._splits(precise)]
+            (one, _), (other, _), (_, size) = (pair.tolist() for pair in found)
+            if not self._agree(one, other, size):
                 raise depends_on_batches(is_sum=False)
 
     @staticmethod
-    def _in_two_splits(whole: Evaluation) -> tuple[float, float]:
+    def _splits(whole: Evaluation) -> list[Iterable[Batch]]:
+        """The samples in two ways, and in batches as small as the network takes."""
+        smallest = whole.ways.smallest_batch
         if whole.loss.is_known:
-            return whole.first_batch_in_pieces()
+            first = next(iter(whole.batches()))
+            n = n_rows(first)
+            cut = n * 2 // 3 if n >= 6 else n  # no piece of one sample, which some do not take
+            return [split(first, at_once, smallest) for at_once in (n, cut, smallest)]
         largest = max(n_rows(batch) for batch in whole.batches())
         size = min(largest, whole.samples.count // 2)
-        one, other = (whole.value_in_batches(n) for n in (size, size * 2 // 3))
-        return float(one), float(other)
+        return [whole.batches(max(1, n)) for n in (size, size * 2 // 3, smallest)]
 
     def _compare_two_passes(self, first: float) -> None:
         """The second by the network that has run, and without a graph where it can do without."""
@@ -565,19 +540,18 @@ class Proof:
         self._near = self._point_nearby()
         step = self._step(STEPS[0])
         try:
-            sides = [referee.gradient(self._near + sign * step * u) for sign in (1, -1)]
+            ahead, behind = (referee.gradient(self._near + sign * step * u) for sign in (1, -1))
         except HessianDirectionsError:
             raise
         except Exception as error:
             raise DifferentiationError(
                 f"PyTorch has no gradient of this network: {first_line(error)}."
             ) from error
-        (ahead, slope_ahead), (behind, slope_behind) = sides
-        if not bool(torch.isfinite(slope_ahead).all()):
+        if not bool(torch.isfinite(ahead).all()):
             raise NonFiniteError(
                 f"The gradient over {self._samples.count} samples is not finite{self._origin()}."
             )
-        self._first_differences = (slope_ahead - slope_behind) / (2 * step)
+        self._first_differences = (ahead - behind) / (2 * step)
         self._ways.foldings = self._foldings()
         at = probe.parameters_at(self._near + step * u)
         for mode in (FAST, "plain"):
@@ -588,7 +562,7 @@ class Proof:
                 gradient, reason = self._attempt(partial(probe.gradient, at))
             deviation = math.inf
             if gradient is not None:
-                deviation = self._apart(gradient, slope_ahead, rounded=True)
+                deviation = self._apart(gradient, ahead)
             # PyTorch's backward pass of hardsigmoid has 1/6 in float32.
             if deviation <= 10 * self._tolerances.exact:
                 self.deviations["gradients"] = deviation
@@ -600,10 +574,9 @@ class Proof:
             )
         if mode == FAST:
             self.fallbacks.pop(f"gradients by {FAST}", None)
-        gradient = (slope_ahead + slope_behind) / 2
-        self._compare_with_losses(gradient, torch.ones_like(u), {step: (ahead, behind)})
-        for weights in self._weights_of_tensors(gradient):
-            self._compare_with_losses(gradient, weights, {})
+        gradient = (ahead + behind) / 2
+        for weights in (torch.ones_like(u), *self._weights_of_tensors(gradient)):
+            self._compare_with_losses(gradient, weights)
 
     def _weights_of_tensors(self, gradient: Tensor) -> list[Tensor]:
         """Directions along which no tensor's part of the gradient hides behind another's.
@@ -624,9 +597,7 @@ class Proof:
             for chosen in weights
         ]
 
-    def _compare_with_losses(
-        self, gradient: Tensor, weights: Tensor, known: dict[float, tuple[float, float]]
-    ) -> None:
+    def _compare_with_losses(self, gradient: Tensor, weights: Tensor) -> None:
         """u'∇L against (L(θ+hu) − L(θ−hu))/2h along a weighted random u, where this means something.
 
         A kink between the two points moves the difference by a small part of what a slope along a
@@ -635,27 +606,21 @@ class Proof:
         """
         u = weights * self._random(seed=2)
         slope, size = float(gradient @ u), float((gradient * u).norm())
-        referee, allowed = self._referee, self._tolerances.differences
-        smallest, noise = math.inf, math.nan
+        allowed, smallest = self._tolerances.differences, math.inf
         for multiple in STEPS:
             step = self._step(multiple)
-            ahead, behind = known.get(step) or [
-                referee.value(self._near + sign * step * u) for sign in (1, -1)
-            ]
-            deviation = abs((ahead - behind) / (2 * step) - slope)
-            rounding = self._tolerances.epsilon * max(abs(ahead), abs(behind)) / step
+            difference, rounding = self._difference_of_losses(self._near, u, step)
+            deviation = abs(difference - slope)
             smallest = min(smallest, deviation / (size or 1e-300))
             if deviation <= allowed * size + 4 * rounding and rounding <= 0.01 * size:
                 self.deviations["differences of losses"] = deviation / (size or 1.0)
                 if deviation > self._tolerances.closely * size + 4 * rounding:
                     self._look_closely(smallest, weights)
                 return
-            if multiple != STEPS[-1]:
-                continue
-            noise = self._rounding()
-            if deviation <= allowed * size + 16 * max(noise / step, rounding):
-                self.deviations["differences of losses"] = deviation / (size or 1.0)
-                return
+        # At the longest step what is small, or cancels, may be rounded as it is not.
+        if deviation <= allowed * size + 16 * max(self._rounding() / step, rounding):
+            self.deviations["differences of losses"] = deviation / (size or 1.0)
+            return
         if size and smallest <= DENSE_KINKS * allowed:
             self.deviations["differences of losses"] = smallest
             self._look_closely(smallest, weights)
@@ -670,18 +635,15 @@ class Proof:
         A kink moves differences along one line, and by less the nearer they are to it; a slope that
         is not the loss's own differs on every line from what the differences agree on.
         """
-        referee = self._referee
         for seed in range(5, 8):
             u, v = weights * self._random(seed), self._random(seed + 3)
             near = self._near + NEAR * v
-            _, gradient = referee.gradient(near)
+            gradient = self._referee.gradient(near)
             slope, size = float(gradient @ u), float((gradient * u).norm())
             tried: list[tuple[float, float]] = []
             for multiple in STEPS[:3]:
-                step = self._step(multiple)
-                ahead, behind = (referee.value(near + sign * step * u) for sign in (1, -1))
-                rounding = self._tolerances.epsilon * max(abs(ahead), abs(behind)) / step
-                tried.append(((ahead - behind) / (2 * step) - slope, rounding))
+                difference, rounding = self._difference_of_losses(near, u, self._step(multiple))
+                tried.append((difference - slope, rounding))
             if not any(
                 max(abs(a), abs(b)) > self._tolerances.closely * size + 16 * rounding
                 and abs(a - b) <= 0.1 * min(abs(a), abs(b))
@@ -689,6 +651,12 @@ class Proof:
             ):
                 return
         raise _not_the_slope(f"they differ by {smallest:.1e} of it")
+
+    def _difference_of_losses(self, point: Tensor, u: Tensor, step: float) -> tuple[float, float]:
+        """(L(θ+hu) − L(θ−hu))/2h at a point θ, and what rounding adds to it."""
+        ahead, behind = (self._referee.value(point + sign * step * u) for sign in (1, -1))
+        rounding = self._tolerances.epsilon * max(abs(ahead), abs(behind)) / step
+        return (ahead - behind) / (2 * step), rounding
 
     def _point_nearby(self) -> Tensor:
         """A point off the kinks at the network itself; it, if the loss there is not finite."""
@@ -731,40 +699,33 @@ class Proof:
         """
         probe, parameters = self._probe, self._probe.parameters_at(self._near)
         vectors = torch.stack([self._random(seed=2), self._random(seed=4)], 1)
-        fallbacks: dict[str, str] = {}
         for mode in PRODUCTS:
             products, reason = self._attempt(
                 partial(probe.products, parameters, vectors, mode), unvectorise=True
             )
             if products is None:
-                fallbacks[mode] = reason
+                self.fallbacks[mode] = reason
                 continue
             cross = vectors.T @ products
             asymmetry = abs(float(cross[0, 1] - cross[1, 0])) / self._size(cross)
             self.deviations[f"symmetry of {mode}"] = asymmetry
             if not asymmetry <= self._tolerances.exact:
-                fallbacks[mode] = f"is not symmetric by {asymmetry:.1e}"
+                self.fallbacks[mode] = f"is not symmetric by {asymmetry:.1e}"
                 continue
             alone = probe.products(parameters, vectors[:, :1], mode)[:, 0]
             wrong = self._compare_with_gradients(alone, mode)
-            if not wrong and self._apart(alone, products[:, 0], True) > self._tolerances.exact:
+            if not wrong and self._apart(alone, products[:, 0]) > self._tolerances.exact:
                 wrong = "differs where several vectors are multiplied"
             if wrong:
-                fallbacks[mode] = wrong
+                self.fallbacks[mode] = wrong
                 continue
-            self._modes = mode, self._second_mode(mode, cross, parameters, vectors, fallbacks)
-            self.fallbacks |= fallbacks
+            self._modes = mode, self._second_mode(mode, cross, parameters, vectors)
             return
-        reasons = "; ".join(f"{mode}: {why}" for mode, why in fallbacks.items())
+        reasons = "; ".join(f"{mode}: {self.fallbacks[mode]}" for mode in PRODUCTS)
         raise DifferentiationError(f"No mode of Hessian-vector products is right ({reasons}).")
 
     def _second_mode(
-        self,
-        product_mode: str,
-        cross: Tensor,
-        parameters: dict[str, Tensor],
-        vectors: Tensor,
-        fallbacks: dict[str, str],
+        self, product_mode: str, cross: Tensor, parameters: Parameters, vectors: Tensor
     ) -> str:
         def both(mode: str) -> Tensor:
             """Of two directions at once, and of the second alone."""
@@ -776,13 +737,13 @@ class Proof:
         for mode in SECOND_DERIVATIVES:
             curvatures, reason = self._attempt(partial(both, mode), unvectorise=True)
             if curvatures is None:
-                fallbacks[mode] = reason
+                self.fallbacks[mode] = reason
                 continue
             deviation = float((curvatures - expected).norm()) / self._size(cross)
             self.deviations[f"{mode} and {product_mode}"] = deviation
             if deviation <= self._tolerances.exact:
                 return mode
-            fallbacks[mode] = f"deviates from {product_mode} by {deviation:.1e}"
+            self.fallbacks[mode] = f"deviates from {product_mode} by {deviation:.1e}"
         return PRODUCT
 
     def _compare_with_gradients(self, product: Tensor, mode: str) -> str:
@@ -791,17 +752,19 @@ class Proof:
         size = float((product * self._scale).norm())
         tried: list[tuple[Tensor, float]] = []  # differences, and their distance from the product
         for multiple in STEPS:
-            difference, noise = self._difference(multiple)
+            difference, noise = self._difference_of_gradients(multiple)
             distance = float(((product - difference) * self._scale).norm())
             told = noise <= 0.01 * size
             if told and distance <= self._tolerances.closely * size + noise:
                 self.deviations[name] = distance / (size or 1.0)
                 return ""
             if distance > 4 * noise:
-                if tried and self._is_settled(tried[-1], (difference, distance)):
-                    return (
-                        f"deviates from differences of gradients by {distance / (size or 1.0):.1e}"
-                    )
+                for before, far in tried[-1:]:
+                    apart = float(((before - difference) * self._scale).norm())
+                    # Differences agree on something else than the product, as at no kink.
+                    if apart <= 0.1 * min(far, distance):
+                        share = distance / (size or 1.0)
+                        return f"deviates from differences of gradients by {share:.1e}"
                 tried.append((difference, distance))
             if told and distance <= self._tolerances.differences * size and len(tried) > 1:
                 self.deviations[name] = distance / (size or 1.0)
@@ -811,25 +774,18 @@ class Proof:
         exact, reason = self._attempt(lambda: self._referee.product(self._near, u))
         if exact is None:
             return f"cannot be compared with PyTorch's own product: {reason}"
-        deviation = self._apart(product, exact, rounded=True)
+        deviation = self._apart(product, exact)
         self.deviations[f"PyTorch's own product and {mode}"] = deviation
         return "" if deviation <= self._tolerances.exact else f"deviates by {deviation:.1e}"
 
-    def _difference(self, multiple: float) -> tuple[Tensor, float]:
+    def _difference_of_gradients(self, multiple: float) -> tuple[Tensor, float]:
         """Central differences of the referee's gradients, and their noise in units of θ."""
         step, u = self._step(multiple), self._random(seed=2)
         noise = 16 * self._rounding() / step
         if multiple == STEPS[0]:
             return self._first_differences, noise
-        ahead, behind = (
-            self._referee.gradient(self._near + sign * step * u)[1] for sign in (1, -1)
-        )
+        ahead, behind = (self._referee.gradient(self._near + sign * step * u) for sign in (1, -1))
         return (ahead - behind) / (2 * step), noise
-
-    def _is_settled(self, before: tuple[Tensor, float], after: tuple[Tensor, float]) -> bool:
-        """Whether differences agree on something else than the product, as kinks do not."""
-        apart = float(((before[0] - after[0]) * self._scale).norm())
-        return apart <= 0.1 * min(before[1], after[1])
 
     # --- shared ---------------------------------------------------------------------------------
 
@@ -844,48 +800,56 @@ class Proof:
             self._referee.cost + Cost(seconds=self._seconds),
         )
         del self._probe, self._referee, self._near, self._first_differences
-        del self._evaluation, self._few, self._far
+        del self._evaluation, self._samples, self._far
 
     def _step(self, multiple: float) -> float:
         return multiple * math.sqrt(self._tolerances.epsilon)
 
     def _random(self, seed: int) -> Tensor:
         """A random vector whose entries are as large as those of the parameters around them."""
-        generator = torch.Generator().manual_seed(seed)
-        v = torch.randn(
-            self._probe.n_parameters, generator=generator, dtype=torch.float64, device="cpu"
-        )
-        return v.to(self._theta) * self._scale
+        return random_of_size(self._scale, seed)
 
-    def _apart(self, a: Tensor, b: Tensor, rounded: bool = False) -> float:
+    def _apart(self, a: Tensor, b: Tensor) -> float:
         """The relative deviation of gradients, or of products, in units of the parameters.
 
-        Between two exact ways what both round to is not held against them.
+        What two exact ways both round to is not held against them.
         """
         a, b = a * self._scale, b * self._scale
-        larger = torch.maximum(a.abs(), b.abs())
-        return float((a - b).norm()) / (self._size(larger) if rounded else _size(larger))
+        return float((a - b).norm()) / self._size(torch.maximum(a.abs(), b.abs()))
 
     def _size(self, a: Tensor) -> float:
         """‖a‖ of numbers in units of the parameters, not less than rounding leaves exact.
 
         In these units derivatives are rounded as the loss is.
         """
-        return max(_size(a), 64 * self._rounding() / self._tolerances.exact)
+        return max(float(a.norm()) or 1.0, 64 * self._rounding() / self._tolerances.exact)
 
     def _attempt(
         self, function: Callable[[], T], unvectorise: bool = False
     ) -> tuple[T | None, str]:
-        """The result, or None and why it failed; unvectorised where vectorisation fails."""
-        try:
-            return function(), ""
-        except (torch.OutOfMemoryError, MemoryError, HessianDirectionsError):
-            raise
-        except Exception as error:
-            if unvectorise and self._ways.vectorised:
-                self._ways.vectorised = False
-                return self._attempt(function)
-            return None, first_line(error)
+        """As `attempt`; unvectorised where vectorisation fails."""
+        result, reason = attempt(function)
+        if result is None and unvectorise and self._ways.vectorised:
+            self._ways.vectorised = False
+            return attempt(function)
+        return result, reason
+
+
+def attempt(function: Callable[[], T]) -> tuple[T | None, str]:
+    """The result, or None and why it failed; what users can mend, or want of memory, is raised."""
+    try:
+        return function(), ""
+    except (torch.OutOfMemoryError, MemoryError, HessianDirectionsError):
+        raise
+    except Exception as error:
+        return None, first_line(error)
+
+
+def random_of_size(scale: Tensor, seed: int) -> Tensor:
+    """(N,) a random vector whose entries are as large as the scale, the same on every device."""
+    generator = torch.Generator().manual_seed(seed)
+    v = torch.randn(len(scale), generator=generator, dtype=torch.float64, device="cpu")
+    return v.to(scale) * scale
 
 
 def entry_scale(theta: Tensor, sizes: list[int]) -> Tensor:
@@ -908,8 +872,3 @@ def _not_the_slope(amount: str) -> DifferentiationError:
         "(no_grad, detach, .data, NumPy, checkpointing with use_reentrant=True), or a custom "
         "backward pass or a hook gives no derivative."
     )
-
-
-def _size(a: Tensor) -> float:
-    """‖a‖, or 1 where it is zero."""
-    return float(a.norm()) or 1.0

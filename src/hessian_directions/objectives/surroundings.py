@@ -25,17 +25,18 @@ def surroundings(device: torch.device) -> Iterator[None]:
     were written, and kernels are those that have second derivatives and are as precise as their
     number format.
     """
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(_ONE_AT_A_TIME)
-        stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.enable_grad())
-        stack.enter_context(torch.autocast(device.type, enabled=False))
-        stack.enter_context(torch.autograd.set_detect_anomaly(False))
-        stack.enter_context(_no_saved_tensors_hooks())
-        stack.enter_context(_no_cached_weights())
-        if "torch._dynamo" in sys.modules:
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
-        stack.enter_context(kernels())
+    compiles = "torch._dynamo" in sys.modules
+    with (
+        _ONE_AT_A_TIME,
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        torch.autocast(device.type, enabled=False),
+        torch.autograd.set_detect_anomaly(False),
+        _no_saved_tensors_hooks(),
+        _no_cached_weights(),
+        torch.compiler.set_stance("force_eager") if compiles else contextlib.nullcontext(),
+        kernels(),
+    ):
         yield
 
 

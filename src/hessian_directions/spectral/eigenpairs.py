@@ -20,21 +20,26 @@ from numpy.typing import NDArray
 from scipy.linalg import eigh
 from torch import Tensor
 
+from hessian_directions.arrays import Floats
 from hessian_directions.errors import ConfigurationError, require_count, require_number
-from hessian_directions.operators import HasHessian, Operator, as_operator, in_own_precision
+from hessian_directions.operators import (
+    HasHessian,
+    Operator,
+    as_operator,
+    in_own_precision,
+    require_symmetric_projections,
+)
 from hessian_directions.progress import Clock, Progress
 from hessian_directions.saved_run import SavedRun
 from hessian_directions.seeds import as_generator, recorded
 from hessian_directions.spectral.density import NOISE_ROUNDINGS
 from hessian_directions.spectral.lanczos import (
-    Floats,
     Lanczos,
     ends_of,
     inner,
     length,
     probability_of_less,
     random_start,
-    require_symmetry,
 )
 
 if TYPE_CHECKING:
@@ -210,7 +215,7 @@ def extreme_eigenpairs(
     require_count("k_largest", k_largest, least=0)
     require_count("max_products", max_products, least=0)
     wanted = _Wanted(n, H.dtype, k_smallest, k_largest, tolerance, max_products, missed_probability)
-    run = _Run(H, wanted, generator, progress)
+    run = _Run(H, wanted, generator, Clock(None, "products", progress))
     if state_path is not None:
         run.state = SavedRun(state_path, _identity(wanted, generator), save_seconds)
         run.resume()
@@ -293,6 +298,7 @@ class _Found:
         )
 
 
+@dataclass
 class _Run:
     """All that changes in the course of a run.
 
@@ -300,22 +306,17 @@ class _Run:
     that of the present round of the check, in the complement of `found`.
     """
 
-    def __init__(
-        self,
-        H: Operator,
-        wanted: _Wanted,
-        generator: torch.Generator,
-        progress: Progress | None,
-    ) -> None:
-        self.H, self.wanted, self.generator = H, wanted, generator
-        self.clock = Clock(None, "products", progress)
-        self.state: SavedRun | None = None
-        self.process: Lanczos | None = None
-        self.found: _Found | None = None
-        self.n_products = 0
-        self.n_check_products = 0
-        self.strictness = STRICTNESS
-        self.missed_probability = 1.0
+    H: Operator
+    wanted: _Wanted
+    generator: torch.Generator
+    clock: Clock
+    state: SavedRun | None = None
+    process: Lanczos | None = None
+    found: _Found | None = None
+    n_products: int = 0
+    n_check_products: int = 0
+    strictness: float = STRICTNESS
+    missed_probability: float = 1.0
 
     @property
     def products_left(self) -> int:
@@ -366,7 +367,7 @@ class _Run:
                 # Residuals that stay large however small their estimates become are noise of H.
                 at_end |= self.products_left <= wanted.k or self.strictness < STRICTEST
                 if at_end or found.converged(wanted).all():
-                    require_symmetry(process.asymmetry, found.norm, wanted.epsilon)
+                    require_symmetric_projections(process.asymmetry, found.norm, wanted.dtype)
                     return found
             self._save(process)
 

@@ -16,11 +16,10 @@ from scipy.linalg import eigh_tridiagonal
 from scipy.special import betainc
 from torch import Tensor
 
-from hessian_directions.errors import DifferentiationError, NonFiniteError
+from hessian_directions.arrays import Floats
+from hessian_directions.errors import NonFiniteError
 from hessian_directions.operators import Operator
 from hessian_directions.random_vectors import gaussian
-
-Floats = NDArray[np.float64]
 
 # Rows of the basis that are allocated together: memory grows with the steps really made, and each
 # projection is still a product with a matrix.
@@ -76,11 +75,9 @@ class Basis:
     def combine(self, coefficients: Floats) -> Tensor:
         """Q S for the first rows of S: (m, k) -> (N, k), m at most the number of vectors."""
         total = torch.zeros(self.n, coefficients.shape[1], dtype=self.dtype, device=self.device)
-        start = 0
-        for block in self.blocks:
-            part = torch.as_tensor(coefficients[start : start + len(block)], device="cpu")
+        parts = torch.as_tensor(coefficients, device="cpu").split(BLOCK_ROWS)
+        for block, part in zip(self.blocks, parts):
             total += block[: len(part)].T @ part.to(total)
-            start += len(block)
         return total
 
 
@@ -114,8 +111,6 @@ def random_start(
     """A unit vector with a uniformly distributed direction, in the complement of given rows: (N,).
 
     Args:
-        H: Gives N, precision and device.
-        generator: CPU generator.
         orthogonal_to: Matrices (rows, N) with fewer than N orthonormal rows in all.
     """
     vector = gaussian(H.shape[0], 1, generator, H.dtype, H.device)[:, 0]
@@ -315,15 +310,6 @@ class Lanczos:
         epsilon = torch.finfo(self.basis.dtype).eps
         allowed = math.sqrt(epsilon) * length(expected) + BREAKDOWN_ROUNDINGS * epsilon * norm
         return length(product - expected) <= allowed
-
-
-def require_symmetry(asymmetry: float, norm: float, epsilon: float) -> None:
-    """Refuse an H that made a process of this asymmetry, if it is more than rounding."""
-    if asymmetry > math.sqrt(epsilon) * norm:
-        raise DifferentiationError(
-            f"H is not symmetric: v'Hw and w'Hv differ by {asymmetry:.1e} for unit vectors v, w, "
-            f"where the norm of H is {norm:.1e}."
-        )
 
 
 def ends_of(m: int, k_smallest: int, k_largest: int) -> NDArray[np.int64]:

@@ -11,13 +11,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from hessian_directions.arrays import Floats
 from hessian_directions.errors import require_count
-from hessian_directions.operators import HasHessian, Operator, as_operator, in_own_precision
+from hessian_directions.operators import (
+    HasHessian,
+    Operator,
+    as_operator,
+    in_own_precision,
+    require_symmetric_projections,
+)
 from hessian_directions.progress import Clock, Progress
 from hessian_directions.random_vectors import Distribution, draw, unit
 from hessian_directions.seeds import as_generator, recorded
 from hessian_directions.spectral import density
-from hessian_directions.spectral.lanczos import Floats, Lanczos, require_symmetry
+from hessian_directions.spectral.lanczos import Lanczos
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -30,7 +37,6 @@ class SpectralDensity:
     Attributes:
         nodes: (P, m), ascending; none is negative (or positive) by rounding alone.
         weights: (P, m), ≥ 0; those of a probe sum to 1.
-        n_parameters: N.
         seed: Of the probes, where it was an integer.
     """
 
@@ -81,7 +87,6 @@ def spectral_density(
         n_probes: Number of random start vectors P. The default shows a spread.
         n_steps: Lanczos steps m of each, at most N; one product each. The default resolves some
             twenty outliers of both signs beside the bulk.
-        seed: Integer, or a CPU generator, which advances.
         distribution: Of the start vectors' entries, before scaling to unit length.
         probes_at_once: Probes advanced together: their products share forward and backward passes.
         progress: Called with the products so far after every step.
@@ -118,7 +123,7 @@ def spectral_density(
         for probe, process in enumerate(processes, start=first):
             theta, w = process.quadrature()
             norm = float(np.abs(theta).max())
-            require_symmetry(process.asymmetry, norm, torch.finfo(H.dtype).eps)
+            require_symmetric_projections(process.asymmetry, norm, H.dtype)
             nodes[probe] = theta[-1]
             nodes[probe, : len(theta)], weights[probe, : len(w)] = theta, w
     # A spectrum of one sign, but for rounding, is of one sign.

@@ -55,11 +55,8 @@ def sketch_beside(
     ‖PHP‖_F² = Σθ² + 2Σ‖PHy − θy‖² + ‖P'HP'‖_F².
 
     Args:
-        H: Symmetric operator.
         V: (N, k) orthonormal columns.
         n_sketch: Pairs, at most N − k; each costs SKETCH_ROUNDS + 1 products.
-        generator: CPU generator.
-        progress: Called with the products so far.
     """
     n, k = V.shape
     n_sketch = min(n_sketch, n - k)
@@ -104,15 +101,10 @@ def deflated_samples(
     One product serves both: for Rademacher v, v'PHPv has the mean tr(PHP), ‖PHPv‖² ‖PHP‖_F².
 
     Args:
-        H: Symmetric operator.
         vectors: (N, k) linearly independent columns.
         n_samples: Products.
-        generator: CPU generator.
-        progress: Called with the samples so far.
-        chunk: Directions held at once.
         shard: Of the chunks those numbered shard, shard + n_shards, …; samples have the same bits
             whatever share they are in.
-        n_shards: Shares in all.
 
     Returns:
         Numbers of the samples, v'PHPv and ‖PHPv‖²: (S,) each, the latter two in float64.
@@ -181,8 +173,6 @@ def paired_moments(
         vectors: (N, k) columns; with dominant eigenvectors of both the samples scatter little. What
             depends on others to 1e-6 is left out: those of A may be those of B.
         n_samples: Directions; each costs a product with A and one with B, as each vector does.
-        generator: CPU generator.
-        progress: Called with the samples so far.
     """
     U, sizes, _ = torch.linalg.svd(vectors.double(), full_matrices=False)
     Q = U[:, sizes > 1e-6 * sizes[:1]].to(A.dtype)

@@ -26,7 +26,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypedDict, Unpack, runtime_checkable
 
@@ -107,9 +107,6 @@ def estimate_from_samples(
 
     Args:
         samples: (S,), S ≥ 2.
-        cost: What they cost.
-        step: Step of loss differences.
-        seed: Of the directions.
 
     Raises:
         ArgumentError: Fewer than two samples, which have no standard error.
@@ -149,14 +146,11 @@ class SamplingOptions(TypedDict, total=False):
 class Curvature(Protocol):
     """A way to get v'Hv: called with directions (N, K) it returns (K,), and counts its cost."""
 
-    @property
-    def step(self) -> float: ...
-    @property
-    def n_parameters(self) -> int: ...
-    @property
-    def dtype(self) -> torch.dtype: ...
-    @property
-    def device(self) -> torch.device: ...
+    step: float
+    n_parameters: int
+    dtype: torch.dtype
+    device: torch.device
+
     @property
     def cost(self) -> Cost: ...
     def __call__(self, V: Tensor, /) -> Tensor: ...
@@ -187,7 +181,8 @@ class ProductCurvature:
         return HV
 
     def __call__(self, V: Tensor) -> Tensor:
-        return _inner_products(V, self.product(V))
+        HV = self.product(V)
+        return torch.stack([torch.dot(v.double(), w.double()) for v, w in zip(V.T, HV.T)])
 
 
 class DirectionalCurvature:
@@ -235,7 +230,6 @@ def finite_difference(
     chosen by what is left, and is smaller.
 
     Args:
-        objective: Loss and its parameters.
         n_samples: Number of directions S, the largest one if an error is asked for.
         seed: Of the directions: an integer, or a CPU generator, which advances.
         distribution: "gaussian" or "rademacher".
@@ -395,11 +389,8 @@ def hutch_plus_plus(
     Stochastic Trace Estimation"). Exact when the rank of H is at most n_products/3.
 
     Args:
-        H: Symmetric operator, or an objective.
         n_products: Products with H in all, at least 4; the default is a sketch of 32 columns.
-        seed: Integer, or a CPU generator, which advances.
         distribution: Of the sketch and of the samples.
-        progress: Called with the products so far.
         chunk: Directions held at once while sampling.
 
     Returns:
@@ -443,7 +434,6 @@ def exact(
     Args:
         source: H (N products) or an Objective (N exact second directional derivatives, cheaper).
         batch: Unit vectors held at once.
-        progress: Called after each batch with the diagonal entries so far.
 
     Returns:
         Estimate with a single sample. Memory: 2·batch·N·itemsize bytes and what `source` needs for
@@ -512,13 +502,10 @@ def _chunks(
         n_samples = MAX_SAMPLES
         if not _wants_error(options):
             options["relative_error"] = RELATIVE_ERROR
-
-    def drawn(total: int, generator: torch.Generator) -> Iterator[Tensor]:
-        for start in range(0, total, chunk):
-            k = min(chunk, total - start)
-            yield draw(distribution, n, k, generator, curvature.dtype, curvature.device)
-
-    return drawn(n_samples, as_generator(seed, "trace")), n_samples
+    generator = as_generator(seed, "trace")
+    sizes = [min(chunk, n_samples - start) for start in range(0, n_samples, chunk)]
+    kind = curvature.dtype, curvature.device
+    return (draw(distribution, n, k, generator, *kind) for k in sizes), n_samples
 
 
 def _collect(
@@ -581,11 +568,6 @@ def _curvature_of(source: Operator | Objective) -> Curvature:
     if isinstance(source, Objective):
         return DirectionalCurvature(source)
     return ProductCurvature(as_operator(source))
-
-
-def _inner_products(U: Tensor, V: Tensor) -> Tensor:
-    """u_i'v_i of columns, accumulated in float64: (N, K), (N, K) -> (K,)."""
-    return torch.stack([torch.dot(u.double(), v.double()) for u, v in zip(U.T, V.T)])
 
 
 def _mean_and_standard_error(samples: Tensor) -> tuple[float, float]:

@@ -33,11 +33,9 @@ SPACING = {torch.float64: 1e-11, torch.float32: 1e-5}
 class LossCurvature:
     """Second derivative of the parabola fitted to loss values at `n_points` points along v.
 
-    See `parabola`; the centre is evaluated once, and the loss in float64, on an upcast copy where
-    the objective has float32: there float32 is far too coarse.
+    See `parabola`; the centre is evaluated once.
 
     Args:
-        objective: Objective in any precision.
         step: ε, in units of each direction; None chooses it by `choose_step` along the first four
             directions that come.
         n_points: Odd number of points, at least 3.
@@ -51,15 +49,11 @@ class LossCurvature:
         if step is not None:
             require_positive("step", step)
         self._objective = in_float64(objective)
-        self._chosen = step
+        self.step = math.nan if step is None else step
         self.n_parameters = objective.n_parameters
         self.device = objective.device
         self._centre: Tensor | None = None
         self._n_points = n_points
-
-    @property
-    def step(self) -> float:
-        return math.nan if self._chosen is None else self._chosen
 
     @property
     def cost(self) -> Cost:
@@ -68,9 +62,9 @@ class LossCurvature:
     def __call__(self, V: Tensor) -> Tensor:
         if self._centre is None:
             self._centre = self._objective.value()
-        if self._chosen is None:
-            self._chosen = self._choose(V[:, :PILOTS])
-        return parabola(self._objective, V, self._chosen, self._centre, self._n_points)
+        if math.isnan(self.step):
+            self.step = self._choose(V[:, :PILOTS])
+        return parabola(self._objective, V, self.step, self._centre, self._n_points)
 
     def rounding(self) -> float:
         """What the rounding of L(θ) adds to all differences alike, about."""
@@ -223,10 +217,7 @@ def _rms(values: Tensor) -> float:
 
 
 def second_differences(objective: Objective, vectors: Tensor, steps: np.ndarray) -> np.ndarray:
-    """(L(θ+εv) − 2L(θ) + L(θ−εv))/ε² along each of (N, K) vectors at each of S steps: (K, S).
-
-    In float64: divided by ε², the rounding of float32 is as large as the curvature itself.
-    """
+    """(L(θ+εv) − 2L(θ) + L(θ−εv))/ε² along each of (N, K) vectors at each of S steps: (K, S)."""
     objective = in_float64(objective)
     centre = objective.value()
     differences = [parabola(objective, vectors.double(), step, centre) for step in steps]

@@ -72,18 +72,7 @@ def predicted_excess(
     Raises:
         KinkError: The loss has kinks of a kind that is not known (`autodiff.kinks`).
     """
-    objective = in_float64(objective)
-    V = as_tensor(directions, torch.float64, objective.device)
-    excess = V.new_zeros(V.shape[1], len(steps))
-    if not objective.kinks():
-        return excess
-
-    def add(k: int, places: Tensor, jumps: Tensor) -> None:
-        for column, step in enumerate(steps):
-            excess[k, column] += jumps @ kernel(places, step)
-
-    objective.kinks_along(V, max(steps), add)
-    return excess
+    return survey(objective, directions, steps, edges=(0.0, 1.0)).excess.T
 
 
 class CorrectedCurvature(LossCurvature):
@@ -137,10 +126,9 @@ def survey(
 ) -> Crossed:
     """Which kinks second differences cross, and how large and of which sign their jumps are.
 
+    Other arguments as for `predicted_excess`.
+
     Args:
-        objective: In any precision; float64 is computed in.
-        directions: (N, K).
-        steps: ε, S of them, in units of the directions.
         edges: B + 1 rising edges of the bins of log₁₀|J|.
 
     Returns:
