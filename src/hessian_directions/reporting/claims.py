@@ -564,16 +564,16 @@ def _end_residuals(evidence: Evidence, network: str) -> Iterator[tuple[int, floa
         n_images = int(evidence.scores[network]["n_images"])
         path = f"networks/{network}/eigenpairs.nc"
         yield n_images, larger(ends["value"], ends["residual"]), path
-    counted = evidence.image_counts.get(network)
-    for index in range(0 if counted is None else counted.sizes["count"]):
-        one = counted.isel(count=index)
-        n_images = int(one["n_images"])
-        values, residuals = (
-            one[[f"{end}{suffix}" for end in ("smallest", "largest")]].to_array()
-            for suffix in ("", "_residual")
-        )
-        path = f"networks/{network}/image_counts/{n_images}.nc"
-        yield n_images, larger(values, residuals), path
+    if network in evidence.image_counts:
+        counted = evidence.image_counts[network]
+        for one in (counted.isel(count=index) for index in range(counted.sizes["count"])):
+            n_images = int(one["n_images"])
+            values, residuals = (
+                one[[f"{end}{suffix}" for end in ("smallest", "largest")]].to_array()
+                for suffix in ("", "_residual")
+            )
+            path = f"networks/{network}/image_counts/{n_images}.nc"
+            yield n_images, larger(values, residuals), path
 
 
 _LOWER_LOSS = "share of random planes whose lowest loss reaches that of the Hessian plane"
