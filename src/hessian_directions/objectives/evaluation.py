@@ -40,6 +40,8 @@ from hessian_directions.objectives.samples import Batch, Samples, n_rows, split
 
 P = ParamSpec("P")
 
+_DENSE = torch.contiguous_format
+
 
 @dataclass
 class Ways:
@@ -56,7 +58,8 @@ class Ways:
         fast_gradients: Gradients by the fast backward pass (`double_backward`), too.
         channels_last: Inputs and parameters lie in memory as convolutions are fastest.
         foldings: Batch normalisations that are folded into the convolution before them.
-        compared: On how many samples second derivatives were compared with products, by precision.
+        compared: On how many samples second derivatives were compared with products, by precision
+            and checksum of the parameters, None for the network's own.
         inexact: The precisions in which they are other ones.
     """
 
@@ -69,7 +72,7 @@ class Ways:
     fast_gradients: bool = True
     channels_last: bool = False
     foldings: dict[int, Folding] = field(default_factory=dict)
-    compared: dict[torch.dtype, int] = field(default_factory=dict)
+    compared: dict[tuple[torch.dtype, int | None], int] = field(default_factory=dict)
     inexact: set[torch.dtype] = field(default_factory=set)
 
 
@@ -588,14 +591,15 @@ class Evaluation:
     def _unflatten(self, vectors: Tensor) -> list[Parameters]:
         """(N, K) → K times parameters by name."""
         with torch.inference_mode(False):
-            # A copy: whatever the network does to its parameters, the caller's stay.
-            rows = vectors.detach().T.clone(memory_format=torch.contiguous_format)
+            # Copies, each in a place of its own: whatever the network does to its parameters, the
+            # caller's stay; and pairs of real numbers can be seen as complex ones, which must begin
+            # at an even place.
             return [
                 {
-                    name: self._laid_out(part.view(shape))
-                    for (name, shape), part in zip(self.shapes.items(), row.split(self.sizes))
+                    name: self._laid_out(part.clone(memory_format=_DENSE).view(shape))
+                    for (name, shape), part in zip(self.shapes.items(), column.split(self.sizes))
                 }
-                for row in rows
+                for column in vectors.detach().T
             ]
 
     def _zeros(self, count: int) -> list[Parameters]:

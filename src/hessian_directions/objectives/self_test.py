@@ -884,7 +884,9 @@ class Proof:
         except Exception as error:
             if unvectorise and self._ways.vectorised:
                 self._ways.vectorised = False
-                return self._attempt(function)
+                found = self._attempt(function)
+                self._ways.vectorised = found[0] is None  # it failed for another reason
+                return found
             return None, first_line(error)
 
 
