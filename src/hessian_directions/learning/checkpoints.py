@@ -528,6 +528,9 @@ def _fill(path: str | os.PathLike[str], model: nn.Module, state: Mapping[str, Te
                 f"{path}: key {key} has shape {tuple(tensor.shape)}, the model wants "
                 f"{tuple(wanted[key].shape)}; {counts}"
             )
+        if tensor.is_meta or tensor.layout != torch.strided:
+            kind = "a shape without numbers" if tensor.is_meta else f"a {tensor.layout} tensor"
+            raise CheckpointError(f"{path}: key {key} holds {kind}, the model wants a dense tensor")
         if tensor.is_floating_point() != wanted[key].is_floating_point():
             raise CheckpointError(
                 f"{path}: key {key} holds {tensor.dtype}, the model wants {wanted[key].dtype}"
