@@ -77,6 +77,14 @@ def test_kinds():
     }
 
 
+def test_recurrent_layers_have_weights_and_biases():
+    found = localisation.kinds(nn.Sequential(nn.LSTM(3, 4)))
+    ends = ("ih_l0", "hh_l0")
+    assert found == {f"0.weight_{end}": "linear" for end in ends} | {
+        f"0.bias_{end}": "bias" for end in ends
+    }
+
+
 def test_localise():
     network = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 1))
     parameters = dict(network.named_parameters())

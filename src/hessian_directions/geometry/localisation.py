@@ -85,13 +85,15 @@ def kinds(network: nn.Module) -> dict[str, str]:
             continue
         if "norm" in type(owner).__name__.lower():
             found[name] = "normalisation"
-        elif last.endswith("bias"):
+        elif "bias" in (last[:4], last[-4:]):  # bias_ih_l0 of recurrent layers, in_proj_bias
             found[name] = "bias"
         elif isinstance(owner, _ConvNd):
             found[name] = "convolution"
         elif weights and name == weights[-1]:
             found[name] = "classifier"
-        elif isinstance(owner, nn.Linear) or (last.endswith("weight") and parameter.ndim == 2):
+        elif isinstance(owner, nn.Linear) or (
+            "weight" in (last[:6], last[-6:]) and parameter.ndim == 2
+        ):
             found[name] = "linear"
         else:
             found[name] = "other"
