@@ -418,6 +418,17 @@ def test_other_networks_are_refused_by_key_and_count_and_the_network_stays(tmp_p
         checkpoints.load(tmp_path / "none", network())
 
 
+@pytest.mark.parametrize("change", [torch.Tensor.to_sparse, lambda weight: weight.to("meta")])
+def test_weights_without_a_number_for_each_entry_are_named_and_the_network_stays(tmp_path, change):
+    state = dict(trained().state_dict())
+    key = list(state)[-2]
+    torch.save(state | {key: change(state[key])}, tmp_path / "a.pt")
+    model = network(seed=2)
+    with pytest.raises(CheckpointError, match=f"key {key} holds"):
+        checkpoints.import_into(model, {"file": str(tmp_path / "a.pt")})
+    assert same_state(model, network(seed=2))
+
+
 def test_a_single_wrong_key_is_named(tmp_path):
     state = lietal_state(trained())
     state["layer2.0.conv1.wieght"] = state.pop("layer2.0.conv1.weight")

@@ -52,7 +52,7 @@ def test_distributed_errors_are_those_of_all_processes(tmp_path: Path) -> None:
         loss.value()
     assert first["a NaN"] == f"NonFiniteError: {alone.value}"
     assert first["a full memory"] == "OutOfMemoryError: out of memory"
-    assert first["no samples"].startswith("ModelError: ")
+    assert first["no samples"] == "DataError: A batch holds no samples."
     few = "1 train images cannot be shared out over 2 processes; lower key 'processes'"
     assert first["too few images"] == f"DataError: {few}"
     expected = round(float(ranks.objective("tanh perceptron").value()), 6)

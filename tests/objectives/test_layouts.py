@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from plain_autograd import derivatives
-from programs import net, objective_of
+from programs import net, objective_of, require_followed, vectors
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.functional import cross_entropy
@@ -94,6 +94,23 @@ def test_complex_numbers_are_seen_in_a_view() -> None:
     objective = objective_of(model, inputs, targets)
     wanted = cross_entropy(model(inputs), targets).item()
     assert float(objective.value()) == pytest.approx(wanted, rel=1e-5)
+
+
+@pytest.mark.parametrize("width", [2, 3])
+def test_complex_weights_are_seen_in_a_view_of_real_ones(width: int) -> None:
+    """Wherever they come among the others, of which there are an even or an odd number."""
+
+    def forward(net: Any, x: Tensor) -> Tensor:
+        z = torch.complex(net.first(x), x[:, :width]) @ torch.view_as_complex(net.weight)
+        return net.last((z * torch.exp(1j * z.real)).abs())
+
+    model = net(
+        forward,
+        first=lambda: nn.Linear(5, width),
+        weight=lambda: nn.Parameter(torch.randn(width, 2, 2)),
+        last=lambda: nn.Linear(2, 3),
+    )
+    require_followed(model, cross_entropy, *vectors())
 
 
 def test_a_copy_in_float32_takes_the_layout_that_is_right() -> None:

@@ -317,8 +317,11 @@ def test_silently_wrong_nested_forward_mode_is_caught(
     assert_close(objective.second_directional_derivative(v), exact, 1e-10)
 
 
-def test_fallback_where_taylor_mode_lacks_a_rule(monkeypatch: pytest.MonkeyPatch) -> None:
-    case = problem("residual")
+@pytest.mark.parametrize("name", ["residual", "tanh perceptron"])
+def test_fallback_where_taylor_mode_lacks_a_rule(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    case = problem(name)
     monkeypatch.setitem(modes.SECOND_DERIVATIVES, "Taylor mode", _missing)
     monkeypatch.setitem(modes.SECOND_DERIVATIVES, "nested forward mode", _missing)
     objective = objective_of(case)
@@ -327,6 +330,8 @@ def test_fallback_where_taylor_mode_lacks_a_rule(monkeypatch: pytest.MonkeyPatch
     assert_close(objective.second_directional_derivative(v), expected, 1e-10)
     assert objective.self_test().second_derivative_mode == "Hessian-vector product"
     assert "no such derivative" in objective.self_test().describe()
+    # What a mode lacks is no reason to give up that the others are vectorised.
+    assert objective.vectorised == (name != "residual")
     assert objective.cost.passes == {"second_directional_derivative float64": 2}
 
 

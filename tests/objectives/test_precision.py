@@ -237,6 +237,23 @@ def test_second_derivatives_at_large_arguments(name: str, n_large: int) -> None:
     assert bool(objective._evaluation.ways.inexact) <= (name != "moderate")
 
 
+@pytest.mark.parametrize("name", [name for name in FUNCTIONS if name != "moderate"])
+def test_one_point_does_not_answer_for_another(name: str) -> None:
+    function, largest = FUNCTIONS[name]
+    model, x, y = _activated(function), torch.randn(60, 4), torch.randn(60, 1)
+    objective, V = hd.Objective(model, mse_loss, x, y), torch.randn(37, 16)
+    objective.second_directional_derivative(V)
+    assert not objective._evaluation.ways.inexact
+    with torch.no_grad():
+        scale = largest / model[0](x).abs().max()
+        model[0].weight *= scale
+        model[0].bias *= scale
+    there = nn.utils.parameters_to_vector(model.parameters()).detach()
+    expected = _curvatures(model, x, y, V)
+    found = objective.second_directional_derivative(V, there)
+    assert (found - expected).norm() <= 1e-4 * expected.norm()
+
+
 def test_a_subset_does_not_answer_for_all_samples() -> None:
     model, x, y = _activated(_tanh), torch.randn(60, 4), torch.randn(60, 1)
     with torch.no_grad():

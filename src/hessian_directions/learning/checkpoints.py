@@ -503,6 +503,9 @@ def _fill(path: AnyPath, model: nn.Module, state: Mapping[str, Tensor]) -> list[
                 f"{path}: key {key} has shape {tuple(theirs.shape)}, the model wants "
                 f"{tuple(ours.shape)}; {counts}"
             )
+        if theirs.is_meta or theirs.layout != torch.strided:
+            kind = "a shape without numbers" if theirs.is_meta else f"a {theirs.layout} tensor"
+            raise CheckpointError(f"{path}: key {key} holds {kind}, the model wants a dense tensor")
         if theirs.is_floating_point() != ours.is_floating_point():
             raise CheckpointError(
                 f"{path}: key {key} holds {theirs.dtype}, the model wants {ours.dtype}"

@@ -40,6 +40,8 @@ from hessian_directions.objectives.samples import Batch, Samples, n_rows
 
 P = ParamSpec("P")
 
+_DENSE = torch.contiguous_format
+
 
 @dataclass
 class Ways:
@@ -64,8 +66,9 @@ class Ways:
     channels_last: bool = False
     # Batch normalisations that are folded into the convolution before them.
     foldings: dict[int, Folding] = field(default_factory=dict)
-    # On how many samples second derivatives were compared with products, by precision.
-    compared: dict[torch.dtype, int] = field(default_factory=dict)
+    # On how many samples second derivatives were compared with products, by precision and checksum of
+    # the parameters, None for the network's own.
+    compared: dict[tuple[torch.dtype, int | None], int] = field(default_factory=dict)
     # The precisions in which they are other ones.
     inexact: set[torch.dtype] = field(default_factory=set)
 
@@ -549,14 +552,15 @@ class Evaluation:
     def _unflatten(self, vectors: Tensor) -> list[Parameters]:
         """(N, K) → K times parameters by name."""
         with torch.inference_mode(False):
-            # A copy: whatever the network does to its parameters, the caller's stay.
-            rows = vectors.detach().T.clone(memory_format=torch.contiguous_format)
+            # Copies, each in a place of its own: whatever the network does to its parameters, the
+            # caller's stay; and pairs of real numbers can be seen as complex ones, which must begin
+            # at an even place.
             return [
                 {
-                    name: self._laid_out(part.view(shape))
-                    for (name, shape), part in zip(self.shapes.items(), row.split(self.sizes))
+                    name: self._laid_out(part.clone(memory_format=_DENSE).view(shape))
+                    for (name, shape), part in zip(self.shapes.items(), column.split(self.sizes))
                 }
-                for row in rows
+                for column in vectors.detach().T
             ]
 
     def _zeros(self, count: int) -> list[Parameters]:

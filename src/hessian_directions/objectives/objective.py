@@ -40,7 +40,7 @@ from hessian_directions.objectives.block import Block, by_name, freeze_others
 from hessian_directions.objectives.evaluation import Evaluation
 from hessian_directions.objectives.gauss_newton import GaussNewtonTest, prove_gauss_newton
 from hessian_directions.objectives.losses import BatchLoss, Loss, ModelLoss, with_own_methods
-from hessian_directions.objectives.processes import Processes
+from hessian_directions.objectives.processes import Processes, checksum
 from hessian_directions.objectives.samples import Distributed, collect
 from hessian_directions.objectives.self_test import PRODUCT, TOLERANCES, Proof, SelfTest
 from hessian_directions.objectives.surroundings import surroundings
@@ -388,16 +388,18 @@ class Objective:
         Exact, by default in Taylor mode: without a Hessian-vector product and without a backward
         pass. At a kink of the network (ReLU) it is the derivative beside the kink.
 
-        Before the first of them in a precision, and before the first over more samples than then,
-        the one along a random direction is compared with v'(Hv) over all samples, which costs a
-        product that is no part of `cost`: where they differ by more than rounding, and where one is
-        not finite, v'(Hv) is taken. Large arguments of exponentials are an example.
+        Before the first of them in a precision at these parameters, and before the first over more
+        samples than then, the one along a random direction is compared with v'(Hv) over all
+        samples, which costs a product that is no part of `cost`: where they differ by more than
+        rounding, and where one is not finite, v'(Hv) is taken. Large arguments of exponentials are
+        an example.
         """
         v = self._vectors(v, "v")
         parameters = self._parameters_at(theta)
+        at = None if theta is None else checksum(self._vectors(theta, "theta", (1,)))
         report = self.self_test()
         vectors = v.reshape(self.n_parameters, -1)
-        self._compare_with_product(parameters, vectors, report)
+        self._compare_with_product(parameters, at, vectors, report)
         with self._pass("second_directional_derivative", vectors.shape[1]):
             parts = vectors.split(self.vectors_at_once, 1)
             result = torch.cat([self._curvatures(parameters, part, report) for part in parts])
@@ -413,11 +415,14 @@ class Objective:
         return (vectors * products).sum(0)
 
     def _compare_with_product(
-        self, parameters: Parameters, vectors: Tensor, report: SelfTest
+        self, parameters: Parameters, at: int | None, vectors: Tensor, report: SelfTest
     ) -> None:
-        """See `second_directional_derivative`; the self-test has few samples, and has float64."""
+        """See `second_directional_derivative`; the self-test has few samples, and has float64.
+
+        `at` stands for the parameters, None for the network's own.
+        """
         evaluation, ways = self._evaluation, self._evaluation.ways
-        mode, seen = report.second_derivative_mode, ways.compared.get(self.dtype, 0)
+        mode, seen = report.second_derivative_mode, ways.compared.get((self.dtype, at), 0)
         if mode == PRODUCT or self.dtype in ways.inexact or seen >= self.n_samples:
             return
         generator = torch.Generator().manual_seed(0)
@@ -430,7 +435,7 @@ class Objective:
         close = (found - expected).abs() <= TOLERANCES[self.dtype].exact * size
         if bool(size.isfinite()) and not bool(close):
             ways.inexact.add(self.dtype)
-        ways.compared[self.dtype] = self.n_samples
+        ways.compared[self.dtype, at] = self.n_samples
 
     def hessian(self, theta: ArrayLike | Tensor | None = None) -> HessianOperator:
         """The Hessian at θ as an operator; its products cost passes, nothing is stored."""

@@ -160,11 +160,11 @@ def _number(what: str, given: tuple[object, ...]) -> int:
         if isinstance(part, str):
             number = number * 1_000_003 + zlib.crc32(part.encode())
         elif isinstance(part, Tensor):
-            number = number * 1_000_003 + _checksum(part.detach())
+            number = number * 1_000_003 + checksum(part.detach())
     return number % 2**62
 
 
-def _checksum(part: Tensor) -> int:
+def checksum(part: Tensor) -> int:
     """Of all numbers in their order."""
     # Vectors are columns that lie in memory one after the other.
     numbers = (part.T if part.ndim == 2 else part).reshape(-1).cpu()

@@ -277,7 +277,7 @@ def collect(
         return InMemory([_with_rows((_tensors(data), _long(_tensors(targets))), loss)])
     if loss.takes_model and isinstance(data, Tensor | np.ndarray | Mapping):
         return InMemory([_with_rows(_tensors(data), loss)])
-    if isinstance(data, Tensor | np.ndarray):
+    if isinstance(data, Tensor | np.ndarray | Mapping):
         raise DataError("The inputs come without targets.")
     if isinstance(data, torch.utils.data.Dataset):
         data = _OfDataset(data, batch_size)
@@ -391,14 +391,17 @@ def _with_rows(batch: Batch, loss: BatchLoss) -> Batch:
     """The batch, whose tensors have a row for each sample; one row where it is a sample itself.
 
     Raises:
-        ModelError: They have not as many rows each, or none.
+        DataError: It has no rows.
+        ModelError: They have not as many rows each.
     """
     if loss.batch_is_sample:
         batch = tree_map(lambda leaf: leaf[None], batch)
     parts = (batch,) if loss.takes_model else batch
     counts = [{len(leaf) if leaf.ndim else -1 for leaf in tree_leaves(part)} for part in parts]
     together = set.union(*counts)
-    if len(together) == 1 and not together & {0, -1}:
+    if together == {0}:
+        raise DataError("A batch holds no samples.")
+    if len(together) == 1 and -1 not in together:
         return batch
     several = [
         " and ".join(str(n) if n > 0 else "no" for n in sorted(count)) or "no" for count in counts

@@ -831,7 +831,8 @@ class Proof:
         result, reason = attempt(function)
         if result is None and unvectorise and self._ways.vectorised:
             self._ways.vectorised = False
-            return attempt(function)
+            result, reason = attempt(function)
+            self._ways.vectorised = result is None  # it failed for another reason
         return result, reason
 
 
