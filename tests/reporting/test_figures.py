@@ -477,9 +477,12 @@ def test_the_middle_of_a_slice_has_no_slope():
     assert not sloped.lowest
 
 
-def test_a_slice_that_is_missing_has_no_panel():
+def test_rows_of_slices_are_networks_or_splits():
     surfaces = fabricate.slices()
-    assert len(slices.draw({"mlp": surfaces}, LABELS).axes) == 4 + 1
+    one = slices.draw({"mlp": surfaces}, LABELS, ("train", "test"))
+    labels = [ax.get_ylabel().split("\n")[0] for ax in one.axes]
+    assert [label for label in labels if label in slices.SPLITS.values()] == ["training", "test"]
+    assert len(one.axes) == 2 * 4 + 1
     del surfaces["filter_train"]
     assert len(slices.draw({"mlp": surfaces}, LABELS).axes) == 3 + 1
 

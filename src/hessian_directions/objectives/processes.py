@@ -167,7 +167,7 @@ def _number(what: str, given: tuple[object, ...]) -> int:
 def checksum(part: Tensor) -> int:
     """Of all numbers in their order."""
     # Vectors are columns that lie in memory one after the other.
-    numbers = (part.T if part.ndim == 2 else part).reshape(-1).cpu()
+    numbers = (part.T if part.ndim == 2 else part).reshape(-1).contiguous().cpu()
     return zlib.crc32(numbers.view(torch.uint8).numpy().data)
 
 

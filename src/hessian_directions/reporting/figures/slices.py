@@ -46,7 +46,7 @@ network; cross: the network; circle: lowest loss on the grid. Axes: distance in 
         "title": "Slices of the test loss",
         "category": "5. Slices",
         "reads": {"surfaces": "slices"},
-        "arguments": {"split": "test"},
+        "arguments": {"splits": ["test"]},
         "caption": r"""
 Test loss relative to that of the network, L − L(θ*), over the same slices as the training loss, one
 row per network: Hessian directions are those of the training loss. Colours span ± the largest change
@@ -56,6 +56,7 @@ the network; circle: lowest loss on the grid. Axes: distance in parameter space.
 }
 
 PLANES = {"random": "random", "filter": "filter-normalised", "hessian": "Hessian"}
+SPLITS = {"train": "training", "test": "test"}
 RING = {"mfc": "none", "mec": "#D9A400", "ms": 7, "mew": 1.4}
 
 TALL = 6.2  # inches: the width of a figure of many rows
@@ -98,9 +99,9 @@ class Panel:
 def draw(
     surfaces: Mapping[str, drawing.Datasets],
     labels: drawing.Labels,
-    split: str = "train",
+    splits: Sequence[str] = ("train",),
 ) -> Figure:
-    """L − L(θ*) over slices, a row for each network, with the Hessian slice twice.
+    """L − L(θ*) over slices, a row for each network and split, with the Hessian slice twice.
 
     Axes have the same length on paper: each reaches as far as the curvature along it suggests. At a
     critical point the Hessian slice would look like the last panel.
@@ -108,14 +109,21 @@ def draw(
     Args:
         surfaces: Per network, by "{plane}_{split}": loss (alpha, beta) with attributes length_alpha
             and length_beta. A slice that is missing leaves its place empty.
-        split: "train" or "test".
+        splits: "train", "test", or both.
     """
-    rows = {name: row for name, own in surfaces.items() if (row := panels(own, split))}
+    rows = {
+        (name, split): row
+        for name, own in surfaces.items()
+        for split in splits
+        if (row := panels(own, split))
+    }
     columns = [key for key in (*PLANES, "middle") if any(key in row for row in rows.values())]
     width = DOUBLE if len(rows) < 3 else TALL
     side = (width - 1.2) / max(len(columns), 3) - 0.42  # what labels and the colour bar leave
-    named = len(surfaces) > 1
-    names = [drawing.two_lines(labels.get(name, name)) if named else "" for name in rows]
+    names = []
+    for name, split in rows:
+        lines = [drawing.two_lines(labels.get(name, name))] if len(surfaces) > 1 else []
+        names.append("\n".join(lines + ([SPLITS[split]] if len(splits) > 1 else [])))
     grid = [[row.get(key) for key in columns] for row in rows.values()]
     return draw_rows((width, 0.65 + (side + 0.4) * len(rows)), grid, names)
 
