@@ -68,7 +68,7 @@ def test_the_archives_support_every_sentence(tree: Path) -> None:
 @pytest.mark.parametrize(
     ("role", "table", "where", "column", "value"),
     [
-        ("main", "claims", {"claim": "C7"}, "verdict", "reproduced"),
+        ("main", "claims", {"claim": "C7"}, "verdict", "inconclusive"),
         ("demo", "claims", {"claim": "C4b"}, "verdict", "inconclusive"),
         ("main", "tables/visibility", {"network": "resnet56"}, "visibility_direct", "0.3"),
         ("main", "tables/networks", {"network": "densenet121"}, "smallest", "-7.0"),
