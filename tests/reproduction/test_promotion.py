@@ -232,6 +232,19 @@ def test_nothing_computed(tree: Path) -> None:
     assert not Path("results/archive").exists()
 
 
+def test_a_run_whose_paper_failed_replaces_none(tree: Path) -> None:
+    promotion.promote("tiny")
+    (COMPUTED / "paper.pdf").unlink()
+    with pytest.raises(ArtifactError, match=r"computed/tiny/paper.pdf is missing: run the profile"):
+        promotion.promote("tiny")
+    redrawn = Path("results/redrawn/tiny")
+    redrawn.mkdir(parents=True)
+    (redrawn / "report.html").touch()
+    with pytest.raises(ArtifactError, match=r"redrawn/tiny/paper.pdf is missing: run make figures"):
+        promotion.promote_drawings("tiny")
+    artifacts.verify_manifest(ARCHIVE)
+
+
 @pytest.mark.parametrize(
     "name", ["eigenpairs.nc", "eigenvectors.safetensors", "eigenpairs.run.json"]
 )

@@ -63,9 +63,7 @@ def promote(profile: str, results: Path = Path("results")) -> int:
     """
     source, archive = results / "computed" / profile, results / "archive" / profile
     _require_committed(results / "archive")
-    report = source / "report.html"  # the last that a run makes
-    if not report.is_file():
-        raise ArtifactError(f"{report} is missing: run the profile with source=compute first")
+    _require_whole(source, archive, "run the profile with source=compute first")
     fresh = archive.with_name(f".{profile}.new")
     shutil.rmtree(fresh, ignore_errors=True)
     left_out = {}
@@ -101,8 +99,7 @@ def promote_drawings(profile: str, results: Path = Path("results")) -> int:
     """
     redrawn, archive = results / "redrawn" / profile, results / "archive" / profile
     _require_committed(results / "archive")
-    if not (redrawn / "report.html").is_file():
-        raise ArtifactError(f"{redrawn / 'report.html'} is missing: run make figures first")
+    _require_whole(redrawn, archive, "run make figures first")
     for folder in ("figures", "animations", "tables"):
         shutil.rmtree(archive / folder, ignore_errors=True)
     for name in _kept(redrawn):
@@ -125,6 +122,14 @@ def promote_replicates(profile: str, results: Path = Path("results")) -> int:
     _copy_replicates(replicates, archive)
     artifacts.write_manifest(archive)
     return len(artifacts.verify_manifest(archive))
+
+
+def _require_whole(drawn: Path, archive: Path, advice: str) -> None:
+    """Refuse a run that did not make its documents, which it does last."""
+    for name in ("report.html", "paper.pdf"):
+        is_wanted = name == "report.html" or (archive / name).is_file()
+        if is_wanted and not (drawn / name).is_file():
+            raise ArtifactError(f"{drawn / name} is missing: {advice}")
 
 
 def _copy_replicates(replicates: Path, archive: Path) -> None:
