@@ -893,7 +893,8 @@ def test_coverage_of_the_relative_bias() -> None:
 # All rules on artifacts as the stages write them.
 
 
-def test_all_rules_on_a_whole_profile() -> None:
+def test_all_rules_on_a_whole_profile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verdicts, "N_WORLDS", (20,))
     kinds = {"resnet": "relu", "mlp": "smooth"}
     of_networks = ("scores", "eigenpairs", "visibility", "trace_estimators", "lowest_losses")
     of_networks += ("apparent_curvature",)
