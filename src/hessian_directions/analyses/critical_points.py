@@ -151,7 +151,6 @@ def run(settings: Settings, job: Job) -> xr.Dataset:
         job.announce(f"visibility of critical point {number + 1} of {len(points)}")
         rows.append(_described(point) | _visibility(settings, seed, number, point))
     shown = _least_visible(points, [row["visibility_sampled"] for row in rows])
-    job.announce("slices of a saddle")
     found = xr.Dataset(
         {name: ("point", [row[name] for row in rows]) for name in rows[0]}
         | {"outcomes": (("activation", "width", "outcome"), outcomes), "shown": shown}
@@ -159,6 +158,7 @@ def run(settings: Settings, job: Job) -> xr.Dataset:
     projections = _projections(settings, seed, points)
     job.announce("lower losses around critical points")
     lowest = _lowest_losses(settings, seed, points)
+    job.announce("slices of a saddle")
     surfaces = _slices(settings, seed, points[shown])
     return xr.merge([_spectra(points), found, projections, lowest, surfaces]).assign_coords(
         activation=list(settings.activations), width=list(settings.widths), outcome=list(OUTCOMES)
@@ -363,10 +363,8 @@ def _projections(settings: Settings, seed: int, points: list[Point]) -> xr.Datas
 
     matrices, rows = [], []
     for number, point in enumerate(points):
-        H, generator = (
-            torch.from_numpy(point.end.hessian),
-            seeds.generator(seed, "projections", number),
-        )
+        H = torch.from_numpy(point.end.hessian)
+        generator = seeds.generator(seed, "projections", number)
         M = visibility.sample_projections(H, settings.n_planes, generator, chunk=50)
         smaller, larger = principal_curvatures(M)
         # What is zero but for rounding has no sign: directions have length √N.
@@ -391,9 +389,12 @@ def _projections(settings: Settings, seed: int, points: list[Point]) -> xr.Datas
 
 
 def _lowest_losses(settings: Settings, seed: int, points: list[Point]) -> xr.Dataset:
-    """The lowest losses over discs in random planes and in the Hessian plane, as `lowest_losses` has.
+    """The lowest losses over discs in random planes and in the Hessian plane, as of `lowest_losses`.
 
-    There is no slope to compare with. `noise` is the rounding of the loss.
+    - lowest_loss (point, sample, disc): over planes of two Gaussian directions;
+    - hessian_lowest_loss (point, disc): over the plane of the eigenvectors of λ_max and λ_min;
+    - radius (point, disc): a length in parameter space, see `DISCS`;
+    - noise (point): standard deviation of the loss's rounding errors.
     """
     import torch
 

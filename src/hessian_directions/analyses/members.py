@@ -149,7 +149,7 @@ def _adaptive(objective: Objective, settings: Any, seed: int) -> dict[str, float
     operator = flatness.ScaledOperator(objective.hessian(), objective.theta.abs())
     start = seeds.generator(seed, "adaptive start")
     pairs = extreme_eigenpairs(
-        operator, 0, tolerance=settings.tolerance, missed_probability=1.0, seed=start
+        operator, k_smallest=0, tolerance=settings.tolerance, missed_probability=1.0, seed=start
     )
     generator = seeds.generator(seed, "adaptive trace")
     rest = deflated_rest(operator, pairs.vectors, settings.n_samples, generator)

@@ -89,10 +89,8 @@ def _projections(settings: Settings, seed: int, job: Job) -> xr.Dataset:
         job.announce(f"projections of the saddle with {n_positive} positive eigenvalues")
         eigenvalues = synthetic.eigenvalues(n, n_positive).numpy()
         # The spectrum is known eigenvalue by eigenvalue, so slices are drawn from it without directions.
-        n_planes, generator = (
-            settings.n_visibility_samples,
-            seeds.generator(seed, "planes", n_positive),
-        )
+        n_planes = settings.n_visibility_samples
+        generator = seeds.generator(seed, "planes", n_positive)
         matrices = visibility.sample_from_spectrum(eigenvalues, 0.0, 0.0, n_planes, generator)
         share = visibility.share_of_saddles(matrices)
         t, f = synthetic.trace(n, n_positive), synthetic.frobenius_norm(n)
@@ -122,10 +120,8 @@ def _dimensions(settings: Settings, seed: int, job: Job) -> xr.Dataset:
     saddles = []
     for n_positive in settings.dimension_saddles:
         job.announce(f"subspaces of the saddle with {n_positive} positive eigenvalues")
-        H, generator = (
-            synthetic.hessian(n, n_positive),
-            seeds.generator(seed, "subspaces", n_positive),
-        )
+        H = synthetic.hessian(n, n_positive)
+        generator = seeds.generator(seed, "subspaces", n_positive)
         first = visibility.first_negative_dimension(H, largest, settings.n_subspaces, generator)
         shares = [visibility.share_seeing_negative(first, d) for d in dimensions]
         r = synthetic.trace(n, n_positive) / synthetic.frobenius_norm(n)

@@ -28,7 +28,7 @@ Outcome = Literal["critical", "stationary", "escaping", "unfinished"]
 CUTOFF = 1e-12
 # A step that is longer than this part of 1 + ‖θ‖ leads elsewhere: no critical point is here.
 LONGEST_STEP = 1e-6
-# Entries of the gradient where it is not finite.
+# In place of a loss, or of the entries of a gradient, that is not finite: a search turns back.
 FAR = 1e100
 # Gradients of a search; steps that are taken need a Hessian each.
 MAX_EVALUATIONS = 100
