@@ -14,8 +14,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize, special
 
 from hessian_directions.errors import ArgumentError
 from hessian_directions.spectral.density import NOISE_ROUNDINGS, Floats
@@ -93,7 +93,7 @@ def density_largest(x: ArrayLike, trace: float, frobenius_norm: float) -> Floats
     """
     y = (np.asarray(x, dtype=np.float64) - trace) / frobenius_norm
     bell = np.exp(-(y**2) / 4)
-    tail = math.sqrt(math.pi) / 4 * y * special.erfc(-y / 2)
+    tail = math.sqrt(math.pi) / 4 * y * scipy.special.erfc(-y / 2)
     # Both terms cancel far on the left; rounding must not make the density negative there.
     density = np.maximum(bell * (bell / 2 + tail), 0.0)
     return np.asarray(density / (frobenius_norm * math.sqrt(2 * math.pi)))
@@ -117,8 +117,8 @@ def distribution_smallest(x: ArrayLike, trace: float, frobenius_norm: float) -> 
     the Hessian is zero.
     """
     y = (np.asarray(x, dtype=np.float64) - trace) / (frobenius_norm or math.nan)
-    above = np.exp(-(y**2) / 4) / math.sqrt(2) * special.ndtr(-y / math.sqrt(2))
-    return np.asarray(special.ndtr(y) + above)
+    above = np.exp(-(y**2) / 4) / math.sqrt(2) * scipy.special.ndtr(-y / math.sqrt(2))
+    return np.asarray(scipy.special.ndtr(y) + above)
 
 
 def visibility(r: ArrayLike, cubes: ArrayLike = 0.0) -> Floats:
@@ -228,4 +228,4 @@ def _place_of_maximum(scaled: Floats, counts: Floats) -> float:
 
     last = 1 - 1e-12
     # What is negative may have so little weight that the sum grows up to the pole.
-    return last if slope(last) > 0 else float(optimize.brentq(slope, 0.0, last, xtol=1e-15))
+    return last if slope(last) > 0 else float(scipy.optimize.brentq(slope, 0.0, last, xtol=1e-15))

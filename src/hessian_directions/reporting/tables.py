@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import scipy
 import xarray as xr
-from scipy.stats import sem
 
 from hessian_directions.geometry.principal_curvatures import (
     expected_principal_curvatures,
@@ -163,7 +163,7 @@ def saddles(saddles: xr.Dataset) -> Iterator[Row]:
         for end, values, expected in zip(("smallest", "largest"), sampled, theory):
             row |= {
                 end: values.mean(),
-                f"{end}_standard_error": sem(values),
+                f"{end}_standard_error": scipy.stats.sem(values),
                 f"{end}_theory": expected,
             }
         row["visibility"] = float(saddle["visibility_sampled"])
@@ -241,7 +241,7 @@ def step_sizes(dataset: xr.Dataset) -> Iterator[Row]:
                 "difference": float(one["difference"].mean()),
                 "exact": float(one["exact"].mean()),
                 "gap": float(gap.mean()),
-                "gap_standard_error": float(sem(gap)),
+                "gap_standard_error": float(scipy.stats.sem(gap)),
             }
 
 
@@ -257,7 +257,7 @@ def softplus(dataset: xr.Dataset) -> Iterator[Row]:
             "sharpness": float(one["sharpness"]),
             "curvature": float(values.mean()),
             "relu": float(relu.mean()),
-            "gap_standard_error": float(sem(values - relu)),
+            "gap_standard_error": float(scipy.stats.sem(values - relu)),
         }
 
 
@@ -287,7 +287,7 @@ def kinks(dataset: xr.Dataset) -> Iterator[Row]:
             "measured": measured.mean(),
             "predicted": predicted.mean(),
             "rest": rest.mean(),
-            "rest_standard_error": sem(rest),
+            "rest_standard_error": scipy.stats.sem(rest),
             "measured_ratio": measured.mean() / exact,
             "predicted_ratio": predicted.mean() / exact,
             "correlation": np.corrcoef(measured, predicted)[0, 1] if varies else np.nan,

@@ -10,6 +10,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+# Where statements hold others. Expressions hold none, and are most of a tree.
+BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")
+
 
 def source_files(script: str | Path, root: str | Path, without: Iterable[str] = ()) -> list[str]:
     """The script and every file below `root` that it imports, directly or through other such files.
@@ -75,27 +78,24 @@ def _imported_names(tree: ast.AST) -> Iterator[tuple[str, int]]:
 
 
 def executed(tree: ast.AST) -> Iterator[ast.AST]:
-    """All nodes but those under `if TYPE_CHECKING:`, which no program runs."""
+    """All statements but those under `if TYPE_CHECKING:`, which no program runs."""
     waiting: list[ast.AST] = [tree]
     while waiting:
         node = waiting.pop()
         yield node
-        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
-            waiting.extend(node.orelse)
-        else:
-            waiting.extend(ast.iter_child_nodes(node))
+        only_checked = isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+        for field in BLOCKS[only_checked:]:
+            waiting.extend(getattr(node, field, ()))
 
 
-def _module_files(name: str, root: Path) -> Iterator[Path]:
+@cache
+def _module_files(name: str, root: Path) -> tuple[Path, ...]:
     """The module's own file and the `__init__` files that Python runs on the way to it."""
     parts = name.split(".")
-    for depth in range(1, len(parts)):
-        if (package := root.joinpath(*parts[:depth], "__init__.py")).is_file():
-            yield package
+    packages = [root.joinpath(*parts[:depth], "__init__.py") for depth in range(1, len(parts))]
     module = root.joinpath(*parts)
-    for candidate in (module.with_suffix(".py"), module / "__init__.py"):
-        if candidate.is_file():
-            yield candidate
+    candidates = (*packages, module.with_suffix(".py"), module / "__init__.py")
+    return tuple(path for path in candidates if path.is_file())
 
 
 def declared(path: str | Path, name: str) -> Any:

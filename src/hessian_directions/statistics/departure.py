@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 Floats = NDArray[np.float64]
 
@@ -39,7 +39,7 @@ def median_interval(values: ArrayLike, confidence: float = 0.95) -> tuple[Floats
     """
     ordered = np.sort(np.asarray(values, dtype=np.float64), axis=0)  # NaN last
     ordered = np.where(np.isnan(ordered), np.inf, ordered)
-    k = int(stats.binom.ppf((1 - confidence) / 2, len(ordered), 0.5))
+    k = int(scipy.stats.binom.ppf((1 - confidence) / 2, len(ordered), 0.5))
     if k == 0:
         return np.full(ordered.shape[1:], -np.inf), np.full(ordered.shape[1:], np.inf)
     return ordered[k - 1], ordered[-k]

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
-from scipy.stats import linregress
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,6 @@ def fit(x: ArrayLike, y: ArrayLike) -> PowerLaw | None:
     distinct = len(np.unique(log_x))
     if distinct < 2:
         return None
-    line = linregress(log_x, log_y)
+    line = scipy.stats.linregress(log_x, log_y)
     error = float(line.stderr) if len(log_x) > 2 else float("nan")
     return PowerLaw(float(line.slope), error, float(np.exp(line.intercept)))

@@ -7,8 +7,8 @@ tolerance, which leaves four digits of the smallest, takes ten times as long, an
 import math
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
-from scipy import stats
 
 from hessian_directions.errors import ArgumentError
 
@@ -35,7 +35,7 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, flo
     _check(successes, n, confidence)
     if n == 0:
         return 0.0, 1.0
-    z = float(stats.norm.ppf((1 + confidence) / 2))
+    z = float(scipy.stats.norm.ppf((1 + confidence) / 2))
     share, scale = successes / n, 1 + z**2 / n
     centre = (share + z**2 / (2 * n)) / scale
     half = z * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2)) / scale
@@ -52,8 +52,8 @@ def clopper_pearson(successes: int, n: int, confidence: float = 0.95) -> tuple[f
     """
     _check(successes, n, confidence)
     tail = (1 - confidence) / 2
-    low = stats.beta.ppf(tail, successes, n - successes + 1) if successes > 0 else 0.0
-    high = stats.beta.ppf(1 - tail, successes + 1, n - successes) if successes < n else 1.0
+    low = scipy.stats.beta.ppf(tail, successes, n - successes + 1) if successes > 0 else 0.0
+    high = scipy.stats.beta.ppf(1 - tail, successes + 1, n - successes) if successes < n else 1.0
     return float(low), float(high)
 
 

@@ -9,7 +9,6 @@ import numpy as np
 import xarray as xr
 
 from hessian_directions.geometry.principal_curvatures import visibility
-from hessian_directions.reporting.figures import drawing
 from hessian_directions.reporting.report.panels import Links, Page, Panel
 from hessian_directions.reporting.report.text import number, raised
 
@@ -150,6 +149,9 @@ def _gauss_newton(parts: xr.Dataset) -> list[Any]:
 
 
 def _trace_estimators(found: xr.Dataset) -> list[Any]:
+    # Each run of the workflow asks this module what it draws, and matplotlib takes long to import.
+    from hessian_directions.reporting.figures import drawing
+
     names = [drawing.ESTIMATORS[str(name)][0] for name in found["estimator"].values]
     ends, reference = [names[0], names[-1]], [float(found["reference"])] * 2
     look = {"mode": "markers", "colour": "largest"}
