@@ -185,15 +185,14 @@ def assert_close(actual: Tensor, expected: Tensor, relative: float) -> None:
     assert error <= relative * float(expected.double().norm()), (error, expected.norm())
 
 
-def total(problem: Problem) -> Callable[[nn.Module], Tensor]:
-    """The loss of all samples at once, of a network."""
-    return lambda model: problem.loss(model(problem.inputs), problem.targets)
-
-
 def dense_hessian(problem: Problem) -> Tensor:
     """∇²L over all samples at once, entry by entry, by PyTorch's own second backward pass."""
+
+    def total(model: nn.Module) -> Tensor:
+        return problem.loss(model(problem.inputs), problem.targets)
+
     with mock.patch.object(functional, "hardsigmoid", hardsigmoid):
-        return derivatives(problem.model, total(problem))[2]
+        return derivatives(problem.model, total)[2]
 
 
 def dense_gauss_newton(problem: Problem, theta: Tensor | None = None) -> Tensor:

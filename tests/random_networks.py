@@ -1723,7 +1723,7 @@ def _pick_case(pick: Pick, random: Random) -> Case:
         for name, loss in LOSSES.items()
         if loss.ordinary != strange_loss and (loss.targets != "pixels" or len(shape) == IMAGE)
     ]
-    n_samples = pick(range(5, 13))
+    n_samples = pick(range(5, 9))
     return Case(
         entry=entry,
         layers=tuple(found),

@@ -272,22 +272,15 @@ def test_the_predicted_cost_is_about_that_of_the_parts(report: hd.Report) -> Non
     assert passes == pytest.approx(spent["value float64"] + others["value float64"], rel=0.2)
 
 
-def test_mistakes_are_one_sentence() -> None:
-    model, inputs, targets = network()
-    loss = nn.functional.cross_entropy
-    with pytest.raises(ConfigurationError, match="'spectra', not one of scores"):
-        hd.analyze(model, loss, inputs, targets, parts=["spectra"])
-    with pytest.raises(ConfigurationError, match="pair"):
-        hd.analyze(model, loss, inputs, targets, test=inputs, parts=[])
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"parts": ["spectra"]}, "'spectra', not one of scores"),
         ({"parts": None}, "The parts are None, not some of scores"),
         ({"parts": 3}, "The parts are 3"),
         ({"seed": "a"}, "The seed is 'a', but must be an integer"),
         ({"seed": torch.Generator()}, "The seed must be an integer"),
+        ({"test": torch.ones(60, 4)}, "pair"),
         ({"relative_error": None}, "relative_error must be a number"),
         ({"relative_error": math.nan}, "relative_error must be a number"),
     ],

@@ -38,8 +38,10 @@ def run(studied: Problem, H: Tensor, seed: int = 0, **settings: float) -> xr.Dat
 
 def test_ends_and_moments(studied: Problem, matrices: tuple[Tensor, Tensor]) -> None:
     H, G = matrices
-    runs = [run(studied, H, seed, tolerance=1e-6, n_samples=40) for seed in range(25)]
-    first = runs[0]
+    first = run(studied, H, tolerance=1e-6, n_samples=40)
+    # Moments are right whatever the vectors that are taken off: the others need not search for long.
+    others = (run(studied, H, seed, tolerance=0.1, n_samples=40) for seed in range(1, 25))
+    runs = [first, *others]
     for matrix, M in zip(gauss_newton.MATRICES, (H, G, H - G), strict=True):
         one, values = first.sel(matrix=matrix), torch.linalg.eigvalsh(M)
         assert float(one["largest"]) == pytest.approx(float(values[-1]), abs=1e-8)

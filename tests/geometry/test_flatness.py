@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from networks import Problem, dense_hessian
+from networks import Problem, dense_hessian, objective_of_function
 from scipy.optimize import brentq
 from torch import nn
 from torch.nn.utils import parametrizations
@@ -364,30 +364,13 @@ def test_invariant_measures_stay_as_they_are_for_one_function(scale):
         assert kappas[1][name].mean == pytest.approx(kappas[0][name].mean, rel=1e-9)
 
 
-# --- the loss at a distance: L = ½ Σ λ_i θ_i² is the mean of ½ n λ_i θ_i² over n samples ---
-
-
-class Quadratic(nn.Module):
-    """Outputs θ at each sample's own index: its square, weighted by the target, is the loss."""
-
-    def __init__(self, theta):
-        super().__init__()
-        self.theta = nn.Parameter(theta)
-
-    def forward(self, index):
-        return self.theta[index[:, 0]]
+# --- the loss at a distance ---
 
 
 def quadratic(values, theta):
-    n = len(values)
-    index = torch.arange(n)[:, None]
-    targets = torch.tensor(values, dtype=torch.float64) * n
-    return Objective(
-        Quadratic(torch.tensor(theta, dtype=torch.float64)),
-        lambda outputs, targets: (0.5 * targets * outputs**2).mean(),
-        index,
-        targets,
-    )
+    """½ Σ λ_i θ_i²."""
+    curvatures = torch.tensor(values, dtype=torch.float64)
+    return objective_of_function(lambda theta: 0.5 * (curvatures * theta**2).sum(), theta)
 
 
 CURVATURES = [3.0, 1.0, 0.2, -0.5]

@@ -231,7 +231,7 @@ class _Questions:
         return judged
 
     def second(self) -> Any:
-        V = self._V.clone()
+        V = self._V[:, :2].clone()
 
         def judge(result: Tensor, place: PlainAutograd) -> str:
             if place.gradient.why == WRONG:

@@ -32,10 +32,7 @@ def test_what_is_no_module_is_no_network(model: Any) -> None:
         objective_of(model, *vectors())
 
 
-def test_what_gives_no_curvatures_is_named() -> None:
-    objective = plain()
-    with pytest.raises(ArgumentError, match="sampling is a Objective"):
-        hd.trace.deflated(objective, torch.ones(objective.n_parameters), 4, sampling=objective)  # type: ignore[arg-type]
+def test_a_report_is_of_an_objective() -> None:
     with pytest.raises(ArgumentError, match="give an Objective"):
         hd.Report(perceptron())  # type: ignore[arg-type]
 

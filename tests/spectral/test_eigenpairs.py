@@ -2,6 +2,7 @@
 
 import math
 import re
+from functools import cache
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from matrices import diagonal, generator, matrix
 from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import nn
 
-from hessian_directions.errors import ArtifactError, ConfigurationError, DifferentiationError
+from hessian_directions.errors import ArtifactError, ConfigurationError
 from hessian_directions.objectives.objective import Objective
 from hessian_directions.operators import DiagonalOperator
 from hessian_directions.spectral.eigenpairs import ConvergenceWarning, extreme_eigenpairs
@@ -20,6 +21,11 @@ def network_spectrum(n=1000, seed=0):
     """Ascending: outliers on both sides of a narrow bulk, as in trained networks."""
     bulk = 0.02 * np.random.default_rng(seed).normal(size=n - 15)
     return np.sort(np.concatenate([-np.geomspace(0.6, 0.1, 5), bulk, np.geomspace(1, 30, 10)]))
+
+
+@cache
+def network_matrix():
+    return matrix(network_spectrum())
 
 
 class Counted:
@@ -55,7 +61,7 @@ def assert_pairs(H, pairs, expected, tolerance=1e-3):
 @pytest.mark.parametrize("tolerance", [1e-2, 1e-3, 1e-6])
 def test_both_ends_of_a_network_spectrum(dtype, k_smallest, k_largest, tolerance):
     values = network_spectrum()
-    H = Counted(matrix(values).to(dtype))
+    H = Counted(network_matrix().to(dtype))
     pairs = extreme_eigenpairs(H, k_smallest, k_largest, tolerance, seed=generator())
     expected = np.concatenate([values[:k_smallest], values[len(values) - k_largest :]])
     assert_pairs(H.H, pairs, expected, tolerance)
@@ -203,7 +209,7 @@ def test_float32_in_large_dimensions_reaches_its_floor():
 
 def test_the_usual_recipe_takes_more_than_twice_the_products():
     """Largest magnitude by ARPACK, then the shifted matrix: two Krylov spaces for two ends."""
-    H = matrix(network_spectrum())
+    H = network_matrix()
     pairs = extreme_eigenpairs(H, tolerance=1e-3, seed=generator())
     assert_pairs(H, pairs, [-0.6, 30])
     counts = []
@@ -270,14 +276,6 @@ def test_noise_of_the_products_is_not_taken_for_convergence():
     assert H.n_products < 60
 
 
-@pytest.mark.filterwarnings("ignore::hessian_directions.spectral.eigenpairs.ConvergenceWarning")
-def test_matrix_that_is_not_symmetric():
-    H = matrix(network_spectrum(100))
-    H[0] *= 1.01
-    with pytest.raises(DifferentiationError, match="H is not symmetric"):
-        extreme_eigenpairs(H, seed=generator())
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -293,16 +291,11 @@ def test_arguments_that_do_not_fit(arguments, message):
         extreme_eigenpairs(torch.eye(5), seed=generator(), **arguments)
 
 
-def test_precision_that_is_not_supported():
-    with pytest.raises(ConfigurationError, match="float16"):
-        extreme_eigenpairs(torch.eye(5, dtype=torch.float16), seed=generator())
-
-
 # --- Progress, kill and resume --------------------------------------------------------------------
 
 
 def test_progress_tells_steps_values_and_residuals():
-    H, seen = Counted(matrix(network_spectrum())), []
+    H, seen = Counted(network_matrix()), []
     pairs = extreme_eigenpairs(H, 1, 2, seed=generator(), progress=seen.append)
     searching = [status for status in seen if status.note.startswith("search")]
     checking = [status for status in seen if status.note.startswith("check")]

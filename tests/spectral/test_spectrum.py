@@ -89,8 +89,3 @@ def test_progress_counts_products():
     )
     assert seen[-1] == (15, 15)
     assert [done for done, _ in seen] == [2, 4, 6, 8, 10, 12, 13, 14, 15]
-
-
-def test_no_probes():
-    with pytest.raises(ValueError, match="at least 1"):
-        spectral_density(diagonal([1.0]), 0, 3, generator())
