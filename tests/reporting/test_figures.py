@@ -176,7 +176,7 @@ def text_boxes(figure: Figure):
     """What is written in a figure, with its box in pixels, apart from turned and 3-D text."""
     figure.set_dpi(200)
     canvas = FigureCanvasAgg(figure)
-    figure.draw_without_rendering()  # everything finds its place
+    canvas.draw()
     renderer = canvas.get_renderer()
     ticks = {}  # tick labels outside the axis are there, but not drawn
     for ax in figure.axes:
