@@ -23,7 +23,11 @@ endif
 AVX2 := ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2
 HAS_AVX512 := $(shell grep -c -m 1 -w avx512f /proc/cpuinfo 2>/dev/null)
 CHECKS := $(firstword $(wildcard /lib/*/libc_malloc_debug.so.0 /lib64/libc_malloc_debug.so.0))
-NUMERICAL := $(addprefix tests/,autodiff objectives models spectral traces learning/test_training.py)
+# Tests of what depends on instructions: derivatives, proofs by rounding, Krylov spaces, training. What is
+# refused, copied, wrapped or chosen is decided by Python alone, and random numbers are the same everywhere.
+ROUNDED := any_network gauss_newton gradients in_place layers layouts means objective precision
+NUMERICAL := $(addprefix tests/,autodiff $(ROUNDED:%=objectives/test_%.py) spectral learning/test_training.py \
+	$(addprefix traces/test_,deflation.py finite_differences.py kinks.py))
 
 # Of replicates: the archive's own is that of the configuration.
 SEEDS ?= 2 3 4 5 6

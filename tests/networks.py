@@ -1,4 +1,4 @@
-"""Tiny networks with the layers that curvature tools stumble over, and the dense Hessian of each."""
+"""Tiny networks with the layers that curvature tools stumble over, and dense matrices of each."""
 
 import copy
 from collections.abc import Callable
@@ -6,11 +6,15 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 import torch
+from numpy.typing import ArrayLike
+from plain_autograd import derivatives, hardsigmoid
 from torch import Tensor, nn
-from torch.func import functional_call
+from torch.func import functional_call, hessian, jacrev
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from hessian_directions.geometry import synthetic
 from hessian_directions.objectives.objective import Objective
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -183,27 +187,73 @@ def assert_close(actual: Tensor, expected: Tensor, relative: float) -> None:
 
 def dense_hessian(problem: Problem) -> Tensor:
     """∇²L over all samples at once, entry by entry, by PyTorch's own second backward pass."""
-    trainable = {n: p.detach() for n, p in problem.model.named_parameters() if p.requires_grad}
-    sizes = [p.numel() for p in trainable.values()]
 
-    def loss(theta: Tensor) -> Tensor:
-        parts = zip(trainable, theta.split(sizes))
-        parameters = {name: part.view(trainable[name].shape) for name, part in parts}
+    def total(model: nn.Module) -> Tensor:
+        return problem.loss(model(problem.inputs), problem.targets)
+
+    with mock.patch.object(functional, "hardsigmoid", hardsigmoid):
+        return derivatives(problem.model, total)[2]
+
+
+def dense_gauss_newton(problem: Problem, theta: Tensor | None = None) -> Tensor:
+    """J'(∇²ℓ)J over all samples at once, (N, N), by `jacrev` and a dense Hessian of the loss."""
+    parameters = {n: p.detach() for n, p in problem.model.named_parameters() if p.requires_grad}
+    if theta is not None:
+        parts = theta.split([p.numel() for p in parameters.values()])
+        parameters = {n: v.view_as(p) for (n, p), v in zip(parameters.items(), parts, strict=True)}
+
+    def outputs(parameters: dict[str, Tensor]) -> list[Tensor]:
         # A copy, because functional_call leaves shared modules changed behind.
-        model = copy.deepcopy(problem.model)
-        outputs = functional_call(model, parameters, (problem.inputs,))
-        if problem.loss is functional.mse_loss:
-            return (outputs - problem.targets).pow(2).mean()
-        return problem.loss(outputs, problem.targets)
-
-    theta = torch.cat([p.reshape(-1) for p in trainable.values()]).requires_grad_()
-
-    # PyTorch has no second backward pass for hardsigmoid, which is this:
-    def hardsigmoid(x: Tensor, inplace: bool) -> Tensor:
-        return functional.relu6(x + 3) / 6
+        found = functional_call(copy.deepcopy(problem.model), parameters, (problem.inputs,))
+        return tree_flatten(found)[0]
 
     replaced = mock.patch.object(functional, "hardsigmoid", hardsigmoid)
     with sdpa_kernel(SDPBackend.MATH), replaced:
-        (slope,) = torch.autograd.grad(loss(theta), theta, create_graph=True)
-        rows = [torch.autograd.grad(entry, theta, retain_graph=True)[0] for entry in slope]
-    return torch.stack(rows)
+        values = [z.detach() for z in outputs(parameters)]
+        jacobians = jacrev(outputs)(parameters)
+    structure = tree_flatten(problem.model(problem.inputs))[1]
+    flat = torch.cat([z.reshape(-1) for z in values])
+    J = torch.cat(
+        [
+            torch.cat([part.reshape(z.numel(), -1) for part in jacobian.values()], 1)
+            for z, jacobian in zip(values, jacobians, strict=True)
+        ]
+    )
+
+    def loss(flat: Tensor) -> Tensor:
+        parts = flat.split([z.numel() for z in values])
+        shaped = [part.view_as(z) for part, z in zip(parts, values, strict=True)]
+        return problem.loss(tree_unflatten(shaped, structure), problem.targets)
+
+    return J.T @ hessian(loss)(flat) @ J
+
+
+# --- losses of their parameters alone -------------------------------------------------------------
+
+
+class Function(nn.Module):
+    """A loss that is a given function of one parameter vector, whatever the samples."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor], theta: ArrayLike | Tensor) -> None:
+        super().__init__()
+        self.function = function
+        self.theta = nn.Parameter(torch.as_tensor(theta, dtype=torch.float64))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.function(self.theta).expand(len(inputs))
+
+
+def _alone(model: nn.Module) -> Objective:
+    inputs = synthetic.inputs()
+    return Objective(model, synthetic.mean_of_outputs, inputs, inputs)
+
+
+def objective_of_function(
+    function: Callable[[Tensor], Tensor], theta: ArrayLike | Tensor
+) -> Objective:
+    return _alone(Function(function, theta))
+
+
+def saddle(n: int, n_positive: int) -> Objective:
+    """The synthetic saddle."""
+    return _alone(synthetic.SaddleModel(n, n_positive))

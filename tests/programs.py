@@ -86,22 +86,8 @@ def net(function: Callable[[Any, Any], Any], **attributes: Callable[[], Any]) ->
     return built(lambda: Net(function, **{name: make() for name, make in attributes.items()}))
 
 
-def function(
-    value: Callable[[Tensor], Tensor], slope: Callable[[Tensor], Tensor]
-) -> Callable[[Tensor], Tensor]:
-    """One with a backward pass of its own, right or not."""
-
-    class Own(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx: Any, x: Tensor) -> Tensor:
-            ctx.save_for_backward(x)
-            return value(x)
-
-        @staticmethod
-        def backward(ctx: Any, gradient: Tensor) -> Tensor:
-            return slope(*ctx.saved_tensors) * gradient
-
-    return Own.apply
+def compiled(what: Any) -> Any:
+    return torch.compile(what, backend="eager")
 
 
 def objective_of(model: nn.Module, *samples: Any, **options: Any) -> hd.Objective:

@@ -85,22 +85,6 @@ def test_type_checkers_see_the_same_names() -> None:
     assert seen == hd._HOMES
 
 
-def test_the_names_of_the_issue() -> None:
-    for name in (
-        "hutchinson",
-        "finite_difference",
-        "directional",
-        "quadratic_fit",
-        "hutch_plus_plus",
-        "deflated",
-        "exact",
-    ):
-        assert callable(getattr(hd.trace, name))
-    assert callable(hd.slices.surface)
-    assert callable(hd.slices.line)
-    assert issubclass(ConfigurationError, hd.HessianDirectionsError)
-
-
 # --- One line each --------------------------------------------------------------------------------
 
 
@@ -171,17 +155,6 @@ def test_spectrum_and_visibility_of_an_objective(objective: hd.Objective, values
     V = hd.directions.gaussian(objective.n_parameters, 2)
     M = hd.slices.projected_hessian(objective, V)
     torch.testing.assert_close(M, V.T @ dense(objective) @ V)
-
-
-def test_functions_with_the_same_seed_draw_independently(objective: hd.Objective) -> None:
-    """The start vector of an eigenpair is no direction of the trace."""
-    n = objective.n_parameters
-    drawn = [
-        torch.randn(n, generator=hd.seeds.as_generator(0, use), dtype=torch.float64)
-        for use in ("eigenpairs", "trace", "spectrum probes", "plane", "projections", "directions")
-    ]
-    gram = torch.corrcoef(torch.stack(drawn)) - torch.eye(len(drawn))
-    assert gram.abs().max() < 5 / math.sqrt(n)
 
 
 # --- The report -----------------------------------------------------------------------------------
@@ -299,22 +272,15 @@ def test_the_predicted_cost_is_about_that_of_the_parts(report: hd.Report) -> Non
     assert passes == pytest.approx(spent["value float64"] + others["value float64"], rel=0.2)
 
 
-def test_mistakes_are_one_sentence() -> None:
-    model, inputs, targets = network()
-    loss = nn.functional.cross_entropy
-    with pytest.raises(ConfigurationError, match="'spectra', not one of scores"):
-        hd.analyze(model, loss, inputs, targets, parts=["spectra"])
-    with pytest.raises(ConfigurationError, match="pair"):
-        hd.analyze(model, loss, inputs, targets, test=inputs, parts=[])
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"parts": ["spectra"]}, "'spectra', not one of scores"),
         ({"parts": None}, "The parts are None, not some of scores"),
         ({"parts": 3}, "The parts are 3"),
         ({"seed": "a"}, "The seed is 'a', but must be an integer"),
         ({"seed": torch.Generator()}, "The seed must be an integer"),
+        ({"test": torch.ones(60, 4)}, "pair"),
         ({"relative_error": None}, "relative_error must be a number"),
         ({"relative_error": math.nan}, "relative_error must be a number"),
     ],

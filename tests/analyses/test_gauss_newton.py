@@ -1,13 +1,12 @@
 """The Hessian, its Gauss–Newton part and the rest of a network, against dense matrices."""
 
+import networks
 import numpy as np
 import pytest
 import torch
 import xarray as xr
 from posed import known_of, posed, samples
 from torch import Tensor, nn
-from torch.func import functional_call, hessian, jacrev
-from torch.nn import functional
 
 from hessian_directions import seeds
 from hessian_directions.analyses import gauss_newton
@@ -26,24 +25,10 @@ def studied() -> Problem:
 
 @pytest.fixture(scope="module")
 def matrices(studied: Problem) -> tuple[Tensor, Tensor]:
-    """H and G by `torch.func` over all samples at once."""
-    parameters = {name: p.detach() for name, p in studied.model.named_parameters()}
-    sizes = [p.numel() for p in parameters.values()]
-    inputs, targets = studied.dataset.train.inputs.double(), studied.dataset.train.targets
-
-    def outputs(theta: Tensor) -> Tensor:
-        parts = zip(parameters.items(), theta.split(sizes), strict=True)
-        named = {name: part.view_as(p) for (name, p), part in parts}
-        return functional_call(studied.model, named, (inputs,)).reshape(-1)
-
-    def loss(z: Tensor) -> Tensor:
-        return functional.cross_entropy(z.view(-1, 3), targets)
-
-    theta = torch.cat([p.reshape(-1) for p in parameters.values()])
-    J = jacrev(outputs)(theta)
-    return hessian(lambda theta: loss(outputs(theta)))(theta), J.T @ hessian(loss)(
-        outputs(theta)
-    ) @ J
+    """H and G over all samples at once."""
+    train = studied.dataset.train
+    network = networks.Problem(studied.model, studied.loss, train.inputs.double(), train.targets)
+    return networks.dense_hessian(network), networks.dense_gauss_newton(network)
 
 
 def run(studied: Problem, H: Tensor, seed: int = 0, **settings: float) -> xr.Dataset:
@@ -53,8 +38,10 @@ def run(studied: Problem, H: Tensor, seed: int = 0, **settings: float) -> xr.Dat
 
 def test_ends_and_moments(studied: Problem, matrices: tuple[Tensor, Tensor]) -> None:
     H, G = matrices
-    runs = [run(studied, H, seed, tolerance=1e-6, n_samples=40) for seed in range(25)]
-    first = runs[0]
+    first = run(studied, H, tolerance=1e-6, n_samples=40)
+    # Moments are right whatever the vectors that are taken off: the others need not search for long.
+    others = (run(studied, H, seed, tolerance=0.1, n_samples=40) for seed in range(1, 25))
+    runs = [first, *others]
     for matrix, M in zip(gauss_newton.MATRICES, (H, G, H - G), strict=True):
         one, values = first.sel(matrix=matrix), torch.linalg.eigvalsh(M)
         assert float(one["largest"]) == pytest.approx(float(values[-1]), abs=1e-8)

@@ -588,9 +588,3 @@ def test_transforms_of_the_user_s_and_of_published_weights(own, tmp_path, transf
 def test_errors_in_transforms_are_one_sentence(own, tmp_path, transform, message):
     settings = write_images(tmp_path / "d", lambda n: "") | {"n_test": 4}
     refused(settings | {"transform": transform}, tmp_path, message)
-
-
-def test_no_class_is_empty(tmp_path):
-    settings = write_images(tmp_path / "d", lambda n: "") | {"n_test": 4}
-    (tmp_path / "d" / "empty").mkdir()
-    refused(settings, tmp_path, "the class folder empty is missing or empty")

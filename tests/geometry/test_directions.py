@@ -36,15 +36,6 @@ def test_rademacher_entries_are_signs():
     assert directions.rademacher(1000, 2, generator()).unique().tolist() == [-1.0, 1.0]
 
 
-def test_loss_landscapes_uniform_directions_have_cosine_three_quarters():
-    """Directions uniform on [0, 1] are nearly parallel; ours are nearly orthogonal."""
-    n = 10_000
-    u, v = directions.unit(directions.gaussian(n, 2, generator())).T
-    assert abs(float(u @ v)) < 5 / math.sqrt(n)
-    uniform = directions.unit(torch.rand(n, 2, generator=generator()))
-    assert float(uniform[:, 0] @ uniform[:, 1]) == pytest.approx(0.75, abs=0.01)
-
-
 def test_global_random_state_is_left_alone():
     before = torch.random.get_rng_state()
     directions.gaussian(10, 2, generator())

@@ -4,38 +4,27 @@ import numpy as np
 import pytest
 import torch
 from matrices import generator
-from torch import Tensor, nn
+from networks import objective_of_function
+from torch import Tensor
 
 from hessian_directions.geometry import discs
 from hessian_directions.geometry.directions import orthonormalise
-from hessian_directions.geometry.quadratic_fit import fit_discs, polar_points
-from hessian_directions.geometry.synthetic import inputs, mean_of_outputs
+from hessian_directions.geometry.quadratic_fit import polar_points
 from hessian_directions.objectives.objective import Objective
 
 RADII = np.geomspace(0.01, 1, 5)
 EIGENVALUES = torch.tensor([-2.0, *torch.linspace(0.1, 1.0, 37), 30.0], dtype=torch.float64)
 
 
-class Polynomial(nn.Module):
-    """L(θ) = g·θ + ½ Σ λ_i θ_i² + q ‖θ‖⁴, whose weights lie at 0; infinite beyond a radius."""
+def objective(slope: float = 0.0, wall: float = np.inf) -> Objective:
+    """L(θ) = g·θ + ½ Σ λ_i θ_i², ‖g‖ = slope, whose weights lie at 0; infinite beyond a radius."""
+    n = len(EIGENVALUES)
 
-    def __init__(self, slope: Tensor, quartic: float = 0.0, wall: float = np.inf) -> None:
-        super().__init__()
-        self.theta = nn.Parameter(torch.zeros(len(EIGENVALUES), dtype=torch.float64))
-        self.register_buffer("slope", slope)
-        self.quartic, self.wall = quartic, wall
+    def loss(theta: Tensor) -> Tensor:
+        found = slope * theta.sum() / n**0.5 + (EIGENVALUES * theta.square()).sum() / 2
+        return torch.where(theta.norm() > wall, torch.inf, found)
 
-    def forward(self, batch: Tensor) -> Tensor:
-        square = self.theta.square().sum()
-        loss = self.slope @ self.theta + (EIGENVALUES * self.theta.square()).sum() / 2
-        loss = loss + self.quartic * square.square()
-        loss = torch.where(square > self.wall**2, torch.inf, loss)
-        return loss.expand(len(batch))
-
-
-def objective(slope: float = 0.0, **more: float) -> Objective:
-    g = slope * torch.ones(len(EIGENVALUES), dtype=torch.float64) / len(EIGENVALUES) ** 0.5
-    return Objective(Polynomial(g, **more), mean_of_outputs, inputs(), inputs())
+    return objective_of_function(loss, [0.0] * n)
 
 
 def plane(*columns: int) -> Tensor:
@@ -98,28 +87,3 @@ def test_losses_that_are_not_finite_are_left_out_of_a_search() -> None:
     assert lowest[4] == lowest[3] == pytest.approx(-(RADII[3] ** 2))
     rings[1, 2] = np.nan
     assert np.isfinite(discs.lowest_in_discs(rings[None], 0.0)).all()
-
-
-def test_apparent_curvature_of_a_quadratic_is_that_of_its_hessian() -> None:
-    """At every radius, whatever the slope; on average over planes it is t/N."""
-    one, t_over_n = objective(0.7), float(EIGENVALUES.mean())
-    curvatures = []
-    for seed in range(200):
-        V = discs.random_plane(one, generator(seed))
-        fit = fit_discs(RADII, discs.ring_losses(one, V, RADII, 8), 0.0)
-        H = (V.T * EIGENVALUES) @ V
-        np.testing.assert_allclose(fit.curvature, np.broadcast_to(H, (5, 2, 2)), atol=1e-9)
-        curvatures.append(float(fit.mean_curvature[0]))
-    error = np.std(curvatures, ddof=1) / 200**0.5
-    assert np.mean(curvatures) == pytest.approx(t_over_n, abs=4 * error)
-
-
-def test_apparent_curvature_of_a_quartic_against_a_line_through_the_rings() -> None:
-    """In orthonormal directions q‖θ‖⁴ is qρ⁴: it adds the same to the mean curvature in all planes."""
-    V = discs.random_plane(objective(), generator())
-    rings = [discs.ring_losses(objective(quartic=q), V, RADII, 8) for q in (0.0, 0.4)]
-    without, with_quartic = fit_discs(RADII, np.stack(rings), 0.0).mean_curvature
-    for k in range(5):
-        s = np.append(0.0, np.repeat(RADII[: k + 1] ** 2, 8))
-        added = 2 * np.polyfit(s, 0.4 * s**2, 1)[0]
-        assert with_quartic[k] - without[k] == pytest.approx(added, rel=1e-7)

@@ -7,7 +7,7 @@ import pytest
 import torch
 import xarray as xr
 from matrices import generator
-from torch import nn
+from networks import objective_of, objective_of_function, problem
 
 from hessian_directions.errors import (
     ArgumentError,
@@ -15,37 +15,22 @@ from hessian_directions.errors import (
     ConfigurationError,
     HessianDirectionsError,
 )
-from hessian_directions.geometry import directions, flatness, slices, synthetic
-from hessian_directions.geometry.directions import gaussian, orthonormalise, unit
+from hessian_directions.geometry import directions, flatness, slices
+from hessian_directions.geometry.directions import gaussian, unit
 from hessian_directions.objectives.objective import Objective
 from hessian_directions.progress import Status
 from hessian_directions.spectral.eigenpairs import extreme_eigenpairs
 from hessian_directions.traces import estimators as trace
 
 
-def network(dtype: torch.dtype = torch.float64) -> Objective:
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)).to(dtype)
-    inputs = torch.randn(30, 4, dtype=torch.float64, generator=generator(1)).to(dtype)
-    targets = torch.randint(0, 3, (30,), generator=generator(2))
-    return Objective(model, nn.functional.cross_entropy, inputs, targets, batch_size=7)
-
-
-class Bowl(nn.Module):
-    """L(θ) = ½‖θ − θ*‖², whose weights are at the minimum θ*."""
-
-    def __init__(self, n: int) -> None:
-        super().__init__()
-        self.theta = nn.Parameter(torch.arange(1.0, n + 1, dtype=torch.float64))
-        self.register_buffer("lowest", self.theta.detach().clone())
-
-    def forward(self, inputs):
-        return (0.5 * (self.theta - self.lowest).square().sum()).expand(len(inputs))
+def network() -> Objective:
+    return objective_of(problem("tanh perceptron", n_samples=30), batch_size=7)
 
 
 def bowl(n: int = 40) -> Objective:
-    inputs = synthetic.inputs()
-    return Objective(Bowl(n), synthetic.mean_of_outputs, inputs, inputs)
+    """L(θ) = ½‖θ − θ*‖², whose weights are at the minimum θ*."""
+    lowest = torch.arange(1.0, n + 1, dtype=torch.float64)
+    return objective_of_function(lambda theta: 0.5 * (theta - lowest).square().sum(), lowest)
 
 
 GRID = slices.grid(1.0, 9)
@@ -104,32 +89,6 @@ def test_without_classes_or_a_finite_loss_there_is_no_accuracy():
     assert np.isnan(surface["accuracy"]).all()
 
 
-def test_loss_landscapes_shifted_rows_and_network_at_no_grid_point():
-    """On a bowl the minimum of every row is the same column, and it is the network."""
-    objective = bowl()
-    V = orthonormalise(gaussian(40, 2, generator()))
-    surface = slices.surface(objective, V, GRID, GRID, normalisation="unit")
-    assert (surface.argmin("beta") == 4).all()
-    assert (surface.argmin("alpha") == 4).all()
-    assert float(surface.sel(alpha=0, beta=0)) == float(objective.value()) == 0
-    expected = 0.5 * (GRID[:, None] ** 2 + GRID[None, :] ** 2)
-    np.testing.assert_allclose(surface, expected, atol=1e-12)
-
-
-def test_loss_landscapes_uniform_directions_tilt_the_bowl():
-    """Directions with cosine 0.75 turn a round bowl into a valley; Gaussian ones keep it round."""
-    n = 4000
-    objective = bowl(n)
-    surface = slices.surface(objective, unit(gaussian(n, 2, generator())), GRID, GRID)
-    diagonal, other = float(surface[0, 0]), float(surface[0, -1])
-    assert abs(surface.attrs["cosine"]) < 5 / math.sqrt(n)
-    assert diagonal / other == pytest.approx(1, abs=0.2)
-    uniform = torch.rand(n, 2, generator=generator(), dtype=torch.float64)
-    tilted = slices.surface(objective, unit(uniform), GRID, GRID)
-    assert tilted.attrs["cosine"] == pytest.approx(0.75, abs=0.02)
-    assert float(tilted[0, 0] / tilted[0, -1]) > 5
-
-
 def test_attributes_describe_the_slice():
     objective = network()
     V = gaussian(objective.n_parameters, 2, generator())
@@ -137,6 +96,7 @@ def test_attributes_describe_the_slice():
     attrs = surface.attrs
     assert attrs["length_alpha"] == pytest.approx(float(V[:, 0].norm()))
     assert attrs["length_beta"] == pytest.approx(float(V[:, 1].norm()))
+    assert attrs["cosine"] == pytest.approx(float(unit(V)[:, 0] @ unit(V)[:, 1]))
     assert attrs["normalisation"] == "gaussian"
     assert attrs["loss_at_origin"] == pytest.approx(float(objective.value()), rel=1e-14)
     assert attrs["lowest_loss"] == float(surface.min())
@@ -144,40 +104,6 @@ def test_attributes_describe_the_slice():
     assert float(surface.sel(alpha=a, beta=b)) == attrs["lowest_loss"]
     distance = float((a * V[:, 0] + b * V[:, 1]).norm())
     assert attrs["lowest_distance"] == pytest.approx(distance, rel=1e-12)
-
-
-def test_surface_curvature_is_the_projected_hessian():
-    """The sanity check of every plot: second differences of the surface against V'HV."""
-    objective = network()
-    V = gaussian(objective.n_parameters, 2, generator())
-    points = slices.grid(1e-3, 3)
-    s = slices.surface(objective, V, points, points).values
-    h2 = 1e-6
-    M = (
-        np.array(
-            [
-                [s[2, 1] - 2 * s[1, 1] + s[0, 1], (s[2, 2] - s[2, 0] - s[0, 2] + s[0, 0]) / 4],
-                [(s[2, 2] - s[2, 0] - s[0, 2] + s[0, 0]) / 4, s[1, 2] - 2 * s[1, 1] + s[1, 0]],
-            ]
-        )
-        / h2
-    )
-    expected = slices.projected_hessian(objective.hessian(), V).numpy()
-    np.testing.assert_allclose(M, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
-
-
-def test_saddle_along_its_hessian_directions():
-    """Claim C5 in its simplest form: one axis up, one axis down, whatever the mean curvature."""
-    inputs = synthetic.inputs()
-    model = synthetic.SaddleModel(10, 18)
-    objective = Objective(model, synthetic.mean_of_outputs, inputs, inputs)
-    V = torch.zeros(21, 2, dtype=torch.float64)
-    V[0, 0] = V[19, 1] = 1
-    surface = slices.surface(objective, V, GRID, GRID, normalisation="unit")
-    expected = 0.5 * (GRID[:, None] ** 2 - GRID[None, :] ** 2)
-    np.testing.assert_allclose(surface, expected, atol=1e-15)
-    assert surface.attrs["lowest_loss"] == -0.5
-    assert surface.attrs["lowest_distance"] == pytest.approx(1)
 
 
 @pytest.mark.parametrize(
@@ -256,16 +182,7 @@ def test_lines_equal_single_evaluations(k):
 
 
 def test_points_where_the_loss_is_not_finite_are_nan():
-    class Logarithm(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.theta = nn.Parameter(torch.tensor([0.5, 0.5], dtype=torch.float64))
-
-        def forward(self, inputs):
-            return (-torch.log(self.theta).sum()).expand(len(inputs))
-
-    inputs = synthetic.inputs()
-    objective = Objective(Logarithm(), synthetic.mean_of_outputs, inputs, inputs)
+    objective = objective_of_function(lambda theta: -torch.log(theta).sum(), [0.5, 0.5])
     surface = slices.surface(objective, torch.eye(2, dtype=torch.float64), GRID, GRID)
     outside = (surface["alpha"] <= -0.5) | (surface["beta"] <= -0.5)
     assert (surface.isnull() == outside).all()
@@ -273,7 +190,7 @@ def test_points_where_the_loss_is_not_finite_are_nan():
 
 
 def test_float32_objectives_give_their_own_losses():
-    objective = network(torch.float32)
+    objective = network().to(dtype=torch.float32)
     V = gaussian(objective.n_parameters, 2, generator())
     surface = slices.surface(objective, V, GRID, GRID)
     assert surface.dtype == np.float64
@@ -328,18 +245,10 @@ def test_grids_and_directions_may_be_of_any_kind(kind: Callable[..., Any]) -> No
 
 def quadratic(values: list[float]) -> Objective:
     """L(θ) = 1 + ½Σ λ_i (θ_i − 3)² at θ = 3."""
-
-    class Quadratic(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.theta = nn.Parameter(torch.full((len(values),), 3.0, dtype=torch.float64))
-            self.register_buffer("values", torch.tensor(values, dtype=torch.float64))
-
-        def forward(self, inputs):
-            return (1 + 0.5 * (self.values * (self.theta - 3).square()).sum()).expand(len(inputs))
-
-    inputs = synthetic.inputs()
-    return Objective(Quadratic(), synthetic.mean_of_outputs, inputs, inputs)
+    eigenvalues = torch.tensor(values, dtype=torch.float64)
+    return objective_of_function(
+        lambda theta: 1 + 0.5 * (eigenvalues * (theta - 3).square()).sum(), [3.0] * len(values)
+    )
 
 
 def test_the_default_plane_is_that_of_both_ends_with_half_widths_of_the_curvature():

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from matrices import diagonal, generator, matrix
+from networks import saddle
 from scipy import special
 from torch import nn
 
@@ -107,20 +108,6 @@ def exact_visibility(a: float, n_a: int, b: float, n_b: int) -> float:
     ) - sum(gamma(p + q + (1 + j) / 2) + gamma(1.5) for j in (0, 1))
     scale = math.exp(logs[0] + logs[1] - selberg)
     return 2 * scale * (below[0] * above[1] - below[1] * above[0])
-
-
-@pytest.mark.parametrize(
-    ("a", "n_a", "b", "n_b"), [(1.0, 3, 2.0, 4), (1.0, 70, 0.5, 100), (1.0, 40, 1.5, 10)]
-)
-def test_the_closed_form_is_what_slices_show(a, n_a, b, n_b):
-    """Against slices of their own: two Gaussian vectors each, no code of ours."""
-    random, n = np.random.default_rng(0), 40_000
-    values = np.repeat([a, -b], [n_a, n_b])
-    V = random.standard_normal((n, n_a + n_b, 2), dtype=np.float32)
-    M = np.einsum("sni,n,snj->sij", V, values, V)
-    share = (np.linalg.det(M) < 0).mean()
-    exact = exact_visibility(a, n_a, b, n_b)
-    assert share == pytest.approx(exact, abs=4 * math.sqrt(exact * (1 - exact) / n))
 
 
 @pytest.mark.parametrize(
@@ -243,8 +230,7 @@ def test_projections_do_not_depend_on_chunks_or_on_the_basis():
 
 
 def test_projections_of_an_objective():
-    inputs = synthetic.inputs()
-    objective = Objective(synthetic.SaddleModel(5, 3), synthetic.mean_of_outputs, inputs, inputs)
+    objective = saddle(5, 3)
     told = []
     M = visibility.sample_projections(objective.hessian(), 10, generator(), progress=told.append)
     expected = visibility.sample_projections(synthetic.hessian(5, 3), 10, generator())

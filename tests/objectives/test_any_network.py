@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 import time
-import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -26,6 +25,7 @@ from random_networks import (
     build,
     cases,
     fitting,
+    quietly,
 )
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
@@ -65,7 +65,7 @@ def outcomes(case: Case) -> dict[str, str]:
     before = _fingerprint(built)
     done: dict[str, str] = {}
     try:
-        with _surroundings(case), _quietly():
+        with _surroundings(case), quietly():
             objective = Objective(
                 built.model,
                 built.loss,
@@ -81,7 +81,7 @@ def outcomes(case: Case) -> dict[str, str]:
         ask = _Questions(case, objective)
         for call in case.calls:
             try:
-                with _surroundings(case), _quietly():
+                with _surroundings(case), quietly():
                     answer = getattr(ask, call)()
             except HessianDirectionsError as error:
                 done[call] = _sentence(error)
@@ -231,7 +231,7 @@ class _Questions:
         return judged
 
     def second(self) -> Any:
-        V = self._V.clone()
+        V = self._V[:, :2].clone()
 
         def judge(result: Tensor, place: PlainAutograd) -> str:
             if place.gradient.why == WRONG:
@@ -347,13 +347,6 @@ def _surroundings(case: Case) -> Any:
         "no_grad": torch.no_grad,
         "inference_mode": torch.inference_mode,
     }.get(case.surroundings, nullcontext)()
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    with warnings.catch_warnings(), torch.random.fork_rng():
-        warnings.simplefilter("ignore")
-        yield
 
 
 def _fingerprint(built: Built) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -11,11 +10,9 @@ from unittest import mock
 import pytest
 import torch
 from networks import NETWORKS, Problem, assert_close, objective_of, problem, vectors
+from networks import dense_gauss_newton as dense
 from torch import Tensor, nn
-from torch.func import functional_call, hessian, jacrev
 from torch.nn import functional
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from hessian_directions.autodiff import gauss_newton
 from hessian_directions.autodiff.modes import Parameters
@@ -23,43 +20,6 @@ from hessian_directions.errors import DifferentiationError, ModelError
 from hessian_directions.objectives.losses import ModelLoss
 from hessian_directions.objectives.objective import Objective
 from hessian_directions.spectral.eigenpairs import extreme_eigenpairs
-
-
-def dense(case: Problem, theta: Tensor | None = None) -> Tensor:
-    """J'(∇²ℓ)J over all samples at once, (N, N), by `jacrev` and a dense Hessian of the loss."""
-    parameters = {n: p.detach() for n, p in case.model.named_parameters() if p.requires_grad}
-    if theta is not None:
-        parts = theta.split([p.numel() for p in parameters.values()])
-        parameters = {n: v.view_as(p) for (n, p), v in zip(parameters.items(), parts, strict=True)}
-
-    def outputs(parameters: dict[str, Tensor]) -> list[Tensor]:
-        # A copy, because functional_call leaves shared modules changed behind.
-        found = functional_call(copy.deepcopy(case.model), parameters, (case.inputs,))
-        return tree_flatten(found)[0]
-
-    def hardsigmoid(x: Tensor, inplace: bool) -> Tensor:  # PyTorch's slope is 1/6 in float32
-        return functional.relu6(x + 3) / 6
-
-    replaced = mock.patch.object(functional, "hardsigmoid", hardsigmoid)
-    with sdpa_kernel(SDPBackend.MATH), replaced:
-        values = [z.detach() for z in outputs(parameters)]
-        jacobians = jacrev(outputs)(parameters)
-    structure = tree_flatten(case.model(case.inputs))[1]
-    flat = torch.cat([z.reshape(-1) for z in values])
-    J = torch.cat(
-        [
-            torch.cat([part.reshape(z.numel(), -1) for part in jacobian.values()], 1)
-            for z, jacobian in zip(values, jacobians, strict=True)
-        ]
-    )
-
-    def loss(flat: Tensor) -> Tensor:
-        parts = flat.split([z.numel() for z in values])
-        shaped = [part.view_as(z) for part, z in zip(parts, values, strict=True)]
-        return case.loss(tree_unflatten(shaped, structure), case.targets)
-
-    return J.T @ hessian(loss)(flat) @ J
-
 
 # --- right --------------------------------------------------------------------------------------
 

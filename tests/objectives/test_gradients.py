@@ -15,7 +15,6 @@ from programs import (
     Net,
     built,
     classes,
-    function,
     images,
     net,
     objective_of,
@@ -23,7 +22,7 @@ from programs import (
     require_refused,
     vectors,
 )
-from random_networks import Forgetful, OnceDifferentiable
+from random_networks import FORGETFUL, OnceDifferentiable, function
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, gelu
 from torch.utils.checkpoint import checkpoint
@@ -141,7 +140,7 @@ WRONG_BY_LITTLE = function(lambda x: x.square(), lambda x: 2 * (x * (1 - 1e-4) +
     ("between", "match"),
     [
         (OnceDifferentiable.apply, "No mode of Hessian-vector products"),
-        (Forgetful.apply, "differences of gradients"),
+        (FORGETFUL, "differences of gradients"),
         (WRONG_BY_LITTLE, "No mode"),
     ],
 )

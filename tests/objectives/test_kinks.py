@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from programs import function, objective_of, vectors
-from random_networks import Apply
+from programs import objective_of, vectors
+from random_networks import Apply, function
 from torch import Tensor, nn
 from torch.nn import functional
 

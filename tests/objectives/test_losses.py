@@ -12,6 +12,7 @@ from programs import (
     Loss,
     Net,
     built,
+    compiled,
     net,
     perceptron,
     require_followed,
@@ -40,6 +41,7 @@ NO_NUMBER: dict[str, tuple[Any, str]] = {
         functools.partial(cross_entropy, reduction="none"),
         "reduction 'none'",
     ),
+    "module, of every sample": (nn.CrossEntropyLoss(reduction="none"), "reduction 'none'"),
     "of every sample": (
         lambda z, y: cross_entropy(z, y, reduction="none"),
         r"\(12,\).*one real number",
@@ -316,10 +318,6 @@ def test_a_network_s_own_method_is_that_of_the_copy(name: str) -> None:
     model, (x, y) = Lit(), vectors()
     model(x)  # keeps something of a pass
     require_followed(model, OWN[name](model), x, y, batch_size=256)
-
-
-def compiled(model: nn.Module) -> Any:
-    return torch.compile(model, backend="eager")
 
 
 @pytest.mark.parametrize("wrap", [compiled, nn.DataParallel, lambda m: nn.Sequential(compiled(m))])

@@ -14,6 +14,7 @@ import torch
 from programs import (
     built,
     classes,
+    compiled,
     images,
     objective_of,
     perceptron,
@@ -108,10 +109,6 @@ def test_what_these_methods_freeze_is_frozen_before_or_refused() -> None:
 
 
 # --- compilation ----------------------------------------------------------------------------------------
-
-
-def compiled(what: Any) -> Any:
-    return torch.compile(what, backend="eager")
 
 
 def _compiled_in_place(model: nn.Module, part: str) -> nn.Module:

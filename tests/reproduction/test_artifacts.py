@@ -90,12 +90,6 @@ def test_table_has_ten_digits(tmp_path: Path) -> None:
     )
 
 
-def test_json_of_numpy(tmp_path: Path) -> None:
-    value = {"b": np.float64(0.5), "a": np.arange(2), "c": np.bool_(True)}
-    artifacts.write_json(tmp_path / "r.json", value)
-    assert artifacts.read_json(tmp_path / "r.json") == {"a": [0, 1], "b": 0.5, "c": True}
-
-
 # Equal bytes.
 
 

@@ -117,21 +117,6 @@ def test_ritz_pairs_and_their_residuals(n_steps, k_smallest, k_largest):
     assert true.numpy() == pytest.approx(residuals, abs=1e-13)
 
 
-def test_quadrature_has_all_moments_up_to_2m_minus_1():
-    H = matrix(np.random.default_rng(3).normal(size=80))
-    m = 5
-    process = run(H, m)
-    v = process.basis.blocks[0][0]
-    nodes, weights = process.quadrature()
-    assert (weights >= 0).all()
-    assert weights.sum() == pytest.approx(1, abs=1e-15)
-    power = v
-    for k in range(1, 2 * m + 1):
-        power = H @ power
-        error = abs(float(v @ power) - float((weights * nodes**k).sum()))
-        assert (error < 1e-12 * 3**k) == (k < 2 * m)
-
-
 def test_weight_bound_holds_and_falls_geometrically():
     values = np.linspace(-1, 1, 200)
     values[-1] = 1.3

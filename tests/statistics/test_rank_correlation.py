@@ -211,9 +211,7 @@ def test_mean_and_difference():
 
 N_SEEDS = 10
 CELLS = np.array(list(itertools.product(range(2), range(2), range(3))))
-CELL = np.repeat(np.arange(len(CELLS)), N_SEEDS)
 SEED = np.tile(np.arange(N_SEEDS), len(CELLS))
-OF_CELL = {name: CELLS[CELL, k] for k, name in enumerate(("batch_size", "rate", "noise"))}
 
 
 def clustered_population(random, correlation, n_seeds=N_SEEDS):

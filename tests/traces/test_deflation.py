@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
-from networks import Problem, dense_hessian
-from torch import Tensor, nn
+from networks import dense_hessian, problem
+from torch import Tensor
 
 from hessian_directions import seeds
 from hessian_directions.spectral.density import Moments
@@ -15,11 +15,7 @@ from hessian_directions.traces.deflation import deflated_rest, sketch_beside
 
 @pytest.fixture(scope="module")
 def hessian() -> Tensor:
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(4, 7), nn.ReLU(), nn.Linear(7, 3)).double()
-    inputs = torch.randn(50, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    targets = torch.randint(0, 3, (50,), generator=torch.Generator().manual_seed(2))
-    return dense_hessian(Problem(model, nn.functional.cross_entropy, inputs, targets))
+    return dense_hessian(problem("ReLU perceptron", n_samples=50))
 
 
 def test_the_rest_of_a_dominant_pair_keeps_its_digits(hessian: Tensor) -> None:

@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 from matrices import generator
+from networks import objective_of_function, saddle
 from torch import nn
 
 from hessian_directions.errors import NonFiniteError
@@ -22,23 +23,6 @@ def perceptron(activation: nn.Module, dtype: torch.dtype = torch.float64) -> Obj
     return Objective(model, nn.functional.cross_entropy, inputs, targets)
 
 
-class Function(nn.Module):
-    """A loss that is a given function of one parameter vector."""
-
-    def __init__(self, function, theta):
-        super().__init__()
-        self.function = function
-        self.theta = nn.Parameter(torch.as_tensor(theta, dtype=torch.float64))
-
-    def forward(self, inputs):
-        return self.function(self.theta).expand(len(inputs))
-
-
-def objective_of(function, theta) -> Objective:
-    inputs = synthetic.inputs()
-    return Objective(Function(function, theta), synthetic.mean_of_outputs, inputs, inputs)
-
-
 @pytest.mark.parametrize("activation", [nn.Tanh(), nn.GELU(), nn.Softplus(), nn.ELU()])
 @pytest.mark.parametrize("n_points", [3, 9])
 def test_differences_of_smooth_networks_are_right_to_five_digits(activation, n_points):
@@ -49,31 +33,18 @@ def test_differences_of_smooth_networks_are_right_to_five_digits(activation, n_p
     assert float((measured - exact).abs().max()) < 1e-5 * float(exact.abs().max())
 
 
-def test_sharpness_is_not_zero_in_float32():
-    """Differences of float32 losses are rounding; an upcast copy gives the curvature."""
-    objective = perceptron(nn.Tanh(), torch.float32)
-    V = gaussian(objective.n_parameters, 4, generator())
-    curvature = LossCurvature(objective)
-    measured = curvature(V)
-    exact = objective.to(dtype=torch.float64).second_directional_derivative(V)
-    torch.testing.assert_close(measured, exact, rtol=1e-5, atol=1e-5)
-    step, theta = curvature.step, objective.theta[:, None]
-    W = V.float()
-    values = [objective.values(theta + sign * step * W) for sign in (-1, 0, 1)]
-    naive = (values[0] - 2 * values[1] + values[2]) / step**2
-    assert float((naive - exact).abs().max()) > 0.1 * float(exact.abs().max())
-
-
 @pytest.mark.parametrize("n_points", [3, 5, 9])
 def test_a_constant_loss_has_curvature_zero(n_points):
-    objective = objective_of(lambda theta: 0 * theta.sum() + 0.7, [1.0, 2.0])
+    objective = objective_of_function(lambda theta: 0 * theta.sum() + 0.7, [1.0, 2.0])
     measured = LossCurvature(objective, n_points=n_points)(gaussian(2, 3, generator()))
     assert not measured.any()
 
 
 @pytest.mark.parametrize("n_points", [3, 5, 9])
 def test_a_parabola_is_fitted_exactly(n_points):
-    objective = objective_of(lambda theta: (theta**2 * torch.tensor([3.0, -1.0])).sum(), [1.0, 2.0])
+    objective = objective_of_function(
+        lambda theta: (theta**2 * torch.tensor([3.0, -1.0])).sum(), [1.0, 2.0]
+    )
     V = gaussian(2, 4, generator())
     measured = LossCurvature(objective, step=0.1, n_points=n_points)(V)
     torch.testing.assert_close(measured, 6 * V[0] ** 2 - 2 * V[1] ** 2)
@@ -94,9 +65,7 @@ def test_impossible_steps(step):
 @pytest.mark.parametrize("n_positive", [500, 540, 1000])
 def test_step_on_the_synthetic_saddle_is_the_cap(n_positive):
     """Its fourth derivative is 0: any step is good, and nothing may diverge."""
-    inputs = synthetic.inputs()
-    model = synthetic.SaddleModel(500, n_positive)
-    objective = Objective(model, synthetic.mean_of_outputs, inputs, inputs)
+    objective = saddle(500, n_positive)
     V = gaussian(1001, 5, generator())
     assert choose_step(objective, V[:, :2], cap=0.01) == 0.01
     curvature = LossCurvature(objective)
@@ -141,14 +110,14 @@ def test_step_on_kinks_stays_where_many_are_crossed(seed):
 def test_step_in_a_narrow_basin(function):
     """Far outside the basin D(ε) is wrong but need not look wrong; the step has to get inside."""
     centre = torch.tensor([1.0, -2.0], dtype=torch.float64)
-    objective = objective_of(lambda theta: function(theta - centre).sum(), centre)
+    objective = objective_of_function(lambda theta: function(theta - centre).sum(), centre)
     V = gaussian(2, 4, generator())
     exact = objective.second_directional_derivative(V)
     torch.testing.assert_close(LossCurvature(objective)(V), exact, rtol=1e-4, atol=0)
 
 
 def test_step_where_the_loss_is_not_finite_far_out():
-    objective = objective_of(lambda theta: torch.log(theta).sum(), [1e-3, 1.0])
+    objective = objective_of_function(lambda theta: torch.log(theta).sum(), [1e-3, 1.0])
     V = torch.tensor([[1.0], [0.0]], dtype=torch.float64)
     step = choose_step(objective, V)
     assert step < 1e-3
@@ -156,14 +125,14 @@ def test_step_where_the_loss_is_not_finite_far_out():
 
 
 def test_no_step_where_the_loss_is_never_finite():
-    objective = objective_of(lambda theta: torch.log(theta.abs() - 1).sum(), [1.0])
+    objective = objective_of_function(lambda theta: torch.log(theta.abs() - 1).sum(), [1.0])
     with pytest.raises(NonFiniteError):
         choose_step(objective, torch.ones(1, 1, dtype=torch.float64))
 
 
 def test_step_balances_the_noise_of_a_large_offset():
     """L = 10⁸ + cos θ: rounding is 10⁸ times that of the curvature, which keeps three digits."""
-    objective = objective_of(lambda theta: 1e8 + torch.cos(theta).sum(), [0.3])
+    objective = objective_of_function(lambda theta: 1e8 + torch.cos(theta).sum(), [0.3])
     V = torch.ones(1, 1, dtype=torch.float64)
     measured = float(LossCurvature(objective, choose_step(objective, V, cap=1.0))(V))
     assert measured == pytest.approx(-math.cos(0.3), rel=2e-2)
@@ -172,7 +141,7 @@ def test_step_balances_the_noise_of_a_large_offset():
 @pytest.mark.parametrize("theta", [[0.0, 0.0], [1e-6, 0.0], [1e3, 0.0]])
 def test_step_whatever_the_size_of_the_weights(theta):
     centre = torch.tensor(theta, dtype=torch.float64)
-    objective = objective_of(lambda theta: torch.cosh(theta - centre).sum(), theta)
+    objective = objective_of_function(lambda theta: torch.cosh(theta - centre).sum(), theta)
     V = gaussian(2, 2, generator())
     measured = LossCurvature(objective)(V)
     torch.testing.assert_close(measured, (V**2).sum(0), rtol=1e-5, atol=1e-5)
@@ -185,14 +154,14 @@ def test_noise_is_that_of_the_loss():
         jitter = torch.randn((), generator=noise, dtype=torch.float64)
         return (theta**2).sum() + sigma * jitter
 
-    objective = objective_of(noisy, [1.0, 2.0])
+    objective = objective_of_function(noisy, [1.0, 2.0])
     direction = torch.tensor([1.0, 1.0], dtype=torch.float64)
     measured = [loss_noise(objective, direction) for _ in range(200)]
     assert 0.7 * sigma < sum(measured) / len(measured) < 1.3 * sigma
 
 
 def test_noise_is_not_moved_by_slope_or_by_a_kink():
-    objective = objective_of(lambda theta: 1 + 100 * torch.relu(theta - 1).sum(), [1.0])
+    objective = objective_of_function(lambda theta: 1 + 100 * torch.relu(theta - 1).sum(), [1.0])
     direction = torch.ones(1, dtype=torch.float64)
     assert loss_noise(objective, direction) < 1e-14
 
