@@ -111,8 +111,7 @@ def saved(figure, path):
 def test_every_module_is_tested():
     modules = {found.name for found in pkgutil.iter_modules(figures.__path__)} - {"drawing"}
     declared = {draws.__module__.rpartition(".")[2] for draws, _ in DECLARED.values()}
-    # benchmark_ratios is drawn from a table, not from artifacts: tests/test_benchmarks.py.
-    assert modules == declared | {"overview", "benchmark_ratios"}
+    assert modules == declared | {"overview"}
 
 
 @pytest.mark.parametrize("name", FIGURES)
