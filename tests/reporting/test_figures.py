@@ -52,7 +52,7 @@ LABELS = {
 
 # figure: what draws it, and what is said of it
 DECLARED = {
-    figure: (getattr(module, "animate", None) or module.draw, says)
+    figure: (module.animate if says.get("animation") else module.draw, says)
     for found in pkgutil.iter_modules(figures.__path__)
     for module in [importlib.import_module(f"{figures.__name__}.{found.name}")]
     for figure, says in getattr(module, "FIGURES", {}).items()
