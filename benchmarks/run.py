@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import benchmark_ratios
 import pandas as pd
 import torch
 from goals import (
@@ -37,7 +38,7 @@ from measure_vectors import measure_several, measure_single
 from peers import PACKAGES
 from subjects import SEED, Subject, trained, untrained
 
-from hessian_directions.reporting.figures import benchmark_ratios, drawing
+from hessian_directions.reporting.figures import drawing
 from hessian_directions.reproduction import artifacts
 from hessian_directions.reproduction.source_files import source_files
 

@@ -15,12 +15,13 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from hessian_directions.errors import ArtifactError
-from hessian_directions.reporting.figures import benchmark_ratios, drawing
+from hessian_directions.reporting.figures import drawing
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "benchmarks"))
 
 import alternation  # noqa: E402
+import benchmark_ratios  # noqa: E402
 import cluster  # noqa: E402
 import goals  # noqa: E402
 import lines  # noqa: E402

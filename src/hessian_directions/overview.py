@@ -380,7 +380,6 @@ class Report:
         matrices = visibility.sample_projections(
             self.objective, RANDOM_PLANES, self.seed, self._line.part("random planes")
         )
-        share = visibility.share_of_saddles(matrices)
         moments = self.spectrum.moments()
         trace, frobenius = self.trace.mean, moments.frobenius_norm
         scalars = {
@@ -389,9 +388,7 @@ class Report:
             "frobenius_norm": frobenius,
             "frobenius_standard_error": moments.frobenius_standard_error,
             "r": trace / frobenius if frobenius else float("nan"),
-            "visibility_direct": share.probability,
-            "visibility_direct_low": share.low,
-            "visibility_direct_high": share.high,
+            **visibility.share_of_saddles(matrices).named("visibility_direct"),
         }
         scalars["visibility_formula"] = float(gaussian_limit(scalars["r"]))
         projected = {"projected_hessian": (("sample", "row", "column"), matrices)}

@@ -8,8 +8,8 @@ import xarray as xr
 from fabricate import made
 from torch import Tensor
 
-from hessian_directions.analyses import critical_points
-from hessian_directions.analyses.critical_points import Point
+from hessian_directions.analyses import small_networks
+from hessian_directions.analyses.small_networks import Point
 
 
 def written_out(point: Point, seed: int, n_data: int) -> tuple[Tensor, Tensor]:
@@ -33,10 +33,10 @@ def written_out(point: Point, seed: int, n_data: int) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("activation", ["tanh", "gelu"])
 def test_points_are_critical_wherever_they_come_from(activation: str) -> None:
     settings = fabricate.settings("critical_points")
-    searched = critical_points._searched(settings, 3, activation, 1)
+    searched = small_networks._searched(settings, 3, activation, 1)
     found = [point for outcome, point in searched if outcome == "critical"]
     assert found
-    wide = [point for base in found for point in critical_points._embedded(settings, 3, base)]
+    wide = [point for base in found for point in small_networks._embedded(settings, 3, base)]
     assert {point.layers for point in wide} == {"all", "first layer"}
     for point in (*found, *wide):
         gradient, hessian = written_out(point, 3, settings.n_data)
@@ -122,4 +122,4 @@ def test_a_unit_that_the_data_do_not_determine_is_idle(
     alone = np.array([weight, bias, 1.0, 0.0])
     beside = np.array([weight, -1.5, bias, 0.5, 1.0, 1.0, 0.0])
     for theta in (alone, beside):
-        assert critical_points._has_idle_unit(settings, 3, activation, theta) == idle
+        assert small_networks._has_idle_unit(settings, 3, activation, theta) == idle

@@ -9,9 +9,10 @@ from posed import posed, samples
 from torch import Tensor, nn
 
 from hessian_directions import seeds
-from hessian_directions.analyses import slices, turning
+from hessian_directions.analyses import turning
 from hessian_directions.analyses.job import Job
 from hessian_directions.analyses.problem import Problem
+from hessian_directions.geometry import slices
 from hessian_directions.geometry.principal_curvatures import principal_curvatures
 
 N = 40
@@ -58,7 +59,7 @@ def test_it_turns_from_the_random_slice_s_plane_to_the_eigenvectors(
     problem, H = quadratic
     values = np.linalg.eigvalsh(H)
     objective = problem.objective()
-    random, _ = slices.plane(objective, "random", None, seeds.derive(3, "surface"))
+    random = slices.plane_directions(objective, "random", seeds.derive(3, "surface"))
     Q = np.linalg.qr(random.numpy())[0]
     matrices = turned["projected_hessian"].values
     np.testing.assert_allclose(

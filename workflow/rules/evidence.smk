@@ -66,9 +66,7 @@ for path in sorted((ROOT / "src/hessian_directions/reporting/figures").glob("*.p
                 "file": str(path.relative_to(ROOT / "src")),
                 "inputs": inputs,
             }
-ANIMATIONS = {
-    figure: says for figure, says in DRAWINGS.items() if says["module"].endswith("_animation")
-}
+ANIMATIONS = {figure: says for figure, says in DRAWINGS.items() if says.get("animation")}
 FIGURES = {figure: says for figure, says in DRAWINGS.items() if figure not in ANIMATIONS}
 
 

@@ -18,7 +18,9 @@ def job_of(stage: Any) -> Job:
     others = analysis.other_networks(stage.params.settings)
     return Job(
         seed=stage.params.seed,
-        read={name: _read(path) for name, path in stage.input.items() if name not in OTHERS},
+        read={
+            name: artifacts.read(path) for name, path in stage.input.items() if name not in OTHERS
+        },
         part=getattr(stage.wildcards, "part", ""),
         shard=int(getattr(stage.wildcards, "shard", 0)),
         announce=stage.progress,
@@ -46,8 +48,3 @@ def write(stage: Any, analysis: Analysis, result: Any, identity: dict[str, Any])
         artifacts.write_tensors(stage.output[analysis.tensors], arrays, provenance)
     if analysis.has_dataset:
         artifacts.write_dataset(stage.output.artifact, result, provenance)
-
-
-def _read(path: str) -> Any:
-    is_tensors = path.endswith(".safetensors")
-    return artifacts.read_tensors(path) if is_tensors else artifacts.read_dataset(path)

@@ -23,7 +23,7 @@ def load(inputs: Any) -> dict[str, Any]:
     Networks are left out whose numbers are not finite.
     """
     return {
-        name: _read(paths) if isinstance(paths, str) else _of_networks(paths)
+        name: artifacts.read(paths) if isinstance(paths, str) else _of_networks(paths)
         for name, paths in inputs.items()
         if name not in AUXILIARY
     }
@@ -65,7 +65,7 @@ def _together(paths: list[str]) -> Any:
     if folder == "image_counts":
         counted = [artifacts.read_dataset(path) for path in paths]
         return xr.concat(counted, "count", combine_attrs="drop").sortby("n_images")
-    return _read(paths[0])
+    return artifacts.read(paths[0])
 
 
 def slices(paths: list[str]) -> dict[str, xr.Dataset]:
@@ -79,9 +79,3 @@ def slices(paths: list[str]) -> dict[str, xr.Dataset]:
                 surface["accuracy"] = dataset[f"{split}_accuracy"]
             found[f"{Path(path).stem}_{split}"] = surface
     return found
-
-
-def _read(path: str) -> Any:
-    if path.endswith(".json"):
-        return artifacts.read_json(path)
-    return artifacts.read_dataset(path)

@@ -50,7 +50,7 @@ def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
     import torch
 
     from hessian_directions import seeds
-    from hessian_directions.geometry import discs
+    from hessian_directions.geometry import discs, slices
     from hessian_directions.geometry.directions import gaussian, orthonormalise
     from hessian_directions.traces.finite_differences import loss_noise
 
@@ -64,7 +64,7 @@ def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
         return discs.lowest_in_discs(rings, loss)
 
     vectors = problem.vectors(job.read["eigenvectors"]["vectors"])
-    hessian = lowest(orthonormalise(torch.stack([vectors[:, -1], vectors[:, 0]], dim=1)))
+    hessian = lowest(orthonormalise(slices.both_ends(vectors)))
     other = gaussian(objective.n_parameters, 1, generator, objective.dtype, objective.device)
     slope = lowest(orthonormalise(torch.cat([-gradient[:, None], other], dim=1)))
     noise = loss_noise(objective, other[:, 0])

@@ -38,9 +38,7 @@ records, and what the documentation lists.
 
 import importlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cache, cached_property
-from types import ModuleType
+from functools import cache
 from typing import Any
 
 from hessian_directions.settings import Settings, stage_of
@@ -73,62 +71,35 @@ OF_PROFILES = ("saddles", "saddle_traces", "population", "critical_points")
 STANDARD = OF_NETWORKS[: OF_NETWORKS.index("trace_estimators")]
 
 
-@dataclass(frozen=True)
 class Analysis:
-    """One analysis, as its module declares it."""
+    """One analysis, as its module declares it.
 
-    name: str
+    Attributes:
+        file: The source file of its module, below the package's root folder.
+        has_dataset: Whether it makes an artifact; times are in the run record alone.
+    """
 
-    @property
-    def file(self) -> str:
-        """The source file of its module, below the package's root folder."""
-        return f"hessian_directions/analyses/{self.name}.py"
-
-    @cached_property
-    def module(self) -> ModuleType:
-        return importlib.import_module(f"hessian_directions.analyses.{self.name}")
-
-    @property
-    def settings(self) -> type[Settings]:
-        return self.module.Settings
-
-    @property
-    def reads(self) -> tuple[str, ...]:
-        return getattr(self.module, "READS", ())
-
-    @property
-    def gather_reads(self) -> tuple[str, ...]:
-        return getattr(self.module, "GATHER_READS", ())
-
-    @property
-    def tensors(self) -> str | None:
-        return getattr(self.module, "TENSORS", None)
-
-    @property
-    def trains(self) -> bool:
-        return getattr(self.module, "TRAINS", False)
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.file = f"hessian_directions/analyses/{name}.py"
+        self.module = module = importlib.import_module(f"hessian_directions.analyses.{name}")
+        self.settings: type[Settings] = module.Settings
+        self.reads: tuple[str, ...] = getattr(module, "READS", ())
+        self.gather_reads: tuple[str, ...] = getattr(module, "GATHER_READS", ())
+        self.tensors: str | None = getattr(module, "TENSORS", None)
+        self.trains: bool = getattr(module, "TRAINS", False)
+        self.is_sharded = hasattr(module, "gather")
+        self.has_parts = hasattr(module, "parts")
+        self.has_dataset = not getattr(module, "RECORD_ALONE", False)
 
     @property
     def has_data(self) -> bool:
         """Whether one that studies no network reads data, and computes where networks do."""
         return self.name in OF_PROFILES and "data" in self.settings.model_fields
 
-    @property
-    def is_sharded(self) -> bool:
-        return hasattr(self.module, "gather")
-
     def n_shards(self, settings: dict[str, Any]) -> int | None:
         """The shards that it is computed in under these settings; None where in none."""
         return settings["n_shards"] if self.is_sharded else None
-
-    @property
-    def has_parts(self) -> bool:
-        return hasattr(self.module, "parts")
-
-    @property
-    def has_dataset(self) -> bool:
-        """Whether it makes an artifact; times are in the run record alone."""
-        return not getattr(self.module, "RECORD_ALONE", False)
 
     def parts(self, settings: dict[str, Any]) -> Sequence[str]:
         return self._said("parts", ("",), settings)

@@ -12,11 +12,8 @@ from hessian_directions import settings as typed
 from hessian_directions.settings import Allowed, Count, Different, Odd, Positive, setting
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from hessian_directions.analyses.job import Job
     from hessian_directions.analyses.problem import Problem
-    from hessian_directions.objectives.objective import Objective
 
 READS = ("eigenvectors",)
 
@@ -68,9 +65,11 @@ def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
     objectives = {split: problem.objective(split) for split in ("train", "test")}
     train = objectives["train"]
     vectors = problem.vectors(job.read["eigenvectors"]["vectors"])
-    directions, normalisation = plane(train, job.part, vectors, seeds.derive(job.seed, "surface"))
+    plane: Any = job.part  # one of `PLANES`
+    seed = seeds.derive(job.seed, "surface")
+    directions = slices.plane_directions(train, plane, seed, vectors)
     length = directions.double().norm(dim=0)
-    is_hessian = job.part == "hessian"
+    is_hessian = plane == "hessian"
     half_width = settings.hessian_half_width if is_hessian else settings.random_half_width
     if half_width is None:
         alphas, betas = (
@@ -80,7 +79,7 @@ def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
     else:
         alphas = betas = slices.grid(half_width / float(length.mean()), settings.n_points)
     rows = range(job.shard, settings.n_points, settings.n_shards)
-    lattice = directions, alphas, betas, rows, normalisation
+    lattice = directions, alphas, betas, rows, slices.NORMALISATIONS[plane]
     surfaces = {
         split: slices.surface_rows(objective, *lattice, job.counted(f"{split} loss"))
         for split, objective in objectives.items()
@@ -103,21 +102,3 @@ def gather(shards: Sequence[xr.Dataset], settings: Settings, job: Job) -> xr.Dat
     surfaces = {split: slices.gather([shard[split] for shard in shards]) for split in splits}
     accuracies = [f"{split}_accuracy" for split in surfaces if f"{split}_accuracy" in shards[0]]
     return xr.Dataset(surfaces).reset_coords(accuracies)
-
-
-def plane(objective: Objective, kind: Any, vectors: Tensor, seed: int) -> tuple[Tensor, str]:
-    """The two directions of a plane (N, 2) and their normalisation.
-
-    `random`: two Gaussian directions, of length about √N. `hessian`: η the direction of the
-    largest, δ that of the smallest eigenvalue, of length one. `filter`: the Gaussian ones, with the
-    norm of the weights filter by filter.
-    """
-    import torch
-
-    from hessian_directions.geometry import slices
-
-    if kind == "hessian":
-        directions = torch.stack([vectors[:, -1], vectors[:, 0]], dim=1)
-    else:
-        directions = slices.plane_directions(objective, kind, seed)
-    return directions, slices.NORMALISATIONS[kind]

@@ -41,8 +41,6 @@ def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
     The slice behind it has the final BatchNorm statistics, so off the end of the path it is not the
     loss that training saw.
     """
-    import torch
-
     from hessian_directions import seeds
     from hessian_directions.geometry import planes, slices
     from hessian_directions.learning.training import restore_snapshot
@@ -86,7 +84,7 @@ def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
             }
         )
         job.announce(f"epoch {epoch}, {number + 1} of {len(epochs)}")
-    directions = torch.stack([vectors[:, -1], vectors[:, 0]], dim=1)
+    directions = slices.both_ends(vectors)
     theta = problem.vectors(snapshots["theta"])
     path = (theta - final.theta) @ directions
     _, off_plane = planes.project(theta.T, final.theta, directions)

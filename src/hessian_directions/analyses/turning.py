@@ -8,7 +8,6 @@ import numpy as np
 import xarray as xr
 
 from hessian_directions import settings as typed
-from hessian_directions.analyses.slices import plane
 from hessian_directions.settings import Odd, Several, setting
 
 if TYPE_CHECKING:
@@ -51,9 +50,8 @@ def run(problem: Problem, settings: Settings, job: Job) -> xr.Dataset:
 
     objective = problem.objective("train")
     vectors = problem.vectors(job.read["eigenvectors"]["vectors"])
-    start, _ = plane(objective, "random", vectors, seeds.derive(job.seed, "surface"))
-    end, _ = plane(objective, "hessian", vectors, 0)
-    way = planes.turn(start, end)
+    start = slices.plane_directions(objective, "random", seeds.derive(job.seed, "surface"))
+    way = planes.turn(start, slices.both_ends(vectors))
     frame = way.frame.to(objective.dtype)
     projected = frame.double().T @ (objective.hessian() @ frame).double()  # (4, 4)
     ends = [slices.half_widths(objective, way.basis(share)) ** -2 for share in (0.0, 1.0)]

@@ -82,15 +82,10 @@ def gather(shards: Sequence[xr.Dataset], settings: Settings, job: Job) -> xr.Dat
         "condition": formula.condition,
         "third_moment": formula.third_moment,
         "tail": formula.tail,
-        "lowest_twentieth": below.probability,
-        "lowest_twentieth_low": below.low,
-        "lowest_twentieth_high": below.high,
+        **below.named("lowest_twentieth"),
     }
     for name, sampled in (("direct", matrices), ("spectrum", from_spectrum)):
-        share = visibility.share_of_saddles(sampled)
-        scalars[f"visibility_{name}"] = share.probability
-        scalars[f"visibility_{name}_low"] = share.low
-        scalars[f"visibility_{name}_high"] = share.high
+        scalars |= visibility.share_of_saddles(sampled).named(f"visibility_{name}")
     return reference.assign(
         {
             "projected_hessian": (("sample", "row", "column"), matrices),

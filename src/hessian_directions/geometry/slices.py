@@ -110,12 +110,17 @@ def half_widths(objective: Objective, directions: Array) -> Floats:
 
 @in_own_precision
 def plane_directions(
-    objective: Objective, plane: Plane = "hessian", seed: int | torch.Generator = 0
+    objective: Objective,
+    plane: Plane = "hessian",
+    seed: int | torch.Generator = 0,
+    vectors: Tensor | None = None,
 ) -> Tensor:
     """The two directions of a named plane (see `Plane`), (N, 2).
 
     Args:
         seed: Of the eigenpairs' start vectors or of the random directions.
+        vectors: (N, k) eigenvectors, ascending, of which the Hessian plane takes the last and the
+            first. Without, they are computed.
 
     Raises:
         ConfigurationError: The name is unknown, or there is one parameter only.
@@ -125,7 +130,9 @@ def plane_directions(
     if objective.n_parameters < 2:
         raise ConfigurationError("A plane needs two parameters, but the objective has one.")
     if plane == "hessian":
-        return both_ends(extreme_eigenpairs(objective, seed=seed).vectors)
+        if vectors is None:
+            vectors = extreme_eigenpairs(objective, seed=seed).vectors
+        return both_ends(vectors)
     generator = as_generator(seed, "plane")
     V = gaussian(objective.n_parameters, 2, generator, objective.dtype, objective.device)
     if plane == "filter":

@@ -108,6 +108,10 @@ class Share:
     low: float
     high: float
 
+    def named(self, name: str) -> dict[str, float]:
+        """The share under a name, the ends of its interval under those with _low and _high."""
+        return {name: self.probability, f"{name}_low": self.low, f"{name}_high": self.high}
+
 
 def share_of_saddles(M: ArrayLike, confidence: float = 0.95) -> Share:
     """Share of projected Hessians with κ₋ < 0 < κ₊, both beyond the rounding of float64.

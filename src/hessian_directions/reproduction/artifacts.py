@@ -137,6 +137,14 @@ def read_json(path: AnyPath) -> Any:
         return json.loads(Path(path).read_text())
 
 
+READERS = {".nc": read_dataset, ".safetensors": read_tensors, ".json": read_json}
+
+
+def read(path: AnyPath) -> Any:
+    """What a file holds, by its suffix: a dataset, named arrays, or a run record."""
+    return READERS[Path(path).suffix](path)
+
+
 def write_manifest(root: AnyPath) -> None:
     """List every file under `root` with its sha256, in the format of `sha256sum --check`.
 

@@ -14,10 +14,9 @@ run does that does not start from scratch, all are taken as they are.
 import argparse
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
 
 from hessian_directions.analyses import registry
 from hessian_directions.errors import ArtifactError, as_program
@@ -29,13 +28,6 @@ from hessian_directions.reproduction.configuration import Configuration, numeric
 LARGEST_TENSORS = 2_000_000
 TENSORS = {"eigenvectors.safetensors", "snapshots.safetensors"}
 CHECKSUMS = "left_out.json"
-
-# What refuses a file that cannot be read.
-READERS: dict[str, Callable[[Path], Any]] = {
-    ".nc": artifacts.read_dataset,
-    ".safetensors": artifacts.read_tensors,
-    ".json": artifacts.read_json,
-}
 
 # Paths below the profile's folder that do not belong in its archive.
 LEFT_OUT = (
@@ -72,8 +64,8 @@ def promote(profile: str, results: Path = Path("results")) -> int:
         path = source / name
         if _is_outdated(name, configuration):
             continue
-        if path.suffix in READERS:
-            READERS[path.suffix](path)
+        if path.suffix in artifacts.READERS:  # they refuse what cannot be read
+            artifacts.read(path)
         if path.name in TENSORS and path.stat().st_size > LARGEST_TENSORS:
             left_out[name.as_posix()] = artifacts.sha256(path)
         else:

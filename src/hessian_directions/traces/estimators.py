@@ -57,7 +57,7 @@ from hessian_directions.progress import Clock, Progress
 from hessian_directions.seeds import as_generator, recorded
 from hessian_directions.traces.deflation import off
 from hessian_directions.traces.finite_differences import LossCurvature
-from hessian_directions.traces.kinks import CorrectedCurvature
+from hessian_directions.traces.kinks import corrected_differences
 
 # Taken where a wanted error decides: a standard error of 32 samples is known to an eighth.
 MIN_SAMPLES = 32
@@ -251,8 +251,8 @@ def finite_difference(
         raise ConfigurationError(f'kinks is {kinks!r}, not "keep" or "correct".')
     if kinks == "keep":
         _warn_of_kinks(objective)
-    make = CorrectedCurvature if kinks == "correct" else LossCurvature
-    curvature = make(objective, step)
+    without_kinks = corrected_differences if kinks == "correct" else None
+    curvature = LossCurvature(objective, step, without_kinks=without_kinks)
     estimate = _estimate(curvature, n_samples, seed, distribution, **options)
     _warn_of_rounding(step, curvature, estimate)
     return estimate

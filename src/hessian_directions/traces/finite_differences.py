@@ -39,11 +39,19 @@ class LossCurvature:
         step: ε, in units of each direction; None chooses it by `choose_step` along the first four
             directions that come.
         n_points: Odd number of points, at least 3.
+        without_kinks: Second differences that are taken in place of the parabola, as for
+            `choose_step`.
     """
 
     dtype = torch.float64
 
-    def __init__(self, objective: Objective, step: float | None = None, n_points: int = 3) -> None:
+    def __init__(
+        self,
+        objective: Objective,
+        step: float | None = None,
+        n_points: int = 3,
+        without_kinks: Difference | None = None,
+    ) -> None:
         if n_points < 3 or n_points % 2 == 0:
             raise ArgumentError(f"a parabola is fitted to 3, 5, 7, … points, not {n_points}.")
         if step is not None:
@@ -54,6 +62,7 @@ class LossCurvature:
         self.device = objective.device
         self._centre: Tensor | None = None
         self._n_points = n_points
+        self._without_kinks = without_kinks
 
     @property
     def cost(self) -> Cost:
@@ -63,16 +72,16 @@ class LossCurvature:
         if self._centre is None:
             self._centre = self._objective.value()
         if math.isnan(self.step):
-            self.step = self._choose(V[:, :PILOTS])
+            pilots = V[:, :PILOTS]
+            self.step = choose_step(self._objective, pilots, without_kinks=self._without_kinks)
+        if self._without_kinks is not None:
+            return self._without_kinks(self._objective, V, self.step, self._centre)
         return parabola(self._objective, V, self.step, self._centre, self._n_points)
 
     def rounding(self) -> float:
         """What the rounding of L(θ) adds to all differences alike, about."""
         centre = 0.0 if self._centre is None else abs(float(self._centre))
         return centre * torch.finfo(self.dtype).eps / self.step**2
-
-    def _choose(self, pilots: Tensor) -> float:
-        return choose_step(self._objective, pilots)
 
 
 def parabola(

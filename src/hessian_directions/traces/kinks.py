@@ -42,12 +42,7 @@ from torch import Tensor
 
 from hessian_directions.arrays import as_tensor
 from hessian_directions.objectives.objective import Objective
-from hessian_directions.traces.finite_differences import (
-    LossCurvature,
-    choose_step,
-    in_float64,
-    parabola,
-)
+from hessian_directions.traces.finite_differences import in_float64, parabola
 
 
 def kernel(places: Tensor, step: float) -> Tensor:
@@ -75,25 +70,12 @@ def predicted_excess(
     return survey(objective, directions, steps, edges=(0.0, 1.0)).excess.T
 
 
-class CorrectedCurvature(LossCurvature):
+def corrected_differences(objective: Objective, V: Tensor, step: float, centre: Tensor) -> Tensor:
     """Second differences of the loss less what kinks add to them: D(ε) − Σ_k J_k K_ε(x_k).
 
     A step is chosen by what is left: kinks, which tell differences to keep to large steps, do not
-    count, and the rest R wants a small one.
+    count, and the rest R wants a small one. Arguments as for `parabola`.
     """
-
-    def __init__(self, objective: Objective, step: float | None = None) -> None:
-        super().__init__(objective, step, 3)
-
-    def __call__(self, V: Tensor) -> Tensor:
-        differences = super().__call__(V)
-        return differences - predicted_excess(self._objective, V, [self.step])[:, 0]
-
-    def _choose(self, pilots: Tensor) -> float:
-        return choose_step(self._objective, pilots, without_kinks=_corrected)
-
-
-def _corrected(objective: Objective, V: Tensor, step: float, centre: Tensor) -> Tensor:
     excess = predicted_excess(objective, V, [step])[:, 0]
     return parabola(objective, V, step, centre) - excess
 

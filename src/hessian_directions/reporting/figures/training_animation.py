@@ -9,6 +9,7 @@ from hessian_directions.reporting.figures.drawing import BLUE, ORANGE
 
 FIGURES = {
     "training": {
+        "animation": True,
         "title": "Training of the function approximators (animation)",
         "category": "8. Training",
         "reads": {"histories": "history"},
