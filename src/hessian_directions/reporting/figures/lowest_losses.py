@@ -45,7 +45,9 @@ def draw(discs: drawing.Datasets, labels: drawing.Labels) -> Figure:
     """
     # A figure without networks has no shares either.
     n_panels = len(discs) + bool(discs)
-    figure, axes = drawing.panel_grid(n_panels, 4 if n_panels > 6 else 3, 1.85)
+    # The legend takes its room from the rows: much from one alone.
+    height = 1.85 if n_panels > 3 else 2.4
+    figure, axes = drawing.panel_grid(n_panels, 4 if n_panels > 6 else 3, height)
     titles = [drawing.two_lines(labels.get(name, name)) for name in discs]
     for ax, dataset in zip(axes, discs.values(), strict=False):
         draw_falls(ax, dataset)
