@@ -22,7 +22,10 @@ start() {
       say "$program is missing: apt-get install --no-install-recommends slurm-wlm slurm-client munge"
   done
   [ "$(id -u)" = 0 ] || say "only root can start it"
-  [ ! -e $etc/slurm.conf ] || say "$etc/slurm.conf exists: this machine has a Slurm already"
+  for name in slurm cgroup gres; do
+    [ ! -e "$etc/$name.conf" ] || say "$etc/$name.conf exists: this machine has a Slurm already"
+    rm -f "$etc/$name.conf" # a link into a folder that is gone
+  done
   mkdir -p "$folder/state" "$folder/spool"
   folder=$(cd "$folder" && pwd)
   # munged trusts no folder that others may write to, and no key that others may read.
