@@ -138,8 +138,7 @@ $(PEERS)/ready: pyproject.toml constraints.txt benchmarks/requirements.txt
 	$(PEERS)/bin/pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
 	touch $@
 
-# Half of pip's time would be for compiling modules of which few are ever imported.
 $(VENV)/ready: pyproject.toml constraints.txt requirements.txt
 	python3 -m venv $(VENV)
-	$(BIN)/pip install --no-compile --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
